@@ -1,0 +1,1 @@
+"""What correctness bits say: pair statistics, and how sure one can be."""

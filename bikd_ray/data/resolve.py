@@ -1,0 +1,73 @@
+"""Open the data of a spec and check that its parts agree."""
+
+import numpy as np
+
+from bikd_ray.data.sources import ImageSet, open_images
+from bikd_ray.errors import UserError
+from bikd_ray.identity import derived_seed, digest
+from bikd_ray.plan import ResolvedData
+from bikd_ray.specs import Data
+
+
+def resolve_data(data: Data) -> ResolvedData:
+    """Count, hash and check the images of a spec. Raises UserError where they disagree."""
+    train, val = open_images(data.train), open_images(data.val)
+    if train.classes and val.classes and train.classes != val.classes:
+        raise UserError(_first_difference(train.classes, val.classes))
+    classes = val.classes or train.classes
+    highest = int(max(train.labels.max(), val.labels.max()))
+    found = max(len(classes or ()), highest + 1)
+    num_classes = data.num_classes or found
+    for split, images in (("train", train), ("val", val)):
+        bad = np.flatnonzero((images.labels < 0) | (images.labels >= num_classes))
+        if len(bad):
+            raise UserError(
+                f"data.{split}: sample {bad[0]} has label {images.labels[bad[0]]}, outside the "
+                f"{num_classes} classes 0–{num_classes - 1} ({len(bad)} such samples); "
+                "correct the labels or data.num_classes"
+            )
+    if classes and len(classes) > num_classes:
+        raise UserError(
+            f"data.num_classes is {num_classes}, but the data names {len(classes)} classes; "
+            "leave num_classes out or correct it"
+        )
+    return ResolvedData(
+        data=data,
+        data_id=digest("data", train.source_id, val.source_id, num_classes),
+        sample_set_id=digest("samples", val.source_id),
+        num_classes=num_classes,
+        classes=classes,
+        n_train=len(train.labels),
+        n_val=len(val.labels),
+    )
+
+
+def _first_difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
+    for label, (a, b) in enumerate(zip(train, val, strict=False)):
+        if a != b:
+            return f"data: class {label} is {a!r} in train and {b!r} in val; the lists must agree"
+    return f"data: train has {len(train)} classes and val {len(val)}; the lists must agree"
+
+
+def open_split(data: Data, split: str) -> ImageSet:
+    """The images of `train` or `val`."""
+    return open_images(data.val if split == "val" else data.train)
+
+
+def split_train(
+    labels: np.ndarray, *, select_fraction: float, train_fraction: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Indices (train, select) into the training images, both stratified by class.
+
+    The draw depends on the labels and fractions alone, so that every job of a sweep, whatever
+    its seed, holds out the same images.
+    """
+    shuffled = np.random.default_rng(derived_seed("split")).permutation(len(labels))
+    train, select = [], []
+    for label in np.unique(labels):
+        rows = shuffled[labels[shuffled] == label]
+        held = round(len(rows) * select_fraction)
+        kept = max(1, round((len(rows) - held) * train_fraction))
+        select.append(rows[:held])
+        train.append(rows[held : held + kept])
+    return np.sort(np.concatenate(train)), np.sort(np.concatenate(select))

@@ -1,0 +1,28 @@
+"""What can go wrong, and whose move it is."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class BikdError(Exception):
+    """Something failed that the command should report in one line (exit code 1)."""
+
+
+class UserError(BikdError):
+    """The person's mistake: one line with the value, the choices and the fix (exit code 2)."""
+
+
+def choices(value: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: what there is, and the nearest of it.
+
+    >>> choices("bi-kd", ["bikd", "ce"])
+    "choose from bikd, ce (did you mean 'bikd'?)"
+    """
+    names = sorted(known)
+    if not names:
+        return "there is none to choose from"
+    near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
+    listed = names if len(names) <= 12 else near or names[:12]
+    more = "" if len(listed) == len(names) else f", … ({len(names)} in all)"
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"choose from {', '.join(listed)}{more}{hint}"

@@ -1,0 +1,191 @@
+"""From a spec to its jobs: pure values, no torch, no Ray, no files."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from bikd_ray.identity import RESULT_VERSION, digest
+from bikd_ray.specs import CONTROL, Data, Objective, Pairings, Recipe, Spec, ZooEntry
+
+
+@dataclass(frozen=True)
+class View:
+    """What decides the pixels a model gets; models of one view share one decoded copy."""
+
+    size: int
+    crop_pct: float
+    interpolation: str
+    crop_mode: str
+
+
+@dataclass(frozen=True)
+class ResolvedInput:
+    """What a model's images look like: nothing is left to a default any more."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop_pct: float
+    interpolation: str
+    crop_mode: str = "center"
+
+    @property
+    def view(self) -> View:
+        return View(self.size, self.crop_pct, self.interpolation, self.crop_mode)
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A zoo entry whose weights have been read.
+
+    `weights_id` hashes the tensors; `model_id` also covers what makes equal tensors answer
+    differently (architecture, keyword arguments, input), and is the key of every query.
+    """
+
+    entry: ZooEntry
+    weights_id: str
+    model_id: str
+    input: ResolvedInput
+    params: int
+    num_classes: int
+    licence: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.entry.name
+
+
+@dataclass(frozen=True)
+class ResolvedData:
+    """The images of a spec, counted and hashed. `data_id` covers train, val and the classes."""
+
+    data: Data
+    data_id: str
+    sample_set_id: str  # of the val images, in order: what `correct` bits refer to
+    num_classes: int
+    classes: tuple[str, ...] | None
+    n_train: int
+    n_val: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, complete: a worker needs nothing else to do it."""
+
+    job_id: str
+    members: tuple[ResolvedModel, ...]
+    objective: Objective
+    seed: int
+    recipe: Recipe
+    recipe_id: str
+    data: ResolvedData
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(m.name for m in self.members)
+
+    @property
+    def label(self) -> str:
+        """The job in words, for progress and errors."""
+        return f"{' + '.join(self.names)} · {self.objective.label} · seed {self.seed}"
+
+    @property
+    def is_control(self) -> bool:
+        return self.objective.name == CONTROL.name
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep's jobs against a store. Iterates over, and counts, the jobs still to do."""
+
+    todo: tuple[Job, ...] = ()
+    done: tuple[Job, ...] = ()
+    failed: tuple[Job, ...] = ()
+    errors: Mapping[str, str] = field(default_factory=dict)  # job_id -> why it failed
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self.todo)
+
+    def __len__(self) -> int:
+        return len(self.todo)
+
+    @property
+    def jobs(self) -> tuple[Job, ...]:
+        return self.todo + self.done + self.failed
+
+
+def recipe_id(spec: Spec) -> str:
+    """Identity of how jobs train: the recipe, the held-out share and the code's result version."""
+    return digest("recipe", RESULT_VERSION, spec.recipe.model_dump(), spec.data.select_fraction)
+
+
+def pairings(zoo: Collection[str], how: Pairings) -> list[tuple[str, ...]]:
+    """The sets of models that train together, each once, in the order of the zoo."""
+    order = {name: i for i, name in enumerate(zoo)}
+    if how.mode == "list":
+        groups = [tuple(sorted(group, key=order.__getitem__)) for group in how.list]
+    else:
+        groups = list(combinations(zoo, how.size))
+        if how.mode == "anchors":
+            groups = [g for g in groups if set(g) & set(how.models)]
+    return list(dict.fromkeys(groups))
+
+
+def make_job(
+    members: tuple[ResolvedModel, ...],
+    objective: Objective,
+    seed: int,
+    spec: Spec,
+    data: ResolvedData,
+) -> Job:
+    """A job with its identity.
+
+    The members of a joint objective are an unordered set: they are put in the order of their ids,
+    so that the same set is the same job whoever wrote the spec, ties between members included.
+    """
+    members = tuple(sorted(members, key=lambda m: m.model_id))
+    recipe = recipe_id(spec)
+    job_id = digest(
+        "job", [m.model_id for m in members], data.data_id, objective.label, recipe, seed
+    )
+    return Job(job_id, members, objective, seed, spec.recipe, recipe, data)
+
+
+def all_jobs(spec: Spec, zoo: Mapping[str, ResolvedModel], data: ResolvedData) -> list[Job]:
+    """Every job that `spec` asks for, seed by seed, the controls of a seed before its pairings.
+
+    A sweep that is cut short so leaves whole seeds with their controls, not half of everything.
+    """
+    groups = pairings(tuple(zoo), spec.pairings)
+    used = dict.fromkeys(name for group in groups for name in group)
+    jobs = []
+    for seed in spec.seeds:
+        wanted: list[tuple[tuple[str, ...], Objective]] = []
+        if spec.controls:
+            wanted += [((name,), CONTROL) for name in used]
+        for objective in spec.objectives:
+            alone = objective.name == CONTROL.name
+            wanted += [(g, objective) for g in ([(n,) for n in used] if alone else groups)]
+        jobs += [
+            make_job(tuple(zoo[name] for name in group), objective, seed, spec, data)
+            for group, objective in wanted
+        ]
+    return list({job.job_id: job for job in jobs}.values())
+
+
+def plan(
+    jobs: Collection[Job],
+    done: Collection[str],
+    failed: Mapping[str, str],
+    *,
+    retry_failed: bool = False,
+) -> Plan:
+    """Split `jobs` by what the store holds: ids that are `done`, and `failed` ones with their error."""
+    finished = tuple(j for j in jobs if j.job_id in done)
+    broken = tuple(j for j in jobs if j.job_id in failed and j.job_id not in done)
+    skip = {j.job_id for j in finished}
+    if not retry_failed:
+        skip |= {j.job_id for j in broken}
+    todo = tuple(j for j in jobs if j.job_id not in skip)
+    left = () if retry_failed else broken
+    return Plan(todo, finished, left, {j.job_id: failed[j.job_id] for j in left})

@@ -1,0 +1,66 @@
+"""From a spec to the weights, images and jobs that it names. Loads torch."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from bikd_ray.data import resolve_data
+from bikd_ray.errors import UserError
+from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
+from bikd_ray.specs import Spec
+from bikd_ray.zoo import resolve_model
+
+if TYPE_CHECKING:
+    from bikd_ray.store import Store
+
+
+def resolve(
+    spec: Spec, only: Iterable[str] | None = None
+) -> tuple[dict[str, ResolvedModel], ResolvedData]:
+    """Read every model and data set of a spec: name to model, and the data.
+
+    Raises UserError with a line for each model that cannot be built or does not fit the data.
+    """
+    data = resolve_data(spec.data)
+    zoo: dict[str, ResolvedModel] = {}
+    problems: list[str] = []
+    for entry in spec.zoo:
+        try:
+            zoo[entry.name] = resolve_model(entry, data.num_classes)
+        except UserError as error:
+            problems.append(str(error))
+    if problems:
+        raise UserError("\n".join(problems))
+    by_id: dict[str, str] = {}
+    for name, model in zoo.items():
+        if model.model_id in by_id:
+            raise UserError(
+                f"zoo: {by_id[model.model_id]!r} and {name!r} are the same model with the same "
+                "weights; a pairing needs two different ones, remove one"
+            )
+        by_id[model.model_id] = name
+    return zoo, data
+
+
+def plan_jobs(spec: Spec, store: "Store | str", *, retry_failed: bool = False) -> Plan:
+    """The jobs that `spec` asks for, split by what the store already holds.
+
+    The plan iterates over the jobs to do; `.done` and `.failed` are the others. Raises UserError.
+    """
+    zoo, data = resolve(spec)
+    return planned(spec, zoo, data, store, retry_failed=retry_failed)
+
+
+def planned(
+    spec: Spec,
+    zoo: dict[str, ResolvedModel],
+    data: ResolvedData,
+    store: "Store | str",
+    *,
+    retry_failed: bool = False,
+) -> Plan:
+    """`plan_jobs` for a spec that is resolved already."""
+    from bikd_ray.store import Store
+
+    store = Store(store) if isinstance(store, str) else store
+    jobs = all_jobs(spec, zoo, data)
+    return plan(jobs, store.done(), store.failures(), retry_failed=retry_failed)

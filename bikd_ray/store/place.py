@@ -1,0 +1,69 @@
+"""A folder of files on a local disk or an object store, through pyarrow's filesystems."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from bikd_ray.errors import UserError
+
+
+@dataclass(frozen=True)
+class Place:
+    uri: str
+    filesystem: pafs.FileSystem
+    root: str
+
+    @classmethod
+    def at(cls, uri: str) -> "Place":
+        """The place a URI names; a plain path is local. Raises UserError for an unknown scheme."""
+        if "://" not in uri:
+            uri = str(Path(uri).expanduser().absolute())
+            return cls(uri, pafs.LocalFileSystem(), uri)
+        try:
+            filesystem, root = pafs.FileSystem.from_uri(uri)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"store {uri!r} cannot be opened ({reason}); give a folder, s3://… or gs://…"
+            ) from None
+        return cls(uri, filesystem, root)
+
+    @property
+    def is_local(self) -> bool:
+        return isinstance(self.filesystem, pafs.LocalFileSystem)
+
+    def path(self, relative: str) -> str:
+        return f"{self.root}/{relative}"
+
+    def write(self, relative: str, content: bytes) -> None:
+        """Put a whole file there or nothing: aside and renamed locally, one PUT elsewhere."""
+        path = self.path(relative)
+        if not self.is_local:
+            with self.filesystem.open_output_stream(path) as stream:
+                stream.write(content)
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+        try:
+            with open(aside, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, target)
+        finally:
+            aside.unlink(missing_ok=True)
+
+    def files(self, folder: str, suffix: str) -> list[str]:
+        """The full paths of the finished files of a folder, sorted; none if it is not there."""
+        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
+        found = (info.path for info in self.filesystem.get_file_info(selector) if info.is_file)
+        visible = (path for path in found if not path.rpartition("/")[2].startswith("."))
+        return sorted(path for path in visible if path.endswith(suffix))
+
+    def exists(self, relative: str = "") -> bool:
+        info = self.filesystem.get_file_info(self.path(relative) if relative else self.root)
+        return info.type != pafs.FileType.NotFound

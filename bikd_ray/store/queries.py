@@ -1,0 +1,422 @@
+"""Questions to a store; every answer is a pyarrow.Table, with intervals where it compares.
+
+Rows are never pooled over data sets, recipes, objectives or selections: those columns stand in
+every answer, and ranks and ties are made within one combination of them.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from bikd_ray.analysis.bits import gram, stack
+from bikd_ray.analysis.significance import Estimate, best_set, contrast
+from bikd_ray.errors import UserError, choices
+from bikd_ray.store.read import Reader
+from bikd_ray.store.schema import SCHEMAS
+
+Row = dict[str, Any]
+
+GAINS = pa.schema(
+    [
+        ("model", pa.string()),
+        ("partner", pa.string()),
+        ("objective", pa.string()),
+        ("delta_top1", pa.float64()),
+        ("delta_low", pa.float64()),
+        ("delta_high", pa.float64()),
+        ("control_delta", pa.float64()),
+        ("net_delta", pa.float64()),
+        ("net_low", pa.float64()),
+        ("net_high", pa.float64()),
+        ("recovered", pa.float64()),
+        ("tie", pa.bool_()),
+        ("best", pa.bool_()),
+        ("top1_before", pa.float64()),
+        ("top1_after", pa.float64()),
+        ("ensemble_top1_before", pa.float64()),
+        ("seeds", pa.int64()),
+        ("n", pa.int64()),
+        ("interval", pa.string()),
+        ("selection", pa.string()),
+        ("data_id", pa.string()),
+        ("recipe_id", pa.string()),
+        ("model_id", pa.string()),
+        ("partners", pa.list_(pa.string())),
+        ("partner_ids", pa.list_(pa.string())),
+    ],
+    metadata={
+        "interval": "what the 95% intervals count: the images drawn, or images and seeds",
+        "tie": "in the set that holds the best partner with 95%, when that set has several",
+        "best": "in the set that holds the best partner with 95%",
+    },
+)
+
+SYMMETRIC = (
+    "error_overlap",
+    "ensemble_top1",
+    "oracle_top1",
+    "disagreement",
+    "error_inconsistency",
+    "double_fault",
+    "kappa",
+    "q",
+    "phi",
+)
+DIRECTED = ("delta_top1", "net_delta", "recovered", "top1_after")
+METRICS = (*DIRECTED, *SYMMETRIC)
+"""What a pair matrix can show: directed ones have the learner as row, the partner as column."""
+
+
+def open_store(uri: str) -> "Store":
+    """The answers of the store at `uri` (a folder, s3://…, gs://…). Raises UserError if none."""
+    store = Store(uri)
+    if not store.reader.place.exists():
+        raise UserError(
+            f"there is no store at {store.uri}; run bikd sweep or bikd demo first, or give --store"
+        )
+    return store
+
+
+class Store:
+    """Answers from the tables under one URI. Opened anew, it sees what has come since."""
+
+    def __init__(self, uri: str) -> None:
+        self.reader = Reader(uri)
+
+    @property
+    def uri(self) -> str:
+        return self.reader.place.uri
+
+    def table(self, name: str) -> pa.Table:
+        """One of the store's tables, committed rows only; columns in `store.schema`."""
+        if name not in SCHEMAS:
+            raise UserError(f"the store has no table {name!r}; {choices(name, SCHEMAS)}")
+        return self.reader.table(name)
+
+    def sql(self, query: str) -> pa.Table:
+        """A DuckDB query over the committed rows of every table. Read only. Raises UserError."""
+        import duckdb
+
+        with duckdb.connect(config={"enable_external_access": False}) as connection:
+            for name in SCHEMAS:
+                connection.register(name, self.reader.table(name))
+            connection.execute("SET lock_configuration = true")
+            try:
+                return connection.execute(query).to_arrow_table()
+            except duckdb.Error as error:
+                raise UserError(f"sql: {str(error).strip().splitlines()[0]}") from None
+
+    def done(self) -> set[str]:
+        """Ids of the jobs whose results are stored and whole."""
+        jobs = self.reader.table("jobs", ["job_id", "status"])
+        done = jobs.filter(pc.equal(jobs["status"], "done"))["job_id"].to_pylist()
+        return set(done) & set(self.reader.table("results", ["job_id"])["job_id"].to_pylist())
+
+    def failures(self) -> dict[str, str]:
+        """Failed jobs that no later attempt has done: job_id to error."""
+        jobs = self.reader.table("jobs", ["job_id", "status", "error"])
+        failed = jobs.filter(pc.equal(jobs["status"], "failed"))
+        return dict(zip(failed["job_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
+
+    def models(self) -> list[str]:
+        """Names of all models with a baseline, in alphabetical order."""
+        return sorted({row["model"] for row in self._baselines.values()}, key=str.casefold)
+
+    def model_ids(self, name: str) -> set[str]:
+        """The model_ids that a name or id stands for. Raises UserError with the nearest names."""
+        rows = self._baselines.values()
+        ids = {r["model_id"] for r in rows if name in (r["model"], r["model_id"], r["weights_id"])}
+        if not ids:
+            raise UserError(
+                f"no model {name!r} in the store {self.uri}; {choices(name, self.models())}"
+            )
+        return ids
+
+    def baselines(self) -> pa.Table:
+        """One row for each model and data set, the most accurate first."""
+        table = self.reader.table("baselines").drop_columns(["correct"])
+        return table.sort_by([("data_id", "ascending"), ("top1", "descending")])
+
+    def partners(
+        self, model: str, objective: str | None = None, selection: str = "last"
+    ) -> pa.Table:
+        """The partners of a model, best first, with intervals, net Δ, recovered % and ties.
+
+        objective: its label, or its name if only one in the store has it. Columns: `GAINS`.
+        Raises UserError for a model or objective that is not in the store.
+        """
+        return self._gains(self.model_ids(model), objective, selection)
+
+    def gains(self, objective: str | None = None, selection: str = "last") -> pa.Table:
+        """What every model gained with every partner set; as `partners`, for the whole zoo."""
+        return self._gains(None, objective, selection)
+
+    def controls(self, selection: str = "last") -> pa.Table:
+        """What every model gained alone (cross-entropy only); columns as `partners`."""
+        rows = []
+        for key, by_seed in self._controls(selection).items():
+            data_id, recipe_id, model_id = key
+            rows.append(self._row(list(by_seed.values()), data_id, recipe_id, model_id, None))
+        return pa.Table.from_pylist(rows, GAINS)
+
+    def pairs(self, objective: str | None = None, selection: str = "last") -> pa.Table:
+        """One row for each unordered pair: its statistics before training and what each gained.
+
+        A pair trained under several objectives or recipes has a row for each; one not trained
+        yet has nulls there. Gains of groups of three or more are in `gains`.
+        """
+        gained: dict[tuple, dict[tuple, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
+        for row in self.gains(objective, selection).to_pylist():
+            if len(row["partner_ids"]) == 1:
+                pair = (row["data_id"], frozenset((row["model_id"], row["partner_ids"][0])))
+                gained[pair][row["objective"], row["recipe_id"]][row["model_id"]] = row
+        out, seen = [], set()
+        for row in self.reader.table("pairs").to_pylist():
+            pair = (row["data_id"], frozenset((row["model_id_a"], row["model_id_b"])))
+            if pair in seen:
+                continue
+            seen.add(pair)
+            for (label, recipe_id), sides in (gained.get(pair) or {(None, None): {}}).items():
+                gains: Row = {"objective": label, "recipe_id": recipe_id}
+                for side in "ab":
+                    learner = sides.get(row[f"model_id_{side}"], {})
+                    for name in PAIR_GAINS:
+                        gains[f"{name}_{side}"] = learner.get(name)
+                out.append({**row, **gains})
+        return pa.Table.from_pylist(out, PAIRS)
+
+    def matrix(
+        self, metric: str = "delta_top1", objective: str | None = None, selection: str = "last"
+    ) -> pa.Table:
+        """An N x N table of one metric: column `model`, then one column for each partner.
+
+        Needs one combination of data, recipe and objective; raises UserError if there are more.
+        """
+        if metric not in METRICS:
+            raise UserError(f"unknown metric {metric!r}; {choices(metric, METRICS)}")
+        pairs = self.pairs(objective, selection).to_pylist()
+        combinations = {(r["data_id"], r["recipe_id"], r["objective"]) for r in pairs}
+        trained = {c for c in combinations if c[2] is not None}
+        if len(trained) > 1:
+            found = ", ".join(sorted(f"{o} (data {d}, recipe {r})" for d, r, o in trained))
+            raise UserError(f"one matrix shows one objective, recipe and data set; found {found}")
+        values: dict[tuple[str, str], float | None] = {}
+        for row in pairs:
+            a, b = row["model_a"], row["model_b"]
+            if metric in SYMMETRIC:
+                values[a, b] = values[b, a] = row[metric]
+            else:
+                values[a, b], values[b, a] = row[f"{metric}_a"], row[f"{metric}_b"]
+        names = [r["model"] for r in self.baselines().to_pylist()]
+        names = list(dict.fromkeys(n for n in names if any(n in pair for pair in values)))
+        columns: dict[str, list] = {"model": names}
+        for partner in names:
+            columns[partner] = [values.get((learner, partner)) for learner in names]
+        types = {"model": pa.string()}
+        return pa.table({k: pa.array(v, types.get(k, pa.float64())) for k, v in columns.items()})
+
+    def curves(self) -> pa.Table:
+        """Mean over seeds of every member's learning curve, with its partners."""
+        jobs = {r["job_id"]: r for r in self.reader.table("jobs", ["job_id", "members", "member_ids"]).to_pylist()}
+        groups: dict[tuple, list[Row]] = defaultdict(list)
+        for row in self.reader.table("curves").to_pylist():
+            job = jobs[row["job_id"]]
+            mates = [
+                name
+                for name, i in zip(job["members"], job["member_ids"], strict=True)
+                if i != row["model_id"]
+            ]
+            key = (row["data_id"], row["recipe_id"], row["objective"], row["model"], tuple(mates))
+            groups[*key, row["epoch"]].append(row)
+        out = []
+        for (data_id, recipe_id, objective, model, mates, epoch), rows in sorted(groups.items()):
+            out.append(
+                {
+                    "model": model,
+                    "partner": " + ".join(mates),
+                    "objective": objective,
+                    "epoch": epoch,
+                    "seeds": len(rows),
+                    **{name: _mean(r[name] for r in rows) for name in CURVE_MEANS},
+                    "data_id": data_id,
+                    "recipe_id": recipe_id,
+                }
+            )
+        return pa.Table.from_pylist(out, CURVES)
+
+    # -- the arithmetic behind the answers -------------------------------------------------
+
+    @cached_property
+    def _baselines(self) -> dict[tuple[str, str], Row]:
+        rows = self.reader.table("baselines").to_pylist()
+        return {(row["data_id"], row["model_id"]): row for row in rows}
+
+    def _results(self, selection: str) -> list[Row]:
+        known = ("last", "best_val", "best_select")
+        if selection not in known:
+            raise UserError(f"unknown selection {selection!r}; {choices(selection, known)}")
+        return self.reader.table("results", where=pc.field("selection") == selection).to_pylist()
+
+    def _controls(self, selection: str) -> dict[tuple[str, str, str], dict[int, Row]]:
+        found: dict[tuple[str, str, str], dict[int, Row]] = defaultdict(dict)
+        for row in self._results(selection):
+            if row["role"] == "control":
+                key = (row["data_id"], row["recipe_id"], row["model_id"])
+                found[key][row["seed"]] = row
+        return found
+
+    def _gains(
+        self, models: Iterable[str] | None, objective: str | None, selection: str
+    ) -> pa.Table:
+        controls = self._controls(selection)
+        groups: dict[tuple, dict[tuple[str, ...], list[Row]]] = defaultdict(
+            lambda: defaultdict(list)
+        )
+        results = [r for r in self._results(selection) if r["role"] != "control"]
+        label = self._objective(objective, {r["objective"] for r in results})
+        for row in results:
+            if (models is None or row["model_id"] in models) and label in (None, row["objective"]):
+                key = (row["data_id"], row["recipe_id"], row["objective"], row["model_id"])
+                groups[key][tuple(row["partner_ids"])].append(row)
+        out = []
+        for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], self._name(k[0], k[3]))):
+            data_id, recipe_id, _, model_id = key
+            control = controls.get((data_id, recipe_id, model_id))
+            rows = [
+                self._row(seeds, data_id, recipe_id, model_id, control)
+                for seeds in groups[key].values()
+            ]
+            best = best_set(_differences(groups[key]), list(groups[key]))
+            for partner_ids, row in zip(groups[key], rows, strict=True):
+                row["best"] = partner_ids in best
+                row["tie"] = row["best"] and len(best) > 1
+            out += sorted(rows, key=lambda r: -r["delta_top1"])
+        return pa.Table.from_pylist(out, GAINS)
+
+    def _objective(self, wanted: str | None, known: set[str]) -> str | None:
+        if wanted is None or wanted in known:
+            return wanted
+        named = [label for label in known if label.partition("(")[0] == wanted]
+        if len(named) == 1:
+            return named[0]
+        raise UserError(f"objective {wanted!r}: the store {self.uri} has {choices(wanted, known)}")
+
+    def _name(self, data_id: str, model_id: str) -> str:
+        return self._baselines[data_id, model_id]["model"]
+
+    def _row(
+        self,
+        seeds: Sequence[Row],
+        data_id: str,
+        recipe_id: str,
+        model_id: str,
+        control: Mapping[int, Row] | None,
+    ) -> Row:
+        baseline, first = self._baselines[data_id, model_id], seeds[0]
+        n, top1 = baseline["n"], baseline["top1"]
+        paired = [row for row in seeds if control and row["seed"] in control]
+        alone = [control[row["seed"]] for row in paired] if control else []
+        everyone = [baseline, *seeds, *alone]
+        counts = gram(stack([row["correct"] for row in everyone]))
+        at = {id(row): i for i, row in enumerate(everyone)}
+
+        def estimate(pairs: list[tuple[Row, Row]]) -> Estimate:
+            weights = np.zeros((len(pairs), len(everyone)))
+            for s, (plus, minus) in enumerate(pairs):
+                weights[s, at[id(plus)]] += 1
+                weights[s, at[id(minus)]] -= 1
+            return contrast(counts, n, weights)
+
+        delta = estimate([(row, baseline) for row in seeds])
+        net = estimate(list(zip(paired, alone, strict=True))) if paired else None
+        lone = estimate([(row, baseline) for row in alone]) if alone else None
+        ensemble = first["ensemble_top1_before"]
+        room = ensemble - top1 if ensemble is not None else 0
+        return {
+            "model": baseline["model"],
+            "partner": " + ".join(first["partners"]),
+            "objective": first["objective"],
+            "delta_top1": delta.mean,
+            "delta_low": delta.low,
+            "delta_high": delta.high,
+            "control_delta": lone and lone.mean,
+            "net_delta": net and net.mean,
+            "net_low": net and net.low,
+            "net_high": net and net.high,
+            "recovered": 100 * delta.mean / room if room > 0 else None,
+            "top1_before": top1,
+            "top1_after": top1 + delta.mean,
+            "ensemble_top1_before": ensemble,
+            "seeds": delta.seeds,
+            "n": n,
+            "interval": "images and seeds" if delta.seeds > 1 else "images",
+            "selection": first["selection"],
+            "data_id": data_id,
+            "recipe_id": recipe_id,
+            "model_id": model_id,
+            "partners": first["partners"],
+            "partner_ids": first["partner_ids"],
+        }
+
+
+PAIR_GAINS = (
+    "delta_top1",
+    "delta_low",
+    "delta_high",
+    "net_delta",
+    "net_low",
+    "net_high",
+    "recovered",
+    "top1_after",
+)
+PAIRS = pa.schema(
+    [
+        *(f.remove_metadata() for f in SCHEMAS["pairs"] if f.name != "attempt"),
+        pa.field("objective", pa.string()),
+        pa.field("recipe_id", pa.string()),
+        *(pa.field(f"{name}_{side}", pa.float64()) for side in "ab" for name in PAIR_GAINS),
+    ]
+)
+CURVE_MEANS = ("top1", "train_loss", "ce", "kl", "teacher_share")
+CURVES = pa.schema(
+    [
+        ("model", pa.string()),
+        ("partner", pa.string()),
+        ("objective", pa.string()),
+        ("epoch", pa.int64()),
+        ("seeds", pa.int64()),
+        *((name, pa.float64()) for name in CURVE_MEANS),
+        ("data_id", pa.string()),
+        ("recipe_id", pa.string()),
+    ]
+)
+
+
+def _differences(groups: Mapping[Any, Sequence[Row]]) -> dict[tuple[Any, Any], Estimate]:
+    """q minus p for all candidates with seeds in common, from one Gram matrix of all of them."""
+    rows = [row for seeds in groups.values() for row in seeds]
+    if len(groups) < 2:
+        return {}
+    counts = gram(stack([row["correct"] for row in rows]))
+    at = {id(row): i for i, row in enumerate(rows)}
+    by_seed = {p: {row["seed"]: at[id(row)] for row in seeds} for p, seeds in groups.items()}
+    out = {}
+    for q, p in permutations(groups, 2):
+        shared = sorted(by_seed[q].keys() & by_seed[p].keys())
+        used = [by_seed[q][s] for s in shared] + [by_seed[p][s] for s in shared]
+        if not shared:
+            continue
+        weights = np.hstack([np.eye(len(shared)), -np.eye(len(shared))])
+        out[q, p] = contrast(counts[np.ix_(used, used)], rows[0]["n"], weights)
+    return out
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None

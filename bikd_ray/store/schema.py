@@ -1,0 +1,159 @@
+"""Every table and column, with its unit and meaning, in one place.
+
+Accuracies, ensembles, differences and intervals are percentage points; overlaps, disagreement and
+shares are fractions. `attempt` grows with time as text; readers take one attempt of a job.
+"""
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+
+_S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.binary()
+_LIST = pa.list_(pa.string())
+
+_EVERY = [
+    ("data_id", _S, "identity of the data set: train and val images, labels, classes"),
+    ("attempt", _S, "which writing of these rows this is; later ones sort higher"),
+]
+_MODEL = [
+    ("model", _S, "alias, to show"),
+    ("model_id", _S, "identity: weights, architecture, arguments and input; the key of queries"),
+    ("weights_id", _S, "hash of the tensors alone"),
+]
+_RUN = [
+    ("objective", _S, "who teaches whom, with every setting that is not the default"),
+    ("seed", _I, ""),
+    ("recipe_id", _S, "identity of how it trained: recipe, held-out share, result version"),
+]
+
+_COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
+    "models": [
+        *_MODEL,
+        ("source", _S, "timm name or factory"),
+        ("checkpoint", _S, "file of the weights; null for a library's own"),
+        ("params", _I, "parameters"),
+        ("input_size", _I, "side of the square input, pixels"),
+        ("mean", pa.list_(_F), "of the input's normalisation"),
+        ("std", pa.list_(_F), "of the input's normalisation"),
+        ("crop_pct", _F, "centre crop, share of the resized side"),
+        ("interpolation", _S, "of the resizing"),
+        ("licence", _S, "of the pretrained weights, where known"),
+    ],
+    "baselines": [
+        *_MODEL,
+        ("split", _S, "val"),
+        ("n", _I, "images"),
+        ("top1", _F, "percent"),
+        ("top5", _F, "percent"),
+        ("nll", _F, "mean negative log-likelihood, nats"),
+        ("ece", _F, "expected calibration error, 15 bins, fraction"),
+        ("correct", _B, "one bit an image, sample order, first in the highest bit"),
+        ("sample_set_id", _S, "which images, in which order"),
+        ("seconds", _F, "of evaluation"),
+    ],
+    "predictions": [
+        *_MODEL,
+        ("split", _S, "val"),
+        ("sample", _I, "index into the split"),
+        ("label", pa.int32(), ""),
+        ("predicted", pa.int32(), ""),
+        ("label_prob", pa.float32(), "probability of the label"),
+        ("top_classes", pa.list_(pa.int32()), "the min(C, 32) most probable classes, best first"),
+        ("top_probs", pa.list_(pa.float32()), "their probabilities"),
+    ],
+    "pairs": [
+        ("model_a", _S, "alias, to show"),
+        ("model_b", _S, "alias, to show"),
+        ("model_id_a", _S, ""),
+        ("model_id_b", _S, ""),
+        ("split", _S, "val"),
+        ("n", _I, "images"),
+        ("n11", _I, "both right"),
+        ("n10", _I, "only a right"),
+        ("n01", _I, "only b right"),
+        ("n00", _I, "both wrong"),
+        ("top1_a", _F, "percent"),
+        ("top1_b", _F, "percent"),
+        ("ensemble_top1", _F, "percent; argmax of the mean softmax of the untouched models"),
+        ("ensemble_uncertain", _I, "images whose ensemble the stored top-k cannot certify"),
+        ("oracle_top1", _F, "percent; at least one right"),
+        ("disagreement", _F, "share of images with different predicted classes"),
+        ("error_inconsistency", _F, "share with exactly one right"),
+        ("double_fault", _F, "share with both wrong"),
+        ("error_overlap", _F, "both wrong / at least one wrong (Jaccard)"),
+        ("kappa", _F, "Cohen's, on correctness"),
+        ("q", _F, "Yule's Q, on correctness"),
+        ("phi", _F, "correlation of correctness"),
+    ],
+    "jobs": [
+        ("job_id", _S, ""),
+        ("sweep", _S, "name of the spec that ran it"),
+        ("members", _LIST, "aliases"),
+        ("member_ids", _LIST, ""),
+        *_RUN,
+        ("recipe", _S, "JSON"),
+        ("status", _S, "done or failed"),
+        ("error", _S, "why it failed, with the traceback"),
+        ("seconds", _F, "of training and evaluation"),
+        ("resources", _S, "JSON: what it ran on"),
+        ("result_version", _I, "of the code that computes results"),
+    ],
+    "results": [
+        ("job_id", _S, ""),
+        *_MODEL,
+        ("partners", _LIST, "aliases"),
+        ("partner_ids", _LIST, ""),
+        *_RUN,
+        ("role", _S, "peer or control"),
+        ("selection", _S, "last; best_val: chosen on the reported images; best_select: held out"),
+        ("epoch", _I, "the selected one; 0 is the untouched model"),
+        ("n", _I, "val images"),
+        ("top1_before", _F, "percent"),
+        ("top1_after", _F, "percent"),
+        ("delta_top1", _F, "percentage points"),
+        ("delta_low", _F, "95% interval over images; null for best_val"),
+        ("delta_high", _F, "95% interval over images; null for best_val"),
+        ("p_value", _F, "McNemar, two-sided mid-p; null for best_val"),
+        ("gained", _I, "images wrong before and right after"),
+        ("lost", _I, "images right before and wrong after"),
+        ("ensemble_top1_before", _F, "percent, of all members untouched"),
+        ("recovered", _F, "100 (after - before) / (ensemble - before); null if that is not > 0"),
+        ("correct", _B, "after; one bit an image, sample order, first in the highest bit"),
+        ("sample_set_id", _S, "which images, in which order"),
+        ("weights", _S, "URI of the kept weights; null where none are kept"),
+    ],
+    "curves": [
+        ("job_id", _S, ""),
+        *_MODEL,
+        *_RUN,
+        ("epoch", _I, "0 is the untouched model"),
+        ("top1", _F, "val, percent"),
+        ("select_top1", _F, "on the held-out part of train, percent"),
+        ("train_loss", _F, "ce + kl, nats"),
+        ("ce", _F, "mean cross-entropy, nats"),
+        ("kl", _F, "mean divergence from its teachers, nats"),
+        ("teacher_share", _F, "share of training samples on which it taught the rest"),
+    ],
+}
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "models": ("data_id", "model_id"),
+    "baselines": ("data_id", "model_id", "split"),
+    "predictions": ("data_id", "model_id", "split"),
+    "pairs": ("data_id", "split", "model_id_a", "model_id_b"),
+    "jobs": ("job_id",),
+    "results": ("job_id",),
+    "curves": ("job_id",),
+}
+"""What one attempt is chosen for: rows of equal keys and different attempts are repetitions."""
+
+
+def _schema(table: str) -> pa.Schema:
+    fields = [
+        pa.field(name, kind, metadata={"meaning": meaning} if meaning else None)
+        for name, kind, meaning in [*_COLUMNS[table], *_EVERY]
+    ]
+    return pa.schema(fields, metadata={"bikd_table": table, "bikd_schema": str(SCHEMA_VERSION)})
+
+
+SCHEMAS: dict[str, pa.Schema] = {table: _schema(table) for table in _COLUMNS}

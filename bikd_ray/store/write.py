@@ -1,0 +1,81 @@
+"""The only door through which tables are written; the command's own process holds it.
+
+A file is serialised in memory and appears whole or not at all. The jobs file of a job is written
+last and commits its results and curves; the baselines file commits its predictions.
+"""
+
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bikd_ray.identity import digest
+from bikd_ray.store.place import Place
+from bikd_ray.store.schema import SCHEMAS
+
+Row = Mapping[str, Any]
+
+
+def new_attempt() -> str:
+    """A name for one writing: milliseconds since 1970 in hex, then chance; sorts by time."""
+    return f"{time.time_ns() // 1_000_000:012x}-{secrets.token_hex(4)}"
+
+
+class Writer:
+    """Appends whole files to a store."""
+
+    def __init__(self, uri: str) -> None:
+        self.place = Place.at(uri)
+
+    def commit_job(self, job: Row, results: Sequence[Row], curves: Sequence[Row]) -> None:
+        """Store one attempt of a job: its results and curves first, the jobs row as the commit."""
+        attempt = new_attempt()
+        name = f"{job['job_id']}-{attempt}"
+        if results:
+            self._put("results", name, results, attempt)
+        if curves:
+            self._put("curves", name, curves, attempt)
+        self._put("jobs", name, [job], attempt)
+
+    def commit_baseline(self, baseline: Row, predictions: pa.Table, model: Row) -> None:
+        """Store one model's baseline: the model and its predictions first, the baseline last."""
+        attempt = new_attempt()
+        name = digest("baseline", baseline["model_id"], baseline["data_id"], baseline["split"])
+        keys = ("model", "model_id", "weights_id", "split", "data_id")
+        same = {key: baseline[key] for key in keys}
+        self._put("models", name, [model], attempt)
+        self._put("predictions", name, predictions, attempt, same)
+        self._put("baselines", name, [baseline], attempt)
+
+    def write_pairs(self, rows: Sequence[Row]) -> None:
+        """Store the statistics of all pairs of one zoo on one data set as one file."""
+        if rows:
+            ids = sorted({i for r in rows for i in (r["model_id_a"], r["model_id_b"])})
+            self._put("pairs", digest("pairs", rows[0]["data_id"], ids), rows, new_attempt())
+
+    def _put(
+        self,
+        table: str,
+        name: str,
+        rows: Sequence[Row] | pa.Table,
+        attempt: str,
+        same: Row | None = None,
+    ) -> None:
+        schema = SCHEMAS[table]
+        if isinstance(rows, pa.Table):
+            constant = {**(same or {}), "attempt": attempt}
+            columns = [
+                rows[f.name].cast(f.type)
+                if f.name in rows.column_names
+                else pa.repeat(pa.scalar(constant[f.name], f.type), len(rows))
+                for f in schema
+            ]
+            content = pa.Table.from_arrays(columns, schema=schema)
+        else:
+            content = pa.Table.from_pylist([{**r, "attempt": attempt} for r in rows], schema)
+        sink = pa.BufferOutputStream()
+        pq.write_table(content, sink, compression="zstd")
+        self.place.write(f"{table}/{name}.parquet", sink.getvalue().to_pybytes())

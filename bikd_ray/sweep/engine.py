@@ -1,0 +1,215 @@
+"""Run a sweep: Ray up, baselines, then one Tune trial for each job on warm slots.
+
+The store alone decides what is left to do. Tune schedules; nothing is ever restored from its files.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
+
+import ray
+from ray import tune
+
+from bikd_ray.errors import BikdError, UserError
+from bikd_ray.plan import Plan, ResolvedData, ResolvedModel
+from bikd_ray.resolve import planned, resolve
+from bikd_ray.specs import Spec
+from bikd_ray.store.queries import Store
+from bikd_ray.store.write import Writer
+from bikd_ray.sweep.baselines import run_baselines
+from bikd_ray.sweep.job import Epoch, Order, Outcome
+from bikd_ray.sweep.progress import Progress
+from bikd_ray.sweep.resources import DRIVER_MEMORY, needs_of, nodes, slots
+from bikd_ray.sweep.slot import Needs
+from bikd_ray.sweep.trial import JobTrial
+
+__all__ = ["SweepReport", "quiet", "run_baseline_sweep", "run_sweep"]
+
+DEFAULT_STORE = "./bikd-store"
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """How a sweep ended. `left` jobs were asked for and are neither done nor failed."""
+
+    store: str
+    done: int
+    failed: int
+    left: int
+    skipped: int  # done before this run
+
+    @property
+    def complete(self) -> bool:
+        return not self.failed and not self.left
+
+
+def store_uri(spec: Spec, store: str | None = None) -> str:
+    """Where results go: the argument, else the spec, else $BIKD_STORE, else ./bikd-store."""
+    return store or spec.store or os.environ.get("BIKD_STORE") or DEFAULT_STORE
+
+
+def run_sweep(
+    spec: Spec,
+    *,
+    store: str | None = None,
+    address: str | None = None,
+    limit: int | None = None,
+    only: str | None = None,
+    retry_failed: bool = False,
+) -> SweepReport:
+    """Run the baselines and all jobs of `spec` that the store lacks.
+
+    store: URI, before the spec's. address: of a running Ray cluster; None starts Ray here, or
+    uses the one this process is connected to. limit: at most so many jobs. only: jobs with this
+    model. retry_failed: also run jobs that failed before.
+
+    Raises UserError for a spec that cannot work, before anything is written.
+    """
+    zoo, data = resolve(spec)
+    if only is not None and only not in zoo:
+        raise UserError(f"--only {only!r} is not in the zoo; choose from {', '.join(zoo)}")
+    writer = Writer(store_uri(spec, store))
+    reader = Store(writer.place.uri)
+    plan = planned(spec, zoo, data, reader, retry_failed=retry_failed)
+    todo = [job for job in plan.todo if only is None or only in job.names][:limit]
+    outstanding = len(plan.todo) + len(plan.failed)
+    with Progress(spec.name) as progress:
+        if todo or not _baselines_stored(reader, zoo, data):
+            with _ray(address), _terminable():
+                needs = needs_of(spec.resources, nodes())
+                run_baselines(zoo, data, reader, writer, needs, progress)
+                keep = _keep(spec)
+                orders = {
+                    job.job_id: Order(job, spec.name, writer.place.uri, keep) for job in todo
+                }
+                if orders:
+                    progress.start_jobs(len(orders), len(plan.done))
+                    _run_jobs(orders, needs, writer, progress)
+    return SweepReport(
+        store=writer.place.uri,
+        done=progress.done,
+        failed=progress.failed + len(plan.failed),
+        left=outstanding - len(plan.failed) - progress.done - progress.failed,
+        skipped=len(plan.done),
+    )
+
+
+def run_baseline_sweep(
+    spec: Spec, *, store: str | None = None, address: str | None = None
+) -> str:
+    """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
+    zoo, data = resolve(spec)
+    writer = Writer(store_uri(spec, store))
+    reader = Store(writer.place.uri)
+    if not _baselines_stored(reader, zoo, data):
+        with Progress(spec.name) as progress, _ray(address), _terminable():
+            needs = needs_of(spec.resources, nodes())
+            run_baselines(zoo, data, reader, writer, needs, progress)
+    return writer.place.uri
+
+
+def _baselines_stored(store: Store, zoo: dict[str, ResolvedModel], data: ResolvedData) -> bool:
+    rows = store.reader.table("pairs", ["data_id", "model_id_a", "model_id_b"]).to_pylist()
+    seen = {i for r in rows if r["data_id"] == data.data_id for i in (r["model_id_a"], r["model_id_b"])}
+    return {m.model_id for m in zoo.values()} <= seen
+
+
+def _keep(spec: Spec) -> tuple[str, ...]:
+    policy = spec.resources.keep_weights
+    if policy == "none":
+        return ()
+    return (spec.selection,) if policy == "best" else ("last", "best_val", "best_select")
+
+
+class _Commit(tune.Callback):
+    """In the command's process: stores what a trial has finished, and moves the display."""
+
+    def __init__(self, orders: dict[str, Order], writer: Writer, progress: Progress) -> None:
+        self._live: Any = (orders, writer, progress)
+        self.errors: list[str] = []
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
+        return {"_live": None, "errors": []}
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        orders, _, progress = self._live
+        order = orders[trial.config["job_id"]]
+        progress.begin(order.job.job_id, order.job.label)
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+    ) -> None:
+        orders, writer, progress = self._live
+        job, message = orders[trial.config["job_id"]].job, result.get("message")
+        if isinstance(message, Epoch):
+            progress.advance(job.job_id, job.label, message.epoch, message.epochs)
+        elif isinstance(message, Outcome):
+            writer.commit_job(message.job, message.results, message.curves)
+            progress.finish(job.job_id, job.label, message.job["seconds"], message.error)
+
+
+def _run_jobs(
+    orders: dict[str, Order], needs: Needs, writer: Writer, progress: Progress
+) -> None:
+    width = min(len(orders), slots(needs, nodes()))
+    scratch = Path(tempfile.mkdtemp(prefix="bikd-sweep-"))
+    try:
+        trainable = tune.with_parameters(
+            JobTrial, orders=orders, needs=needs, storage=str(scratch / "train")
+        )
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
+            param_space={"job_id": tune.grid_search(list(orders))},
+            tune_config=tune.TuneConfig(max_concurrent_trials=width, reuse_actors=True),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                verbose=0,
+                callbacks=[_Commit(orders, writer, progress)],
+                failure_config=tune.FailureConfig(max_failures=2),
+                # reused actors have no checkpoint of their own; saving one would retire them
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _ray(address: str | None) -> Iterator[None]:
+    """A connection to Ray for the length of the block; one that is there already is used."""
+    if ray.is_initialized():
+        yield
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BikdError(f"cannot reach Ray at {address or 'this machine'}: {reason}") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a sweep as Ctrl-C does: what is finished is stored, the rest is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

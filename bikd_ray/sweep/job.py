@@ -1,0 +1,202 @@
+"""One job from start to rows, as a worker runs it; plain Python, no Ray."""
+
+import gc
+import io
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save
+
+from bikd_ray.analysis.bits import pack
+from bikd_ray.analysis.significance import contrast, mcnemar
+from bikd_ray.errors import BikdError
+from bikd_ray.identity import RESULT_VERSION, canonical
+from bikd_ray.plan import Job
+from bikd_ray.store.place import Place
+from bikd_ray.train import EpochRow, Fit, fit
+from bikd_ray.train.fit import Chosen
+from bikd_ray.zoo import build, weights_id
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job and what to do around it."""
+
+    job: Job
+    sweep: str
+    store: str
+    keep: tuple[str, ...] = ()  # selections whose weights to keep
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A sign of life: epoch `epoch` of `epochs` is over."""
+
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a job, done or failed, as the rows to store."""
+
+    job: Row
+    results: list[Row] = field(default_factory=list)
+    curves: list[Row] = field(default_factory=list)
+
+    @property
+    def error(self) -> str | None:
+        return self.job["error"]
+
+
+def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Epoch | Outcome]:
+    """Train and measure one job: an Epoch after each epoch, then one Outcome.
+
+    What is wrong with this job alone (a bad value, a loss that is not finite, memory) ends in a
+    failed Outcome. A broken CUDA context is raised, since it would break every later job too.
+    """
+    start, job = time.monotonic(), order.job
+    error, results, curves = None, [], []
+    try:
+        networks = []
+        for member in job.members:
+            networks.append(build(member.entry))
+            found = weights_id(networks[-1])
+            if found != member.weights_id:
+                raise BikdError(
+                    f"{member.name} has weights {found} on this node and {member.weights_id} in "
+                    "the plan; its checkpoint changed, or its factory is not deterministic"
+                )
+        for message in fit(job, networks, device, workers=workers):
+            if isinstance(message, Fit):
+                results = _results(order, message)
+            else:
+                curves += [_curve(job, row) for row in message]
+                yield Epoch(message[0].epoch, job.recipe.epochs)
+    except Exception as caught:
+        if _poisoned(caught, device):
+            raise
+        short = str(caught) if isinstance(caught, BikdError) else f"{type(caught).__name__}: {caught}"
+        error = f"{short}\n\n{traceback.format_exc()}"
+        results = []
+    finally:
+        networks = []
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+    yield Outcome(job_row(order, time.monotonic() - start, device.type, error), results, curves)
+
+
+def _poisoned(error: Exception, device: torch.device) -> bool:
+    """Whether the device can no longer be used by this process."""
+    if device.type != "cuda" or isinstance(error, torch.cuda.OutOfMemoryError | BikdError):
+        return False
+    return "CUDA error" in str(error)
+
+
+def job_row(order: Order, seconds: float, device: str, error: str | None) -> Row:
+    """The row of `jobs` for one attempt."""
+    job = order.job
+    return {
+        **_run(job),
+        "sweep": order.sweep,
+        "members": list(job.names),
+        "member_ids": [m.model_id for m in job.members],
+        "recipe": canonical(job.recipe.model_dump()),
+        "status": "failed" if error else "done",
+        "error": error,
+        "seconds": seconds,
+        "resources": canonical({"device": device, "threads": torch.get_num_threads()}),
+        "result_version": RESULT_VERSION,
+    }
+
+
+def _run(job: Job) -> Row:
+    return {
+        "job_id": job.job_id,
+        "data_id": job.data.data_id,
+        "objective": job.objective.label,
+        "seed": job.seed,
+        "recipe_id": job.recipe_id,
+    }
+
+
+def _curve(job: Job, row: EpochRow) -> Row:
+    member = job.members[row.member]
+    measured = {k: v for k, v in vars(row).items() if k != "member"}
+    return {**_run(job), **_identity(member), **measured}
+
+
+def _identity(member: Any) -> Row:
+    return {
+        "model": member.name,
+        "model_id": member.model_id,
+        "weights_id": member.weights_id,
+    }
+
+
+def _results(order: Order, fitted: Fit) -> list[Row]:
+    rows = []
+    for selection, members in fitted.chosen.items():
+        for k, chosen in enumerate(members):
+            kept = selection in order.keep
+            weights = _keep_weights(order, k, selection, chosen) if kept else None
+            rows.append(_result(order.job, fitted, k, selection, chosen, weights))
+    return rows
+
+
+def _result(
+    job: Job, fitted: Fit, k: int, selection: str, chosen: Chosen, weights: str | None
+) -> Row:
+    member = job.members[k]
+    mates = [m for m in job.members if m is not member]
+    before_N, after_N = fitted.before.outcomes[k].correct_N, chosen.correct_N
+    n = len(before_N)
+    top1 = fitted.before.outcomes[k].top1
+    gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
+    both = np.stack([before_N, after_N]).astype(np.int64)
+    interval = contrast(both @ both.T, n, np.array([[-1.0, 1.0]]))
+    fair = selection != "best_val"  # an epoch chosen on these images has no fair interval on them
+    room = fitted.before.ensemble_top1 - top1
+    delta = chosen.top1 - top1
+    return {
+        **_run(job),
+        **_identity(member),
+        "partners": [m.name for m in mates],
+        "partner_ids": [m.model_id for m in mates],
+        "role": "control" if job.is_control else "peer",
+        "selection": selection,
+        "epoch": chosen.epoch,
+        "n": n,
+        "top1_before": top1,
+        "top1_after": chosen.top1,
+        "delta_top1": delta,
+        "delta_low": interval.low if fair else None,
+        "delta_high": interval.high if fair else None,
+        "p_value": mcnemar(gained, lost) if fair else None,
+        "gained": gained,
+        "lost": lost,
+        "ensemble_top1_before": fitted.before.ensemble_top1 if mates else None,
+        "recovered": 100 * delta / room if mates and room > 0 else None,
+        "correct": pack(after_N),
+        "sample_set_id": job.data.sample_set_id,
+        "weights": weights,
+    }
+
+
+def _keep_weights(order: Order, k: int, selection: str, chosen: Chosen) -> str:
+    """Write a member's selected weights as safetensors under the store; returns their URI."""
+    member = order.job.members[k]
+    relative = f"weights/{order.job.job_id}/{member.model_id}-{selection}.safetensors"
+    place = Place.at(order.store)
+    about = {"model": member.name, "epoch": str(chosen.epoch), "job_id": order.job.job_id}
+    tensors = {name: t.contiguous() for name, t in chosen.state.items()}
+    place.write(relative, save(tensors, metadata=about))
+    return f"{place.uri}/{relative}"

@@ -1,0 +1,116 @@
+"""A warm slot: one TorchTrainer run whose worker does job after job.
+
+A fresh trainer for each job would pay its start-up (seconds) every time; a slot pays it once.
+"""
+
+import os
+import threading
+import traceback
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+from bikd_ray.sweep.mailbox import Mailbox
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one job's worker occupies."""
+
+    cpus: float
+    gpus: float
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.cpus))
+
+
+class SlotDied(Exception):
+    """The slot's worker is gone; the job it had may be given to another slot."""
+
+
+class Slot:
+    """Starts a trainer in a thread and talks to its worker. Lives in the trial's actor."""
+
+    def __init__(self, needs: Needs, storage: str) -> None:
+        self.needs = needs
+        self._error: str | None = None
+        self.mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        self._thread = threading.Thread(target=self._run, args=(storage,), daemon=True)
+        self._thread.start()
+
+    def _run(self, storage: str) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+        from ray.train.v2.api.config import LoggingConfig
+
+        resources = {"CPU": self.needs.cpus}
+        if self.needs.gpus:
+            resources["GPU"] = self.needs.gpus
+        trainer = TorchTrainer(
+            worker_loop,
+            train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
+            scaling_config=ScalingConfig(
+                num_workers=1, use_gpu=bool(self.needs.gpus), resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                # the same name would resume a finished run and do nothing
+                name=f"slot-{os.getpid()}-{id(self):x}",
+                storage_path=storage,
+                failure_config=FailureConfig(max_failures=0),  # a dead slot is replaced whole
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception:
+            self._error = traceback.format_exc(limit=3)
+
+    def put(self, order: Any) -> None:
+        """Give the worker a job. Raises SlotDied."""
+        try:
+            ray.get(self.mailbox.put.remote(order))
+        except ray.exceptions.RayActorError:
+            raise SlotDied("its mailbox died") from None
+
+    def next(self) -> Any:
+        """The worker's next message, waited for. Raises SlotDied."""
+        message = self.mailbox.next.remote()
+        try:
+            while True:
+                ready, _ = ray.wait([message], timeout=1.0)
+                if ready:
+                    return ray.get(message)
+                if not self.alive:
+                    raise SlotDied(self._error or "its worker ended")
+        except ray.exceptions.RayActorError:
+            raise SlotDied("its mailbox died") from None
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """Let the worker end after its present job, and wait a little for that."""
+        try:
+            self.put(None)
+            self._thread.join(timeout=5)
+        except SlotDied:
+            pass
+        ray.kill(self.mailbox)
+
+
+def worker_loop(config: dict[str, Any]) -> None:
+    """In the training worker: pull a job, run it, send its messages, until None comes."""
+    import torch
+
+    from bikd_ray.sweep.job import run_job
+
+    mailbox, needs = config["mailbox"], config["needs"]
+    torch.set_num_threads(needs.threads)
+    device = torch.device("cuda", torch.cuda.current_device()) if needs.gpus else torch.device("cpu")
+    decoders = max(0, needs.threads - 1) if needs.gpus else 0
+    while (order := ray.get(mailbox.get.remote())) is not None:
+        for message in run_job(order, device, decoders):
+            ray.get(mailbox.emit.remote(message))

@@ -1,0 +1,6 @@
+"""The K-model loop in plain torch; knows nothing of Ray or of the store."""
+
+from bikd_ray.train.evaluate import evaluate
+from bikd_ray.train.fit import EpochRow, Fit, NonFiniteLoss, fit
+
+__all__ = ["EpochRow", "Fit", "NonFiniteLoss", "evaluate", "fit"]

@@ -1,0 +1,59 @@
+"""All members over one pass of the images, in eval mode and float32."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from bikd_ray.data.loader import Loader
+from bikd_ray.errors import BikdError
+from bikd_ray.tasks.classification import Outcome, outcome
+from bikd_ray.train.member import Member
+
+EVAL_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One outcome for each member, and how often their mean softmax is right."""
+
+    outcomes: tuple[Outcome, ...]
+    ensemble_top1: float  # percent
+
+
+def evaluate(
+    members: Sequence[Member], loader: Loader, rows: np.ndarray | None = None
+) -> Evaluation:
+    """Measure every member on the samples `rows` (all of them by default), decoded once.
+
+    Raises BikdError where a model answers NaN.
+    """
+    rows = np.arange(len(loader.labels)) if rows is None else rows
+    parts: list[list[Outcome]] = [[] for _ in members]
+    ensemble_right = 0
+    modes = [member.network.training for member in members]
+    for member in members:
+        member.network.eval()
+    with torch.inference_mode():
+        for batch in loader.batches(rows, EVAL_BATCH):
+            logits_K = [member.logits(batch).float() for member in members]
+            for part, logits in zip(parts, logits_K, strict=True):
+                part.append(outcome(logits, batch.labels))
+            mean = torch.stack([z.softmax(-1) for z in logits_K]).mean(0)
+            ensemble_right += int((mean.argmax(-1) == batch.labels).sum())
+    for member, mode in zip(members, modes, strict=True):
+        member.network.train(mode)
+    outcomes = tuple(_joined(part) for part in parts)
+    for member, result in zip(members, outcomes, strict=True):
+        bad = np.flatnonzero(np.isnan(result.nll_N))
+        if len(bad):
+            raise BikdError(
+                f"{member.model.name} answers NaN on {len(bad)} of {len(rows)} images, "
+                f"first on sample {rows[bad[0]]}"
+            )
+    return Evaluation(outcomes, 100 * ensemble_right / len(rows))
+
+
+def _joined(parts: list[Outcome]) -> Outcome:
+    return Outcome(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Outcome)))
