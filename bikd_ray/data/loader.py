@@ -48,8 +48,13 @@ class Loader:
         self.arrays = decoded(images, self.views, folder) if keep and folder else None
 
     def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """The samples `order` [M] in batches, on the device; the last may be smaller."""
+        """The samples `order` [M] in batches, on the device; the last may be smaller.
+
+        A lone last sample joins the batch before it: batch normalisation cannot train on one.
+        """
         parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+        if len(parts) > 1 and len(parts[-1]) == 1:
+            parts[-2:] = [np.concatenate(parts[-2:])]
         for index, arrays in self._from_arrays(parts) if self.arrays else self._decoding(parts):
             yield Batch(
                 {v: self._to_device(t) for v, t in zip(self.views, arrays, strict=True)},

@@ -10,6 +10,11 @@ import pyarrow.fs as pafs
 from bikd_ray.errors import UserError
 
 
+def store_uri(*given: str | None) -> str:
+    """The first store that was given, else $BIKD_STORE, else ./bikd-store."""
+    return next((uri for uri in (*given, os.environ.get("BIKD_STORE")) if uri), "./bikd-store")
+
+
 @dataclass(frozen=True)
 class Place:
     uri: str

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from bikd_ray.analysis.pairs import Answers, pair_statistics
@@ -90,6 +91,15 @@ def prepare(data: ResolvedData, models: list[ResolvedModel]) -> None:
         Loader(open_split(data.data, split), views, torch.device("cpu"), cache=data.data.cache)
 
 
+def missing_baselines(
+    zoo: Mapping[str, ResolvedModel], data: ResolvedData, store: Store
+) -> list[ResolvedModel]:
+    """The models of the zoo that the store has no baseline of on these images."""
+    known = store.reader.table("baselines", ["data_id", "model_id"]).to_pylist()
+    have = {row["model_id"] for row in known if row["data_id"] == data.data_id}
+    return [model for model in zoo.values() if model.model_id not in have]
+
+
 def run_baselines(
     zoo: Mapping[str, ResolvedModel],
     data: ResolvedData,
@@ -103,13 +113,11 @@ def run_baselines(
     Raises UserError for bad data and BikdError for models that cannot be measured, after the
     others are stored.
     """
-    known = store.reader.table("baselines", ["data_id", "model_id"]).to_pylist()
-    have = {row["model_id"] for row in known if row["data_id"] == data.data_id}
-    missing = [model for model in zoo.values() if model.model_id not in have]
+    missing = missing_baselines(zoo, data, store)
     if missing:
         progress.enter(f"baselines of {len(missing)} models")
         _measure_all(missing, list(zoo.values()), data, writer, needs, progress)
-    _write_pairs(list(zoo.values()), data, store, writer)
+    write_pairs(list(zoo.values()), data, store, writer)
 
 
 def _measure_all(
@@ -171,7 +179,7 @@ def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
     }
 
 
-def _write_pairs(
+def write_pairs(
     zoo: list[ResolvedModel], data: ResolvedData, store: Store, writer: Writer
 ) -> None:
     """Statistics of all pairs of the zoo, unless the store has every one of them."""
@@ -184,8 +192,6 @@ def _write_pairs(
     }
     if all(frozenset((a, b)) in have for i, a in enumerate(ids) for b in ids[i + 1 :]):
         return
-    import pyarrow.compute as pc
-
     answers, labels = [], np.empty(0)
     for model_id in ids:
         where = (pc.field("model_id") == model_id) & (pc.field("data_id") == data.data_id)

@@ -20,22 +20,20 @@ import ray
 from ray import tune
 
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.plan import Plan, ResolvedData, ResolvedModel
+from bikd_ray.plan import Job, ResolvedData, ResolvedModel
 from bikd_ray.resolve import planned, resolve
 from bikd_ray.specs import Spec
+from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
-from bikd_ray.sweep.baselines import run_baselines
-from bikd_ray.sweep.job import Epoch, Order, Outcome
+from bikd_ray.sweep.baselines import missing_baselines, run_baselines
+from bikd_ray.sweep.job import Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import DRIVER_MEMORY, needs_of, nodes, slots
 from bikd_ray.sweep.slot import Needs
 from bikd_ray.sweep.trial import JobTrial
 
 __all__ = ["SweepReport", "quiet", "run_baseline_sweep", "run_sweep"]
-
-DEFAULT_STORE = "./bikd-store"
-
 
 @dataclass(frozen=True)
 class SweepReport:
@@ -50,11 +48,6 @@ class SweepReport:
     @property
     def complete(self) -> bool:
         return not self.failed and not self.left
-
-
-def store_uri(spec: Spec, store: str | None = None) -> str:
-    """Where results go: the argument, else the spec, else $BIKD_STORE, else ./bikd-store."""
-    return store or spec.store or os.environ.get("BIKD_STORE") or DEFAULT_STORE
 
 
 def run_sweep(
@@ -77,13 +70,13 @@ def run_sweep(
     zoo, data = resolve(spec)
     if only is not None and only not in zoo:
         raise UserError(f"--only {only!r} is not in the zoo; choose from {', '.join(zoo)}")
-    writer = Writer(store_uri(spec, store))
+    writer = Writer(store_uri(store, spec.store))
     reader = Store(writer.place.uri)
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed)
     todo = [job for job in plan.todo if only is None or only in job.names][:limit]
     outstanding = len(plan.todo) + len(plan.failed)
     with Progress(spec.name) as progress:
-        if todo or not _baselines_stored(reader, zoo, data):
+        if todo or missing_baselines(zoo, data, reader):
             with _ray(address), _terminable():
                 needs = needs_of(spec.resources, nodes())
                 run_baselines(zoo, data, reader, writer, needs, progress)
@@ -108,19 +101,13 @@ def run_baseline_sweep(
 ) -> str:
     """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
     zoo, data = resolve(spec)
-    writer = Writer(store_uri(spec, store))
+    writer = Writer(store_uri(store, spec.store))
     reader = Store(writer.place.uri)
-    if not _baselines_stored(reader, zoo, data):
+    if missing_baselines(zoo, data, reader):
         with Progress(spec.name) as progress, _ray(address), _terminable():
             needs = needs_of(spec.resources, nodes())
             run_baselines(zoo, data, reader, writer, needs, progress)
     return writer.place.uri
-
-
-def _baselines_stored(store: Store, zoo: dict[str, ResolvedModel], data: ResolvedData) -> bool:
-    rows = store.reader.table("pairs", ["data_id", "model_id_a", "model_id_b"]).to_pylist()
-    seen = {i for r in rows if r["data_id"] == data.data_id for i in (r["model_id_a"], r["model_id_b"])}
-    return {m.model_id for m in zoo.values()} <= seen
 
 
 def _keep(spec: Spec) -> tuple[str, ...]:
@@ -135,10 +122,9 @@ class _Commit(tune.Callback):
 
     def __init__(self, orders: dict[str, Order], writer: Writer, progress: Progress) -> None:
         self._live: Any = (orders, writer, progress)
-        self.errors: list[str] = []
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
-        return {"_live": None, "errors": []}
+        return {"_live": None}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         orders, _, progress = self._live
@@ -148,13 +134,25 @@ class _Commit(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
-        orders, writer, progress = self._live
+        orders, _, progress = self._live
         job, message = orders[trial.config["job_id"]].job, result.get("message")
         if isinstance(message, Epoch):
             progress.advance(job.job_id, job.label, message.epoch, message.epochs)
         elif isinstance(message, Outcome):
-            writer.commit_job(message.job, message.results, message.curves)
-            progress.finish(job.job_id, job.label, message.job["seconds"], message.error)
+            self._store(job, message)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial that Tune has given up on, such as one whose node went away too often."""
+        order = self._live[0][trial.config["job_id"]]
+        reason = getattr(trial, "error_file", None)
+        text = Path(reason).read_text() if reason and Path(reason).exists() else "its trial died"
+        row = job_row(order, 0.0, "unknown", f"the trial failed outside the job\n\n{text}")
+        self._store(order.job, Outcome(row))
+
+    def _store(self, job: Job, outcome: Outcome) -> None:
+        _, writer, progress = self._live
+        writer.commit_job(outcome.job, outcome.results, outcome.curves)
+        progress.finish(job.job_id, job.label, outcome.job["seconds"], outcome.error)
 
 
 def _run_jobs(

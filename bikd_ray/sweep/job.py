@@ -88,8 +88,8 @@ def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Ep
         results = []
     finally:
         networks = []
-        gc.collect()
-        if device.type == "cuda":
+        if device.type == "cuda":  # the next job of this worker finds the memory free
+            gc.collect()
             torch.cuda.empty_cache()
     yield Outcome(job_row(order, time.monotonic() - start, device.type, error), results, curves)
 

@@ -1,7 +1,9 @@
-"""Where a slot and its worker meet: jobs one way, messages the other."""
+"""Where a slot and its worker meet: jobs one way, messages the other.
+
+Both are pickled by their senders, so that this process stays small: it never loads torch.
+"""
 
 import asyncio
-from typing import Any
 
 import ray
 
@@ -11,18 +13,18 @@ class Mailbox:
     """One for each slot; both sides wait on it without polling."""
 
     def __init__(self) -> None:
-        self._jobs: asyncio.Queue[Any] = asyncio.Queue()
-        self._messages: asyncio.Queue[Any] = asyncio.Queue()
+        self._jobs: asyncio.Queue[bytes] = asyncio.Queue()
+        self._messages: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def put(self, order: Any) -> None:
-        """Hand the worker an order, or None to end its loop."""
+    async def put(self, order: bytes) -> None:
+        """Hand the worker an order; a pickled None ends its loop."""
         await self._jobs.put(order)
 
-    async def get(self) -> Any:
+    async def get(self) -> bytes:
         return await self._jobs.get()
 
-    async def emit(self, message: Any) -> None:
+    async def emit(self, message: bytes) -> None:
         await self._messages.put(message)
 
-    async def next(self) -> Any:
+    async def next(self) -> bytes:
         return await self._messages.get()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray import cloudpickle
 
 from bikd_ray.sweep.mailbox import Mailbox
 
@@ -70,7 +71,7 @@ class Slot:
     def put(self, order: Any) -> None:
         """Give the worker a job. Raises SlotDied."""
         try:
-            ray.get(self.mailbox.put.remote(order))
+            ray.get(self.mailbox.put.remote(cloudpickle.dumps(order)))
         except ray.exceptions.RayActorError:
             raise SlotDied("its mailbox died") from None
 
@@ -81,7 +82,7 @@ class Slot:
             while True:
                 ready, _ = ray.wait([message], timeout=1.0)
                 if ready:
-                    return ray.get(message)
+                    return cloudpickle.loads(ray.get(message))
                 if not self.alive:
                     raise SlotDied(self._error or "its worker ended")
         except ray.exceptions.RayActorError:
@@ -111,6 +112,6 @@ def worker_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(needs.threads)
     device = torch.device("cuda", torch.cuda.current_device()) if needs.gpus else torch.device("cpu")
     decoders = max(0, needs.threads - 1) if needs.gpus else 0
-    while (order := ray.get(mailbox.get.remote())) is not None:
+    while (order := cloudpickle.loads(ray.get(mailbox.get.remote()))) is not None:
         for message in run_job(order, device, decoders):
-            ray.get(mailbox.emit.remote(message))
+            ray.get(mailbox.emit.remote(cloudpickle.dumps(message)))

@@ -19,7 +19,7 @@ class JobTrial(tune.Trainable):
     def setup(  # type: ignore[override]
         self, config: dict[str, Any], *, orders: dict[str, Order], needs: Needs, storage: str
     ) -> None:
-        self._orders, self._needs, self._storage = orders, needs, storage
+        self._orders, self._needs, self._scratch = orders, needs, storage
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -31,7 +31,7 @@ class JobTrial(tune.Trainable):
 
     def _begin(self) -> None:
         if self._slot is None or not self._slot.alive:
-            self._slot = Slot(self._needs, self._storage)
+            self._slot = Slot(self._needs, self._scratch)
         self._slot.put(self._order)
 
     def step(self) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def make_optimizer(
     """The recipe's optimiser over `parameters`, and its schedule over `steps` steps."""
     trainable = [p for p in parameters if p.requires_grad]
     optimizer = OPTIMIZERS[recipe.optimizer](
-        trainable, lr=recipe.lr, weight_decay=recipe.weight_decay
+        trainable, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
     )
     factor = SCHEDULES[recipe.schedule]
     return optimizer, LambdaLR(optimizer, lambda step: factor(min(1.0, step / max(1, steps))))

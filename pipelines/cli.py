@@ -1,0 +1,296 @@
+"""The `bikd` command. Each command is a thin face: parse, call, show.
+
+Answers go to standard output; progress and notes to standard error. Exit 0: done; 1: something
+failed or is incomplete; 2: the person's mistake, in one line.
+"""
+
+import logging
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from bikd_ray.errors import BikdError, UserError
+
+app = typer.Typer(
+    name="bikd",
+    help="Which of your pretrained models can teach each other what, and what do you gain?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(StrEnum):
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="the YAML spec of the sweep")]
+StoreUri = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URI",
+        help="folder, s3://… or gs://…; default: the spec's, $BIKD_STORE, ./bikd-store",
+    ),
+]
+HowShown = Annotated[Format, typer.Option("--format", help="how to print the answer")]
+Objective = Annotated[
+    str | None, typer.Option("--objective", metavar="O", help="only this objective, such as bikd")
+]
+Selection = Annotated[
+    str,
+    typer.Option("--selection", help="last | best_val (chosen on the shown images) | best_select"),
+]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", metavar="ADDR", help="a running Ray cluster; default: start Ray here"),
+]
+
+
+def main() -> None:
+    """Entry point: runs a command and turns errors into one line and an exit code."""
+    debug = "--debug" in sys.argv
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    logging.basicConfig(format="bikd: %(message)s", level=logging.WARNING, stream=sys.stderr)
+    try:
+        app(arguments, prog_name="bikd", standalone_mode=True)
+    except BikdError as error:
+        if debug:
+            raise
+        print("\n".join(f"bikd: {line}" for line in str(error).splitlines()), file=sys.stderr)
+        sys.exit(2 if isinstance(error, UserError) else 1)
+    except KeyboardInterrupt:
+        print("bikd: interrupted; what was finished is in the store", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+
+
+def _store(uri: str | None) -> Any:
+    from bikd_ray.store import open_store
+    from bikd_ray.store.place import store_uri
+
+    return open_store(store_uri(uri))
+
+
+def _show(table: Any, how: Format, view: str) -> None:
+    from pipelines.show import print_table
+
+    print_table(table, how.value, view)
+
+
+@app.command()
+def demo(store: StoreUri = None) -> None:
+    """Run the whole way on bundled data: a zoo of four tiny networks, all pairs, the answers.
+
+    [dim]Example: bikd demo[/dim]
+    """
+    from bikd_ray.sweep.engine import run_sweep
+    from dashboards.report import write_report
+    from pipelines.demo import demo_spec
+    from pipelines.show import print_headline
+
+    place = store or "./bikd-demo"
+    report = run_sweep(demo_spec(place))
+    answers = _store(report.store)
+    print_headline(answers)
+    path = write_report(answers, Path(place) / "report.html")
+    print(f"\nReport: {path}\nSpec:   {Path(place) / 'demo.yaml'}")
+    _end(report, place)
+
+
+@app.command()
+def sweep(
+    spec: SpecPath,
+    store: StoreUri = None,
+    address: Address = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="at most so many jobs")] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="only jobs with this model")
+    ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="run jobs again that failed before")
+    ] = False,
+) -> None:
+    """Run the baselines, then every job of SPEC that the store lacks. Run it again to resume.
+
+    [dim]Example: bikd sweep sweep.yaml --address auto[/dim]
+    """
+    from bikd_ray.specs import load_spec
+    from bikd_ray.sweep.engine import run_sweep
+
+    report = run_sweep(
+        load_spec(spec),
+        store=store,
+        address=address,
+        limit=limit,
+        only=only,
+        retry_failed=retry_failed,
+    )
+    _end(report, str(spec))
+
+
+def _end(report: Any, again: str) -> None:
+    """The last line of a sweep, and its exit code."""
+    before = f", {report.skipped} before" if report.skipped else ""
+    failed = f", {report.failed} failed" if report.failed else ""
+    left = f", {report.left} left" if report.left else ""
+    print(f"bikd: {report.done} jobs done{before}{failed}{left} · {report.store}", file=sys.stderr)
+    if report.failed:
+        print(
+            f"bikd: see why with: bikd status --failed --store {report.store}", file=sys.stderr
+        )
+    if report.left:
+        print("bikd: run the same command again to go on", file=sys.stderr)
+    if not report.complete:
+        sys.exit(1)
+
+
+@app.command()
+def baseline(
+    spec: SpecPath, store: StoreUri = None, address: Address = None, format: HowShown = Format.table
+) -> None:
+    """Measure every model of SPEC before any training, and what each pair knows together.
+
+    [dim]Example: bikd baseline sweep.yaml[/dim]
+    """
+    from bikd_ray.specs import load_spec
+    from bikd_ray.store import open_store
+    from bikd_ray.sweep.engine import run_baseline_sweep
+
+    answers = open_store(run_baseline_sweep(load_spec(spec), store=store, address=address))
+    _show(answers.baselines(), format, "baselines")
+
+
+@app.command()
+def plan(spec: SpecPath, store: StoreUri = None, format: HowShown = Format.table) -> None:
+    """List the jobs of SPEC: done, to do, failed. Trains nothing.
+
+    [dim]Example: bikd plan sweep.yaml[/dim]
+    """
+    from bikd_ray.specs import load_spec
+    from pipelines.planning import cost_lines, grouped, job_table, open_plan
+
+    loaded = load_spec(spec)
+    jobs, answers = open_plan(loaded, store)
+    table = job_table(jobs)
+    _show(grouped(table) if format is Format.table else table, format, "jobs")
+    print("\n".join(cost_lines(loaded, jobs, answers)), file=sys.stderr)
+
+
+@app.command()
+def status(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="count its jobs")] = None,
+    store: StoreUri = None,
+    failed: Annotated[bool, typer.Option("--failed", help="list failed jobs with why")] = False,
+    format: HowShown = Format.table,
+) -> None:
+    """Say what the store holds; with SPEC also what is left of it.
+
+    [dim]Example: bikd status --failed[/dim]
+    """
+    from bikd_ray.specs import load_spec
+    from pipelines.planning import grouped, job_table, open_plan, stored_jobs
+
+    if spec:
+        table = job_table(open_plan(load_spec(spec), store)[0])
+    else:
+        table = stored_jobs(_store(store))
+    if failed:
+        table = table.filter([state == "failed" for state in table["state"].to_pylist()])
+    people = format is Format.table
+    view = "failures" if failed else "jobs"
+    _show(grouped(table) if people and not failed else table, format, view)
+
+
+@app.command()
+def partners(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Rank the partners of MODEL, with intervals, the gain over the control, and ties.
+
+    [dim]Example: bikd partners ViT --format json[/dim]
+    """
+    _show(_store(store).partners(model, objective, selection), format, "partners")
+
+
+@app.command()
+def pairs(
+    store: StoreUri = None,
+    metric: Annotated[
+        str, typer.Option(help="of the matrix: delta_top1, net_delta, recovered, error_overlap, …")
+    ] = "delta_top1",
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="the N x N matrix of one metric")
+    ] = False,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Show one row for each pair: what they know together, and what each gained.
+
+    [dim]Example: bikd pairs --matrix --metric net_delta[/dim]
+    """
+    answers = _store(store)
+    if matrix:
+        _show(answers.matrix(metric, objective, selection), format, "matrix")
+    else:
+        _show(answers.pairs(objective, selection), format, "pairs")
+
+
+@app.command()
+def sql(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL over the tables")],
+    store: StoreUri = None,
+    format: HowShown = Format.table,
+) -> None:
+    """Ask the store's tables with SQL, read only: models, baselines, pairs, jobs, results, ….
+
+    [dim]Example: bikd sql "select model, avg(delta_top1) from results group by model"[/dim]
+    """
+    _show(_store(store).sql(query), format, "sql")
+
+
+@app.command()
+def report(
+    store: StoreUri = None,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="where to write")] = Path("report.html"),
+) -> None:
+    """Write the answers as one HTML file that needs no network.
+
+    [dim]Example: bikd report --store bikd-demo --out report.html[/dim]
+    """
+    from dashboards.report import write_report
+
+    print(write_report(_store(store), out))
+
+
+def _version(value: bool) -> None:
+    if value:
+        from bikd_ray import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+) -> None:
+    pass
+

@@ -1,0 +1,200 @@
+"""Tables on a terminal, as JSON and as CSV; and the demo's closing words."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bikd_ray.store import Store
+
+Row = dict[str, Any]
+
+
+def print_table(table: pa.Table, how: str, view: str) -> None:
+    """Print a table: `json` is a list of objects, `csv` has a header, `table` is for people.
+
+    view: which columns people see, and how; see VIEWS. json and csv have every column.
+    """
+    rows = _plain(table).to_pylist()
+    if how == "json":
+        print(json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=1))
+    elif how == "csv":
+        pa.csv.write_csv(_flat(_plain(table)), sys.stdout.buffer)
+    else:
+        columns = VIEWS.get(view) or [(name, _shown(name)) for name in table.column_names]
+        _console().print(_rich(rows, columns) if rows else Text("nothing yet", style="dim"))
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Without packed bits, which no text can show."""
+    binary = [f.name for f in table.schema if pa.types.is_binary(f.type)]
+    return table.drop_columns(binary)
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """Lists as text, since CSV has no lists."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_list(field.type):
+            text = [None if v is None else json.dumps(v) for v in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(text, pa.string()))
+    return table
+
+
+def _console() -> Console:
+    wide = sys.stdout.isatty()
+    return Console(highlight=False, width=None if wide else 160, soft_wrap=not wide)
+
+
+Column = tuple[str, Callable[[Row], str]]
+
+
+def _rich(rows: Sequence[Row], columns: Sequence[Column]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    cells = [[cell(row) for _, cell in columns] for row in rows]
+    for i, (title, _) in enumerate(columns):
+        numeric = all(line[i][:1] in "+-−0123456789–" for line in cells)
+        table.add_column(title, justify="right" if numeric else "left", no_wrap=i == 0)
+    for line in cells:
+        table.add_row(*(Text(cell) for cell in line))
+    return table
+
+
+def _shown(name: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        value = row.get(name)
+        if value is None:
+            return "–"
+        if isinstance(value, bool):
+            return "yes" if value else ""
+        if isinstance(value, float):
+            return f"{value:.3g}" if abs(value) < 0.01 and value else f"{value:.2f}"
+        return str(value)
+
+    return cell
+
+
+def signed(value: float | None) -> str:
+    """A difference in percentage points."""
+    return "–" if value is None else f"{value:+.2f}"
+
+
+def interval(row: Row, mean: str, low: str, high: str) -> str:
+    """A difference with its 95% interval."""
+    if row[mean] is None:
+        return "–"
+    return f"{row[mean]:+.2f} [{row[low]:+.2f}, {row[high]:+.2f}]"
+
+
+def _delta(row: Row) -> str:
+    return interval(row, "delta_top1", "delta_low", "delta_high")
+
+
+def _net(row: Row) -> str:
+    return interval(row, "net_delta", "net_low", "net_high")
+
+
+def _verdict(row: Row) -> str:
+    return "tie for best" if row["tie"] else "best" if row["best"] else ""
+
+
+def _percent(name: str) -> Callable[[Row], str]:
+    return lambda row: "–" if row[name] is None else f"{row[name]:.1f}"
+
+
+def _number(name: str, digits: int) -> Callable[[Row], str]:
+    return lambda row: "–" if row[name] is None else f"{row[name]:.{digits}f}"
+
+
+def _gain(side: str) -> Callable[[Row], str]:
+    names = (f"delta_top1_{side}", f"delta_low_{side}", f"delta_high_{side}")
+    return lambda row: interval(row, *names)
+
+
+VIEWS: dict[str, list[Column]] = {
+    "partners": [
+        ("partner", lambda r: r["partner"]),
+        ("Δtop-1 [95%]", _delta),
+        ("control", lambda r: signed(r["control_delta"])),
+        ("net Δ [95%]", _net),
+        ("recovered %", _percent("recovered")),
+        ("", _verdict),
+        ("seeds", lambda r: str(r["seeds"])),
+        ("objective", lambda r: r["objective"]),
+        ("recipe", lambda r: r["recipe_id"][:6]),
+        ("data", lambda r: r["data_id"][:6]),
+    ],
+    "pairs": [
+        ("a", lambda r: r["model_a"]),
+        ("b", lambda r: r["model_b"]),
+        ("top-1 a", _number("top1_a", 2)),
+        ("top-1 b", _number("top1_b", 2)),
+        ("ensemble", _number("ensemble_top1", 2)),
+        ("error overlap", _number("error_overlap", 3)),
+        ("disagreement", _number("disagreement", 3)),
+        ("κ", _number("kappa", 3)),
+        ("Δ a [95%]", _gain("a")),
+        ("Δ b [95%]", _gain("b")),
+        ("objective", lambda r: r["objective"] or "–"),
+    ],
+    "jobs": [
+        ("members", lambda r: r["members"]),
+        ("objective", lambda r: r["objective"]),
+        ("done", lambda r: str(r["done"])),
+        ("to do", lambda r: str(r["to_do"])),
+        ("failed", lambda r: str(r["failed"])),
+    ],
+    "failures": [
+        ("job", lambda r: r["job_id"]),
+        ("members", lambda r: " + ".join(r["members"])),
+        ("objective", lambda r: r["objective"]),
+        ("seed", lambda r: str(r["seed"])),
+        ("error", lambda r: (r["error"] or "").splitlines()[0]),
+    ],
+    "baselines": [
+        ("model", lambda r: r["model"]),
+        ("top-1 %", _number("top1", 2)),
+        ("top-5 %", _number("top5", 2)),
+        ("NLL", _number("nll", 3)),
+        ("ECE", _number("ece", 3)),
+        ("n", lambda r: str(r["n"])),
+        ("seconds", _number("seconds", 1)),
+    ],
+}
+
+
+def print_headline(store: Store) -> None:
+    """For every model its best partner or the tie, with interval, control and net Δ."""
+    gains = store.gains().to_pylist()
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    titles = ("model", "before", "best partner", "Δtop-1 [95%]", "control", "net Δ [95%]")
+    for title in titles:
+        table.add_column(title, no_wrap=title != "best partner")
+    for name in dict.fromkeys(row["model"] for row in gains):
+        mine = [row for row in gains if row["model"] == name]
+        best = [row for row in mine if row["best"]]
+        for i, row in enumerate(best):
+            tie = f"tie: {row['partner']}" if row["tie"] and i == 0 else row["partner"]
+            table.add_row(
+                name if i == 0 else "",
+                f"{row['top1_before']:.2f}" if i == 0 else "",
+                Text(tie if i == 0 else f"     {row['partner']}"),
+                _delta(row),
+                signed(row["control_delta"]),
+                _net(row),
+            )
+    console = _console()
+    console.print("\nWhich partner helps each model most?\n", style="bold")
+    console.print(table)
+    clear = sum(row["net_low"] is not None and row["net_low"] > 0 for row in gains)
+    console.print(
+        f"\n{clear} of {len(gains)} gains are larger than training alone gives (net Δ above 0 "
+        "with 95%).\nΔ in percentage points; control: the same training without a partner; "
+        "net Δ = Δ − control.",
+        style="dim",
+    )

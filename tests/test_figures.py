@@ -1,0 +1,285 @@
+"""Figures: the info builders by equality on tables made by hand, the figures by what they show."""
+
+from typing import Any
+
+import plotly.graph_objects as go
+import pyarrow as pa
+import pytest
+
+from bikd_ray.store.queries import CURVES, GAINS, PAIRS
+from dashboards.answers import verdict
+from dashboards.curves import Curves, Line, curves_figure, curves_info
+from dashboards.figures import Cell, Heatmap, Interval, heatmap_figure, heatmap_info
+from dashboards.forest import Forest, Frame, Partner, forest_figure, forest_info, frame
+from dashboards.runs import duration, recipe_text
+from dashboards.theme import DARK, DIVERGING, LIGHT, LINES, SEQUENTIAL
+from dashboards.wording import label, listed, signed, span
+
+NAMES = {"1": "vit", "2": "mixer", "3": "resnet"}
+SHARED = {"objective": "bikd", "selection": "last", "seeds": 3, "n": 900}
+
+
+def traces(figure: go.Figure) -> Any:
+    return figure.data
+
+
+def gain(model: str, partners: str, delta: tuple, net: tuple | None, **more) -> dict:
+    """A row of gains of model ids; delta and net as (value, low, high)."""
+    row = {**SHARED, "model_id": model, "model": NAMES[model], "partner_ids": list(partners)}
+    row |= {"partners": [NAMES[p] for p in partners], "best": False, "tie": False}
+    row |= dict(zip(("delta_top1", "delta_low", "delta_high"), delta, strict=True))
+    row |= dict(zip(("net_delta", "net_low", "net_high"), net or (None,) * 3, strict=True))
+    return row | more
+
+
+GAIN_ROWS = [
+    gain("1", "2", (0.5, -0.1, 1.1), (0.2, -0.4, 0.8), recovered=40.0, tie=True, best=True),
+    gain("1", "3", (0.9, 0.4, 1.4), (0.6, 0.1, 1.1), recovered=250.0, tie=True, best=True),
+    gain("1", "23", (0.7, 0.2, 1.2), None),
+    gain("2", "1", (-0.8, -1.2, -0.4), (-1.0, -1.5, -0.5), recovered=-20.0, best=True),
+]
+GAIN_TABLE = pa.Table.from_pylist(GAIN_ROWS, GAINS)
+CONTROL_TABLE = pa.Table.from_pylist([gain("1", "", (0.3, -0.2, 0.8), None)], GAINS)
+PAIR_TABLE = pa.Table.from_pylist(
+    [
+        {"model_id_a": "2", "model_id_b": "1", "n": 900, "kappa": 0.25},
+        {"model_id_a": "1", "model_id_b": "3", "n": 900, "kappa": None},
+    ],
+    PAIRS,
+)
+
+
+def test_the_matrix_has_the_learner_as_row_and_mutes_what_may_be_zero():
+    got = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    assert got == Heatmap(
+        "net_delta",
+        ("vit", "mixer", "resnet"),
+        ("vit", "mixer", "resnet"),
+        (
+            Cell(0, 1, Interval(0.2, -0.4, 0.8), 900, 3, muted=True),
+            Cell(0, 2, Interval(0.6, 0.1, 1.1), 900, 3),
+            Cell(1, 0, Interval(-1.0, -1.5, -0.5), 900, 3),
+        ),
+    )
+
+
+def test_the_matrix_of_gains_ends_in_the_controls():
+    got = heatmap_info("delta_top1", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    assert got.partners == ("vit", "mixer", "resnet", "alone")
+    assert Cell(0, 3, Interval(0.3, -0.2, 0.8), 900, 3, muted=True) in got.cells
+    assert len(got.cells) == 4
+
+
+def test_what_belongs_to_a_pair_stands_on_both_sides_of_the_diagonal():
+    got = heatmap_info("kappa", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    assert got.learners == ("vit", "mixer")
+    assert got.cells == (Cell(0, 1, Interval(0.25), 900), Cell(1, 0, Interval(0.25), 900))
+
+
+def test_a_matrix_without_values_has_no_cells_and_can_be_drawn():
+    empty = heatmap_info("kappa", GAINS.empty_table(), GAINS.empty_table(), PAIRS.empty_table(), {})
+    assert empty == Heatmap("kappa", (), (), ())
+    assert heatmap_figure(empty).layout.coloraxis.cmin == 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "reach"), [("net_delta", 1.0), ("delta_top1", 0.9), ("recovered", 100.0)]
+)
+def test_gains_and_losses_of_one_size_get_colours_of_one_strength(metric, reach):
+    info = heatmap_info(metric, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    axis = heatmap_figure(info).layout.coloraxis
+    assert (axis.cmin, axis.cmax) == (-reach, reach)
+    assert axis.colorscale == DIVERGING
+
+
+def test_a_measure_without_a_middle_runs_from_its_least_to_its_greatest():
+    info = Heatmap(
+        "error_overlap",
+        ("a", "b"),
+        ("a", "b"),
+        (Cell(0, 1, Interval(0.2), 9), Cell(1, 0, Interval(0.6), 9)),
+    )
+    axis = heatmap_figure(info).layout.coloraxis
+    assert (axis.cmin, axis.cmax) == (0.2, 0.6)
+    assert axis.colorscale == SEQUENTIAL
+
+
+def test_muted_cells_are_pale_and_the_others_bold():
+    info = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    strong, pale = traces(heatmap_figure(info))
+    assert strong.opacity > 2 * pale.opacity
+    assert pale.z == ([None, 0.2, None], [None] * 3, [None] * 3)
+    assert strong.z == ([None, None, 0.6], [-1.0, None, None], [None] * 3)
+    assert pale.text[0] == ["", "+0.20", ""]
+    assert strong.text[1] == ["<b>−1.00</b>", "", ""]
+
+
+def test_the_hover_gives_value_interval_seeds_and_images():
+    info = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    assert traces(heatmap_figure(info))[0].hovertext[0][2] == (
+        "<b>vit</b> with <b>resnet</b><br>net Δ top-1 +0.60 pp<br>"
+        "95% interval [+0.10, +1.10]<br>3 seeds, n = 900"
+    )
+
+
+def test_a_forest_ranks_all_partner_sets_and_knows_its_control():
+    assert forest_info("1", GAIN_TABLE, CONTROL_TABLE, NAMES) == Forest(
+        "vit",
+        (
+            Partner("resnet", Interval(0.9, 0.4, 1.4), Interval(0.6, 0.1, 1.1), "tie", 3, 900),
+            Partner("mixer + resnet", Interval(0.7, 0.2, 1.2), None, "", 3, 900),
+            Partner("mixer", Interval(0.5, -0.1, 1.1), Interval(0.2, -0.4, 0.8), "tie", 3, 900),
+        ),
+        Interval(0.3, -0.2, 0.8),
+    )
+    assert forest_info("2", GAIN_TABLE, CONTROL_TABLE, NAMES).partners[0].standing == ""
+    assert forest_info("3", GAIN_TABLE, CONTROL_TABLE, NAMES) == Forest("resnet", (), None)
+
+
+def test_all_forests_share_one_frame_that_holds_every_interval():
+    forests = [forest_info(i, GAIN_TABLE, CONTROL_TABLE, NAMES) for i in NAMES]
+    shared = frame(forests)
+    assert shared.low < -1.5 < 1.4 < shared.high
+    for forest in forests[:2]:
+        assert forest_figure(forest, shared).layout.xaxis.range == (shared.low, shared.high)
+    empty = frame([])
+    assert empty.low < 0 < empty.high
+
+
+def test_a_forest_mark_is_open_where_zero_is_inside():
+    info = forest_info("1", GAIN_TABLE, CONTROL_TABLE, NAMES)
+    delta, net, alone = traces(forest_figure(info, Frame(-1, 2, 80)))
+    assert delta.marker.symbol == ("circle", "circle", "circle-open")
+    assert net.marker.symbol == ("diamond", "diamond-open")
+    assert alone.marker.symbol == ("square-open",)
+    assert delta.error_x.array == pytest.approx((0.5, 0.5, 0.6))
+    assert delta.error_x.arrayminus == pytest.approx((0.5, 0.5, 0.6))
+
+
+def test_the_control_is_a_line_through_all_partners():
+    info = forest_info("1", GAIN_TABLE, CONTROL_TABLE, NAMES)
+    (line,) = forest_figure(info, Frame(-1, 2, 80)).layout.shapes
+    assert (line.x0, line.x1) == (0.3, 0.3)
+    assert line.line.dash == "dash"
+
+
+def epoch(model: str, partner: str, number: int, **measured) -> dict:
+    row = {"model": model, "partner": partner, "epoch": number, "seeds": 2}
+    return row | {"objective": "bikd" if partner else "ce"} | measured
+
+
+CURVE_TABLE = pa.Table.from_pylist(
+    [
+        epoch("vit", "", 0, top1=80.0),
+        epoch("vit", "", 1, top1=80.5, kl=0.0, ce=0.4),
+        epoch("vit", "resnet", 1, top1=81.0, kl=0.2, ce=0.5),
+        epoch("vit", "resnet", 0, top1=80.0),
+        epoch("resnet", "vit", 0, top1=70.0),
+    ],
+    CURVES,
+)
+
+
+def test_curves_are_in_the_order_of_epochs_with_the_control_last():
+    assert curves_info("vit", "top1", CURVE_TABLE) == Curves(
+        "vit",
+        "top1",
+        (
+            Line("resnet", 0, (0, 1), (80.0, 81.0), (2, 2)),
+            Line("", None, (0, 1), (80.0, 80.5), (2, 2)),
+        ),
+    )
+
+
+def test_a_partner_keeps_its_slot_and_so_its_colour_in_every_model():
+    assert [x.slot for x in curves_info("vit", "top1", CURVE_TABLE).lines] == [0, None]
+    assert [x.slot for x in curves_info("resnet", "top1", CURVE_TABLE).lines] == [1]
+    figure = curves_figure(curves_info("resnet", "top1", CURVE_TABLE))
+    assert traces(figure)[0].line.color == LINES[1]
+
+
+def test_epochs_without_the_measure_are_left_out_and_alone_has_no_divergence():
+    assert curves_info("vit", "kl", CURVE_TABLE).lines == (Line("resnet", 0, (1,), (0.2,), (2,)),)
+    assert curves_info("resnet", "ce", CURVE_TABLE).lines == ()
+
+
+def test_the_control_is_dashed():
+    partner, control = traces(curves_figure(curves_info("vit", "top1", CURVE_TABLE)))
+    assert (partner.line.dash, control.line.dash) == ("solid", "dash")
+    assert control.name == "alone (control)"
+
+
+def test_names_are_escaped_in_every_label_that_plotly_reads_as_html():
+    evil = '<a href="x">&lt;'
+    names = {**NAMES, "1": evil}
+    safe = '&lt;a href="x"&gt;&amp;lt;'
+    heatmap = heatmap_figure(
+        heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, names)
+    )
+    forest = forest_figure(forest_info("2", GAIN_TABLE, CONTROL_TABLE, names), Frame(-1, 1, 80))
+    line = Line(evil, 0, (0,), (1.0,), (1,))
+    curves = curves_figure(Curves(evil, "top1", (line,)))
+    assert heatmap.layout.xaxis.ticktext[0] == safe
+    assert safe in heatmap.layout.yaxis.ticktext[0]
+    assert safe in traces(heatmap)[0].hovertext[0][2]
+    assert safe in forest.layout.yaxis.ticktext[0]
+    assert safe in traces(forest)[0].hovertext[0]
+    assert traces(curves)[0].name == f"with {safe}"
+    assert safe in traces(curves)[0].hovertext[0]
+    for figure in (heatmap, forest, curves):
+        assert "<a" not in str(figure.to_plotly_json())
+
+
+def luminance(colour: str) -> float:
+    """WCAG 2.2 relative luminance of #rrggbb."""
+    parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
+@pytest.mark.parametrize("colour", LINES)
+def test_every_line_has_contrast_3_to_1_on_both_backgrounds(theme, colour):
+    low, high = sorted((luminance(theme.layout.paper_bgcolor), luminance(colour)))
+    assert (high + 0.05) / (low + 0.05) >= 3
+
+
+def test_the_verdict_counts_models_not_pairings():
+    rows = [r for r in GAIN_ROWS if r["model_id"] == "1"]
+    sentence, notes = verdict(rows, [], NAMES, "last")
+    assert sentence == (
+        "1 of 1 model gains more with a partner than alone: vit (with resnet, +0.60 pp)."
+    )
+    assert any("1 result of 3 without a control" in note for note in notes)
+
+
+def test_the_verdict_says_when_nothing_came_out_and_when_it_did_harm():
+    nothing, _ = verdict(GAIN_ROWS[:1], [], NAMES, "last")
+    assert nothing == (
+        "No partner helps any model by more than training alone does: "
+        "every net Δ interval includes 0."
+    )
+    harm, _ = verdict([GAIN_ROWS[0], GAIN_ROWS[3]], [], NAMES, "last")
+    assert harm.endswith("; in 1 of 2 cases the learner ends below its control.")
+
+
+def test_numbers_and_names_in_words():
+    assert [signed(x) for x in (0.421, -0.1, 0.001, -0.001, None)] == [
+        "+0.42",
+        "−0.10",
+        "0.00",
+        "0.00",
+        "–",
+    ]
+    assert span(-0.5, 1.25) == "[−0.50, +1.25]"
+    assert span(None, None) == ""
+    assert listed(["a", "b", "c"]) == "a, b and c"
+    assert listed(["a", "b", "c", "d"], 2) == "a, b and 2 more"
+    assert label("vit_base_patch16_224.augreg_in1k", 13) == "vit_ba…g_in1k"
+    assert [duration(x) for x in (0.44, 65, 7800, None)] == [
+        "0.4 s",
+        "1 min 5 s",
+        "2 h 10 min",
+        "–",
+    ]
+    assert recipe_text('{"epochs":2,"schedule":"none","train_fraction":1}') == "epochs 2"

@@ -1,0 +1,378 @@
+"""The report of synthetic stores: one file, no network, names as text, numbers as stored."""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from bikd_ray.analysis.bits import pack
+from bikd_ray.analysis.pairs import counts
+from bikd_ray.errors import UserError
+from bikd_ray.identity import digest
+from bikd_ray.store import Store, Writer
+from dashboards.pages import page
+from dashboards.report import write_report
+
+DATA, RECIPE, N = "d4f1c09a77e0b312", "9be1a0c3550d7f42", 899
+SKILL = {"resnet": 1.35, "vit": 1.1, "mixer": 0.8, "convnext": 1.6}
+HELP = {("vit", "convnext"): 0.030, ("mixer", "convnext"): 0.022, ("mixer", "vit"): 0.012}
+ALONE = 0.006
+HOSTILE = "<script>alert('x')</script>"
+
+
+class Zoo:
+    """Models whose right and wrong answers are drawn, not trained."""
+
+    def __init__(self, uri: Path, names: Sequence[str], n: int = N, epochs: int = 8) -> None:
+        self.writer, self.names, self.n, self.epochs = Writer(str(uri)), names, n, epochs
+        self.random = np.random.default_rng(7)
+        hard_N = self.random.normal(size=n)
+        self.before = {
+            name: hard_N + self.random.normal(scale=0.7, size=n) < SKILL.get(name, 1.0)
+            for name in names
+        }
+
+    def ids(self, name: str) -> dict[str, str]:
+        return {"model": name, "model_id": f"id-{name}", "weights_id": f"w-{name}"}
+
+    def baselines(self) -> None:
+        shared = {"data_id": DATA, "split": "val"}
+        for name, correct_N in self.before.items():
+            row = {**self.ids(name), **shared, "n": self.n, "correct": pack(correct_N)}
+            row |= {"top1": 100 * correct_N.mean(), "top5": 99.0, "sample_set_id": "s"}
+            predictions = pa.table({"sample": pa.array([0]), "label": pa.array([1], pa.int32())})
+            nothing = dict.fromkeys(("predicted", "label_prob", "top_classes", "top_probs"))
+            for column in nothing:
+                predictions = predictions.append_column(column, pa.nulls(1))
+            self.writer.commit_baseline(row, predictions, {**self.ids(name), "data_id": DATA})
+        self.writer.write_pairs(
+            [
+                {
+                    "model_a": a,
+                    "model_b": b,
+                    "model_id_a": f"id-{a}",
+                    "model_id_b": f"id-{b}",
+                    **shared,
+                    **counts(self.before[a], self.before[b]),
+                    "ensemble_top1": self.ensemble(a, b),
+                    "disagreement": float((self.before[a] != self.before[b]).mean()) * 1.2,
+                }
+                for a, b in combinations(self.names, 2)
+            ]
+        )
+
+    def ensemble(self, *members: str) -> float:
+        return 100 * max(self.before[m].mean() for m in members) + 1.5
+
+    def job(
+        self,
+        members: Sequence[str],
+        seed: int,
+        objective: str = "bikd",
+        selections: Sequence[str] = ("last",),
+        recipe_id: str = RECIPE,
+    ) -> None:
+        """A finished job: every member gains a little, more with some partners."""
+        run = {"job_id": digest(list(members), objective, seed, recipe_id), "data_id": DATA}
+        run |= {"objective": objective, "seed": seed, "recipe_id": recipe_id}
+        results, curves = [], []
+        for name in members:
+            mates = [m for m in members if m != name]
+            gain = ALONE + max((HELP.get((name, m), 0.001) for m in mates), default=0.0)
+            after_N = self.after(name, gain)
+            before, after = 100 * self.before[name].mean(), 100 * after_N.mean()
+            ensemble = self.ensemble(*members) if mates else None
+            for selection in selections:
+                results.append(
+                    {
+                        **run,
+                        **self.ids(name),
+                        "partners": mates,
+                        "partner_ids": [f"id-{m}" for m in mates],
+                        "role": "peer" if mates else "control",
+                        "selection": selection,
+                        "epoch": self.epochs,
+                        "n": self.n,
+                        "top1_before": before,
+                        "top1_after": after,
+                        "delta_top1": after - before,
+                        "ensemble_top1_before": ensemble,
+                        "correct": pack(after_N),
+                        "sample_set_id": "s",
+                    }
+                )
+            for epoch in range(self.epochs + 1):
+                done = 1 - np.exp(-3 * epoch / self.epochs)
+                wobble = self.random.normal(scale=0.12)
+                row = {**run, **self.ids(name), "epoch": epoch}
+                row["top1"] = before + (after - before) * done + wobble * (0 < epoch < self.epochs)
+                if epoch:
+                    row |= {"ce": 0.5 - 0.2 * done, "kl": (0.3 - 0.15 * done) * bool(mates)}
+                    row["train_loss"] = row["ce"] + row["kl"]
+                    row["teacher_share"] = 0.5 + 0.1 * (SKILL.get(name, 1.0) - 1) * bool(mates)
+                curves.append(row)
+        self.commit(run, members, "done", None, results, curves)
+
+    def failed(self, members: Sequence[str], seed: int, error: str) -> None:
+        run = {"job_id": digest("failed", list(members), seed), "data_id": DATA}
+        run |= {"objective": "bikd", "seed": seed, "recipe_id": RECIPE}
+        self.commit(run, members, "failed", error, [], [])
+
+    def commit(self, run, members, status, error, results, curves) -> None:
+        recipe = {"epochs": self.epochs, "batch_size": 64, "optimizer": "adam", "lr": 1e-4}
+        recipe |= {"schedule": "none", "precision": "fp32", "train_fraction": 1}
+        job = {**run, "sweep": "demo", "members": list(members), "recipe": json.dumps(recipe)}
+        job |= {"member_ids": [f"id-{m}" for m in members], "status": status, "error": error}
+        self.writer.commit_job({**job, "seconds": 38.4}, results, curves)
+
+    def after(self, name: str, gain: float) -> np.ndarray:
+        """Correctness after training: some images lost, and about `gain` more of them won."""
+        before_N = self.before[name]
+        lost_N = before_N & (self.random.random(self.n) < 0.006)
+        rate = (gain + 0.006) / (1 - before_N.mean())
+        return (before_N & ~lost_N) | (~before_N & (self.random.random(self.n) < rate))
+
+
+def sweep(uri: Path, names: Sequence[str] = tuple(SKILL), seeds: Sequence[int] = (0, 1, 2)) -> Zoo:
+    """A finished sweep: baselines, pairs, controls and one job of each pair and seed."""
+    zoo = Zoo(uri, names)
+    zoo.baselines()
+    for seed in seeds:
+        for name in names:
+            zoo.job([name], seed, objective="ce")
+        for pair in combinations(names, 2):
+            zoo.job(pair, seed)
+    return zoo
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, str]:
+    """A finished sweep with one failed job, and its report."""
+    folder = tmp_path_factory.mktemp("swept")
+    sweep(folder / "store").failed(["resnet", "vit"], 3, "OutOfMemoryError: no room\n\nat <line>")
+    store = Store(str(folder / "store"))
+    return store, write_report(store, folder / "deep" / "report.html").read_text()
+
+
+def markup(text: str) -> str:
+    """The page without its scripts and styles: what a browser lays out."""
+    return re.sub(r"<(script|style)\b.*?</\1>", "", text, flags=re.DOTALL)
+
+
+def embedded(text: str) -> dict:
+    return json.loads(text.split('id="data">')[1].split("</script>")[0])
+
+
+def cells(text: str, model: str) -> list[str]:
+    """The texts of a model's row in the first table, the headline."""
+    table = markup(text).split("<tbody>")[1].split("</tbody>")[0]
+    row = next(r for r in table.split("<tr>") if f'<th scope="row">{model}</th>' in r)
+    return [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", c)).strip() for c in row.split("<td")[1:]]
+
+
+def test_the_report_is_one_file_that_loads_nothing(swept):
+    _, text = swept
+    assert not re.findall(r'(?:src|href|action)="(?!#|data:)[^"]*"', markup(text))
+    assert not re.search(r"@import|url\(|<link(?![^>]*data:)|<iframe|<img", markup(text))
+    assert "<script src" not in text
+    assert "default-src 'none'" in text
+    assert text.count("* plotly.js v") == 1
+
+
+def test_the_headline_shows_what_the_store_answers(swept):
+    store, text = swept
+    best = max(store.partners("vit").to_pylist(), key=lambda r: r["delta_top1"])
+    assert best["partner"] == "convnext"
+    assert best["net_low"] > 0
+    row = " ".join(cells(text, "vit"))
+    for value in (best["delta_top1"], best["control_delta"], best["net_delta"], best["net_low"]):
+        assert f"+{value:.2f}" in row
+    assert f"{best['recovered']:.0f} %" in row
+
+
+def test_the_sentence_on_top_names_the_models_that_gain_more_than_alone(swept):
+    store, text = swept
+    up = {r["model"] for r in store.gains().to_pylist() if r["net_low"] > 0}
+    sentence = text.split('<p class="verdict">')[1].split("</p>")[0]
+    assert sentence.startswith(f"{len(up)} of 4 models gain")
+    assert {name for name in SKILL if f"{name} (with" in sentence} == up
+
+
+def test_the_downloads_hold_the_numbers_of_the_store(swept):
+    store, text = swept
+    files = embedded(text)["files"]
+    for name, table in (("gains.csv", store.gains()), ("pairs.csv", store.pairs())):
+        got = list(csv.DictReader(io.StringIO(files[name])))
+        want = table.to_pylist()
+        assert len(got) == len(want) > 0
+        assert list(got[0]) == table.column_names
+        for ours, theirs in zip(got, want, strict=True):
+            for column, value in theirs.items():
+                if value is None:
+                    assert ours[column] == ""
+                elif isinstance(value, float):
+                    assert float(ours[column]) == value
+                elif isinstance(value, list):
+                    assert ours[column] == " + ".join(value)
+                else:
+                    assert ours[column] == (
+                        str(value).lower() if value in (True, False) else str(value)
+                    )
+
+
+def test_failed_jobs_come_first_with_their_error(swept):
+    _, text = swept
+    rows = text.split('aria-label="Runs table"')[1].split("<tr>")[2:]
+    assert len(rows) == 31
+    assert "OutOfMemoryError: no room" in rows[0]
+    assert "at &lt;line&gt;" in rows[0]
+    assert ">failed<" not in "".join(rows[1:])
+
+
+def test_a_hostile_name_stays_text_everywhere(tmp_path):
+    sweep(tmp_path / "s", (HOSTILE, "b%{x}<b>&amp;"), seeds=(0,))
+    text = write_report(Store(str(tmp_path / "s")), tmp_path / "r.html").read_text()
+    assert HOSTILE not in text
+    assert "&lt;script&gt;alert" in markup(text)
+    figures = embedded(text)["figures"]
+    texts = [t for figure in figures.values() for t in strings(figure)]
+    assert not any("<script" in t for t in texts)
+    assert sum("&lt;script&gt;" in t for t in texts) > 20
+    assert any("b%{x}&lt;b&gt;&amp;amp;" in t for t in texts)
+    assert not any("%{x}" in t for f in figures.values() for t in templates(f))
+
+
+def strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [text for part in inner for text in strings(part)]
+
+
+def templates(figure: dict) -> list[str]:
+    return [
+        v for t in figure["data"] for k, v in t.items() if k in ("texttemplate", "hovertemplate")
+    ]
+
+
+def report(folder: Path) -> str:
+    return write_report(Store(str(folder / "s")), folder / "r.html").read_text()
+
+
+def test_an_empty_store_says_so(tmp_path):
+    assert "This store is empty." in report(tmp_path)
+
+
+def test_baselines_alone_show_the_pairs_but_claim_nothing(tmp_path):
+    Zoo(tmp_path / "s", ("vit", "mixer")).baselines()
+    text = report(tmp_path)
+    assert "Only baselines are there" in text
+    assert "none trained yet" in " ".join(cells(text, "vit"))
+    options = re.findall(r'<option value="(\w+)"', text)
+    assert options == ["ensemble_top1", "error_overlap", "disagreement", "kappa"]
+
+
+def test_a_store_of_failed_jobs_shows_the_failures(tmp_path):
+    zoo = Zoo(tmp_path / "s", ("vit", "mixer"))
+    zoo.baselines()
+    zoo.failed(["vit", "mixer"], 0, "RuntimeError: boom")
+    text = report(tmp_path)
+    assert "0 done, 1 failed" in text
+    assert "RuntimeError: boom" in text
+
+
+def test_without_controls_nothing_is_said_about_partners(tmp_path):
+    zoo = Zoo(tmp_path / "s", ("vit", "mixer"))
+    zoo.baselines()
+    zoo.job(["vit", "mixer"], 0)
+    assert "Nothing can be said about partners: no control has finished" in report(tmp_path)
+
+
+def test_controls_alone_show_what_training_on_does(tmp_path):
+    zoo = Zoo(tmp_path / "s", ("vit", "mixer"))
+    zoo.baselines()
+    zoo.job(["vit"], 0, objective="ce")
+    text = report(tmp_path)
+    assert "Only controls have finished" in text
+    alone = zoo_control(tmp_path)
+    assert f"{abs(alone):.2f}" in cells(text, "vit")[3]
+
+
+def zoo_control(folder: Path) -> float:
+    return Store(str(folder / "s")).controls().to_pylist()[0]["delta_top1"]
+
+
+def test_settings_are_groups_of_their_own(tmp_path):
+    zoo = Zoo(tmp_path / "s", ("vit", "mixer"))
+    zoo.baselines()
+    both = ("last", "best_val")
+    for objective in ("bikd", "bikd(temperature=2.0)"):
+        zoo.job(["vit", "mixer"], 0, objective=objective, selections=both)
+    zoo.job(["vit"], 0, objective="ce", selections=both)
+    zoo.job(["vit", "mixer"], 0, recipe_id="ffff000011112222")
+    groups = page(Store(str(tmp_path / "s"))).groups
+    found = [(g.setting.objective, g.setting.selection, g.setting.recipe_id) for g in groups]
+    hot, other = "bikd(temperature=2.0)", "ffff000011112222"
+    assert sorted(found) == sorted(
+        [(o, s, RECIPE) for o in ("bikd", hot) for s in both] + [("bikd", "last", other)]
+    )
+    assert len({g.label for g in groups}) == len(groups)
+    assert all(len(g.gains) == 2 for g in groups)
+
+
+def test_an_epoch_chosen_on_the_reported_images_gets_no_interval(tmp_path):
+    zoo = Zoo(tmp_path / "s", ("vit", "mixer"))
+    zoo.baselines()
+    for members, objective in ((["vit", "mixer"], "bikd"), (["vit"], "ce"), (["mixer"], "ce")):
+        zoo.job(members, 0, objective, ("last", "best_val"))
+    last, chosen = page(Store(str(tmp_path / "s"))).groups
+    assert chosen.setting.selection == "best_val"
+    assert "these gains are too high" in chosen.verdict
+    for before, after in zip(last.gains, chosen.gains, strict=True):
+        assert before.net and after.net and after.delta
+        assert before.net.low is not None
+        assert (after.delta.low, after.net.low, after.net.high) == (None, None, None)
+        assert after.net.value == before.net.value
+
+
+def test_a_group_of_three_stands_among_partners_but_not_in_the_matrix(tmp_path):
+    names = ("vit", "mixer", "resnet")
+    zoo = Zoo(tmp_path / "s", names)
+    zoo.baselines()
+    for seed in (0, 1):
+        zoo.job(names, seed)
+        zoo.job(names[:2], seed)
+    (group,) = page(Store(str(tmp_path / "s"))).groups
+    forests = {f.model: {p.name for p in f.partners} for f in group.forests}
+    assert forests == {
+        "vit": {"mixer", "mixer + resnet"},
+        "mixer": {"vit", "vit + resnet"},
+        "resnet": {"vit + mixer"},
+    }
+    (matrix,) = [h for h in group.heatmaps if h.metric == "delta_top1"]
+    assert set(matrix.learners) == {"vit", "mixer"}
+    assert ("only", ("vit + mixer",)) in [(a.standing, a.partners) for a in group.answers]
+    assert "1 larger group" in report(tmp_path)
+
+
+def test_two_models_of_one_name_keep_apart(tmp_path):
+    zoo = Zoo(tmp_path / "s", ("vit", "mixer"))
+    zoo.ids = lambda name: {"model": "same", "model_id": f"id-{name}", "weights_id": name}
+    zoo.baselines()
+    zoo.job(["vit", "mixer"], 0)
+    (group,) = page(Store(str(tmp_path / "s"))).groups
+    assert {a.model for a in group.answers} == {"same (id-vit)", "same (id-mix)"}
+    assert len(group.heatmaps[0].cells) == 2
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/r\.html' cannot be written"):
+        write_report(Store(str(tmp_path / "s")), tmp_path / "file" / "r.html")

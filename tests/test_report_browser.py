@@ -1,0 +1,147 @@
+"""The report in a real browser, opened from disk as a person would."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from test_report import HOSTILE, sweep
+
+from bikd_ray.store import Store
+from dashboards.pages import page as page_of
+from dashboards.report import csv, write_report
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip, or fail where the environment says that a browser must be there."""
+    if os.environ.get("BIKD_REQUIRE_BROWSER") == "1":
+        pytest.fail(f"BIKD_REQUIRE_BROWSER=1, but {reason}")
+    pytest.skip(f"{reason}: the report is not tried in a browser")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        missing("the package playwright is not installed")
+    if not Path(CHROMIUM).exists():
+        missing(f"{CHROMIUM} is not there (apt-get install chromium)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, Path]:
+    folder = tmp_path_factory.mktemp("report")
+    zoo = sweep(folder / "s", ("vit", "convnext", HOSTILE), seeds=(0, 1))
+    zoo.job(["vit", "convnext"], 0, objective="bikd(temperature=2.0)")
+    store = Store(str(folder / "s"))
+    return store, write_report(store, folder / "report.html")
+
+
+@pytest.fixture
+def opened(browser, report) -> Iterator:
+    """The report's page, and at the end: nothing on the console, nothing asked of a network."""
+    page = browser.new_page(viewport={"width": 1200, "height": 900}, color_scheme="light")
+    said, asked = [], []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("dialog", lambda dialog: said.append(f"dialog {dialog.message}"))
+    page.goto(report[1].as_uri())
+    yield page
+    assert said == []
+    assert {url for url in asked if not url.startswith(("data:", "blob:"))} == {
+        page.url.split("#")[0]
+    }
+    page.close()
+
+
+def heatmap(page) -> list[str]:
+    """The numbers in the cells of the heatmap that is shown."""
+    plot = page.locator('[data-panel="metric"]:visible .plot')
+    plot.scroll_into_view_if_needed()
+    page.wait_for_function(
+        "() => [...document.querySelectorAll('[data-panel=metric] .plot')]"
+        ".some((e) => e.offsetParent && e.querySelector('.heatmap-label text'))"
+    )
+    return plot.locator(".heatmap-label text").all_text_contents()
+
+
+def number(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def test_the_heatmap_shows_the_chosen_metric(opened, report):
+    gains = [r for r in report[0].gains().to_pylist() if r["objective"] == "bikd"]
+    shown = heatmap(opened)
+    assert sorted(shown) == sorted(number(r["net_delta"], 2) for r in gains)
+    opened.locator('select[data-choice="metric"]:visible').select_option("kappa")
+    kappa = {f"{r['kappa']:.2f}" for r in report[0].pairs().to_pylist()}
+    assert set(heatmap(opened)) == kappa
+    assert set(shown) != kappa
+
+
+def test_the_chooser_works_by_keyboard_and_the_link_keeps_the_choice(opened):
+    opened.locator('select[data-choice="metric"]:visible').focus()
+    opened.keyboard.press("ArrowDown")
+    assert "metric=delta_top1" in opened.url
+    before = heatmap(opened)
+    opened.reload()
+    assert opened.locator('select[data-choice="metric"]:visible').input_value() == "delta_top1"
+    assert heatmap(opened) == before
+
+
+def test_one_group_is_shown_at_a_time(opened):
+    labels = opened.locator("p.group-label")
+    assert [labels.nth(i).is_visible() for i in range(2)] == [True, False]
+    opened.locator('select[data-choice="group"]').select_option(index=1)
+    assert [labels.nth(i).is_visible() for i in range(2)] == [False, True]
+    opened.get_by_role("link", name="Partners").click()
+    assert opened.locator('[data-section="partners"]:visible').count() == 1
+    assert "group=bikd%28temperature" in opened.url
+
+
+@pytest.mark.parametrize(("button", "name"), [(0, "gains"), (1, "pairs")])
+def test_the_download_is_the_table(opened, report, button, name):
+    with opened.expect_download() as waiting:
+        opened.locator("button[data-file]:visible").nth(button).click()
+    assert waiting.value.suggested_filename == f"{name}.csv"
+    table = getattr(page_of(report[0]), name)
+    assert Path(waiting.value.path()).read_text() == csv(table)
+
+
+def test_figures_follow_the_colour_scheme(opened):
+    heatmap(opened)
+    colour = (
+        "() => getComputedStyle([...document.querySelectorAll('.plot')]"
+        ".find((e) => e.offsetParent).querySelector('.xtick text')).fill"
+    )
+    light = opened.evaluate(colour)
+    opened.emulate_media(color_scheme="dark")
+    opened.wait_for_function(f"(before) => ({colour})() !== before", arg=light)
+    assert sum(map(int, opened.evaluate(colour)[4:-1].split(","))) > 3 * 200
+
+
+def test_a_hostile_name_is_shown_as_it_is(opened):
+    heatmap(opened)
+    ticks = opened.locator('[data-panel="metric"]:visible .ytick text').all_text_contents()
+    start = HOSTILE[:8]
+    assert any(tick.startswith(start) for tick in ticks)
+    assert opened.get_by_role("row").filter(has_text=HOSTILE).count() > 0
+
+
+def test_a_phone_needs_no_sideways_scrolling(opened):
+    opened.set_viewport_size({"width": 390, "height": 844})
+    heatmap(opened)
+    assert opened.evaluate("document.documentElement.scrollWidth") == 390
