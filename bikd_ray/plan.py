@@ -180,7 +180,7 @@ def plan(
     *,
     retry_failed: bool = False,
 ) -> Plan:
-    """Split `jobs` by what the store holds: ids that are `done`, and `failed` ones with their error."""
+    """Split `jobs` by what the store holds: ids that are `done`, and `failed` ones with why."""
     finished = tuple(j for j in jobs if j.job_id in done)
     broken = tuple(j for j in jobs if j.job_id in failed and j.job_id not in done)
     skip = {j.job_id for j in finished}

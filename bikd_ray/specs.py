@@ -4,7 +4,9 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 (Jain et al., TMLR 2025). Field names and choices are listed in the README.
 """
 
+import re
 from itertools import chain
+from math import inf
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -23,32 +25,35 @@ from bikd_ray.errors import UserError, choices
 
 
 class Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Triple = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class Input(Frozen):
     """How one model wants its images; what is left out comes from the model's own data config."""
 
-    size: int | None = Field(None, ge=1, description="side of the square input, pixels")
+    size: int | None = Field(default=None, ge=1, description="side of the square input, pixels")
     mean: Triple | None = None
-    std: Triple | None = None
-    crop_pct: float | None = Field(None, gt=0, le=1)
+    std: tuple[Positive, Positive, Positive] | None = None
+    crop_pct: float | None = Field(default=None, gt=0, le=1)
     interpolation: Interpolation | None = None
 
 
 class ZooEntry(Frozen):
     """One model: a timm name or a dotted factory, with optional keyword arguments and weights."""
 
-    timm: str | None = Field(None, min_length=1)
-    factory: str | None = Field(None, pattern=r"^[\w.]+:[\w.]+$")
+    timm: str | None = Field(default=None, min_length=1)
+    factory: str | None = Field(default=None, pattern=r"^[\w.]+:[\w.]+$")
     kwargs: dict[str, Any] = {}
     checkpoint: str | None = None
     input: Input = Input()
-    alias: str | None = Field(None, min_length=1)
+    alias: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -93,20 +98,22 @@ DataSource = Annotated[FolderData | ParquetData | DigitsData, Field(discriminato
 class Data(Frozen):
     train: DataSource
     val: DataSource
-    num_classes: int | None = Field(None, ge=2, description="default: from the labels")
+    num_classes: int | None = Field(default=None, ge=2, description="default: from the labels")
     select_fraction: float = Field(
-        0.0, ge=0, lt=1, description="share of train held out to choose the epoch"
+        default=0.0, ge=0, lt=1, description="share of train held out to choose the epoch"
     )
-    cache: str = Field("auto", description="auto | none | DIR: decoded uint8 views")
+    cache: str = Field(default="auto", description="auto | none | DIR: decoded uint8 views")
 
 
 class Pairings(Frozen):
     """Which sets of models train together."""
 
     mode: Literal["all", "anchors", "list"] = "all"
-    size: int = Field(2, ge=2, description="models in a pairing (modes all and anchors)")
-    models: tuple[str, ...] = Field((), description="anchors: every pairing holds one of these")
-    list: tuple[tuple[str, ...], ...] = Field((), description="the pairings themselves")
+    size: int = Field(default=2, ge=2, description="models in a pairing (modes all and anchors)")
+    models: tuple[str, ...] = Field(
+        default=(), description="anchors: every pairing holds one of these"
+    )
+    list: tuple[tuple[str, ...], ...] = Field(default=(), description="the pairings themselves")
 
     @model_validator(mode="before")
     @classmethod
@@ -140,7 +147,7 @@ class Objective(Frozen):
     """Who teaches whom. `bikd`: the model most confident in the true class teaches the rest."""
 
     name: Literal["bikd", "ce"] = "bikd"
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
     ties: Literal["auto", "first", "last", "drop"] = "auto"
     detach_teacher: bool = True
 
@@ -177,31 +184,37 @@ def _listed(value: Any) -> Any:
 class Recipe(Frozen):
     """How every job of the sweep trains; part of each job's identity."""
 
-    epochs: int = Field(20, ge=1)
-    batch_size: int = Field(128, ge=1)
+    epochs: int = Field(default=20, ge=1)
+    batch_size: int = Field(default=128, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(1e-6, gt=0)
-    weight_decay: float = Field(1e-5, ge=0)
+    lr: float = Field(default=1e-6, gt=0)
+    weight_decay: float = Field(default=1e-5, ge=0)
     schedule: Literal["none", "cosine"] = "none"
     augment: Literal["none"] = "none"
     precision: Literal["fp32", "bf16"] = "fp32"
-    train_fraction: float = Field(1.0, gt=0, le=1)
+    train_fraction: float = Field(default=1.0, gt=0, le=1)
 
 
 class Resources(Frozen):
     """What one job occupies; never part of its identity."""
 
-    gpus_per_job: float | Literal["auto"] = Field("auto", description="auto: 1 if there are GPUs")
-    cpus_per_job: float | Literal["auto"] = Field("auto", description="auto: 4 with a GPU, else 1")
+    gpus_per_job: float | Literal["auto"] = Field(
+        default="auto", description="auto: 1 if there are GPUs"
+    )
+    cpus_per_job: float | Literal["auto"] = Field(
+        default="auto", description="auto: 4 with a GPU, else 1"
+    )
     keep_weights: Literal["none", "best", "all"] = Field(
-        "best", description="best: the weights of the selected epoch; all: of every selection"
+        default="best",
+        description="best: the weights of the selected epoch; all: of every selection",
     )
 
-    @field_validator("gpus_per_job", "cpus_per_job")
+    @field_validator("gpus_per_job", "cpus_per_job", mode="before")
     @classmethod
-    def _not_negative(cls, value: float | str) -> float | str:
-        if isinstance(value, int | float) and value < 0:
-            raise ValueError("must be >= 0 or auto")
+    def _not_negative(cls, value: Any) -> Any:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value != "auto" and not (number and 0 <= value < inf):
+            raise ValueError(f"must be a number >= 0 or auto, got {value!r}")
         return value
 
 
@@ -211,34 +224,34 @@ Selection = Literal["last", "best_val", "best_select"]
 class Spec(Frozen):
     """A sweep: which models, on which images, how trained, and where the results go."""
 
-    name: str = Field("sweep", min_length=1)
+    name: str = Field(default="sweep", min_length=1)
     zoo: tuple[ZooEntry, ...] = Field(min_length=1)
     data: Data
     pairings: Pairings = Pairings()
     objectives: Annotated[
         tuple[Annotated[Objective, BeforeValidator(_named)], ...], BeforeValidator(_listed)
-    ] = Field((Objective(),), min_length=1)
+    ] = Field(default=(Objective(),), min_length=1)
     controls: bool = True
     recipe: Recipe = Recipe()
     selection: Selection = "last"
-    seeds: tuple[int, ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     resources: Resources = Resources()
     store: str | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        names = [entry.name for entry in self.zoo]
+        names, problems = [entry.name for entry in self.zoo], []
         for i, name in enumerate(names):
             if name in names[:i]:
-                raise ValueError(
+                problems.append(
                     f"zoo[{names.index(name)}] and zoo[{i}] are both called {name!r}; "
                     "give one of them another alias"
                 )
         for wanted in chain(self.pairings.models, *self.pairings.list):
             if wanted not in names:
-                raise ValueError(f"pairings: {wanted!r} is not in the zoo; {choices(wanted, names)}")
+                problems.append(f"pairings: {wanted!r} is not in the zoo; {choices(wanted, names)}")
         if self.pairings.mode != "list" and self.pairings.size > len(names):
-            raise ValueError(
+            problems.append(
                 f"pairings.size is {self.pairings.size}, but the zoo has {len(names)} "
                 f"model{'s' * (len(names) > 1)}; add models or lower the size"
             )
@@ -247,11 +260,11 @@ class Spec(Frozen):
             ("objectives", [o.label for o in self.objectives]),
         ):
             if len(set(values)) < len(values):
-                raise ValueError(f"{field} lists a value twice: {list(values)}")
+                problems.append(f"{field} lists a value twice: {list(values)}; leave one out")
         if self.selection == "best_select" and not self.data.select_fraction:
-            raise ValueError(
-                "selection best_select needs data.select_fraction > 0 (say 0.1), got 0"
-            )
+            problems.append("selection best_select needs data.select_fraction > 0 (say 0.1), got 0")
+        if problems:
+            raise ValueError("\n".join(problems))
         return self
 
     def entry(self, name: str) -> ZooEntry:
@@ -266,15 +279,18 @@ def load_spec(path: str | Path) -> Spec:
     """
     path = Path(path)
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot read the spec {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not YAML: not UTF-8 text") from None
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{at}: not YAML: {getattr(error, 'problem', error)}") from None
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{at}: not YAML: {problem}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: a spec is a YAML mapping with at least zoo: and data:")
     return parse_spec(value, base=path.parent.resolve(), name=str(path))
@@ -285,7 +301,11 @@ def parse_spec(value: dict[str, Any], *, base: Path | None = None, name: str = "
     try:
         spec = Spec.model_validate(value)
     except ValidationError as error:
-        lines = [f"{name}: {_explain(e, value)}" for e in error.errors(include_context=True)]
+        found = error.errors(include_context=True)
+        # a list is also called too short when the fault is in its items
+        said = [e for e in found if e["type"] != "too_short" or e["input"] in ([], ())]
+        explained = [_explain(e, value).splitlines() for e in said or found]
+        lines = [f"{name}: {line}" for part in explained for line in part]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
     return _absolute(spec, base) if base else spec
 
@@ -315,25 +335,34 @@ def _explain(error: Any, value: Any) -> str:
     parts = [p for p in error["loc"] if p not in ("folder", "parquet", "digits")]
     where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
     kind, context = error["type"], error.get("ctx", {})
-    got = _at(value, parts)
+    got = error["input"]
     if kind == "extra_forbidden":
         parent = where.rpartition(".")[0]
         known = _fields_at(Spec, parts[:-1], value)
-        return f"{where}: unknown field{f' of {parent}' if parent else ''}; {choices(parts[-1], known)}"
+        of = f" of {parent}" if parent else ""
+        return f"{where}: unknown field{of}; {choices(parts[-1], known)}"
     if kind == "missing":
-        return f"{where}: missing; every spec needs it"
+        parent = where.rpartition("[" if where.endswith("]") else ".")[0]
+        return f"{where}: missing; {parent or 'every spec'} needs it"
     if kind in ("literal_error", "union_tag_invalid"):
         raw = context.get("expected") or context.get("expected_tags") or ""
         known = [w.strip(" '\"") for w in raw.replace(" or ", ",").split(",")]
         tag = kind == "union_tag_invalid"
         field = f"{where}.source" if tag else where
-        return f"{field}: unknown value {context.get('tag', got)!r}; {choices(context.get('tag', got), known)}"
+        value = context.get("tag", got)
+        return f"{field}: unknown value {value!r}; {choices(value, known)}"
+    if kind == "too_short":
+        return f"{where} must list at least {context['min_length']}, got {got!r}"
+    if kind == "string_pattern_mismatch":
+        return f"{where} must be package.module:function, got {got!r}"
     if kind == "union_tag_not_found":
         return f"{where}: missing source; choose from folder, parquet, digits"
     if kind == "value_error":
         reason = str(context["error"])
         return f"{where}: {reason}" if where else reason
     message = error["msg"].replace("Input should be", "must be").replace("input", "value")
+    message = re.sub(r"valid dictionary( or instance of \w+)?", "mapping", message)
+    message = message.replace("valid tuple", "list")
     bound = message[0].lower() + message[1:]
     return f"{where} {bound}, got {got!r}" if bound.startswith("must be") else f"{where}: {bound}"
 

@@ -50,7 +50,9 @@ Selection = Annotated[
 ]
 Address = Annotated[
     str | None,
-    typer.Option("--address", metavar="ADDR", help="a running Ray cluster; default: start Ray here"),
+    typer.Option(
+        "--address", metavar="ADDR", help="a running Ray cluster; default: start Ray here"
+    ),
 ]
 
 
@@ -145,9 +147,7 @@ def _end(report: Any, again: str) -> None:
     left = f", {report.left} left" if report.left else ""
     print(f"bikd: {report.done} jobs done{before}{failed}{left} · {report.store}", file=sys.stderr)
     if report.failed:
-        print(
-            f"bikd: see why with: bikd status --failed --store {report.store}", file=sys.stderr
-        )
+        print(f"bikd: see why with: bikd status --failed --store {report.store}", file=sys.stderr)
     if report.left:
         print("bikd: run the same command again to go on", file=sys.stderr)
     if not report.complete:
@@ -200,10 +200,8 @@ def status(
     from bikd_ray.specs import load_spec
     from pipelines.planning import grouped, job_table, open_plan, stored_jobs
 
-    if spec:
-        table = job_table(open_plan(load_spec(spec), store)[0])
-    else:
-        table = stored_jobs(_store(store))
+    planned = open_plan(load_spec(spec), store)[0] if spec else None
+    table = job_table(planned) if planned else stored_jobs(_store(store))
     if failed:
         table = table.filter([state == "failed" for state in table["state"].to_pylist()])
     people = format is Format.table
@@ -293,4 +291,3 @@ def _root(
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
     pass
-

@@ -115,7 +115,10 @@ def _first_lessons(
     model = resolve_model(ZooEntry.model_validate(entry))
     network, device = build(model.entry), torch.device("cpu")
     loader = Loader(
-        open_images(DigitsData(source="digits", split="train")), [model.input.view], device, cache=str(cache)
+        open_images(DigitsData(source="digits", split="train")),
+        [model.input.view],
+        device,
+        cache=str(cache),
     )
     rows = np.arange(part, len(loader.labels), parts)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)

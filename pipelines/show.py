@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv
+import pyarrow.csv as pacsv
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,7 +25,7 @@ def print_table(table: pa.Table, how: str, view: str) -> None:
     if how == "json":
         print(json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=1))
     elif how == "csv":
-        pa.csv.write_csv(_flat(_plain(table)), sys.stdout.buffer)
+        pacsv.write_csv(_flat(_plain(table)), sys.stdout.buffer)
     else:
         columns = VIEWS.get(view) or [(name, _shown(name)) for name in table.column_names]
         _console().print(_rich(rows, columns) if rows else Text("nothing yet", style="dim"))
@@ -88,7 +88,8 @@ def interval(row: Row, mean: str, low: str, high: str) -> str:
     """A difference with its 95% interval."""
     if row[mean] is None:
         return "–"
-    return f"{row[mean]:+.2f} [{row[low]:+.2f}, {row[high]:+.2f}]"
+    bounds = "" if row[low] is None else f" [{row[low]:+.2f}, {row[high]:+.2f}]"
+    return f"{row[mean]:+.2f}{bounds}"
 
 
 def _delta(row: Row) -> str:

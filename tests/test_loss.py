@@ -50,12 +50,12 @@ def test_bikd_equals_the_vectors(case):
 @pytest.mark.parametrize(("models", "rule"), [(2, "last"), (3, "first")])
 def test_auto_ties_follow_the_papers_equation_for_that_k(models, rule):
     z = leaf(models)
-    assert torch.equal(
-        joint_loss(z, LABELS).teacher, joint_loss(z, LABELS, ties=rule).teacher
-    )
+    assert torch.equal(joint_loss(z, LABELS).teacher, joint_loss(z, LABELS, ties=rule).teacher)
 
 
-@pytest.mark.parametrize(("key", "t", "weight"), [("kd_T1_lambda0.5", 1, 0.5), ("kd_T4_lambda0.9", 4, 0.9)])
+@pytest.mark.parametrize(
+    ("key", "t", "weight"), [("kd_T1_lambda0.5", 1, 0.5), ("kd_T4_lambda0.9", 4, 0.9)]
+)
 def test_kd_equals_the_vectors(key, t, weight):
     want = VECTORS["baselines"][key]
     z = leaf(1)
@@ -66,7 +66,8 @@ def test_kd_equals_the_vectors(key, t, weight):
 
 
 @pytest.mark.parametrize(
-    ("objective", "key"), [("kl_dp", "kl_dp_unsupervised"), ("kl_dp_supervised", "kl_dp_supervised")]
+    ("objective", "key"),
+    [("kl_dp", "kl_dp_unsupervised"), ("kl_dp_supervised", "kl_dp_supervised")],
 )
 def test_kl_dp_equals_the_vectors(objective, key):
     want = VECTORS["baselines"][key]
@@ -83,7 +84,10 @@ def test_dml_and_ce_equal_the_vectors():
     z = leaf(3)
     dml = joint_loss(z, LABELS, "dml")
     dml.total.backward()
-    exact(dml.supervised + dml.divergence, VECTORS["baselines"]["dml_K3_simultaneous"]["loss_per_model"])
+    exact(
+        dml.supervised + dml.divergence,
+        VECTORS["baselines"]["dml_K3_simultaneous"]["loss_per_model"],
+    )
     exact(z.grad, VECTORS["baselines"]["dml_K3_simultaneous"]["grad"])
     z = leaf(3)
     ce = joint_loss(z, LABELS, "ce")
@@ -116,7 +120,9 @@ def test_a_sequence_of_models_and_a_stacked_tensor_are_the_same():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_extreme_logits_stay_finite(dtype):
-    z = torch.tensor([[[200.0, 0.0, -200.0]], [[-200.0, 0.0, 200.0]]], dtype=dtype, requires_grad=True)
+    z = torch.tensor(
+        [[[200.0, 0.0, -200.0]], [[-200.0, 0.0, 200.0]]], dtype=dtype, requires_grad=True
+    )
     loss = joint_loss(z, torch.tensor([1]))
     loss.total.backward()
     assert loss.total.dtype == torch.float32

@@ -13,7 +13,8 @@ import numpy as np
 @dataclass(frozen=True)
 class Answers:
     """One model's stored predictions on N samples: correct [N], its top k classes and
-    probabilities [N, k], best first."""
+    probabilities [N, k], best first.
+    """
 
     correct_N: np.ndarray
     predicted_N: np.ndarray

@@ -5,13 +5,16 @@ minus control, partner minus partner), so one function gives all the intervals f
 matrix of bit counts. Suffixes: V vectors, S seeds.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
 LEVEL = 0.95
+
+Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,13 @@ def mcnemar(gained: int, lost: int) -> float:
     changed, fewer = gained + lost, min(gained, lost)
     if changed == 0:
         return 1.0
-    binomial = stats.binom(changed, 0.5)
-    return float(min(1.0, 2 * binomial.cdf(fewer) - binomial.pmf(fewer)))
+    upto, at = stats.binom.cdf(fewer, changed, 0.5), stats.binom.pmf(fewer, changed, 0.5)
+    return float(min(1.0, 2 * upto - at))
 
 
 def best_set(
-    differences: Mapping[tuple[str, str], Estimate], candidates: Sequence[str]
-) -> set[str]:
+    differences: Mapping[tuple[Name, Name], Estimate], candidates: Sequence[Name]
+) -> set[Name]:
     """The candidates that hold the true best one with 95% (multiple comparisons with the best).
 
     differences[q, p] estimates q minus p. A candidate p leaves the set when some rival is better

@@ -66,7 +66,7 @@ def split_train(
     train, select = [], []
     for label in np.unique(labels):
         rows = shuffled[labels[shuffled] == label]
-        held = round(len(rows) * select_fraction)
+        held = min(round(len(rows) * select_fraction), len(rows) - 1)
         kept = max(1, round((len(rows) - held) * train_fraction))
         select.append(rows[:held])
         train.append(rows[held : held + kept])

@@ -11,9 +11,10 @@ from bisect import bisect_right
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from PIL import Image, UnidentifiedImageError
@@ -29,8 +30,12 @@ class ImageSet(Protocol):
     """N labelled images."""
 
     labels: np.ndarray  # int64 [N]
-    classes: tuple[str, ...] | None  # names in label order, where the source knows them
     source_id: str  # content identity: names, sizes and labels, not the place
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """Class names in label order, where the source knows them."""
+        ...
 
     def image(self, index: int) -> Image.Image:
         """Image `index` in RGB. Raises UserError that names the file or row if it is corrupt."""
@@ -50,10 +55,11 @@ def _decode(stream: io.BytesIO | str, where: str) -> Image.Image:
     try:
         with Image.open(stream) as image:
             return image.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, struct.error) as error:
-        raise UserError(
-            f"{where} is not a readable image ({error}); replace or remove it"
-        ) from None
+    except UnidentifiedImageError:
+        reason = "no known image format"
+    except (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError) as error:
+        reason = str(error)
+    raise UserError(f"{where} is not a readable image ({reason}); replace or remove it")
 
 
 class FolderImages:
@@ -79,9 +85,7 @@ class FolderImages:
             )
         self.paths = [path for path, _ in files]
         self.labels = np.array([label for _, label in files], dtype=np.int64)
-        listing = [
-            (str(p.relative_to(self.root)), p.stat().st_size, label) for p, label in files
-        ]
+        listing = [(str(p.relative_to(self.root)), p.stat().st_size, label) for p, label in files]
         self.source_id = digest("folder", self.classes, listing)
 
     def image(self, index: int) -> Image.Image:
@@ -105,7 +109,13 @@ class ParquetImages:
                         f"data: {path} has no column {column!r}, only {', '.join(names)}; "
                         "expected image (struct with bytes, or binary) and label (integer)"
                     )
-            column = file.read(columns=["label"]).column("label")
+            kind = file.schema_arrow.field("image").type
+            if not _holds_bytes(kind):
+                raise UserError(
+                    f"data: image in {path} is {kind}; it must be binary, or a struct with bytes: "
+                    "images must be embedded in the file"
+                )
+            column = self._column(number, "label")
             if column.null_count:
                 raise UserError(f"data: {path} has {column.null_count} rows without a label")
             try:
@@ -134,9 +144,20 @@ class ParquetImages:
             reason = str(error).splitlines()[0]
             raise UserError(f"data: {path} is not a readable Parquet file ({reason})") from None
 
+    def _column(self, number: int, name: str, group: int | None = None) -> pa.ChunkedArray:
+        """A column of a file, or of one row group of it. Raises UserError if it is damaged."""
+        file = self._file(number)
+        try:
+            groups = range(file.metadata.num_row_groups) if group is None else [group]
+            return file.read_row_groups(groups, columns=[name]).column(name)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            where = f"{self.paths[number]}" + ("" if group is None else f", row group {group}")
+            raise UserError(f"data: {name} in {where} cannot be read ({reason})") from None
+
     def _read_group(self, number: int) -> list[bytes | None]:
         file, group = self._groups[number]
-        column = self._file(file).read_row_group(group, columns=["image"]).column("image")
+        column = self._column(file, "image", group)
         return [v["bytes"] if isinstance(v, dict) else v for v in column.to_pylist()]
 
     def image(self, index: int) -> Image.Image:
@@ -185,12 +206,22 @@ def _expand(uri: str) -> tuple[pafs.FileSystem, list[str]]:
             else:
                 files = [path]
     except FileNotFoundError:
-        raise UserError(f"data: {uri} does not exist; give a Parquet file, folder or glob") from None
+        raise UserError(
+            f"data: {uri} does not exist; give a Parquet file, folder or glob"
+        ) from None
     except (OSError, ValueError) as error:
         raise UserError(f"data: cannot open {uri}: {str(error).splitlines()[0]}") from None
     if not files:
         raise UserError(f"data: no Parquet file matches {uri}")
     return filesystem, sorted(files)
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether a column's type is binary, or a struct with binary `bytes`."""
+    if pa.types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _holds_bytes(kind.field(at).type)
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
 
 
 def _footer(metadata: pq.FileMetaData) -> list[list[int]]:
@@ -220,7 +251,7 @@ class DigitsImages:
     def __init__(self, source: DigitsData) -> None:
         from sklearn.datasets import load_digits
 
-        digits = load_digits()
+        digits: Any = load_digits()
         order = np.random.default_rng(0).permutation(len(digits.target))
         order = order[np.argsort(digits.target[order], kind="stable")]
         rows = np.sort(order[1::2] if source.split == "val" else order[0::2])

@@ -12,12 +12,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from bikd_ray.analysis.bits import gram, stack
 from bikd_ray.analysis.significance import Estimate, best_set, contrast
 from bikd_ray.errors import UserError, choices
-from bikd_ray.store.read import Reader
+from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 
 Row = dict[str, Any]
@@ -56,6 +55,9 @@ GAINS = pa.schema(
         "best": "in the set that holds the best partner with 95%",
     },
 )
+
+CHOSEN_ON_VAL = "best_val"
+"""The selection whose epoch was chosen on the reported images: no interval and no rank is fair."""
 
 SYMMETRIC = (
     "error_overlap",
@@ -108,7 +110,7 @@ class Store:
                 connection.register(name, self.reader.table(name))
             connection.execute("SET lock_configuration = true")
             try:
-                return connection.execute(query).to_arrow_table()
+                return connection.sql(query).to_arrow_table()
             except duckdb.Error as error:
                 raise UserError(f"sql: {str(error).strip().splitlines()[0]}") from None
 
@@ -222,30 +224,33 @@ class Store:
         return pa.table({k: pa.array(v, types.get(k, pa.float64())) for k, v in columns.items()})
 
     def curves(self) -> pa.Table:
-        """Mean over seeds of every member's learning curve, with its partners."""
-        jobs = {r["job_id"]: r for r in self.reader.table("jobs", ["job_id", "members", "member_ids"]).to_pylist()}
+        """Mean over seeds of every member's learning curve, with its partners; done jobs only."""
+        jobs = self.reader.table("jobs", ["job_id", "members", "member_ids", "status"])
+        done = {row["job_id"]: row for row in jobs.to_pylist() if row["status"] == "done"}
         groups: dict[tuple, list[Row]] = defaultdict(list)
         for row in self.reader.table("curves").to_pylist():
-            job = jobs[row["job_id"]]
-            mates = [
-                name
-                for name, i in zip(job["members"], job["member_ids"], strict=True)
-                if i != row["model_id"]
-            ]
-            key = (row["data_id"], row["recipe_id"], row["objective"], row["model"], tuple(mates))
-            groups[*key, row["epoch"]].append(row)
+            job = done.get(row["job_id"])
+            if job is not None:
+                same = (row["data_id"], row["recipe_id"], row["objective"], row["model_id"])
+                mates = tuple(i for i in job["member_ids"] if i != row["model_id"])
+                groups[*same, mates, row["epoch"]].append({**row, "job": job})
         out = []
-        for (data_id, recipe_id, objective, model, mates, epoch), rows in sorted(groups.items()):
+        for key in sorted(groups):
+            data_id, recipe_id, objective, model_id, mates, epoch = key
+            rows, job = groups[key], groups[key][0]["job"]
+            names = dict(zip(job["member_ids"], job["members"], strict=True))
             out.append(
                 {
-                    "model": model,
-                    "partner": " + ".join(mates),
+                    "model": rows[0]["model"],
+                    "partner": " + ".join(names[i] for i in mates),
                     "objective": objective,
                     "epoch": epoch,
                     "seeds": len(rows),
                     **{name: _mean(r[name] for r in rows) for name in CURVE_MEANS},
                     "data_id": data_id,
                     "recipe_id": recipe_id,
+                    "model_id": model_id,
+                    "partner_ids": list(mates),
                 }
             )
         return pa.Table.from_pylist(out, CURVES)
@@ -261,7 +266,10 @@ class Store:
         known = ("last", "best_val", "best_select")
         if selection not in known:
             raise UserError(f"unknown selection {selection!r}; {choices(selection, known)}")
-        return self.reader.table("results", where=pc.field("selection") == selection).to_pylist()
+        where = pc.field("selection") == selection
+        rows = self.reader.table("results", where=where).to_pylist()
+        # a result whose baseline file is damaged says nothing until the baseline is run again
+        return [r for r in rows if (r["data_id"], r["model_id"]) in self._baselines]
 
     def _controls(self, selection: str) -> dict[tuple[str, str, str], dict[int, Row]]:
         found: dict[tuple[str, str, str], dict[int, Row]] = defaultdict(dict)
@@ -292,10 +300,11 @@ class Store:
                 self._row(seeds, data_id, recipe_id, model_id, control)
                 for seeds in groups[key].values()
             ]
-            best = best_set(_differences(groups[key]), list(groups[key]))
-            for partner_ids, row in zip(groups[key], rows, strict=True):
-                row["best"] = partner_ids in best
-                row["tie"] = row["best"] and len(best) > 1
+            if selection != CHOSEN_ON_VAL:
+                best = best_set(_differences(groups[key]), list(groups[key]))
+                for partner_ids, row in zip(groups[key], rows, strict=True):
+                    row["best"] = partner_ids in best
+                    row["tie"] = row["best"] and len(best) > 1
             out += sorted(rows, key=lambda r: -r["delta_top1"])
         return pa.Table.from_pylist(out, GAINS)
 
@@ -336,6 +345,7 @@ class Store:
         delta = estimate([(row, baseline) for row in seeds])
         net = estimate(list(zip(paired, alone, strict=True))) if paired else None
         lone = estimate([(row, baseline) for row in alone]) if alone else None
+        fair = first["selection"] != CHOSEN_ON_VAL
         ensemble = first["ensemble_top1_before"]
         room = ensemble - top1 if ensemble is not None else 0
         return {
@@ -343,19 +353,19 @@ class Store:
             "partner": " + ".join(first["partners"]),
             "objective": first["objective"],
             "delta_top1": delta.mean,
-            "delta_low": delta.low,
-            "delta_high": delta.high,
+            "delta_low": delta.low if fair else None,
+            "delta_high": delta.high if fair else None,
             "control_delta": lone and lone.mean,
             "net_delta": net and net.mean,
-            "net_low": net and net.low,
-            "net_high": net and net.high,
+            "net_low": net.low if net and fair else None,
+            "net_high": net.high if net and fair else None,
             "recovered": 100 * delta.mean / room if room > 0 else None,
             "top1_before": top1,
             "top1_after": top1 + delta.mean,
             "ensemble_top1_before": ensemble,
             "seeds": delta.seeds,
             "n": n,
-            "interval": "images and seeds" if delta.seeds > 1 else "images",
+            "interval": ("images and seeds" if delta.seeds > 1 else "images") if fair else None,
             "selection": first["selection"],
             "data_id": data_id,
             "recipe_id": recipe_id,
@@ -394,12 +404,14 @@ CURVES = pa.schema(
         *((name, pa.float64()) for name in CURVE_MEANS),
         ("data_id", pa.string()),
         ("recipe_id", pa.string()),
+        ("model_id", pa.string()),
+        ("partner_ids", pa.list_(pa.string())),
     ]
 )
 
 
 def _differences(groups: Mapping[Any, Sequence[Row]]) -> dict[tuple[Any, Any], Estimate]:
-    """q minus p for all candidates with seeds in common, from one Gram matrix of all of them."""
+    """Q minus p for all candidates with seeds in common, from one Gram matrix of all of them."""
     rows = [row for seeds in groups.values() for row in seeds]
     if len(groups) < 2:
         return {}

@@ -1,9 +1,10 @@
 """Reading tables by the commit rule: one attempt of each job, and nothing uncommitted."""
 
 import logging
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
@@ -12,6 +13,8 @@ from bikd_ray.store.place import Place
 from bikd_ray.store.schema import KEYS, SCHEMA_VERSION, SCHEMAS
 
 log = logging.getLogger(__name__)
+
+pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
 
 COMMITTED_BY = {"results": "jobs", "curves": "jobs", "predictions": "baselines"}
 """Tables whose rows count only once the attempt stands in another; the others commit themselves."""
@@ -49,7 +52,10 @@ class Reader:
             done = pc.if_else(pc.equal(rows["status"], "done"), "1", "0")
             rank = pc.binary_join_element_wise(done, rank, "")
         best = (
-            rows.select(keys).append_column("rank", rank).group_by(keys).aggregate([("rank", "max")])
+            rows.select(keys)
+            .append_column("rank", rank)
+            .group_by(keys)
+            .aggregate([("rank", "max")])
         )
         attempt = pc.utf8_slice_codeunits(best["rank_max"], len(status))
         return best.select(keys).append_column("attempt", attempt)
@@ -58,6 +64,8 @@ class Reader:
         self, name: str, columns: list[str], where: pads.Expression | None = None
     ) -> pa.Table:
         files = self.place.files(name, ".parquet")
+        if files:  # a newer bikd that writes here also wrote the newest file
+            self._is_sound(max(files, key=lambda path: path[-len(".parquet") - 21 :]))
         try:
             return self._read(name, files, columns, where)
         except (pa.ArrowInvalid, OSError):
@@ -76,9 +84,9 @@ class Reader:
         return dataset.to_table(columns=columns, filter=where)
 
     def _is_sound(self, path: str) -> bool:
-        """Whether a file can be read; damaged ones are left out, and their jobs run again."""
+        """Whether a file's footer can be read. Raises UserError for a newer schema."""
         try:
-            metadata = pq.read_table(path, filesystem=self.place.filesystem).schema.metadata or {}
+            metadata = pq.read_schema(path, filesystem=self.place.filesystem).metadata or {}
         except (pa.ArrowInvalid, OSError) as error:
             log.warning("left out: %s is damaged (%s)", path, str(error).splitlines()[0])
             return False

@@ -65,17 +65,16 @@ class Writer:
         same: Row | None = None,
     ) -> None:
         schema = SCHEMAS[table]
-        if isinstance(rows, pa.Table):
-            constant = {**(same or {}), "attempt": attempt}
-            columns = [
-                rows[f.name].cast(f.type)
-                if f.name in rows.column_names
-                else pa.repeat(pa.scalar(constant[f.name], f.type), len(rows))
-                for f in schema
-            ]
-            content = pa.Table.from_arrays(columns, schema=schema)
-        else:
-            content = pa.Table.from_pylist([{**r, "attempt": attempt} for r in rows], schema)
+        if not isinstance(rows, pa.Table):
+            rows = pa.Table.from_pylist(list(rows), schema)
+        constant = {**(same or {}), "attempt": attempt}
+        columns = [
+            pa.repeat(pa.scalar(constant[f.name], f.type), len(rows))
+            if f.name in constant
+            else rows[f.name].cast(f.type)
+            for f in schema
+        ]
+        content = pa.Table.from_arrays(columns, schema=schema)
         sink = pa.BufferOutputStream()
         pq.write_table(content, sink, compression="zstd")
         self.place.write(f"{table}/{name}.parquet", sink.getvalue().to_pybytes())

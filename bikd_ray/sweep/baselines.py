@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
+from ray.exceptions import RayError, RayTaskError
 
 from bikd_ray.analysis.pairs import Answers, pair_statistics
 from bikd_ray.errors import BikdError, UserError
@@ -130,7 +131,7 @@ def _measure_all(
 ) -> None:
     try:
         ray.get(ray.remote(prepare).options(num_cpus=1).remote(data, zoo))
-    except ray.exceptions.RayTaskError as error:
+    except RayTaskError as error:
         raise _ours(error, "cannot prepare the images") from None
     task = ray.remote(measure).options(**task_options(needs))
     pending = {task.remote(model, data, needs): model for model in missing}
@@ -140,7 +141,7 @@ def _measure_all(
         model = pending.pop(ready[0])
         try:
             measured: Measured = ray.get(ready[0])
-        except ray.exceptions.RayError as error:
+        except RayError as error:
             problems.append(_ours(error, f"baseline of {model.name} failed"))
             continue
         writer.commit_baseline(measured.baseline, measured.predictions, _model_row(model, data))
@@ -179,16 +180,16 @@ def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
     }
 
 
-def write_pairs(
-    zoo: list[ResolvedModel], data: ResolvedData, store: Store, writer: Writer
-) -> None:
+def write_pairs(zoo: list[ResolvedModel], data: ResolvedData, store: Store, writer: Writer) -> None:
     """Statistics of all pairs of the zoo, unless the store has every one of them."""
     zoo = sorted(zoo, key=lambda m: m.name.casefold())
     ids = [m.model_id for m in zoo]
     columns = ["data_id", "model_id_a", "model_id_b"]
     stored = store.reader.table("pairs", columns).to_pylist()
     have = {
-        frozenset((r["model_id_a"], r["model_id_b"])) for r in stored if r["data_id"] == data.data_id
+        frozenset((r["model_id_a"], r["model_id_b"]))
+        for r in stored
+        if r["data_id"] == data.data_id
     }
     if all(frozenset((a, b)) in have for i, a in enumerate(ids) for b in ids[i + 1 :]):
         return

@@ -4,6 +4,7 @@ The store alone decides what is left to do. Tune schedules; nothing is ever rest
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ import ray
 from ray import tune
 
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.plan import Job, ResolvedData, ResolvedModel
+from bikd_ray.plan import Job
 from bikd_ray.resolve import planned, resolve
 from bikd_ray.specs import Spec
 from bikd_ray.store.place import store_uri
@@ -34,6 +35,7 @@ from bikd_ray.sweep.slot import Needs
 from bikd_ray.sweep.trial import JobTrial
 
 __all__ = ["SweepReport", "quiet", "run_baseline_sweep", "run_sweep"]
+
 
 @dataclass(frozen=True)
 class SweepReport:
@@ -81,9 +83,7 @@ def run_sweep(
                 needs = needs_of(spec.resources, nodes())
                 run_baselines(zoo, data, reader, writer, needs, progress)
                 keep = _keep(spec)
-                orders = {
-                    job.job_id: Order(job, spec.name, writer.place.uri, keep) for job in todo
-                }
+                orders = {job.job_id: Order(job, spec.name, writer.place.uri, keep) for job in todo}
                 if orders:
                     progress.start_jobs(len(orders), len(plan.done))
                     _run_jobs(orders, needs, writer, progress)
@@ -96,9 +96,7 @@ def run_sweep(
     )
 
 
-def run_baseline_sweep(
-    spec: Spec, *, store: str | None = None, address: str | None = None
-) -> str:
+def run_baseline_sweep(spec: Spec, *, store: str | None = None, address: str | None = None) -> str:
     """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
     zoo, data = resolve(spec)
     writer = Writer(store_uri(store, spec.store))
@@ -155,9 +153,7 @@ class _Commit(tune.Callback):
         progress.finish(job.job_id, job.label, outcome.job["seconds"], outcome.error)
 
 
-def _run_jobs(
-    orders: dict[str, Order], needs: Needs, writer: Writer, progress: Progress
-) -> None:
+def _run_jobs(orders: dict[str, Order], needs: Needs, writer: Writer, progress: Progress) -> None:
     width = min(len(orders), slots(needs, nodes()))
     scratch = Path(tempfile.mkdtemp(prefix="bikd-sweep-"))
     try:
@@ -190,7 +186,7 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BikdError(f"cannot reach Ray at {address or 'this machine'}: {reason}") from None

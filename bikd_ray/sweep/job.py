@@ -1,7 +1,6 @@
 """One job from start to rows, as a worker runs it; plain Python, no Ray."""
 
 import gc
-import io
 import time
 import traceback
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from bikd_ray.errors import BikdError
 from bikd_ray.identity import RESULT_VERSION, canonical
 from bikd_ray.plan import Job
 from bikd_ray.store.place import Place
+from bikd_ray.store.queries import CHOSEN_ON_VAL
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.fit import Chosen
 from bikd_ray.zoo import build, weights_id
@@ -83,7 +83,9 @@ def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Ep
     except Exception as caught:
         if _poisoned(caught, device):
             raise
-        short = str(caught) if isinstance(caught, BikdError) else f"{type(caught).__name__}: {caught}"
+        short = (
+            str(caught) if isinstance(caught, BikdError) else f"{type(caught).__name__}: {caught}"
+        )
         error = f"{short}\n\n{traceback.format_exc()}"
         results = []
     finally:
@@ -163,7 +165,7 @@ def _result(
     gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
     both = np.stack([before_N, after_N]).astype(np.int64)
     interval = contrast(both @ both.T, n, np.array([[-1.0, 1.0]]))
-    fair = selection != "best_val"  # an epoch chosen on these images has no fair interval on them
+    fair = selection != CHOSEN_ON_VAL
     room = fitted.before.ensemble_top1 - top1
     delta = chosen.top1 - top1
     return {

@@ -4,13 +4,14 @@ A fresh trainer for each job would pay its start-up (seconds) every time; a slot
 """
 
 import os
+import pickle
 import threading
 import traceback
 from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray import cloudpickle
+from ray.exceptions import RayActorError
 
 from bikd_ray.sweep.mailbox import Mailbox
 
@@ -37,7 +38,7 @@ class Slot:
     def __init__(self, needs: Needs, storage: str) -> None:
         self.needs = needs
         self._error: str | None = None
-        self.mailbox = Mailbox.remote()  # type: ignore[attr-defined]
+        self.mailbox: Any = Mailbox.remote()
         self._thread = threading.Thread(target=self._run, args=(storage,), daemon=True)
         self._thread.start()
 
@@ -71,8 +72,8 @@ class Slot:
     def put(self, order: Any) -> None:
         """Give the worker a job. Raises SlotDied."""
         try:
-            ray.get(self.mailbox.put.remote(cloudpickle.dumps(order)))
-        except ray.exceptions.RayActorError:
+            ray.get(self.mailbox.put.remote(pickle.dumps(order)))
+        except RayActorError:
             raise SlotDied("its mailbox died") from None
 
     def next(self) -> Any:
@@ -82,10 +83,10 @@ class Slot:
             while True:
                 ready, _ = ray.wait([message], timeout=1.0)
                 if ready:
-                    return cloudpickle.loads(ray.get(message))
+                    return pickle.loads(ray.get(message))
                 if not self.alive:
                     raise SlotDied(self._error or "its worker ended")
-        except ray.exceptions.RayActorError:
+        except RayActorError:
             raise SlotDied("its mailbox died") from None
 
     @property
@@ -110,8 +111,10 @@ def worker_loop(config: dict[str, Any]) -> None:
 
     mailbox, needs = config["mailbox"], config["needs"]
     torch.set_num_threads(needs.threads)
-    device = torch.device("cuda", torch.cuda.current_device()) if needs.gpus else torch.device("cpu")
+    device = (
+        torch.device("cuda", torch.cuda.current_device()) if needs.gpus else torch.device("cpu")
+    )
     decoders = max(0, needs.threads - 1) if needs.gpus else 0
-    while (order := cloudpickle.loads(ray.get(mailbox.get.remote()))) is not None:
+    while (order := pickle.loads(ray.get(mailbox.get.remote()))) is not None:
         for message in run_job(order, device, decoders):
-            ray.get(mailbox.emit.remote(cloudpickle.dumps(message)))
+            ray.get(mailbox.emit.remote(pickle.dumps(message)))

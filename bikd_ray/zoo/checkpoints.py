@@ -1,10 +1,11 @@
 """Weights from a file, without running code that the file may carry."""
 
 import pickle
+import re
+import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -51,24 +52,39 @@ def _read(path: str, name: str) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL (\S+)", str(error))
+        if code:
+            raise UserError(
+                f"zoo: {name}: checkpoint {path} holds {code[1]}, more than tensors: loading it "
+                "could run code; save its state_dict alone, or as safetensors"
+            ) from None
         raise UserError(
-            f"zoo: {name}: {path} holds more than tensors, and loading it could run code "
-            f"({str(error).strip().splitlines()[0]}); save its state_dict alone, or as safetensors"
+            f"zoo: {name}: checkpoint {path} is not a torch file of tensors; "
+            "save the state_dict with torch.save, or as safetensors"
         ) from None
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "it ends early"
+    except Exception as error:  # damaged files raise whatever the damage leads to
         raise UserError(
-            f"zoo: {name}: checkpoint {path} cannot be read ({reason}); it may be incomplete"
+            f"zoo: {name}: checkpoint {path} cannot be read ({reason(error)}); "
+            "it may be incomplete, copy it again"
         ) from None
     for key in STATE_KEYS:
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
     if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
-        raise UserError(f"zoo: {name}: {path} holds no state_dict (looked under {STATE_KEYS})")
+        raise UserError(
+            f"zoo: {name}: checkpoint {path} holds no state_dict, neither at the top nor under "
+            f"{', '.join(STATE_KEYS)}; save the model's state_dict"
+        )
     return {k: v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def reason(error: Exception) -> str:
+    """The first line of what an error says, or its type where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _strip(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

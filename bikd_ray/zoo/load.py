@@ -15,7 +15,7 @@ from bikd_ray.errors import UserError, choices
 from bikd_ray.identity import digest
 from bikd_ray.plan import ResolvedInput, ResolvedModel
 from bikd_ray.specs import ZooEntry
-from bikd_ray.zoo.checkpoints import load_checkpoint
+from bikd_ray.zoo.checkpoints import load_checkpoint, reason
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -43,13 +43,18 @@ def _timm(entry: ZooEntry) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained, **entry.kwargs)
     except (TypeError, AssertionError) as error:
-        raise UserError(f"zoo: {name} does not take kwargs {entry.kwargs}: {error}") from None
+        raise UserError(
+            f"zoo: {name} does not take kwargs {entry.kwargs} ({reason(error)}); correct them"
+        ) from None
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         doing = "fetch its pretrained weights" if pretrained else "build it"
         raise UserError(
-            f"zoo: {name}: cannot {doing} ({reason}); "
-            + ("check the name and the network, or give checkpoint: FILE" if pretrained else "check kwargs")
+            f"zoo: {name}: cannot {doing} ({reason(error)}); "
+            + (
+                "check the name and the network, or give checkpoint: FILE"
+                if pretrained
+                else "check kwargs"
+            )
         ) from None
 
 
@@ -62,9 +67,14 @@ def _factory(entry: ZooEntry) -> nn.Module:
         target = importlib.import_module(module_name)
     except ImportError as error:
         raise UserError(
-            f"zoo: factory {path!r}: cannot import {module_name!r} ({error}); it must be "
+            f"zoo: factory {path!r}: cannot import {module_name!r} ({reason(error)}); it must be "
             "installed, or lie in the folder where the command runs"
         ) from None
+    except Exception as error:
+        raise UserError(
+            f"zoo: factory {path!r}: importing {module_name!r} raised {type(error).__name__}: "
+            f"{reason(error)}; correct it"
+        ) from error
     for part in function.split("."):
         if not hasattr(target, part):
             public = [n for n in dir(target) if not n.startswith("_")]
@@ -78,7 +88,7 @@ def _factory(entry: ZooEntry) -> nn.Module:
         at = traceback.extract_tb(error.__traceback__)[-1]
         raise UserError(
             f"zoo: factory {path!r} with kwargs {entry.kwargs} raised {type(error).__name__}: "
-            f"{error} ({at.filename}:{at.lineno})"
+            f"{reason(error)} ({at.filename}:{at.lineno}); correct it or its kwargs"
         ) from error
     if not isinstance(model, nn.Module):
         raise UserError(f"zoo: factory {path!r} returned {type(model).__name__}, not an nn.Module")
@@ -128,11 +138,12 @@ def resolve_model(entry: ZooEntry, num_classes: int | None = None) -> ResolvedMo
         images = torch.zeros(2, 3, how.size, how.size)
         try:
             logits = logits_of(model(images), entry.name)
-        except (RuntimeError, ValueError, AssertionError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except UserError:
+            raise
+        except Exception as error:  # it is the person's code that runs here
             raise UserError(
-                f"zoo: {entry.name} cannot take images of {how.size} x {how.size} ({reason}); "
-                "set input: {size: …} or kwargs that fit"
+                f"zoo: {entry.name} cannot take images of {how.size} x {how.size} "
+                f"({reason(error)}); set input: {{size: …}} or kwargs that fit"
             ) from None
     if logits.ndim != 2 or (num_classes and logits.shape[1] != num_classes):
         raise UserError(

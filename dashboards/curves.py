@@ -1,0 +1,102 @@
+"""Learning curves: what a model did over the epochs, with each partner and alone."""
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+import pyarrow as pa
+
+from dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
+from dashboards.wording import count, label
+
+MEASURES = {
+    "top1": ("val top-1, %", "Accuracy on the val images; epoch 0 is the untouched model."),
+    "ce": ("cross-entropy, nats", "Mean cross-entropy on the training images."),
+    "kl": (
+        "divergence, nats",
+        "Mean KL divergence from whichever model taught each training image; alone there is none.",
+    ),
+    "teacher_share": (
+        "teacher share",
+        "Share of training images on which this model was the one that taught the others.",
+    ),
+}
+"""Column of the curves: what the axis says, and what it means."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One partner's curve (mean over seeds); the control has no slot. Slots fix the colours."""
+
+    partner: str
+    slot: int | None
+    epochs: tuple[int, ...]
+    values: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Curves:
+    model: str
+    measure: str
+    lines: tuple[Line, ...]
+
+
+def curves_info(model: str, measure: str, curves: pa.Table) -> Curves:
+    """The lines of one model for one of `MEASURES`, the control last.
+
+    curves: rows of `Store.curves()` with one data set, recipe and objective, and its control.
+    Epochs without the measure are left out, and so is a line without any.
+    """
+    rows = curves.to_pylist()
+    slots = {p: i for i, p in enumerate(sorted({r["partner"] for r in rows} - {""}))}
+    found: dict[str, list[tuple[int, float, int]]] = {p: [] for p in [*slots, ""]}
+    for r in rows:
+        if r["model"] == model and r[measure] is not None:
+            found[r["partner"]].append((r["epoch"], r[measure], r["seeds"]))
+    lines = []
+    for partner, points in found.items():
+        if points and not (partner == "" and measure in ("kl", "teacher_share")):
+            epochs, values, seeds = zip(*sorted(points), strict=True)
+            lines.append(Line(partner, slots.get(partner), epochs, values, seeds))
+    return Curves(model, measure, tuple(lines))
+
+
+def curves_figure(info: Curves) -> go.Figure:
+    """A line with markers for each partner, the control dashed and grey."""
+    title, _ = MEASURES[info.measure]
+    figure = go.Figure([_line(line, title) for line in info.lines])
+    figure.update_layout(
+        template=LIGHT,
+        height=300 + 20 * (len(info.lines) // 3),
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
+        showlegend=True,
+        hovermode="closest",
+    )
+    figure.update_xaxes(title="epoch", showgrid=False, showline=True, zeroline=False, nticks=8)
+    figure.update_yaxes(title=title, zeroline=False, nticks=6)
+    if info.measure == "teacher_share":
+        figure.update_yaxes(tickformat=".0%")
+    return figure
+
+
+def _line(line: Line, title: str) -> go.Scatter:
+    control = line.slot is None
+    slot = line.slot or 0
+    name = "alone (control)" if control else f"with {line.partner}"
+    return go.Scatter(
+        x=line.epochs,
+        y=line.values,
+        name=label(name, 34),
+        mode="lines+markers",
+        line={
+            "color": GREY if control else LINES[slot % len(LINES)],
+            "width": 2,
+            "dash": "dash" if control else "solid",
+        },
+        marker={"symbol": "circle-open" if control else SYMBOLS[slot % len(SYMBOLS)], "size": 6},
+        hovertext=[
+            f"<b>{label(name)}</b><br>epoch {e}: {v:.4g} ({title})<br>{count(s, 'seed')}"
+            for e, v, s in zip(line.epochs, line.values, line.seeds, strict=True)
+        ],
+        hoverinfo="text",
+    )

@@ -1,0 +1,167 @@
+"""One model's partners, ranked, with intervals: what to choose and whether it matters."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+import pyarrow as pa
+
+from dashboards.answers import interval, partner_name, standing
+from dashboards.figures import ALONE, TICK, Interval
+from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from dashboards.wording import count, label, signed, span
+
+
+@dataclass(frozen=True)
+class Partner:
+    """A partner set with what the model gained; `standing` is "best", "tie" or nothing."""
+
+    name: str
+    delta: Interval
+    net: Interval | None
+    standing: str
+    seeds: int
+    n: int
+
+
+@dataclass(frozen=True)
+class Forest:
+    model: str
+    partners: tuple[Partner, ...]
+    control: Interval | None
+
+
+def forest_info(
+    model_id: str, gains: pa.Table, controls: pa.Table, names: Mapping[str, str]
+) -> Forest:
+    """The partners of one model in the order of Δ, best first, and its control.
+
+    Tables and `names` as in `dashboards.figures`; groups have a partner like "A + B".
+    """
+    mine = [r for r in gains.to_pylist() if r["model_id"] == model_id]
+    partners = tuple(
+        Partner(
+            partner_name(r, names),
+            Interval(r["delta_top1"], r["delta_low"], r["delta_high"]),
+            interval(r, "net"),
+            standing(r) if len(mine) > 1 else "",
+            r["seeds"],
+            r["n"],
+        )
+        for r in sorted(mine, key=lambda r: -r["delta_top1"])
+    )
+    alone = next((r for r in controls.to_pylist() if r["model_id"] == model_id), None)
+    return Forest(names[model_id], partners, interval(alone, "delta") if alone else None)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What the forests of one page share, so that they can be compared down a column: the range
+    of the x axis, in percentage points, and the room for names on the left, in pixels.
+    """
+
+    low: float
+    high: float
+    left: int
+
+
+def frame(forests: Iterable[Forest]) -> Frame:
+    """The frame that holds every interval, zero, and every name."""
+    values, letters = [0.0], [len(ALONE)]
+    for forest in forests:
+        for p in forest.partners:
+            values += _ends(p.delta) + _ends(p.net)
+            letters.append(min(len(p.name), TICK) + (len(p.standing) + 3 if p.standing else 0))
+        values += _ends(forest.control)
+    room = 0.06 * (max(values) - min(values)) or 1.0
+    return Frame(min(values) - room, max(values) + room, 14 + 8 * max(letters))
+
+
+def _ends(interval: Interval | None) -> list[float]:
+    if interval is None:
+        return []
+    return [x for x in (interval.low, interval.value, interval.high) if x is not None]
+
+
+def forest_figure(info: Forest, shared: Frame) -> go.Figure:
+    """Two marks for each partner: Δ (circle) and net Δ (diamond), open where zero is inside the
+    interval. The control is the last row, and a dashed line through all.
+    """
+    figure = go.Figure()
+    delta = [(i - 0.14, p.delta, _about(p)) for i, p in enumerate(info.partners)]
+    net = [(i + 0.14, p.net, _about(p)) for i, p in enumerate(info.partners) if p.net]
+    figure.add_trace(_marks("Δ", "circle", VERMILION, delta))
+    if net:
+        figure.add_trace(_marks("net Δ", "diamond", BLUE, net))
+    ticks = [_tick(p) for p in info.partners]
+    if info.control:
+        ticks.append(f"<i>{ALONE}</i> ")
+        alone = (len(info.partners), info.control, f"<b>{ALONE}</b> (control)")
+        figure.add_trace(_marks(ALONE, "square", GREY, [alone]))
+        figure.add_vline(info.control.value, line={"color": GREY, "width": 1.5, "dash": "dash"})
+    figure.update_layout(
+        template=LIGHT,
+        height=112 + 44 * len(ticks),
+        margin={"l": shared.left},
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "xanchor": "left"},
+        hovermode="closest",
+    )
+    figure.update_xaxes(
+        range=[shared.low, shared.high], zeroline=True, zerolinewidth=1.5, title="percentage points"
+    )
+    figure.update_yaxes(
+        tickvals=list(range(len(ticks))),
+        ticktext=ticks,
+        range=[len(ticks) - 0.4, -0.6],
+        automargin=False,
+        showgrid=False,
+        zeroline=False,
+    )
+    return figure
+
+
+def _tick(partner: Partner) -> str:
+    name = label(partner.name, TICK)
+    return f"<b>{name}</b> ({partner.standing}) " if partner.standing else f"{name} "
+
+
+def _about(partner: Partner) -> str:
+    sample = f"{count(partner.seeds, 'seed')}, n = {partner.n:,}"
+    return f"with <b>{label(partner.name)}</b> ({sample})"
+
+
+def _marks(
+    name: str, symbol: str, colour: str, rows: list[tuple[float, Interval, str]]
+) -> go.Scatter:
+    """One kind of mark; rows: where on the y axis, what to draw, what it is about."""
+    return go.Scatter(
+        x=[i.value for _, i, _ in rows],
+        y=[y for y, _, _ in rows],
+        mode="markers",
+        name=name,
+        showlegend=True,
+        marker={
+            "symbol": [symbol if i.clear else f"{symbol}-open" for _, i, _ in rows],
+            "color": colour,
+            "size": 10,
+            "line": {"width": 2, "color": colour},
+        },
+        error_x={
+            "type": "data",
+            "symmetric": False,
+            "array": [0 if i.high is None else i.high - i.value for _, i, _ in rows],
+            "arrayminus": [0 if i.low is None else i.value - i.low for _, i, _ in rows],
+            "color": colour,
+            "thickness": 1.8,
+            "width": 0,
+        },
+        hovertext=[_hover(name, i, about) for _, i, about in rows],
+        hoverinfo="text",
+    )
+
+
+def _hover(name: str, interval: Interval, about: str) -> str:
+    lines = [about, f"{name} {signed(interval.value)} pp"]
+    if interval.low is not None:
+        lines.append(f"95% interval {span(interval.low, interval.high)}")
+    return "<br>".join(lines)

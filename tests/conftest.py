@@ -1,0 +1,84 @@
+"""A tiny world: random images in Parquet, networks of a few hundred weights, no Ray, no network."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+torch.set_num_threads(1)
+
+CLASSES = 4
+
+
+def write_images(path: Path, count: int, seed: int) -> Path:
+    """Parquet as HF datasets write it: noise around one colour for each class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    colours = np.array([[200, 60, 60], [60, 200, 60], [60, 60, 200], [180, 180, 60]])
+    rows = []
+    for label in labels:
+        noise = rng.normal(0, 60, (10, 12, 3)) + colours[label]
+        stream = io.BytesIO()
+        Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(stream, "PNG")
+        rows.append({"bytes": stream.getvalue(), "path": None})
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({"image": pa.array(rows, kind), "label": pa.array(labels, pa.int64())})
+    pq.write_table(table, path, row_group_size=16)
+    return path
+
+
+def net(width: int = 4, dropout: float = 0.0, norm: bool = False) -> torch.nn.Module:
+    """A zoo factory: one hidden layer on 8 x 8 images."""
+    return torch.nn.Sequential(
+        torch.nn.AvgPool2d(2),
+        torch.nn.Flatten(),
+        torch.nn.Linear(3 * 16, width),
+        torch.nn.BatchNorm1d(width) if norm else torch.nn.Identity(),
+        torch.nn.ReLU(),
+        torch.nn.Dropout(dropout),
+        torch.nn.Linear(width, CLASSES),
+    )
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.parquet (62 images) and val.parquet (40)."""
+    folder = tmp_path_factory.mktemp("images")
+    write_images(folder / "train.parquet", 62, 0)
+    write_images(folder / "val.parquet", 40, 1)
+    return folder
+
+
+@pytest.fixture
+def spec_file(images: Path, tmp_path: Path):
+    """Writes a spec of tiny networks; keyword arguments replace top-level fields."""
+
+    def write(**changes) -> Path:
+        shape = {"input": {"size": 8, "crop_pct": 1.0}}
+        spec = {
+            "name": "tiny",
+            "zoo": [
+                {"factory": "tests.conftest:net", "alias": a, "kwargs": {"width": w}, **shape}
+                for a, w in (("small", 4), ("medium", 6), ("large", 8))
+            ],
+            "data": {
+                "train": {"source": "parquet", "path": str(images / "train.parquet")},
+                "val": {"source": "parquet", "path": str(images / "val.parquet")},
+                "cache": str(images / "views"),
+            },
+            "recipe": {"epochs": 2, "batch_size": 16, "lr": 1e-2},
+            "seeds": [0, 1],
+            "store": str(tmp_path / "store"),
+            **changes,
+        }
+        path = tmp_path / "spec.yaml"
+        path.write_text(yaml.safe_dump(spec))
+        return path
+
+    return write

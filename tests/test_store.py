@@ -1,0 +1,366 @@
+"""The store's promises: the commit rule, whole files, and answers that equal plain arithmetic."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+from bikd_ray.analysis.bits import pack
+from bikd_ray.errors import UserError
+from bikd_ray.store import Store, Writer, open_store
+from bikd_ray.store.schema import SCHEMAS
+
+N = 500
+RNG = np.random.default_rng(0)
+BEFORE = {m: RNG.random(N) < a for m, a in (("a", 0.7), ("b", 0.75), ("c", 0.65))}
+
+
+def after(model: str, gain: float, seed: int) -> np.ndarray:
+    rng = np.random.default_rng([ord(model), round(gain * 1e4), seed])
+    right = BEFORE[model].copy()
+    right[rng.random(N) < 0.02] = False
+    right |= rng.random(N) < gain
+    return right
+
+
+def baseline(writer: Writer, model: str, data: str = "d") -> None:
+    right = BEFORE[model]
+    row = {
+        "model": model,
+        "model_id": f"id-{model}",
+        "weights_id": f"w-{model}",
+        "data_id": data,
+        "split": "val",
+        "n": N,
+        "top1": 100 * right.mean(),
+        "top5": 100.0,
+        "nll": 0.5,
+        "ece": 0.1,
+        "correct": pack(right),
+        "sample_set_id": "s",
+        "seconds": 1.0,
+    }
+    predictions = pa.table(
+        {
+            "sample": np.arange(N),
+            "label": np.zeros(N, np.int32),
+            "predicted": (~right).astype(np.int32),
+            "label_prob": np.full(N, 0.5, np.float32),
+            "top_classes": [[0, 1]] * N,
+            "top_probs": [[0.5, 0.5]] * N,
+        }
+    )
+    known = {k: row[k] for k in ("model", "model_id", "weights_id", "data_id")}
+    empty = dict.fromkeys(SCHEMAS["models"].names)
+    writer.commit_baseline(row, predictions, {**empty, **known})
+
+
+def job(
+    writer: Writer,
+    members: dict[str, np.ndarray],
+    seed: int,
+    *,
+    job_id: str | None = None,
+    status: str = "done",
+    objective: str | None = None,
+    recipe: str = "r",
+    data: str = "d",
+    commit: bool = True,
+) -> str:
+    names = sorted(members)
+    objective = objective or ("bikd" if len(names) > 1 else "ce")
+    job_id = job_id or f"{data}-{recipe}-{objective}-{'-'.join(names)}-{seed}"
+    run = {
+        "job_id": job_id,
+        "objective": objective,
+        "seed": seed,
+        "recipe_id": recipe,
+        "data_id": data,
+    }
+    results, curves = [], []
+    for m, right in members.items():
+        mates = [x for x in names if x != m]
+        who = {"model": m, "model_id": f"id-{m}", "weights_id": f"w-{m}"}
+        top1 = 100 * BEFORE[m].mean()
+        results.append(
+            {
+                **run,
+                **who,
+                "partners": mates,
+                "partner_ids": [f"id-{x}" for x in mates],
+                "role": "peer" if mates else "control",
+                "selection": "last",
+                "epoch": 2,
+                "n": N,
+                "top1_before": top1,
+                "top1_after": 100 * right.mean(),
+                "delta_top1": 100 * right.mean() - top1,
+                "ensemble_top1_before": 80.0 if mates else None,
+                "correct": pack(right),
+                "sample_set_id": "s",
+            }
+        )
+        curves.append({**run, **who, "epoch": 0, "top1": top1})
+        curves.append({**run, **who, "epoch": 1, "top1": 100 * right.mean(), "ce": 1.0, "kl": 0.5})
+    row = {
+        **run,
+        "sweep": "s",
+        "members": names,
+        "member_ids": [f"id-{x}" for x in names],
+        "recipe": "{}",
+        "status": status,
+        "error": "boom" if status == "failed" else None,
+        "seconds": 1.0,
+        "resources": "{}",
+        "result_version": 1,
+    }
+    if commit:
+        writer.commit_job(row, results if status == "done" else [], curves)
+    else:  # as if the process died before the commit
+        writer._put("results", f"{job_id}-x", results, "x")
+    return job_id
+
+
+@pytest.fixture
+def uri(tmp_path):
+    """Three models, all pairs, controls, three seeds."""
+    writer = Writer(str(tmp_path))
+    for m in BEFORE:
+        baseline(writer, m)
+    for seed in range(3):
+        for m in BEFORE:
+            job(writer, {m: after(m, 0.05, seed)}, seed)
+        job(writer, {"a": after("a", 0.10, seed), "b": after("b", 0.05, seed + 9)}, seed)
+        job(writer, {"a": after("a", 0.30, seed), "c": after("c", 0.06, seed + 9)}, seed)
+        job(writer, {"b": after("b", 0.07, seed + 5), "c": after("c", 0.07, seed + 5)}, seed)
+    return str(tmp_path)
+
+
+def test_partners_equal_numbers_worked_out_image_by_image(uri):
+    got = {r["partner"]: r for r in open_store(uri).partners("a").to_pylist()}
+    assert list(got) == ["c", "b"]
+    for partner, gain in (("b", 0.10), ("c", 0.30)):
+        d_SN = np.array([after("a", gain, s).astype(float) - BEFORE["a"] for s in range(3)])
+        net_SN = np.array([after("a", gain, s).astype(float) - after("a", 0.05, s) for s in range(3)])
+        for values, mean, low in (
+            (d_SN, "delta_top1", "delta_low"),
+            (net_SN, "net_delta", "net_low"),
+        ):
+            per_image = values.mean(0)
+            v1 = ((per_image**2).sum() + 1) / N - per_image.mean() ** 2
+            v1, v2 = v1 / N, values.mean(1).var(ddof=1) / 3
+            t = (stats.t.ppf(0.975, N - 1) * v1 + stats.t.ppf(0.975, 2) * v2) / (v1 + v2)
+            assert got[partner][mean] == pytest.approx(100 * values.mean())
+            assert got[partner][low] == pytest.approx(
+                100 * (values.mean() - t * (v1 + v2) ** 0.5)
+            )
+        before = 100 * BEFORE["a"].mean()
+        recovered = 100 * (100 * d_SN.mean()) / (80.0 - before)
+        assert got[partner]["recovered"] == pytest.approx(recovered)
+    assert (got["c"]["best"], got["c"]["tie"]) == (True, False)
+    assert (got["b"]["best"], got["b"]["tie"]) == (False, False)
+
+
+def test_indistinguishable_partners_are_a_tie(uri):
+    rows = open_store(uri).partners("b").to_pylist()
+    assert [r["tie"] for r in rows] == [True, True]
+
+
+def test_a_repeated_job_counts_once_the_newest_attempt_done_before_failed(uri):
+    store, writer = Store(uri), Writer(uri)
+    before = store.partners("a").to_pylist()
+    again = job(writer, {"a": after("a", 0.10, 0), "b": after("b", 0.05, 9)}, 0)
+    assert store.partners("a").to_pylist() == before
+    job(writer, {"a": after("a", 0.10, 0), "b": after("b", 0.05, 9)}, 0, status="failed")
+    assert store.partners("a").to_pylist() == before
+    assert again in store.done()
+    assert again not in store.failures()
+    assert store.table("jobs").num_rows == 18
+
+
+def test_rows_without_their_commit_do_not_exist(uri):
+    store = Store(uri)
+    before = store.table("results").num_rows
+    ghost = job(Writer(uri), {"a": after("a", 0.1, 7), "b": after("b", 0.1, 7)}, 7, commit=False)
+    assert ghost not in store.done()
+    assert store.table("results").num_rows == before
+
+
+def test_a_failed_job_is_a_row_with_its_error(uri):
+    failed = job(Writer(uri), {"a": BEFORE["a"]}, 8, status="failed")
+    store = Store(uri)
+    assert store.failures() == {failed: "boom"}
+    assert failed not in store.done()
+
+
+def test_a_damaged_file_is_left_out_and_its_job_is_to_be_done_again(uri, caplog):
+    store = Store(uri)
+    job_id = "d-r-bikd-a-b-0"
+    path = next(p for p in store.reader.place.files("results", ".parquet") if job_id in p)
+    with open(path, "r+b") as file:
+        file.truncate(100)
+    assert job_id not in Store(uri).done()
+    assert len(Store(uri).done()) == 17
+    assert "is damaged" in caplog.text
+    assert len(Store(uri).partners("a")) == 2
+
+
+def test_a_file_of_a_newer_schema_is_refused_by_name(uri):
+    path = f"{uri}/jobs/x-ffffffffffff-00000000.parquet"
+    pq.write_table(pa.table({"job_id": [1]}).replace_schema_metadata({"bikd_schema": "99"}), path)
+    with pytest.raises(UserError, match=r"schema 99.*install a newer bikd-ray"):
+        Store(uri).done()
+
+
+def test_recipes_and_objectives_are_never_pooled(uri):
+    writer = Writer(uri)
+    for seed in range(2):
+        job(writer, {"a": after("a", 0.2, seed), "b": after("b", 0.2, seed)}, seed, recipe="r2")
+        job(
+            writer,
+            {"a": after("a", 0.2, seed), "b": after("b", 0.2, seed)},
+            seed,
+            objective="bikd(temperature=2.0)",
+        )
+    rows = Store(uri).partners("a").to_pylist()
+    seen = [(r["recipe_id"], r["objective"], r["partner"], r["seeds"]) for r in rows]
+    assert sorted(seen) == [
+        ("r", "bikd", "b", 3),
+        ("r", "bikd", "c", 3),
+        ("r", "bikd(temperature=2.0)", "b", 2),
+        ("r2", "bikd", "b", 2),
+    ]
+    assert [r["net_delta"] is None for r in rows if r["recipe_id"] == "r2"] == [True]
+    assert len(Store(uri).partners("a", "bikd(temperature=2.0)")) == 1
+    with pytest.raises(UserError, match="one matrix shows one objective"):
+        write_pair_rows(uri)
+        Store(uri).matrix()
+
+
+def write_pair_rows(uri):
+    from bikd_ray.analysis.pairs import counts
+
+    rows = []
+    for a, b in (("a", "b"), ("a", "c"), ("b", "c")):
+        names = {"model_a": a, "model_b": b, "model_id_a": f"id-{a}", "model_id_b": f"id-{b}"}
+        extra = {"disagreement": 0.1, "ensemble_top1": 80.0, "ensemble_uncertain": 0}
+        rows.append(
+            {**names, **counts(BEFORE[a], BEFORE[b]), **extra, "split": "val", "data_id": "d"}
+        )
+    Writer(uri).write_pairs(rows)
+
+
+def test_pairs_hold_statistics_before_training_and_both_gains_after(uri):
+    write_pair_rows(uri)
+    rows = {(r["model_a"], r["model_b"]): r for r in Store(uri).pairs().to_pylist()}
+    assert len(rows) == 3
+    partners = {r["partner"]: r for r in Store(uri).partners("a").to_pylist()}
+    assert rows["a", "b"]["delta_top1_a"] == partners["b"]["delta_top1"]
+    assert rows["a", "b"]["n11"] == (BEFORE["a"] & BEFORE["b"]).sum()
+
+
+def test_the_matrix_has_learners_as_rows(uri):
+    write_pair_rows(uri)
+    store = Store(uri)
+    matrix = {r.pop("model"): r for r in store.matrix("delta_top1").to_pylist()}
+    partners = {r["partner"]: r["delta_top1"] for r in store.partners("a").to_pylist()}
+    assert matrix["a"] == {"a": None, **partners}
+    overlap = {r.pop("model"): r for r in store.matrix("error_overlap").to_pylist()}
+    assert overlap["a"]["b"] == overlap["b"]["a"]
+
+
+def test_curves_are_means_over_the_seeds_of_done_jobs(uri):
+    job(Writer(uri), {"a": BEFORE["a"], "b": BEFORE["b"]}, 5, status="failed")
+    rows = [
+        r
+        for r in Store(uri).curves().to_pylist()
+        if (r["model"], r["partner"], r["epoch"]) == ("a", "b", 1)
+    ]
+    assert [r["seeds"] for r in rows] == [3]
+    want = 100 * np.mean([after("a", 0.10, s).mean() for s in range(3)])
+    assert rows[0]["top1"] == pytest.approx(want)
+
+
+def test_unknown_names_show_the_nearest(uri, tmp_path):
+    store = Store(uri)
+    with pytest.raises(UserError, match="no model 'A'.*choose from a, b, c"):
+        store.partners("A")
+    with pytest.raises(UserError, match="objective 'dml'.*choose from bikd"):
+        store.partners("a", "dml")
+    with pytest.raises(UserError, match="there is no store at"):
+        open_store(str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="unknown metric 'delta'.*delta_top1"):
+        store.matrix("delta")
+    with pytest.raises(UserError, match="no table 'result'.*results"):
+        store.table("result")
+
+
+def test_sql_reads_every_table_and_writes_nothing(uri, tmp_path):
+    store = Store(uri)
+    got = store.sql("select count(*) as jobs from jobs where status = 'done'")
+    assert got.to_pylist() == [{"jobs": 18}]
+    for bad in (f"copy jobs to '{tmp_path}/x.csv'", "select * from nothing", "drop view jobs x"):
+        with pytest.raises(UserError, match="sql: "):
+            store.sql(bad)
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_other_tools_read_the_files_without_us(uri):
+    frame = pd.read_parquet(f"{uri}/results")
+    assert len(frame) == 9 + 3 * 3 * 2
+    count = duckdb.sql(f"select count(distinct job_id) from '{uri}/jobs/*.parquet'").fetchall()
+    assert count == [(18,)]
+    meaning = pq.read_schema(Store(uri).reader.place.files("results", ".parquet")[0])
+    assert b"percentage points" in meaning.field("delta_top1").metadata[b"meaning"]
+
+
+def test_readers_beside_writers_see_only_whole_jobs(tmp_path):
+    writer, uri = Writer(str(tmp_path)), str(tmp_path)
+    for m in BEFORE:
+        baseline(writer, m)
+
+    def write(i: int) -> None:
+        pair = {"a": after("a", 0.1, i), "b": after("b", 0.1, i)}
+        job(Writer(uri), pair, i % 20)  # every job twice
+
+    def read(_: int) -> None:
+        results = Store(uri).table("results").select(["job_id"]).to_pylist()
+        count = pd.Series([r["job_id"] for r in results]).value_counts()
+        assert set(count) <= {2}
+
+    with ThreadPoolExecutor(4) as pool:
+        writes = [pool.submit(write, i) for i in range(40)]
+        reads = [pool.submit(read, i) for i in range(15)]
+        for future in [*writes, *reads]:
+            future.result()
+    assert len(Store(uri).done()) == 20
+    assert Store(uri).table("results").num_rows == 40
+    assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
+
+
+def test_every_row_of_every_table_says_its_data_set_and_attempt(uri):
+    write_pair_rows(uri)
+    store = Store(uri)
+    for name, schema in SCHEMAS.items():
+        assert {"data_id", "attempt"} <= set(schema.names)
+        assert store.table(name).num_rows, name
+        assert store.table(name)["data_id"].null_count == 0
+        assert store.table(name)["attempt"].null_count == 0
+
+
+def test_json_lists_what_scripts_rely_on(uri, capsys):
+    from pipelines.show import print_table
+
+    print_table(Store(uri).partners("a"), "json", "partners")
+    rows = json.loads(capsys.readouterr().out)
+    names = {"partner", "delta_top1", "delta_low", "delta_high", "net_delta", "recovered", "tie"}
+    assert all(names <= set(row) for row in rows)
+    print_table(Store(uri).partners("a"), "csv", "partners")
+    frame = pd.read_csv(__import__("io").StringIO(capsys.readouterr().out))
+    assert frame["delta_top1"].tolist() == pytest.approx([r["delta_top1"] for r in rows])
