@@ -220,6 +220,9 @@ class Resources(Frozen):
 
 Selection = Literal["last", "best_val", "best_select"]
 
+CHOSEN_ON_VAL = "best_val"
+"""The selection whose epoch was chosen on the reported images: no interval and no rank is fair."""
+
 
 class Spec(Frozen):
     """A sweep: which models, on which images, how trained, and where the results go."""

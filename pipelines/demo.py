@@ -57,7 +57,12 @@ ZOO: dict[str, dict[str, Any]] = {
     },
     "ConvNeXt": {
         "timm": "convnext_atto",
-        "kwargs": {"depths": [1, 1, 1, 1], "dims": [8, 16, 32, 48], "patch_size": 1},
+        "kwargs": {
+            "depths": [1, 1, 1, 1],
+            "dims": [8, 16, 24, 32],
+            "patch_size": 2,
+            "output_stride": 8,
+        },
     },
 }
 
@@ -94,7 +99,7 @@ def prepare_demo(store: str) -> Path:
         "name": "demo",
         "zoo": zoo,
         "data": {**DATA, "cache": "views"},
-        "recipe": {"epochs": 4, "batch_size": 64, "optimizer": "adam", "lr": 3e-4},
+        "recipe": {"epochs": 3, "batch_size": 64, "optimizer": "adam", "lr": 3e-4},
         "seeds": [0, 1, 2],
         "store": ".",
     }

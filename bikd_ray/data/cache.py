@@ -1,7 +1,6 @@
 """Decoded views on disk: one memory-mapped uint8 array for each (data, view) of a node.
 
-A file is written aside and renamed, so whoever sees it sees all of it; several processes that
-build the same one do double work and no harm.
+A file is written aside and renamed, so whoever sees it sees all of it.
 """
 
 import os
@@ -13,6 +12,7 @@ from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 
 from bikd_ray.data.sources import ImageSet
 from bikd_ray.data.views import pixels
@@ -46,7 +46,10 @@ def fits(setting: str, wanted: int) -> bool:
         return False
     if setting != "auto":
         return True
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that is read-only, or none
+        return False
     return wanted < shutil.disk_usage(folder).free / 2
 
 
@@ -54,14 +57,27 @@ def decoded(images: ImageSet, views: Collection[View], folder: Path) -> dict[Vie
     """uint8 [N, 3, size, size] for each view, decoded now where the folder lacks it.
 
     Each image is decoded once for all missing views. Raises UserError for a corrupt image and
-    BikdError where the disk is full; nothing half-written is left behind under a final name.
+    BikdError where the folder cannot hold them; nothing half-written is left behind under a
+    final name.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     count = len(images.labels)
     paths = {v: folder / f"{digest(VIEW_VERSION, images.source_id, astuple(v))}.npy" for v in views}
-    missing = [v for v, path in paths.items() if not _whole(path, count, v)]
-    if missing:
-        _decode_all(images, {v: paths[v] for v in missing})
+
+    def missing() -> dict[View, Path]:
+        return {v: path for v, path in paths.items() if not _whole(path, count, v)}
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if missing():
+            # the jobs of a node start together: one decodes, the others find it done
+            with FileLock(folder / f"{images.source_id}.lock"):
+                if wanted := missing():
+                    _decode_all(images, wanted)
+    except OSError as error:
+        raise BikdError(
+            f"cannot keep decoded images under {folder}: {error.strerror or error}; "
+            "free some space, or set data.cache to another folder or to none"
+        ) from None
     return {v: np.load(path, mmap_mode="r") for v, path in paths.items()}
 
 
@@ -101,11 +117,6 @@ def _decode_all(images: ImageSet, paths: dict[View, Path]) -> None:
         for view, array in arrays.items():
             array.flush()
             os.replace(aside[view], paths[view])
-    except OSError as error:
-        raise BikdError(
-            f"cannot keep decoded images under {next(iter(paths.values())).parent}: "
-            f"{error.strerror}; free some space, or set data.cache to another folder or to none"
-        ) from None
     finally:
         for path in aside.values():
             path.unlink(missing_ok=True)

@@ -151,9 +151,11 @@ class ParquetImages:
             groups = range(file.metadata.num_row_groups) if group is None else [group]
             return file.read_row_groups(groups, columns=[name]).column(name)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            where = f"{self.paths[number]}" + ("" if group is None else f", row group {group}")
-            raise UserError(f"data: {name} in {where} cannot be read ({reason})") from None
+            reason = str(error).splitlines()[0].rstrip(" :")
+            where = self.paths[number] + ("" if group is None else f", row group {group}")
+            raise UserError(
+                f"data: {name} in {where} cannot be read ({reason}); copy the file again"
+            ) from None
 
     def _read_group(self, number: int) -> list[bytes | None]:
         file, group = self._groups[number]

@@ -16,6 +16,7 @@ import pyarrow as pa
 from bikd_ray.analysis.bits import gram, stack
 from bikd_ray.analysis.significance import Estimate, best_set, contrast
 from bikd_ray.errors import UserError, choices
+from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 
@@ -55,9 +56,6 @@ GAINS = pa.schema(
         "best": "in the set that holds the best partner with 95%",
     },
 )
-
-CHOSEN_ON_VAL = "best_val"
-"""The selection whose epoch was chosen on the reported images: no interval and no rank is fair."""
 
 SYMMETRIC = (
     "error_overlap",

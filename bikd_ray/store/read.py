@@ -60,9 +60,7 @@ class Reader:
         attempt = pc.utf8_slice_codeunits(best["rank_max"], len(status))
         return best.select(keys).append_column("attempt", attempt)
 
-    def _all(
-        self, name: str, columns: list[str], where: pads.Expression | None = None
-    ) -> pa.Table:
+    def _all(self, name: str, columns: list[str], where: pads.Expression | None = None) -> pa.Table:
         files = self.place.files(name, ".parquet")
         if files:  # a newer bikd that writes here also wrote the newest file
             self._is_sound(max(files, key=lambda path: path[-len(".parquet") - 21 :]))

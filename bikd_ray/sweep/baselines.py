@@ -129,13 +129,14 @@ def _measure_all(
     needs: Needs,
     progress: Progress,
 ) -> None:
-    try:
-        ray.get(ray.remote(prepare).options(num_cpus=1).remote(data, zoo))
-    except RayTaskError as error:
-        raise _ours(error, "cannot prepare the images") from None
+    prepared = ray.remote(prepare).options(num_cpus=1).remote(data, zoo)
     task = ray.remote(measure).options(**task_options(needs))
     pending = {task.remote(model, data, needs): model for model in missing}
     problems: list[BikdError] = []
+    try:
+        ray.get(prepared)  # before anything is stored: a corrupt image is the person's to mend
+    except RayTaskError as error:
+        raise _ours(error, "cannot prepare the images") from None
     while pending:
         ready, _ = ray.wait(list(pending))
         model = pending.pop(ready[0])

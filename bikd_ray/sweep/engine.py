@@ -28,7 +28,7 @@ from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
-from bikd_ray.sweep.job import Epoch, Order, Outcome, job_row
+from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import DRIVER_MEMORY, needs_of, nodes, slots
 from bikd_ray.sweep.slot import Needs
@@ -144,7 +144,7 @@ class _Commit(tune.Callback):
         order = self._live[0][trial.config["job_id"]]
         reason = getattr(trial, "error_file", None)
         text = Path(reason).read_text() if reason and Path(reason).exists() else "its trial died"
-        row = job_row(order, 0.0, "unknown", f"the trial failed outside the job\n\n{text}")
+        row = job_row(order, 0.0, {}, f"the trial failed outside the job\n\n{text}")
         self._store(order.job, Outcome(row))
 
     def _store(self, job: Job, outcome: Outcome) -> None:

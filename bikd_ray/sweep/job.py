@@ -4,8 +4,6 @@ import gc
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,46 +12,13 @@ from safetensors.torch import save
 from bikd_ray.analysis.bits import pack
 from bikd_ray.analysis.significance import contrast, mcnemar
 from bikd_ray.errors import BikdError
-from bikd_ray.identity import RESULT_VERSION, canonical
-from bikd_ray.plan import Job
+from bikd_ray.plan import Job, ResolvedModel
+from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.place import Place
-from bikd_ray.store.queries import CHOSEN_ON_VAL
+from bikd_ray.sweep.messages import Epoch, Order, Outcome, Row, job_row, run_columns
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.fit import Chosen
 from bikd_ray.zoo import build, weights_id
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Order:
-    """A job and what to do around it."""
-
-    job: Job
-    sweep: str
-    store: str
-    keep: tuple[str, ...] = ()  # selections whose weights to keep
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """A sign of life: epoch `epoch` of `epochs` is over."""
-
-    epoch: int
-    epochs: int
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The end of a job, done or failed, as the rows to store."""
-
-    job: Row
-    results: list[Row] = field(default_factory=list)
-    curves: list[Row] = field(default_factory=list)
-
-    @property
-    def error(self) -> str | None:
-        return self.job["error"]
 
 
 def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Epoch | Outcome]:
@@ -93,7 +58,8 @@ def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Ep
         if device.type == "cuda":  # the next job of this worker finds the memory free
             gc.collect()
             torch.cuda.empty_cache()
-    yield Outcome(job_row(order, time.monotonic() - start, device.type, error), results, curves)
+    used = {"device": device.type, "threads": torch.get_num_threads()}
+    yield Outcome(job_row(order, time.monotonic() - start, used, error), results, curves)
 
 
 def _poisoned(error: Exception, device: torch.device) -> bool:
@@ -103,40 +69,13 @@ def _poisoned(error: Exception, device: torch.device) -> bool:
     return "CUDA error" in str(error)
 
 
-def job_row(order: Order, seconds: float, device: str, error: str | None) -> Row:
-    """The row of `jobs` for one attempt."""
-    job = order.job
-    return {
-        **_run(job),
-        "sweep": order.sweep,
-        "members": list(job.names),
-        "member_ids": [m.model_id for m in job.members],
-        "recipe": canonical(job.recipe.model_dump()),
-        "status": "failed" if error else "done",
-        "error": error,
-        "seconds": seconds,
-        "resources": canonical({"device": device, "threads": torch.get_num_threads()}),
-        "result_version": RESULT_VERSION,
-    }
-
-
-def _run(job: Job) -> Row:
-    return {
-        "job_id": job.job_id,
-        "data_id": job.data.data_id,
-        "objective": job.objective.label,
-        "seed": job.seed,
-        "recipe_id": job.recipe_id,
-    }
-
-
 def _curve(job: Job, row: EpochRow) -> Row:
     member = job.members[row.member]
     measured = {k: v for k, v in vars(row).items() if k != "member"}
-    return {**_run(job), **_identity(member), **measured}
+    return {**run_columns(job), **_identity(member), **measured}
 
 
-def _identity(member: Any) -> Row:
+def _identity(member: ResolvedModel) -> Row:
     return {
         "model": member.name,
         "model_id": member.model_id,
@@ -169,7 +108,7 @@ def _result(
     room = fitted.before.ensemble_top1 - top1
     delta = chosen.top1 - top1
     return {
-        **_run(job),
+        **run_columns(job),
         **_identity(member),
         "partners": [m.name for m in mates],
         "partner_ids": [m.model_id for m in mates],

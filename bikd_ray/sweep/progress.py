@@ -33,7 +33,8 @@ class Progress:
 
     def __post_init__(self) -> None:
         self._console = Console(file=self.stream, highlight=False)
-        self._started = self._jobs_started = time.monotonic()
+        self._started = time.monotonic()
+        self._seconds, self._width = 0.0, 1
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -67,13 +68,13 @@ class Progress:
 
     def start_jobs(self, total: int, skipped: int) -> None:
         self.total, self.skipped = total, skipped
-        self._jobs_started = time.monotonic()
         there = f", {skipped} already in the store" if skipped else ""
         self.enter(f"{total} jobs to do{there}")
         self.phase = "jobs"
 
     def begin(self, job_id: str, label: str) -> None:
         self.running[job_id] = label
+        self._width = max(self._width, len(self.running))
 
     def advance(self, job_id: str, label: str, epoch: int, epochs: int) -> None:
         self.running[job_id] = f"{label} · epoch {epoch}/{epochs}"
@@ -81,6 +82,7 @@ class Progress:
     def finish(self, job_id: str, label: str, seconds: float, error: str | None) -> None:
         """A job is over and stored."""
         self.running.pop(job_id, None)
+        self._seconds += seconds
         if error is None:
             self.done += 1
             self._line(f"{self._count()} {label} · {seconds:.1f} s")
@@ -95,11 +97,9 @@ class Progress:
 
     @property
     def eta(self) -> float | None:
-        """Seconds to the end, from the pace so far; None before the first job is done."""
+        """Seconds to the end if jobs go on costing what they have; None before the first."""
         over = self.done + self.failed
-        if not over or not self.left:
-            return None
-        return (time.monotonic() - self._jobs_started) / over * self.left
+        return self._seconds / over * self.left / self._width if over and self.left else None
 
     def _count(self) -> str:
         eta = f", {_clock(self.eta)} left" if self.eta else ""

@@ -4,7 +4,7 @@ from typing import Any
 
 from ray import tune
 
-from bikd_ray.sweep.job import Order, Outcome, job_row
+from bikd_ray.sweep.messages import Order, Outcome, job_row
 from bikd_ray.sweep.slot import Needs, Slot, SlotDied
 
 ATTEMPTS = 3
@@ -53,7 +53,7 @@ class JobTrial(tune.Trainable):
             self._begin()
             return {"message": None, "done": False}
         error = f"its worker died {ATTEMPTS} times; the last time:\n{death}"
-        row = job_row(self._order, 0.0, "unknown", error)
+        row = job_row(self._order, 0.0, {}, error)
         return {"message": Outcome(row), "done": True}
 
     def cleanup(self) -> None:

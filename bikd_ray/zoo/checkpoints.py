@@ -67,7 +67,7 @@ def _read(path: str, name: str) -> dict[str, Tensor]:
         ) from None
     except Exception as error:  # damaged files raise whatever the damage leads to
         raise UserError(
-            f"zoo: {name}: checkpoint {path} cannot be read ({reason(error)}); "
+            f"zoo: {name}: checkpoint {path} cannot be read ({reason(error).partition('. ')[0]}); "
             "it may be incomplete, copy it again"
         ) from None
     for key in STATE_KEYS:

@@ -1,0 +1,68 @@
+"""What the command, its slots and their workers say to each other; loads neither torch nor Ray."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from bikd_ray.identity import RESULT_VERSION, canonical
+from bikd_ray.plan import Job
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Order:
+    """A job and what to do around it."""
+
+    job: Job
+    sweep: str
+    store: str
+    keep: tuple[str, ...] = ()  # selections whose weights to keep
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """A sign of life: epoch `epoch` of `epochs` is over."""
+
+    epoch: int
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a job, done or failed, as the rows to store."""
+
+    job: Row
+    results: list[Row] = field(default_factory=list)
+    curves: list[Row] = field(default_factory=list)
+
+    @property
+    def error(self) -> str | None:
+        return self.job["error"]
+
+
+def job_row(order: Order, seconds: float, resources: Row, error: str | None) -> Row:
+    """The row of `jobs` for one attempt."""
+    job = order.job
+    return {
+        **run_columns(job),
+        "sweep": order.sweep,
+        "members": list(job.names),
+        "member_ids": [m.model_id for m in job.members],
+        "recipe": canonical(job.recipe.model_dump()),
+        "status": "failed" if error else "done",
+        "error": error,
+        "seconds": seconds,
+        "resources": canonical(resources),
+        "result_version": RESULT_VERSION,
+    }
+
+
+def run_columns(job: Job) -> Row:
+    """What every row about a job says of it."""
+    return {
+        "job_id": job.job_id,
+        "data_id": job.data.data_id,
+        "objective": job.objective.label,
+        "seed": job.seed,
+        "recipe_id": job.recipe_id,
+    }

@@ -1,0 +1,66 @@
+"""`bikd sweep` as a process that is stopped or killed in the middle."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bikd_ray.specs import load_spec
+from bikd_ray.store import Store
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_a_sweep_that_is_stopped_keeps_what_is_done_and_leaves_nothing_running(
+    spec_file, tmp_path, signum
+):
+    path = spec_file(seeds=list(range(100)), resources={"cpus_per_job": 2})
+    store = Store(str(tmp_path / "store"))
+    command = [sys.executable, "-m", "pipelines", "sweep", str(path)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 150
+    while len(store.done()) < 3 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.3)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=90)
+
+    kept = store.done()
+    assert 3 <= len(kept) < 600, err
+    jobs = store.table("jobs").to_pylist()
+    assert len({row["job_id"] for row in jobs}) == len(jobs)
+    assert store.table("results").num_rows >= 2 * len(kept)
+    assert out == ""
+    if signum == signal.SIGTERM:  # and so Ctrl-C, which it is turned into
+        assert process.returncode == 1
+        assert f"{600 - len(kept)} left" in err
+        assert err.splitlines()[-1] == "bikd: run the same command again to go on"
+    assert nothing_of_ray_is_left()
+
+    from bikd_ray.resolve import plan_jobs
+
+    plan = plan_jobs(load_spec(path), store.uri)  # what the next `bikd sweep` does
+    assert {job.job_id for job in plan.done} == kept
+    assert len(plan) == 600 - len(kept)
+
+
+def nothing_of_ray_is_left() -> bool:
+    """Whether, within half a minute, no actor or task of any sweep on this machine lives."""
+    for _ in range(60):
+        if not any(_is_worker(p) for p in Path("/proc").glob("[0-9]*/cmdline")):
+            return True
+        time.sleep(0.5)
+    return False
+
+
+def _is_worker(cmdline: Path) -> bool:
+    try:
+        title = cmdline.read_bytes()
+    except OSError:
+        return False  # it ended just now
+    return title.startswith(b"ray::") and b"Agent" not in title  # a killed head's agents linger

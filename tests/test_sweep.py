@@ -1,0 +1,111 @@
+"""Real sweeps on a real Ray. One slot each, since every slot costs seconds to start."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from bikd_ray.resolve import plan_jobs
+from bikd_ray.specs import load_spec
+from bikd_ray.store import Store
+from bikd_ray.sweep.job import run_job
+from bikd_ray.sweep.messages import Order
+
+ONE_SLOT = {"cpus_per_job": 2}
+SHAPE = {"input": {"size": 8, "crop_pct": 1.0}}
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from bikd_ray.sweep import quiet  # noqa: F401  (before Ray)
+
+    import ray
+
+    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()
+
+
+def run(path: Path, **options):
+    from bikd_ray.sweep.engine import run_sweep
+
+    return run_sweep(load_spec(path), **options)
+
+
+def statuses(store: Store) -> dict[str, int]:
+    found = store.table("jobs")["status"].to_pylist()
+    return {s: found.count(s) for s in set(found)}
+
+
+def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, capfd):
+    path = spec_file(resources=ONE_SLOT)
+    planned = list(plan_jobs(load_spec(path), str(path.parent / "store")))
+
+    first = run(path, limit=3)
+    assert (first.done, first.failed, first.left, first.skipped) == (3, 0, 9, 0)
+    assert not first.complete
+    rest = run(path)
+    assert (rest.done, rest.failed, rest.left, rest.skipped) == (9, 0, 0, 3)
+    again = run(path)
+    assert (again.done, again.left, again.skipped) == (0, 0, 12)
+    assert again.complete
+
+    store = Store(again.store)
+    assert statuses(store) == {"done": 12}
+    assert store.done() == {job.job_id for job in planned}
+    assert store.table("results").num_rows == 2 * (6 + 2 * 6)  # two selections
+    assert store.table("pairs").num_rows == 3
+    assert [r["seeds"] for r in store.partners("small").to_pylist()] == [2, 2]
+    assert Path(store.table("results")["weights"].to_pylist()[0]).exists()
+
+    # before every job each model was what its baseline says, image for image
+    tops = {r["model"]: r["top1"] for r in store.baselines().to_pylist()}
+    stored = {}
+    for row in store.table("results").to_pylist():
+        assert row["top1_before"] == pytest.approx(tops[row["model"]])
+        stored[row["job_id"], row["model"], row["selection"]] = row
+
+    # a job that ran after others in a warm slot equals the same job in a fresh process
+    for job in planned[-2:]:
+        *_, end = run_job(Order(job, "tiny", "/nowhere"), torch.device("cpu"))
+        for row in end.results:
+            same = stored[row["job_id"], row["model"], row["selection"]]
+            assert (same["correct"], same["top1_after"]) == (row["correct"], row["top1_after"])
+
+    out, err = capfd.readouterr()
+    assert out == ""  # progress and notes go to standard error, and Ray says nothing
+    assert all(line.startswith("bikd ") for line in err.splitlines()), err
+    assert err.count("jobs to do") == 2
+
+
+def test_a_bad_job_or_a_dead_worker_stops_no_other_job(cluster, spec_file, tmp_path):
+    marker = tmp_path / "died"
+    zoo = [
+        {"factory": "tests.conftest:net", "alias": "good", **SHAPE},
+        {"factory": "tests.failing:bad_gradient", "alias": "bad", **SHAPE},
+        {"factory": "tests.failing:dies_once", "alias": "fragile",
+         "kwargs": {"marker": str(marker)}, **SHAPE},
+    ]  # fmt: skip
+    path = spec_file(zoo=zoo, seeds=[0], resources=ONE_SLOT)
+    report = run(path)
+    assert marker.exists()  # a training worker did kill itself
+    assert (report.done, report.failed, report.left) == (3, 3, 0)
+    store = Store(report.store)
+    assert statuses(store) == {"done": 3, "failed": 3}
+    failures = store.failures()
+    assert all("NaN or infinite" in e and "Traceback" in e for e in failures.values())
+    bad = [r["members"] for r in store.table("jobs").to_pylist() if r["status"] == "failed"]
+    assert all("bad" in members for members in bad)
+
+    later = run(path)  # failures are not retried unless asked
+    assert (later.done, later.failed, later.skipped) == (0, 3, 3)
+    assert len(plan_jobs(load_spec(path), report.store, retry_failed=True)) == 3
+
+
+def test_a_job_that_no_node_can_hold_is_refused_at_the_start(cluster, spec_file):
+    from bikd_ray.errors import UserError
+
+    path = spec_file(resources={"cpus_per_job": 64})
+    with pytest.raises(UserError, match="cpus_per_job is 64, but the largest node has 2"):
+        run(path)
+    assert not (path.parent / "store").exists()
