@@ -16,6 +16,7 @@ class View:
     crop_pct: float
     interpolation: str
     crop_mode: str
+    fill: tuple[float, float, float] | None = None  # around the image, where crop_mode is border
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class ResolvedInput:
 
     @property
     def view(self) -> View:
-        return View(self.size, self.crop_pct, self.interpolation, self.crop_mode)
+        fill = self.mean if self.crop_mode == "border" else None
+        return View(self.size, self.crop_pct, self.interpolation, self.crop_mode, fill)
 
 
 @dataclass(frozen=True)

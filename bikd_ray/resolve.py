@@ -1,6 +1,5 @@
 """From a spec to the weights, images and jobs that it names. Loads torch."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from bikd_ray.data import resolve_data
@@ -13,22 +12,24 @@ if TYPE_CHECKING:
     from bikd_ray.store import Store
 
 
-def resolve(
-    spec: Spec, only: Iterable[str] | None = None
-) -> tuple[dict[str, ResolvedModel], ResolvedData]:
+def resolve(spec: Spec) -> tuple[dict[str, ResolvedModel], ResolvedData]:
     """Read every model and data set of a spec: name to model, and the data.
 
-    Raises UserError with a line for each model that cannot be built or does not fit the data.
+    Raises UserError with a line for each thing that is missing, broken or does not fit.
     """
-    data = resolve_data(spec.data)
+    data: ResolvedData | None = None
     zoo: dict[str, ResolvedModel] = {}
     problems: list[str] = []
+    try:
+        data = resolve_data(spec.data)
+    except UserError as error:
+        problems.append(str(error))
     for entry in spec.zoo:
         try:
-            zoo[entry.name] = resolve_model(entry, data.num_classes)
+            zoo[entry.name] = resolve_model(entry, data.num_classes if data else None)
         except UserError as error:
             problems.append(str(error))
-    if problems:
+    if problems or data is None:
         raise UserError("\n".join(problems))
     by_id: dict[str, str] = {}
     for name, model in zoo.items():

@@ -274,6 +274,19 @@ class Spec(Frozen):
         return next(entry for entry in self.zoo if entry.name == name)
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where plain YAML forgets the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"{key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_spec(path: str | Path) -> Spec:
     """Read a YAML spec.
 
@@ -288,7 +301,7 @@ def load_spec(path: str | Path) -> Spec:
     except UnicodeDecodeError:
         raise UserError(f"{path}: not YAML: not UTF-8 text") from None
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, _UniqueKeys)  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""

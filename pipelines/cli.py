@@ -17,12 +17,14 @@ from bikd_ray.errors import BikdError, UserError
 app = typer.Typer(
     name="bikd",
     help="Which of your pretrained models can teach each other what, and what do you gain?",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+UsageError: Any = typer.BadParameter.__base__  # typer names only what derives from it
 
 
 class Format(StrEnum):
@@ -62,7 +64,11 @@ def main() -> None:
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     logging.basicConfig(format="bikd: %(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
-        app(arguments, prog_name="bikd", standalone_mode=True)
+        sys.exit(app(arguments, prog_name="bikd", standalone_mode=False) or 0)
+    except UsageError as error:
+        where = error.ctx.command_path if error.ctx else "bikd"
+        print(f"bikd: {error.format_message().rstrip('.')}; see {where} --help", file=sys.stderr)
+        sys.exit(2)
     except BikdError as error:
         if debug:
             raise
@@ -285,9 +291,11 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
 ) -> None:
-    pass
+    if context.invoked_subcommand is None:
+        print(context.get_help())

@@ -22,9 +22,7 @@ def spec_of(names="abc", **changes):
 
 
 def resolved(spec):
-    zoo = {
-        e.name: ResolvedModel(e, f"w-{e.name}", f"id-{e.name}", INPUT, 10, 10) for e in spec.zoo
-    }
+    zoo = {e.name: ResolvedModel(e, f"w-{e.name}", f"id-{e.name}", INPUT, 10, 10) for e in spec.zoo}
     return zoo, ResolvedData(spec.data, "data", "samples", 10, None, 20, 20)
 
 

@@ -336,7 +336,9 @@ def test_an_epoch_chosen_on_the_reported_images_gets_no_interval(tmp_path):
     assert chosen.setting.selection == "best_val"
     assert "these gains are too high" in chosen.verdict
     for before, after in zip(last.gains, chosen.gains, strict=True):
-        assert before.net and after.net and after.delta
+        assert before.net
+        assert after.net
+        assert after.delta
         assert before.net.low is not None
         assert (after.delta.low, after.net.low, after.net.high) == (None, None, None)
         assert after.net.value == before.net.value

@@ -6,17 +6,23 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
-from test_report import HOSTILE, sweep
 
 from bikd_ray.store import Store
 from dashboards.pages import page as page_of
 from dashboards.report import csv, write_report
+from tests.test_report import HOSTILE, sweep
 
 CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 def missing(reason: str) -> NoReturn:

@@ -17,9 +17,9 @@ SHAPE = {"input": {"size": 8, "crop_pct": 1.0}}
 
 @pytest.fixture(scope="module")
 def cluster():
-    from bikd_ray.sweep import quiet  # noqa: F401  (before Ray)
-
     import ray
+
+    from bikd_ray.sweep import quiet  # noqa: F401  (before Ray)
 
     ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")
     yield ray

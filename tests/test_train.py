@@ -122,7 +122,7 @@ def test_models_see_the_same_images_each_in_its_own_size_and_normalisation(tiny)
          "input": {"size": 9, "crop_pct": 0.8, "mean": [0, 0, 0], "std": [1, 1, 1]}},
     ]  # fmt: skip
     job = tiny(zoo=zoo)[frozenset("ab"), 0]
-    rows, done = run(job)
+    rows, _ = run(job)
     sizes = {m.input.view.size for m in job.members}
     assert sizes == {8, 9}
     assert len(rows) == 3

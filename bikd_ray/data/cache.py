@@ -100,6 +100,7 @@ def _decode_all(images: ImageSet, paths: dict[View, Path]) -> None:
             handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
             aside[view] = Path(name)
             shape = (count, 3, view.size, view.size)
+            os.fchmod(handle, 0o644)  # the next person on this node uses it too
             os.close(handle)
             arrays[view] = np.lib.format.open_memmap(name, "w+", np.uint8, shape)
             # Claim the disk now: a full one is an error here, and a bus error later in the map.

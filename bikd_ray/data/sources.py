@@ -71,7 +71,9 @@ class FolderImages:
             raise UserError(
                 f"data: {root} is not a folder; give the folder that holds one sub-folder a class"
             )
-        self.classes = tuple(sorted(d.name for d in self.root.iterdir() if d.is_dir()))
+        self.classes = tuple(
+            sorted(d.name for d in self.root.iterdir() if d.is_dir() and d.name[0] != ".")
+        )
         files = [
             (path, label)
             for label, name in enumerate(self.classes)

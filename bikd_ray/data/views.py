@@ -18,6 +18,7 @@ from bikd_ray.plan import ResolvedInput, View
 
 def pixels(view: View) -> Callable[[Image.Image], np.ndarray]:
     """The function from an RGB image to uint8 [3, size, size] of `view`."""
+    extra: dict[str, Any] = {"mean": view.fill} if view.fill else {}
     transform: Any = create_transform(
         (3, view.size, view.size),
         is_training=False,
@@ -25,6 +26,7 @@ def pixels(view: View) -> Callable[[Image.Image], np.ndarray]:
         interpolation=view.interpolation,
         crop_pct=view.crop_pct,
         crop_mode=view.crop_mode,
+        **extra,
     )
     return lambda image: transform(image).numpy()
 

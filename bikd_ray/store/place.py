@@ -69,6 +69,9 @@ class Place:
         visible = (path for path in found if not path.rpartition("/")[2].startswith("."))
         return sorted(path for path in visible if path.endswith(suffix))
 
-    def exists(self, relative: str = "") -> bool:
-        info = self.filesystem.get_file_info(self.path(relative) if relative else self.root)
+    def exists(self, relative: str) -> bool:
+        info = self.filesystem.get_file_info(self.path(relative))
         return info.type != pafs.FileType.NotFound
+
+    def is_folder(self) -> bool:
+        return self.filesystem.get_file_info(self.root).type == pafs.FileType.Directory

@@ -76,7 +76,7 @@ METRICS = (*DIRECTED, *SYMMETRIC)
 def open_store(uri: str) -> "Store":
     """The answers of the store at `uri` (a folder, s3://…, gs://…). Raises UserError if none."""
     store = Store(uri)
-    if not store.reader.place.exists():
+    if not store.reader.place.is_folder():
         raise UserError(
             f"there is no store at {store.uri}; run bikd sweep or bikd demo first, or give --store"
         )
@@ -108,6 +108,9 @@ class Store:
                 connection.register(name, self.reader.table(name))
             connection.execute("SET lock_configuration = true")
             try:
+                statements = connection.extract_statements(query)
+                if [s.type for s in statements] != [duckdb.StatementType.SELECT]:
+                    raise UserError("sql: give one query that reads, such as: select * from jobs")
                 return connection.sql(query).to_arrow_table()
             except duckdb.Error as error:
                 raise UserError(f"sql: {str(error).strip().splitlines()[0]}") from None
@@ -133,9 +136,8 @@ class Store:
         rows = self._baselines.values()
         ids = {r["model_id"] for r in rows if name in (r["model"], r["model_id"], r["weights_id"])}
         if not ids:
-            raise UserError(
-                f"no model {name!r} in the store {self.uri}; {choices(name, self.models())}"
-            )
+            known = choices(name, self.models()) if rows else "it has no baselines yet"
+            raise UserError(f"no model {name!r} in the store {self.uri}; {known}")
         return ids
 
     def baselines(self) -> pa.Table:
@@ -312,7 +314,8 @@ class Store:
         named = [label for label in known if label.partition("(")[0] == wanted]
         if len(named) == 1:
             return named[0]
-        raise UserError(f"objective {wanted!r}: the store {self.uri} has {choices(wanted, known)}")
+        there = choices(wanted, known) if known else "it has no trained pairs yet"
+        raise UserError(f"no objective {wanted!r} in the store {self.uri}; {there}")
 
     def _name(self, data_id: str, model_id: str) -> str:
         return self._baselines[data_id, model_id]["model"]

@@ -1,12 +1,14 @@
 """Weights from a file, without running code that the file may carry."""
 
+import io
 import pickle
 import re
 import warnings
 from pathlib import Path
 
+import pyarrow.fs as pafs
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from bikd_ray.errors import UserError
@@ -46,14 +48,18 @@ def load_checkpoint(model: nn.Module, path: str, name: str) -> None:
 
 
 def _read(path: str, name: str) -> dict[str, Tensor]:
-    file = Path(path)
-    if not file.is_file():
-        raise UserError(f"zoo: {name}: checkpoint {path} does not exist; correct the path")
     try:
-        if file.suffix == ".safetensors":
-            return load_file(file)
+        file = _fetched(path) if "://" in path else Path(path)
+        if isinstance(file, Path) and not file.is_file():
+            raise FileNotFoundError(path)
+        if path.endswith(".safetensors"):
+            return load_file(file) if isinstance(file, Path) else load(file.getvalue())
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(file, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"zoo: {name}: checkpoint {path} does not exist; correct the path"
+        ) from None
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
         if code:
@@ -80,6 +86,13 @@ def _read(path: str, name: str) -> dict[str, Tensor]:
             f"{', '.join(STATE_KEYS)}; save the model's state_dict"
         )
     return {k: v for k, v in content.items() if isinstance(v, Tensor)}
+
+
+def _fetched(uri: str) -> io.BytesIO:
+    """The content of a file on an object store (s3://, gs://, …)."""
+    filesystem, path = pafs.FileSystem.from_uri(uri)
+    with filesystem.open_input_stream(path) as stream:
+        return io.BytesIO(stream.read())
 
 
 def reason(error: Exception) -> str:
