@@ -62,6 +62,14 @@ class Place:
         finally:
             aside.unlink(missing_ok=True)
 
+    def remove(self, relative: str) -> None:
+        """Take away a folder, if it is there, and its parent if nothing else is in it."""
+        self.filesystem.delete_dir_contents(self.path(relative), missing_dir_ok=True)
+        for folder in (relative, relative.rpartition("/")[0]):
+            inside = pafs.FileSelector(self.path(folder), allow_not_found=True)
+            if folder and self.exists(folder) and not self.filesystem.get_file_info(inside):
+                self.filesystem.delete_dir(self.path(folder))
+
     def files(self, folder: str, suffix: str) -> list[str]:
         """The full paths of the finished files of a folder, sorted; none if it is not there."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)

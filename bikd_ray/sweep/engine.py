@@ -6,9 +6,7 @@ The store alone decides what is left to do. Tune schedules; nothing is ever rest
 import contextlib
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,11 +24,11 @@ from bikd_ray.resolve import planned, resolve
 from bikd_ray.specs import Spec
 from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
-from bikd_ray.store.write import Writer
+from bikd_ray.store.write import Writer, new_attempt
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.resources import DRIVER_MEMORY, needs_of, nodes, slots
+from bikd_ray.sweep.resources import DRIVER_MEMORY, check_shared, needs_of, nodes, slots
 from bikd_ray.sweep.slot import Needs
 from bikd_ray.sweep.trial import JobTrial
 
@@ -81,6 +79,7 @@ def run_sweep(
         if todo or missing_baselines(zoo, data, reader):
             with _ray(address), _terminable():
                 needs = needs_of(spec.resources, nodes())
+                check_shared(writer.place)
                 run_baselines(zoo, data, reader, writer, needs, progress)
                 keep = _keep(spec)
                 orders = {job.job_id: Order(job, spec.name, writer.place.uri, keep) for job in todo}
@@ -104,6 +103,7 @@ def run_baseline_sweep(spec: Spec, *, store: str | None = None, address: str | N
     if missing_baselines(zoo, data, reader):
         with Progress(spec.name) as progress, _ray(address), _terminable():
             needs = needs_of(spec.resources, nodes())
+            check_shared(writer.place)
             run_baselines(zoo, data, reader, writer, needs, progress)
     return writer.place.uri
 
@@ -155,10 +155,11 @@ class _Commit(tune.Callback):
 
 def _run_jobs(orders: dict[str, Order], needs: Needs, writer: Writer, progress: Progress) -> None:
     width = min(len(orders), slots(needs, nodes()))
-    scratch = Path(tempfile.mkdtemp(prefix="bikd-sweep-"))
+    place, work = writer.place, f"_work/{new_attempt()}"
+    scratch = f"{place.uri}/{work}"  # every node reaches the store
     try:
         trainable = tune.with_parameters(
-            JobTrial, orders=orders, needs=needs, storage=str(scratch / "train")
+            JobTrial, orders=orders, needs=needs, storage=f"{scratch}/train"
         )
         tuner = tune.Tuner(
             tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
@@ -166,7 +167,7 @@ def _run_jobs(orders: dict[str, Order], needs: Needs, writer: Writer, progress: 
             tune_config=tune.TuneConfig(max_concurrent_trials=width, reuse_actors=True),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=str(scratch),
+                storage_path=scratch,
                 verbose=0,
                 callbacks=[_Commit(orders, writer, progress)],
                 failure_config=tune.FailureConfig(max_failures=2),
@@ -176,7 +177,7 @@ def _run_jobs(orders: dict[str, Order], needs: Needs, writer: Writer, progress: 
         )
         tuner.fit()
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        place.remove(work)
 
 
 @contextlib.contextmanager

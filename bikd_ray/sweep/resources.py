@@ -1,11 +1,15 @@
 """What the cluster has, what a job needs, and how many jobs fit at once."""
 
+import os
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bikd_ray.errors import UserError
 from bikd_ray.specs import Resources
+from bikd_ray.store.place import Place
+from bikd_ray.store.write import new_attempt
 from bikd_ray.sweep.slot import Needs
 
 DRIVER_MEMORY = 2**30
@@ -53,6 +57,39 @@ def slots(needs: Needs, has: list[dict[str, float]]) -> int:
         return int(min(limits))
 
     return max(1, sum(on(node) for node in has))
+
+
+def check_shared(place: Place) -> None:
+    """See that every node reaches a local store: each looks for a file that is put there.
+
+    Raises UserError that names the nodes which do not see it.
+    """
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    if not place.is_local or len(alive) < 2:
+        return
+    work = f"_work/shared-{new_attempt()}"
+    place.write(f"{work}/here", b"")
+    look = ray.remote(os.path.exists)
+    try:
+        seen = ray.get(
+            [
+                look.options(
+                    num_cpus=0,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                ).remote(place.path(f"{work}/here"))
+                for node in alive
+            ]
+        )
+    finally:
+        place.remove(work)
+    blind = [
+        node["NodeManagerHostname"] for node, sees in zip(alive, seen, strict=True) if not sees
+    ]
+    if blind:
+        raise UserError(
+            f"store {place.uri} is a folder that {', '.join(blind)} cannot see; give a folder on "
+            "a shared mount, s3://… or gs://…"
+        )
 
 
 def task_options(needs: Needs) -> dict[str, Any]:
