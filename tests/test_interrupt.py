@@ -24,11 +24,11 @@ def test_a_sweep_that_is_stopped_keeps_what_is_done_and_leaves_nothing_running(
     process = subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 150
+    deadline = time.monotonic() + 600
     while len(store.done()) < 3 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.3)
     process.send_signal(signum)
-    out, err = process.communicate(timeout=90)
+    out, err = process.communicate(timeout=300)
 
     kept = store.done()
     assert 3 <= len(kept) < 600, err
@@ -50,8 +50,8 @@ def test_a_sweep_that_is_stopped_keeps_what_is_done_and_leaves_nothing_running(
 
 
 def nothing_of_ray_is_left() -> bool:
-    """Whether, within half a minute, no actor or task of any sweep on this machine lives."""
-    for _ in range(60):
+    """Whether, within two minutes, no actor or task of any sweep on this machine lives."""
+    for _ in range(240):
         if not any(_is_worker(p) for p in Path("/proc").glob("[0-9]*/cmdline")):
             return True
         time.sleep(0.5)
