@@ -112,7 +112,7 @@ def demo(store: StoreUri = None) -> None:
     print_headline(answers)
     path = write_report(answers, Path(place) / "report.html")
     print(f"\nReport: {path}\nSpec:   {Path(place) / 'demo.yaml'}")
-    _end(report, place)
+    _end(report)
 
 
 @app.command()
@@ -143,10 +143,10 @@ def sweep(
         only=only,
         retry_failed=retry_failed,
     )
-    _end(report, str(spec))
+    _end(report)
 
 
-def _end(report: Any, again: str) -> None:
+def _end(report: Any) -> None:
     """The last line of a sweep, and its exit code."""
     before = f", {report.skipped} before" if report.skipped else ""
     failed = f", {report.failed} failed" if report.failed else ""

@@ -1,8 +1,12 @@
 """Tables on a terminal, as JSON and as CSV; and the demo's closing words."""
 
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
+from decimal import Decimal
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import pyarrow as pa
@@ -23,12 +27,23 @@ def print_table(table: pa.Table, how: str, view: str) -> None:
     """
     rows = _plain(table).to_pylist()
     if how == "json":
-        print(json.dumps(rows, ensure_ascii=False, allow_nan=False, indent=1))
+        print(json.dumps(_finite(rows), ensure_ascii=False, default=str, indent=1))
     elif how == "csv":
         pacsv.write_csv(_flat(_plain(table)), sys.stdout.buffer)
     else:
         columns = VIEWS.get(view) or [(name, _shown(name)) for name in table.column_names]
         _console().print(_rich(rows, columns) if rows else Text("nothing yet", style="dim"))
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for NaN and infinity, which JSON has not, and numbers for decimals."""
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _plain(table: pa.Table) -> pa.Table:
@@ -176,8 +191,13 @@ def print_headline(store: Store) -> None:
     titles = ("model", "before", "best partner", "Δtop-1 [95%]", "control", "net Δ [95%]")
     for title in titles:
         table.add_column(title, no_wrap=title != "best partner")
-    for name in dict.fromkeys(row["model"] for row in gains):
-        mine = [row for row in gains if row["model"] == name]
+    setting = itemgetter("data_id", "recipe_id", "objective")
+    several = len({setting(row) for row in gains}) > 1
+    learner = itemgetter("data_id", "recipe_id", "objective", "model_id")
+    for key, rows in groupby(sorted(gains, key=learner), key=learner):
+        mine = sorted(rows, key=lambda row: -row["delta_top1"])
+        where = f" ({key[2]}, recipe {key[1][:6]}, data {key[0][:6]})" if several else ""
+        name = mine[0]["model"] + where
         best = [row for row in mine if row["best"]]
         for i, row in enumerate(best):
             tie = f"tie: {row['partner']}" if row["tie"] and i == 0 else row["partner"]

@@ -492,16 +492,19 @@ def test_the_cache_setting_names_the_folder(tmp_path, monkeypatch):
     assert cache_dir("auto") == tmp_path / "bikd_ray" / "views"
     assert cache_dir("none") is None
     assert cache_dir("/scratch/views") == Path("/scratch/views")
-    assert fits("auto", 1)
-    assert not fits("auto", shutil.disk_usage(tmp_path).free)
-    assert fits(str(tmp_path), shutil.disk_usage(tmp_path).free)
-    assert not fits("none", 1)
+    images = DigitsImages(DigitsData(source="digits", split="val"))
+    small, huge = View(8, 1.0, "bicubic", "center"), View(100_000, 1.0, "bicubic", "center")
+    assert fits("auto", images, [small])
+    assert not fits("auto", images, [small, huge])
+    assert fits(str(tmp_path), images, [huge])
+    assert not fits("none", images, [small])
 
 
 def test_auto_keeps_nothing_where_the_users_cache_cannot_be_written(images, tmp_path, monkeypatch):
     (tmp_path / "home").write_text("not a folder")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    assert not fits("auto", 1)
+    images = DigitsImages(DigitsData(source="digits", split="val"))
+    assert not fits("auto", images, [View(8, 1.0, "bicubic", "center")])
     assert Loader(images, [SMALL], CPU, cache="auto").arrays is None
 
 

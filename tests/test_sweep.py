@@ -52,6 +52,7 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
 
     store = Store(again.store)
     assert statuses(store) == {"done": 12}
+    assert len(store.reader.place.files("jobs", ".parquet")) == 12  # none twice
     assert store.done() == {job.job_id for job in planned}
     assert store.table("results").num_rows == 2 * (6 + 2 * 6)  # two selections
     assert store.table("pairs").num_rows == 3
@@ -106,6 +107,9 @@ def test_a_job_that_no_node_can_hold_is_refused_at_the_start(cluster, spec_file)
     from bikd_ray.errors import UserError
 
     path = spec_file(resources={"cpus_per_job": 64})
-    with pytest.raises(UserError, match="cpus_per_job is 64, but the largest node has 2"):
+    with pytest.raises(
+        UserError,
+        match="cpus_per_job 64 and gpus_per_job 0 on one node, but the cluster has: 2 CPUs",
+    ):
         run(path)
     assert not (path.parent / "store").exists()

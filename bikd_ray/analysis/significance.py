@@ -80,7 +80,7 @@ def contrast(gram_VV: np.ndarray, n: int, weights_SV: np.ndarray) -> Estimate:
     mean = float(per_seed_S.mean())
     w_V = weights_SV.mean(0)
     square = float(w_V @ gram_VV @ w_V)  # sum over images of the per-image mean, squared
-    var_images = max((square + 1) / n - mean**2, 1 / n) / n
+    var_images = ((square + 1) / n - mean**2) / n
     var_seeds = float(per_seed_S.var(ddof=1)) / seeds if seeds > 1 else 0.0
     return Estimate(100 * mean, 1e4 * var_images, n, 1e4 * var_seeds, seeds)
 

@@ -39,8 +39,11 @@ def size_on_disk(count: int, view: View) -> int:
     return count * 3 * view.size**2
 
 
-def fits(setting: str, wanted: int) -> bool:
-    """Whether views of `wanted` bytes may be kept: `auto` leaves half of the free disk alone."""
+def fits(setting: str, images: ImageSet, views: Collection[View]) -> bool:
+    """Whether views may be kept: `auto` leaves half of the free disk alone.
+
+    Views that are there already take no more of it.
+    """
     folder = cache_dir(setting)
     if folder is None:
         return False
@@ -50,7 +53,13 @@ def fits(setting: str, wanted: int) -> bool:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # a home that is read-only, or none
         return False
+    count, paths = len(images.labels), _paths(images, views, folder)
+    wanted = sum(size_on_disk(count, v) for v, path in paths.items() if not _whole(path, count, v))
     return wanted < shutil.disk_usage(folder).free / 2
+
+
+def _paths(images: ImageSet, views: Collection[View], folder: Path) -> dict[View, Path]:
+    return {v: folder / f"{digest(VIEW_VERSION, images.source_id, astuple(v))}.npy" for v in views}
 
 
 def decoded(images: ImageSet, views: Collection[View], folder: Path) -> dict[View, np.ndarray]:
@@ -61,7 +70,7 @@ def decoded(images: ImageSet, views: Collection[View], folder: Path) -> dict[Vie
     final name.
     """
     count = len(images.labels)
-    paths = {v: folder / f"{digest(VIEW_VERSION, images.source_id, astuple(v))}.npy" for v in views}
+    paths = _paths(images, views, folder)
 
     def missing() -> dict[View, Path]:
         return {v: path for v, path in paths.items() if not _whole(path, count, v)}

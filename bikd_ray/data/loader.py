@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bikd_ray.data.cache import cache_dir, decoded, fits, size_on_disk
+from bikd_ray.data.cache import cache_dir, decoded, fits
 from bikd_ray.data.sources import ImageSet
 from bikd_ray.data.views import pixels
 from bikd_ray.plan import View
@@ -43,8 +43,7 @@ class Loader:
         self.views = tuple(dict.fromkeys(views))
         self.labels = torch.from_numpy(images.labels)
         folder = cache_dir(cache)
-        wanted = sum(size_on_disk(len(images.labels), v) for v in self.views)
-        keep = folder is not None and fits(cache, wanted)
+        keep = fits(cache, images, self.views)
         self.arrays = decoded(images, self.views, folder) if keep and folder else None
 
     def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:

@@ -12,7 +12,9 @@ from bikd_ray.specs import Data
 def resolve_data(data: Data) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
     train, val = open_images(data.train), open_images(data.val)
-    if train.classes and val.classes and train.classes != val.classes:
+    # lists without a name in common are two vocabularies (synsets, words): nothing to compare
+    alike = set(train.classes or ()) & set(val.classes or ())
+    if alike and train.classes and val.classes and train.classes != val.classes:
         raise UserError(_first_difference(train.classes, val.classes))
     classes = val.classes or train.classes
     highest = int(max(train.labels.max(), val.labels.max()))

@@ -6,6 +6,7 @@ processes can share it.
 
 import io
 import json
+import os
 import struct
 from bisect import bisect_right
 from fnmatch import fnmatch
@@ -136,7 +137,7 @@ class ParquetImages:
         if not len(self.labels):
             raise UserError(f"data: {uri} holds no rows; give files with at least one image")
         self.source_id = digest("parquet", footers, digest(self.labels.tolist()))
-        self._rows = lru_cache(maxsize=4)(self._read_group)
+        self._rows = lru_cache(maxsize=4 + (os.cpu_count() or 1))(self._read_group)
 
     def _file(self, number: int) -> pq.ParquetFile:
         path = self.paths[number]
@@ -184,7 +185,7 @@ class ParquetImages:
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state)
-        self._rows = lru_cache(maxsize=4)(self._read_group)
+        self._rows = lru_cache(maxsize=4 + (os.cpu_count() or 1))(self._read_group)
 
 
 def _expand(uri: str) -> tuple[pafs.FileSystem, list[str]]:

@@ -1,5 +1,6 @@
 """A folder of files on a local disk or an object store, through pyarrow's filesystems."""
 
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 
-from bikd_ray.errors import UserError
+from bikd_ray.errors import BikdError, UserError
 
 
 def store_uri(*given: str | None) -> str:
@@ -44,8 +45,17 @@ class Place:
         return f"{self.root}/{relative}"
 
     def write(self, relative: str, content: bytes) -> None:
-        """Put a whole file there or nothing: aside and renamed locally, one PUT elsewhere."""
-        path = self.path(relative)
+        """Put a whole file there or nothing: aside and renamed locally, one PUT elsewhere.
+
+        Raises BikdError where that fails.
+        """
+        try:
+            self._write(self.path(relative), content)
+        except OSError as error:
+            why = error.strerror or str(error).splitlines()[0]
+            raise BikdError(f"cannot write {self.path(relative)}: {why}") from None
+
+    def _write(self, path: str, content: bytes) -> None:
         if not self.is_local:
             with self.filesystem.open_output_stream(path) as stream:
                 stream.write(content)
@@ -60,7 +70,8 @@ class Place:
                 os.fsync(file.fileno())
             os.replace(aside, target)
         finally:
-            aside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
 
     def remove(self, relative: str) -> None:
         """Take away a folder, if it is there, and its parent if nothing else is in it."""

@@ -41,6 +41,7 @@ GAINS = pa.schema(
         ("top1_after", pa.float64()),
         ("ensemble_top1_before", pa.float64()),
         ("seeds", pa.int64()),
+        ("net_seeds", pa.int64()),
         ("n", pa.int64()),
         ("interval", pa.string()),
         ("selection", pa.string()),
@@ -51,7 +52,8 @@ GAINS = pa.schema(
         ("partner_ids", pa.list_(pa.string())),
     ],
     metadata={
-        "interval": "what the 95% intervals count: the images drawn, or images and seeds",
+        "interval": "what the interval of delta counts: the images drawn, or images and seeds",
+        "net_seeds": "seeds with a control; with 1, net intervals count images only",
         "tie": "in the set that holds the best partner with 95%, when that set has several",
         "best": "in the set that holds the best partner with 95%",
     },
@@ -203,23 +205,32 @@ class Store:
         if metric not in METRICS:
             raise UserError(f"unknown metric {metric!r}; {choices(metric, METRICS)}")
         pairs = self.pairs(objective, selection).to_pylist()
-        combinations = {(r["data_id"], r["recipe_id"], r["objective"]) for r in pairs}
-        trained = {c for c in combinations if c[2] is not None}
-        if len(trained) > 1:
-            found = ", ".join(sorted(f"{o} (data {d}, recipe {r})" for d, r, o in trained))
+        settings = {(r["data_id"], r["recipe_id"], r["objective"]) for r in pairs}
+        shown = {s for s in settings if s[2] is not None} or settings
+        if len(shown) > 1:
+            found = ", ".join(sorted(f"{o} (data {d}, recipe {r})" for d, r, o in shown))
             raise UserError(f"one matrix shows one objective, recipe and data set; found {found}")
+        data_id = next(iter(shown))[0] if shown else None
         values: dict[tuple[str, str], float | None] = {}
         for row in pairs:
-            a, b = row["model_a"], row["model_b"]
+            if row["data_id"] != data_id:
+                continue
+            a, b = row["model_id_a"], row["model_id_b"]
             if metric in SYMMETRIC:
                 values[a, b] = values[b, a] = row[metric]
             else:
                 values[a, b], values[b, a] = row[f"{metric}_a"], row[f"{metric}_b"]
-        names = [r["model"] for r in self.baselines().to_pylist()]
-        names = list(dict.fromkeys(n for n in names if any(n in pair for pair in values)))
-        columns: dict[str, list] = {"model": names}
-        for partner in names:
-            columns[partner] = [values.get((learner, partner)) for learner in names]
+        models = [r for r in self.baselines().to_pylist() if r["data_id"] == data_id]
+        models = [r for r in models if any(r["model_id"] in pair for pair in values)]
+        aliases = [r["model"] for r in models]
+        names = {
+            r["model_id"]: r["model"]
+            + (f" ({r['model_id'][:6]})" if aliases.count(r["model"]) > 1 else "")
+            for r in models
+        }
+        columns: dict[str, list] = {"model": list(names.values())}
+        for partner, name in names.items():
+            columns[name] = [values.get((learner, partner)) for learner in names]
         types = {"model": pa.string()}
         return pa.table({k: pa.array(v, types.get(k, pa.float64())) for k, v in columns.items()})
 
@@ -365,6 +376,7 @@ class Store:
             "top1_after": top1 + delta.mean,
             "ensemble_top1_before": ensemble,
             "seeds": delta.seeds,
+            "net_seeds": len(paired),
             "n": n,
             "interval": ("images and seeds" if delta.seeds > 1 else "images") if fair else None,
             "selection": first["selection"],

@@ -33,12 +33,14 @@ class Reader:
 
         columns: which to keep. where: a pyarrow expression over any columns.
         """
-        wanted, keys = columns or SCHEMAS[name].names, [*KEYS[name], "attempt"]
+        # predictions lie under their baseline's name and are replaced as a whole
+        attempt = [] if name == "predictions" else ["attempt"]
+        wanted, keys = columns or SCHEMAS[name].names, [*KEYS[name], *attempt]
         # what it is committed by is read first: a commit that comes between is seen next time
         winners = self._winners(COMMITTED_BY.get(name, name))
         held = self._all(name, list(dict.fromkeys([*wanted, *keys])), where)
         index = held.select(keys).append_column("row", pa.array(range(len(held)), pa.int64()))
-        rows = index.join(winners, keys=keys, join_type="inner")["row"]
+        rows = index.join(winners.select(keys), keys=keys, join_type="inner")["row"]
         kept = held.take(rows.take(pc.sort_indices(rows)))  # a join does not keep the order
         return kept.select(wanted)
 

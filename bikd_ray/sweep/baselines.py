@@ -38,7 +38,7 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs) -> Measured:
     from bikd_ray.data.loader import Loader
     from bikd_ray.train import evaluate
     from bikd_ray.train.member import Member
-    from bikd_ray.zoo import build
+    from bikd_ray.zoo import build_resolved
 
     torch.set_num_threads(needs.threads)
     device = torch.device("cuda" if needs.gpus else "cpu")
@@ -51,7 +51,7 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs) -> Measured:
         workers=needs.threads - 1 if needs.gpus else 0,
     )
     start = time.monotonic()
-    result = evaluate([Member(model, build(model.entry), device)], loader).outcomes[0]
+    result = evaluate([Member(model, build_resolved(model), device)], loader).outcomes[0]
     baseline = {
         "model": model.name,
         "model_id": model.model_id,
@@ -81,7 +81,7 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs) -> Measured:
 
 
 def prepare(data: ResolvedData, models: list[ResolvedModel]) -> None:
-    """Decode every view that is to be kept, which also opens every image once."""
+    """Decode every view that is to be kept, which also opens every image of its split once."""
     import torch
 
     from bikd_ray.data import open_split
@@ -198,6 +198,11 @@ def write_pairs(zoo: list[ResolvedModel], data: ResolvedData, store: Store, writ
     for model_id in ids:
         where = (pc.field("model_id") == model_id) & (pc.field("data_id") == data.data_id)
         table = store.reader.table("predictions", where=where).sort_by("sample")
+        if not len(table):
+            raise BikdError(
+                f"the predictions of model {model_id} are damaged or gone in {store.uri}; remove "
+                "its file under baselines/ and run bikd baseline again"
+            )
         labels = table["label"].to_numpy()
         predicted = table["predicted"].to_numpy()
         k = len(table["top_classes"][0])

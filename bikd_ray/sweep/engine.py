@@ -25,7 +25,7 @@ from bikd_ray.specs import Spec
 from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer, new_attempt
-from bikd_ray.sweep.baselines import missing_baselines, run_baselines
+from bikd_ray.sweep.baselines import missing_baselines, run_baselines, write_pairs
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import DRIVER_MEMORY, check_shared, needs_of, nodes, slots
@@ -61,9 +61,9 @@ def run_sweep(
 ) -> SweepReport:
     """Run the baselines and all jobs of `spec` that the store lacks.
 
-    store: URI, before the spec's. address: of a running Ray cluster; None starts Ray here, or
-    uses the one this process is connected to. limit: at most so many jobs. only: jobs with this
-    model. retry_failed: also run jobs that failed before.
+    store: URI, before the spec's. address: of a running Ray cluster; None takes $RAY_ADDRESS, or
+    starts Ray here; a connection that is there already is used. limit: at most so many jobs.
+    only: jobs with this model. retry_failed: also run jobs that failed before.
 
     Raises UserError for a spec that cannot work, before anything is written.
     """
@@ -73,8 +73,9 @@ def run_sweep(
     writer = Writer(store_uri(store, spec.store))
     reader = Store(writer.place.uri)
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed)
-    todo = [job for job in plan.todo if only is None or only in job.names][:limit]
-    outstanding = len(plan.todo) + len(plan.failed)
+    asked = [job for job in plan.todo if only is None or only in job.names]
+    failed = [job for job in plan.failed if only is None or only in job.names]
+    todo = asked[:limit]
     with Progress(spec.name) as progress:
         if todo or missing_baselines(zoo, data, reader):
             with _ray(address), _terminable():
@@ -86,11 +87,13 @@ def run_sweep(
                 if orders:
                     progress.start_jobs(len(orders), len(plan.done))
                     _run_jobs(orders, needs, writer, progress)
+        else:
+            write_pairs(list(zoo.values()), data, reader, writer)
     return SweepReport(
         store=writer.place.uri,
         done=progress.done,
-        failed=progress.failed + len(plan.failed),
-        left=outstanding - len(plan.failed) - progress.done - progress.failed,
+        failed=progress.failed + len(failed),
+        left=len(asked) - progress.done - progress.failed,
         skipped=len(plan.done),
     )
 
@@ -105,6 +108,8 @@ def run_baseline_sweep(spec: Spec, *, store: str | None = None, address: str | N
             needs = needs_of(spec.resources, nodes())
             check_shared(writer.place)
             run_baselines(zoo, data, reader, writer, needs, progress)
+    else:
+        write_pairs(list(zoo.values()), data, reader, writer)
     return writer.place.uri
 
 
@@ -187,7 +192,11 @@ def _ray(address: str | None) -> Iterator[None]:
         yield
         return
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(
+            address=address or os.environ.get("RAY_ADDRESS") or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
         raise BikdError(f"cannot reach Ray at {address or 'this machine'}: {reason}") from None

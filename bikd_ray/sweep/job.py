@@ -18,7 +18,7 @@ from bikd_ray.store.place import Place
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, Row, job_row, run_columns
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.fit import Chosen
-from bikd_ray.zoo import build, weights_id
+from bikd_ray.zoo import build_resolved
 
 
 def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Epoch | Outcome]:
@@ -29,16 +29,9 @@ def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Ep
     """
     start, job = time.monotonic(), order.job
     error, results, curves = None, [], []
+    networks = []
     try:
-        networks = []
-        for member in job.members:
-            networks.append(build(member.entry))
-            found = weights_id(networks[-1])
-            if found != member.weights_id:
-                raise BikdError(
-                    f"{member.name} has weights {found} on this node and {member.weights_id} in "
-                    "the plan; its checkpoint changed, or its factory is not deterministic"
-                )
+        networks = [build_resolved(member) for member in job.members]
         for message in fit(job, networks, device, workers=workers):
             if isinstance(message, Fit):
                 results = _results(order, message)

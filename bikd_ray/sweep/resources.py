@@ -23,50 +23,56 @@ def nodes() -> list[dict[str, float]]:
 
 
 def needs_of(spec: Resources, has: list[dict[str, float]]) -> Needs:
-    """One job's needs; `auto` is one GPU and four CPUs where there are GPUs, else one CPU.
+    """One job's needs; `auto` is one GPU and up to four CPUs where there are GPUs, else one CPU.
 
-    Raises UserError for what no node of the cluster can ever give.
+    Raises UserError for what no single node of the cluster can ever give.
     """
-    gpus = max((node.get("GPU", 0) for node in has), default=0)
-    cpus = max((node.get("CPU", 0) for node in has), default=0)
-    want_gpus = min(1.0, gpus) if spec.gpus_per_job == "auto" else float(spec.gpus_per_job)
-    per_gpu = cpus / gpus if gpus else cpus
-    auto_cpus = max(1.0, min(4.0, per_gpu)) if want_gpus else 1.0
-    want_cpus = auto_cpus if spec.cpus_per_job == "auto" else float(spec.cpus_per_job)
-    for name, wanted, largest in (
-        ("gpus_per_job", want_gpus, gpus),
-        ("cpus_per_job", want_cpus, cpus),
-    ):
-        if wanted > largest:
-            raise UserError(
-                f"resources.{name} is {wanted:g}, but the largest node has {largest:g}; "
-                f"lower it, or leave it out to use what there is"
-            )
-    return Needs(want_cpus, want_gpus)
+    with_gpus = [node for node in has if node.get("GPU", 0) >= 1]
+    gpus = (1.0 if with_gpus else 0.0) if spec.gpus_per_job == "auto" else float(spec.gpus_per_job)
+    if spec.cpus_per_job != "auto":
+        cpus = float(spec.cpus_per_job)
+    elif gpus and with_gpus:  # no GPU may wait for a CPU
+        cpus = max(1.0, min(4.0, *(n.get("CPU", 0) * gpus // n["GPU"] for n in with_gpus)))
+    else:
+        cpus = 1.0
+    needs = Needs(cpus, gpus)
+    if not any(_on(node, needs) for node in has):
+        there = "; ".join(sorted({_described(node) for node in has}))
+        raise UserError(
+            f"resources: a job needs cpus_per_job {cpus:g} and gpus_per_job {gpus:g} on one node, "
+            f"but the cluster has: {there}; lower them, or leave them out to use what there is"
+        )
+    return needs
+
+
+def _described(node: dict[str, float]) -> str:
+    memory = node.get("memory", 0) / 2**30
+    return f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs, {memory:.3g} GiB"
+
+
+def _on(node: dict[str, float], needs: Needs) -> int:
+    """How many jobs one node can hold."""
+    limits = [node.get("memory", 0) // DRIVER_MEMORY]
+    if needs.cpus:
+        limits.append(node.get("CPU", 0) // needs.cpus)
+    if needs.gpus:
+        gpus = node.get("GPU", 0)
+        limits.append(gpus // needs.gpus if needs.gpus >= 1 else gpus * (1 // needs.gpus))
+    return int(min(limits))
 
 
 def slots(needs: Needs, has: list[dict[str, float]]) -> int:
-    """How many jobs of these needs the cluster can run at once, at least 1."""
-
-    def on(node: dict[str, float]) -> int:
-        limits = [node.get("CPU", 0) // needs.cpus if needs.cpus else float("inf")]
-        if needs.gpus:
-            gpus = node.get("GPU", 0)
-            limits.append(gpus // needs.gpus if needs.gpus >= 1 else gpus * (1 // needs.gpus))
-        limits.append(node.get("memory", 0) // DRIVER_MEMORY)
-        return int(min(limits))
-
-    return max(1, sum(on(node) for node in has))
+    """How many jobs of these needs the cluster can run at once."""
+    return sum(_on(node, needs) for node in has)
 
 
 def check_shared(place: Place) -> None:
-    """See that every node reaches a local store: each looks for a file that is put there.
+    """See that the store can be written, and that every node reaches a local one.
 
-    Raises UserError that names the nodes which do not see it.
+    Raises BikdError where it cannot be written, and UserError that names the nodes which do not
+    see a file that is put there.
     """
-    alive = [node for node in ray.nodes() if node["Alive"]]
-    if not place.is_local or len(alive) < 2:
-        return
+    alive = [node for node in ray.nodes() if node["Alive"]] if place.is_local else []
     work = f"_work/shared-{new_attempt()}"
     place.write(f"{work}/here", b"")
     look = ray.remote(os.path.exists)

@@ -11,7 +11,7 @@ import torch
 from timm.data import resolve_model_data_config  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
-from bikd_ray.errors import UserError, choices
+from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.identity import digest
 from bikd_ray.plan import ResolvedInput, ResolvedModel
 from bikd_ray.specs import ZooEntry
@@ -124,6 +124,18 @@ def weights_id(model: nn.Module) -> str:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         sha.update(flat.view(torch.uint8).numpy().data)
     return sha.hexdigest()[:16]
+
+
+def build_resolved(model: ResolvedModel) -> nn.Module:
+    """`build` for a model that was resolved elsewhere. Raises BikdError if the weights differ."""
+    network = build(model.entry)
+    found = weights_id(network)
+    if found != model.weights_id:
+        raise BikdError(
+            f"{model.name} has weights {found} on this node and {model.weights_id} in the plan; "
+            "its checkpoint changed, or its factory is not deterministic"
+        )
+    return network
 
 
 def resolve_model(entry: ZooEntry, num_classes: int | None = None) -> ResolvedModel:
