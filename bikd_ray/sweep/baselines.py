@@ -81,7 +81,7 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs) -> Measured:
 
 
 def prepare(data: ResolvedData, models: list[ResolvedModel]) -> None:
-    """Decode every view that is to be kept, which also opens every image of its split once."""
+    """Decode every view that is to be kept; what is not kept is first opened when it is used."""
     import torch
 
     from bikd_ray.data import open_split

@@ -27,7 +27,6 @@ class Progress:
     total: int = 0
     done: int = 0
     failed: int = 0
-    skipped: int = 0
     last_error: str | None = None
     running: dict[str, str] = field(default_factory=dict)
 
@@ -67,7 +66,7 @@ class Progress:
             self._line(text)
 
     def start_jobs(self, total: int, skipped: int) -> None:
-        self.total, self.skipped = total, skipped
+        self.total = total
         there = f", {skipped} already in the store" if skipped else ""
         self.enter(f"{total} jobs to do{there}")
         self.phase = "jobs"
