@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "load_spec": "bikd_ray.specs",
+    "load_spec": "bikd_ray.spec_file",
     "plan_jobs": "bikd_ray.resolve",
     "run_sweep": "bikd_ray.sweep.engine",
     "open_store": "bikd_ray.store",
@@ -23,7 +23,7 @@ __all__ = ["__version__", "load_spec", "open_store", "plan_jobs", "run_sweep"]
 
 if TYPE_CHECKING:
     from bikd_ray.resolve import plan_jobs
-    from bikd_ray.specs import load_spec
+    from bikd_ray.spec_file import load_spec
     from bikd_ray.store import open_store
     from bikd_ray.sweep.engine import run_sweep
 

@@ -4,24 +4,20 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 (Jain et al., TMLR 2025). Field names and choices are listed in the README.
 """
 
-import re
 from itertools import chain
 from math import inf
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     field_validator,
     model_validator,
 )
 
-from bikd_ray.errors import UserError, choices
+from bikd_ray.errors import choices
 
 
 class Frozen(BaseModel):
@@ -45,11 +41,23 @@ class Input(Frozen):
     interpolation: Interpolation | None = None
 
 
-class ZooEntry(Frozen):
-    """One model: a timm name or a dotted factory, with optional keyword arguments and weights."""
+SOURCES = ("timm", "factory", "hub")
+"""The fields of a zoo entry of which exactly one says where the model comes from."""
 
-    timm: str | None = Field(default=None, min_length=1)
+
+class ZooEntry(Frozen):
+    """One model: a timm name, a dotted factory or a torch hub entry, with optional weights."""
+
+    timm: str | None = Field(
+        default=None, min_length=1, description="a timm name, hf-hub:USER/MODEL or local-dir:FOLDER"
+    )
     factory: str | None = Field(default=None, pattern=r"^[\w.]+:[\w.]+$")
+    hub: str | None = Field(
+        default=None,
+        pattern=r"^[^:]+:\w+$",
+        description="torch hub, OWNER/REPO[@REF]:ENTRY or FOLDER:ENTRY; runs the repository's code",
+    )
+    trust: bool = Field(default=False, description="hub: yes, run that repository's code")
     kwargs: dict[str, Any] = {}
     checkpoint: str | None = None
     input: Input = Input()
@@ -57,18 +65,30 @@ class ZooEntry(Frozen):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.timm is None) == (self.factory is None):
-            raise ValueError("give exactly one of timm: NAME or factory: package.module:function")
+        given = [kind for kind in SOURCES if getattr(self, kind) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "give exactly one of timm: NAME, factory: package.module:function or "
+                f"hub: OWNER/REPO:ENTRY, got {' and '.join(given) or 'none'}"
+            )
+        if self.hub and not self.trust:
+            raise ValueError(
+                f"hub {self.hub!r} runs the code of that repository on every node; read it, then "
+                "add trust: true"
+            )
+        if self.trust and not self.hub:
+            raise ValueError(f"trust goes with hub:, not with {given[0]}:; remove it")
         return self
 
     @property
     def source(self) -> str:
-        return f"timm:{self.timm}" if self.timm else f"factory:{self.factory}"
+        """Where the architecture comes from, as KIND:NAME."""
+        return next(f"{k}:{getattr(self, k)}" for k in SOURCES if getattr(self, k) is not None)
 
     @property
     def name(self) -> str:
-        """What people call it: the alias, else the timm name or the factory."""
-        return self.alias or self.timm or self.factory or ""
+        """What people call it: the alias, else the timm name, the factory or the hub entry."""
+        return self.alias or self.source.partition(":")[2]
 
 
 class FolderData(Frozen):
@@ -85,6 +105,37 @@ class ParquetData(Frozen):
     path: str = Field(description="a file, a directory or a glob; local, s3:// or gs://")
 
 
+class TimmData(Frozen):
+    """What timm's readers open: `hfds/NAME` (Hugging Face datasets), `wds/` (webdataset shards)
+    or, with neither, a tar of class folders.
+    """
+
+    source: Literal["timm"]
+    name: str = Field(default="", description="hfds/NAME, wds/ or nothing (path is a .tar)")
+    path: str | None = Field(
+        default=None, description="tar, or shards with {000..012} or a glob; hfds: its cache folder"
+    )
+    split: str = Field(default="train", min_length=1, description="of the data set, as it calls it")
+    image: str = Field(default="image", min_length=1, description="hfds: column of the images")
+    label: str = Field(default="label", min_length=1, description="hfds: column of the labels")
+
+    @model_validator(mode="after")
+    def _known_reader(self) -> Self:
+        kind, _, rest = self.name.partition("/")
+        if self.name and kind not in ("hfds", "wds"):
+            raise ValueError(
+                f"timm's reader {self.name!r} is not supported; "
+                f"{choices(kind, ('hfds/NAME', 'wds/'))}, or leave name out for a .tar in path"
+            )
+        if kind == "hfds" and not rest:
+            raise ValueError(
+                "name hfds/ needs the data set's name, such as hfds/ILSVRC/imagenet-1k"
+            )
+        if kind != "hfds" and not self.path:
+            raise ValueError(f"name {self.name!r} needs path: the .tar file or the shards")
+        return self
+
+
 class DigitsData(Frozen):
     """scikit-learn's bundled UCI handwritten digits, halved by class into train and val."""
 
@@ -92,7 +143,9 @@ class DigitsData(Frozen):
     split: Literal["train", "val"]
 
 
-DataSource = Annotated[FolderData | ParquetData | DigitsData, Field(discriminator="source")]
+DataSource = Annotated[
+    FolderData | ParquetData | TimmData | DigitsData, Field(discriminator="source")
+]
 
 
 class Data(Frozen):
@@ -103,6 +156,10 @@ class Data(Frozen):
         default=0.0, ge=0, lt=1, description="share of train held out to choose the epoch"
     )
     cache: str = Field(default="auto", description="auto | none | DIR: decoded uint8 views")
+    on_bad_image: Literal["fail", "skip"] = Field(
+        default="fail",
+        description="an image that does not decode: stop and name it, or leave it out",
+    )
 
 
 class Pairings(Frozen):
@@ -190,7 +247,11 @@ class Recipe(Frozen):
     lr: float = Field(default=1e-6, gt=0)
     weight_decay: float = Field(default=1e-5, ge=0)
     schedule: Literal["none", "cosine"] = "none"
-    augment: Literal["none"] = "none"
+    augment: Literal["none", "timm", "reference"] = Field(
+        default="none",
+        description="none: each model's evaluation view; timm: random crop, flip and colour jitter "
+        "at each model's own interpolation; reference: the same, always bilinear",
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     train_fraction: float = Field(default=1.0, gt=0, le=1)
 
@@ -272,140 +333,3 @@ class Spec(Frozen):
 
     def entry(self, name: str) -> ZooEntry:
         return next(entry for entry in self.zoo if entry.name == name)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where plain YAML forgets the first."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                problem = f"{key.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def load_spec(path: str | Path) -> Spec:
-    """Read a YAML spec.
-
-    Relative paths in it (checkpoints, data, cache, store) are taken from the spec's folder.
-    Raises UserError with one line for each mistake: the field, the value, the choices.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot read the spec {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not YAML: not UTF-8 text") from None
-    try:
-        value = yaml.load(text, _UniqueKeys)  # a SafeLoader
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        at = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{at}: not YAML: {problem}") from None
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: a spec is a YAML mapping with at least zoo: and data:")
-    return parse_spec(value, base=path.parent.resolve(), name=str(path))
-
-
-def parse_spec(value: dict[str, Any], *, base: Path | None = None, name: str = "spec") -> Spec:
-    """A spec from plain values; relative paths are taken from `base`. Raises UserError."""
-    try:
-        spec = Spec.model_validate(value)
-    except ValidationError as error:
-        found = error.errors(include_context=True)
-        # a list is also called too short when the fault is in its items
-        said = [e for e in found if e["type"] != "too_short" or e["input"] in ([], ())]
-        explained = [_explain(e, value).splitlines() for e in said or found]
-        lines = [f"{name}: {line}" for part in explained for line in part]
-        raise UserError("\n".join(dict.fromkeys(lines))) from None
-    return _absolute(spec, base) if base else spec
-
-
-def _absolute(spec: Spec, base: Path) -> Spec:
-    def local(path: str) -> str:
-        return path if "://" in path or Path(path).is_absolute() else str(base / path)
-
-    zoo = tuple(
-        e.model_copy(update={"checkpoint": local(e.checkpoint)}) if e.checkpoint else e
-        for e in spec.zoo
-    )
-
-    def source(d: Any) -> Any:
-        return d.model_copy(update={"path": local(d.path)}) if hasattr(d, "path") else d
-
-    cache = spec.data.cache if spec.data.cache in ("auto", "none") else local(spec.data.cache)
-    data = spec.data.model_copy(
-        update={"train": source(spec.data.train), "val": source(spec.data.val), "cache": cache}
-    )
-    store = local(spec.store) if spec.store else None
-    return spec.model_copy(update={"zoo": zoo, "data": data, "store": store})
-
-
-def _explain(error: Any, value: Any) -> str:
-    """One pydantic error as one line in the words of the spec's writer."""
-    parts = [p for p in error["loc"] if p not in ("folder", "parquet", "digits")]
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
-    kind, context = error["type"], error.get("ctx", {})
-    got = error["input"]
-    if kind == "extra_forbidden":
-        parent = where.rpartition(".")[0]
-        known = _fields_at(Spec, parts[:-1], value)
-        of = f" of {parent}" if parent else ""
-        return f"{where}: unknown field{of}; {choices(parts[-1], known)}"
-    if kind == "missing":
-        parent = where.rpartition("[" if where.endswith("]") else ".")[0]
-        return f"{where}: missing; {parent or 'every spec'} needs it"
-    if kind in ("literal_error", "union_tag_invalid"):
-        raw = context.get("expected") or context.get("expected_tags") or ""
-        known = [w.strip(" '\"") for w in raw.replace(" or ", ",").split(",")]
-        tag = kind == "union_tag_invalid"
-        field = f"{where}.source" if tag else where
-        value = context.get("tag", got)
-        return f"{field}: unknown value {value!r}; {choices(value, known)}"
-    if kind == "too_short":
-        return f"{where} must list at least {context['min_length']}, got {got!r}"
-    if kind == "string_pattern_mismatch":
-        return f"{where} must be package.module:function, got {got!r}"
-    if kind == "union_tag_not_found":
-        return f"{where}: missing source; choose from folder, parquet, digits"
-    if kind == "value_error":
-        reason = str(context["error"])
-        return f"{where}: {reason}" if where else reason
-    message = error["msg"].replace("Input should be", "must be").replace("input", "value")
-    message = re.sub(r"valid dictionary( or instance of \w+)?", "mapping", message)
-    message = message.replace("valid tuple", "list")
-    bound = message[0].lower() + message[1:]
-    return f"{where} {bound}, got {got!r}" if bound.startswith("must be") else f"{where}: {bound}"
-
-
-def _at(value: Any, parts: list[str | int]) -> Any:
-    for part in parts:
-        try:
-            value = value[part]
-        except (KeyError, IndexError, TypeError):
-            return value
-    return value
-
-
-def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> list[str]:
-    """The field names of the model that stands at `parts` in a Spec."""
-    nested: dict[str, type[BaseModel]] = {
-        "zoo": ZooEntry,
-        "input": Input,
-        "data": Data,
-        "pairings": Pairings,
-        "objectives": Objective,
-        "recipe": Recipe,
-        "resources": Resources,
-    }
-    sources = {"folder": FolderData, "parquet": ParquetData, "digits": DigitsData}
-    names = [p for p in parts if isinstance(p, str)]
-    if names and names[-1] in ("train", "val"):
-        kind = _at(value, [*parts, "source"])
-        return list(sources[kind].model_fields) if kind in sources else ["source", "path"]
-    return list((nested[names[-1]] if names else model).model_fields)

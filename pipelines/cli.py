@@ -132,7 +132,7 @@ def sweep(
 
     [dim]Example: bikd sweep sweep.yaml --address auto[/dim]
     """
-    from bikd_ray.specs import load_spec
+    from bikd_ray.spec_file import load_spec
     from bikd_ray.sweep.engine import run_sweep
 
     report = run_sweep(
@@ -168,7 +168,7 @@ def baseline(
 
     [dim]Example: bikd baseline sweep.yaml[/dim]
     """
-    from bikd_ray.specs import load_spec
+    from bikd_ray.spec_file import load_spec
     from bikd_ray.store import open_store
     from bikd_ray.sweep.engine import run_baseline_sweep
 
@@ -182,7 +182,7 @@ def plan(spec: SpecPath, store: StoreUri = None, format: HowShown = Format.table
 
     [dim]Example: bikd plan sweep.yaml[/dim]
     """
-    from bikd_ray.specs import load_spec
+    from bikd_ray.spec_file import load_spec
     from pipelines.planning import cost_lines, grouped, job_table, open_plan
 
     loaded = load_spec(spec)
@@ -203,7 +203,7 @@ def status(
 
     [dim]Example: bikd status --failed[/dim]
     """
-    from bikd_ray.specs import load_spec
+    from bikd_ray.spec_file import load_spec
     from pipelines.planning import grouped, job_table, open_plan, stored_jobs
 
     planned = open_plan(load_spec(spec), store)[0] if spec else None

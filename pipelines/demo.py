@@ -18,7 +18,8 @@ from bikd_ray.data.loader import Loader
 from bikd_ray.data.sources import open_images
 from bikd_ray.errors import UserError
 from bikd_ray.identity import derived_seed
-from bikd_ray.specs import CONTROL, DigitsData, Recipe, Spec, ZooEntry, load_spec
+from bikd_ray.spec_file import load_spec
+from bikd_ray.specs import CONTROL, DigitsData, Recipe, Spec, ZooEntry
 from bikd_ray.store.place import Place
 from bikd_ray.train.member import Learner, Member
 from bikd_ray.train.optim import make_optimizer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bikd_ray.specs import load_spec
+from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
 
 ROOT = Path(__file__).parent.parent

@@ -7,7 +7,8 @@ import pytest
 from bikd_ray.errors import UserError, choices
 from bikd_ray.identity import canonical, derived_seed, digest
 from bikd_ray.plan import ResolvedData, ResolvedInput, ResolvedModel, all_jobs, pairings, plan
-from bikd_ray.specs import Objective, Pairings, load_spec, parse_spec
+from bikd_ray.spec_file import load_spec, parse_spec
+from bikd_ray.specs import Objective, Pairings
 
 DIGITS = {
     "train": {"source": "digits", "split": "train"},

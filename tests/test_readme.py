@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-from bikd_ray.specs import parse_spec
+from bikd_ray.spec_file import parse_spec
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

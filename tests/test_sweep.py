@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bikd_ray.resolve import plan_jobs
-from bikd_ray.specs import load_spec
+from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
 from bikd_ray.sweep.job import run_job
 from bikd_ray.sweep.messages import Order

@@ -13,7 +13,8 @@ from bikd_ray.data.views import Normalise
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import all_jobs
 from bikd_ray.resolve import resolve
-from bikd_ray.specs import Objective, load_spec
+from bikd_ray.spec_file import load_spec
+from bikd_ray.specs import Objective
 from bikd_ray.sweep.job import run_job
 from bikd_ray.sweep.messages import Epoch, Order, Outcome
 from bikd_ray.tasks.classification import outcome

@@ -1,0 +1,181 @@
+"""Reading a spec: YAML to a Spec, every mistake in it as one line in its writer's words."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from bikd_ray.errors import UserError, choices
+from bikd_ray.specs import (
+    Data,
+    DigitsData,
+    FolderData,
+    Input,
+    Objective,
+    Pairings,
+    ParquetData,
+    Recipe,
+    Resources,
+    Spec,
+    TimmData,
+    ZooEntry,
+)
+
+KINDS: dict[str, type[BaseModel]] = {
+    "folder": FolderData,
+    "parquet": ParquetData,
+    "timm": TimmData,
+    "digits": DigitsData,
+}
+"""Data sources by the value of `source`."""
+
+LOCAL_DIR = "local-dir:"
+"""What timm puts before the folder of a model in the Hugging Face layout."""
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where plain YAML forgets the first."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"{key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def load_spec(path: str | Path) -> Spec:
+    """Read a YAML spec.
+
+    Relative paths in it (checkpoints, data, cache, store) are taken from the spec's folder.
+    Raises UserError with one line for each mistake: the field, the value, the choices.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot read the spec {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not YAML: not UTF-8 text") from None
+    try:
+        value = yaml.load(text, _UniqueKeys)  # a SafeLoader
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        at = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise UserError(f"{path}{at}: not YAML: {problem}") from None
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: a spec is a YAML mapping with at least zoo: and data:")
+    return parse_spec(value, base=path.parent.resolve(), name=str(path))
+
+
+def parse_spec(value: dict[str, Any], *, base: Path | None = None, name: str = "spec") -> Spec:
+    """A spec from plain values; relative paths are taken from `base`. Raises UserError."""
+    try:
+        spec = Spec.model_validate(value)
+    except ValidationError as error:
+        found = error.errors(include_context=True)
+        # a list is also called too short when the fault is in its items
+        said = [e for e in found if e["type"] != "too_short" or e["input"] in ([], ())]
+        explained = [_explain(e, value).splitlines() for e in said or found]
+        lines = [f"{name}: {line}" for part in explained for line in part]
+        raise UserError("\n".join(dict.fromkeys(lines))) from None
+    return _absolute(spec, base) if base else spec
+
+
+def _absolute(spec: Spec, base: Path) -> Spec:
+    def local(path: str) -> str:
+        return path if "://" in path or Path(path).is_absolute() else str(base / path)
+
+    def entry(e: ZooEntry) -> ZooEntry:
+        changed = {}
+        if e.checkpoint:
+            changed["checkpoint"] = local(e.checkpoint)
+        if e.timm and e.timm.startswith(LOCAL_DIR):
+            changed["timm"] = LOCAL_DIR + local(e.timm.removeprefix(LOCAL_DIR))
+        if e.hub and (base / e.hub.partition(":")[0]).is_dir():
+            changed["hub"] = local(e.hub)
+        return e.model_copy(update=changed)
+
+    def source(d: Any) -> Any:
+        path = getattr(d, "path", None)
+        return d.model_copy(update={"path": local(path)}) if path else d
+
+    zoo = tuple(entry(e) for e in spec.zoo)
+
+    cache = spec.data.cache if spec.data.cache in ("auto", "none") else local(spec.data.cache)
+    data = spec.data.model_copy(
+        update={"train": source(spec.data.train), "val": source(spec.data.val), "cache": cache}
+    )
+    store = local(spec.store) if spec.store else None
+    return spec.model_copy(update={"zoo": zoo, "data": data, "store": store})
+
+
+def _explain(error: Any, value: Any) -> str:
+    """One pydantic error as one line in the words of the spec's writer."""
+    loc = error["loc"]  # names the kind of a data source after its split
+    parts = [p for i, p in enumerate(loc) if not (p in KINDS and loc[i - 1] in ("train", "val"))]
+    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
+    kind, context = error["type"], error.get("ctx", {})
+    got = error["input"]
+    if kind == "extra_forbidden":
+        parent = where.rpartition(".")[0]
+        known = _fields_at(Spec, parts[:-1], value)
+        of = f" of {parent}" if parent else ""
+        return f"{where}: unknown field{of}; {choices(parts[-1], known)}"
+    if kind == "missing":
+        parent = where.rpartition("[" if where.endswith("]") else ".")[0]
+        return f"{where}: missing; {parent or 'every spec'} needs it"
+    if kind in ("literal_error", "union_tag_invalid"):
+        raw = context.get("expected") or context.get("expected_tags") or ""
+        known = [w.strip(" '\"") for w in raw.replace(" or ", ",").split(",")]
+        tag = kind == "union_tag_invalid"
+        field = f"{where}.source" if tag else where
+        value = context.get("tag", got)
+        return f"{field}: unknown value {value!r}; {choices(value, known)}"
+    if kind == "too_short":
+        return f"{where} must list at least {context['min_length']}, got {got!r}"
+    if kind == "string_pattern_mismatch":
+        form = "OWNER/REPO[@REF]:ENTRY" if parts[-1] == "hub" else "package.module:function"
+        return f"{where} must be {form}, got {got!r}"
+    if kind == "union_tag_not_found":
+        return f"{where}: missing source; choose from {', '.join(KINDS)}"
+    if kind == "value_error":
+        reason = str(context["error"])
+        return f"{where}: {reason}" if where else reason
+    message = error["msg"].replace("Input should be", "must be").replace("input", "value")
+    message = re.sub(r"valid dictionary( or instance of \w+)?", "mapping", message)
+    message = message.replace("valid tuple", "list")
+    bound = message[0].lower() + message[1:]
+    return f"{where} {bound}, got {got!r}" if bound.startswith("must be") else f"{where}: {bound}"
+
+
+def _at(value: Any, parts: list[str | int]) -> Any:
+    for part in parts:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            return value
+    return value
+
+
+def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> list[str]:
+    """The field names of the model that stands at `parts` in a Spec."""
+    nested: dict[str, type[BaseModel]] = {
+        "zoo": ZooEntry,
+        "input": Input,
+        "data": Data,
+        "pairings": Pairings,
+        "objectives": Objective,
+        "recipe": Recipe,
+        "resources": Resources,
+    }
+    names = [p for p in parts if isinstance(p, str)]
+    if names and names[-1] in ("train", "val"):
+        kind = _at(value, [*parts, "source"])
+        return list(KINDS[kind].model_fields) if kind in KINDS else ["source", "path"]
+    return list((nested[names[-1]] if names else model).model_fields)
