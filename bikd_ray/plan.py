@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
+from typing import Any
 
 from bikd_ray.identity import RESULT_VERSION, digest
 from bikd_ray.specs import CONTROL, Data, Objective, Pairings, Recipe, Spec, ZooEntry
@@ -37,6 +38,26 @@ class ResolvedInput:
 
 
 @dataclass(frozen=True)
+class Blueprint:
+    """How timm builds an architecture without its weights: nothing needs to be fetched for it."""
+
+    name: str
+    config: Mapping[str, Any] | None  # of hf-hub: and local-dir: models, from their config.json
+    kwargs: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one image costs a model, measured on its own input; bytes are of float32."""
+
+    params: int
+    flops: int  # of a forward pass; a multiply-add is 2
+    activations: int  # bytes that a training forward keeps for the backward pass
+    peak: int  # bytes, the largest transient of an inference forward
+    features: int | None  # width of what the classifier reads; None where that is not found
+
+
+@dataclass(frozen=True)
 class ResolvedModel:
     """A zoo entry whose weights have been read.
 
@@ -48,9 +69,11 @@ class ResolvedModel:
     weights_id: str
     model_id: str
     input: ResolvedInput
-    params: int
     num_classes: int
+    cost: Cost
+    classes: tuple[str, ...] | None = None  # names in the order of the logits, where known
     licence: str | None = None
+    blueprint: Blueprint | None = None
 
     @property
     def name(self) -> str:
@@ -63,11 +86,16 @@ class ResolvedData:
 
     data: Data
     data_id: str
-    sample_set_id: str  # of the val images, in order: what `correct` bits refer to
+    source_ids: tuple[str, str]  # of the train and the val images
     num_classes: int
     classes: tuple[str, ...] | None
     n_train: int
     n_val: int
+
+    @property
+    def sample_set_id(self) -> str:
+        """Which val images, in which order: what `correct` bits refer to."""
+        return digest("samples", self.source_ids[1])
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from bikd_ray.data import resolve_data
 from bikd_ray.errors import UserError
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
-from bikd_ray.specs import Spec
-from bikd_ray.zoo import resolve_model
+from bikd_ray.specs import Spec, ZooEntry
+from bikd_ray.zoo import check_classes, recall, remember, resolve_model
 
 if TYPE_CHECKING:
     from bikd_ray.store import Store
@@ -26,20 +26,38 @@ def resolve(spec: Spec) -> tuple[dict[str, ResolvedModel], ResolvedData]:
         problems.append(str(error))
     for entry in spec.zoo:
         try:
-            zoo[entry.name] = resolve_model(entry, data.num_classes if data else None)
+            model = zoo[entry.name] = _resolved(entry)
+            if data:
+                check_classes(model, data.num_classes, data.classes)
         except UserError as error:
             problems.append(str(error))
+    problems += same_twice(zoo)
     if problems or data is None:
         raise UserError("\n".join(problems))
-    by_id: dict[str, str] = {}
-    for name, model in zoo.items():
-        if model.model_id in by_id:
-            raise UserError(
-                f"zoo: {by_id[model.model_id]!r} and {name!r} are the same model with the same "
-                "weights; a pairing needs two different ones, remove one"
-            )
-        by_id[model.model_id] = name
     return zoo, data
+
+
+def _resolved(entry: ZooEntry) -> ResolvedModel:
+    """A model as remembered, or built now."""
+    if model := recall(entry):
+        return model
+    model, _ = resolve_model(entry)
+    remember(model)
+    return model
+
+
+def same_twice(zoo: dict[str, ResolvedModel]) -> list[str]:
+    """A line for each model that the zoo holds under two names."""
+    first: dict[str, str] = {}
+    twice = []
+    for name, model in zoo.items():
+        other = first.setdefault(model.model_id, name)
+        if other != name:
+            twice.append(
+                f"zoo: {other!r} and {name!r} are the same model with the same weights; a pairing "
+                "needs two different ones, remove one"
+            )
+    return twice
 
 
 def plan_jobs(spec: Spec, store: "Store | str", *, retry_failed: bool = False) -> Plan:

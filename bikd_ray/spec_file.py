@@ -1,8 +1,9 @@
 """Reading a spec: YAML to a Spec, every mistake in it as one line in its writer's words."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -31,6 +32,8 @@ KINDS: dict[str, type[BaseModel]] = {
 }
 """Data sources by the value of `source`."""
 
+Model = TypeVar("Model", bound=BaseModel)
+
 LOCAL_DIR = "local-dir:"
 """What timm puts before the folder of a model in the Hugging Face layout."""
 
@@ -55,6 +58,10 @@ def load_spec(path: str | Path) -> Spec:
     Raises UserError with one line for each mistake: the field, the value, the choices.
     """
     path = Path(path)
+    return parse_spec(_mapping(path), base=path.parent.resolve(), name=str(path))
+
+
+def _mapping(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -70,7 +77,7 @@ def load_spec(path: str | Path) -> Spec:
         raise UserError(f"{path}{at}: not YAML: {problem}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: a spec is a YAML mapping with at least zoo: and data:")
-    return parse_spec(value, base=path.parent.resolve(), name=str(path))
+    return value
 
 
 def parse_spec(value: dict[str, Any], *, base: Path | None = None, name: str = "spec") -> Spec:
@@ -87,32 +94,75 @@ def parse_spec(value: dict[str, Any], *, base: Path | None = None, name: str = "
     return _absolute(spec, base) if base else spec
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What of a spec can be looked at, however many mistakes are in the rest."""
+
+    spec: Spec | None  # where there is no mistake
+    zoo: tuple[ZooEntry, ...]
+    data: Data | None
+    problems: tuple[str, ...]
+
+
+def load_parts(path: str | Path) -> Parts:
+    """Read a spec with its mistakes, and the models and data that have none.
+
+    Raises UserError for a file that is not a YAML mapping.
+    """
+    path = Path(path)
+    value, base = _mapping(path), path.parent.resolve()
+    try:
+        spec = parse_spec(value, base=base, name=str(path))
+        return Parts(spec, spec.zoo, spec.data, ())
+    except UserError as error:
+        problems = tuple(str(error).splitlines())
+    listed = value.get("zoo")
+    entries = [_valid(ZooEntry, raw) for raw in (listed if isinstance(listed, list) else [])]
+    data = _valid(Data, value.get("data"))
+    zoo = tuple(_absolute_entry(e, base) for e in entries if e)
+    return Parts(None, zoo, _absolute_data(data, base) if data else None, problems)
+
+
+def _valid(kind: type[Model], value: Any) -> Model | None:
+    try:
+        return kind.model_validate(value)
+    except ValidationError:
+        return None
+
+
 def _absolute(spec: Spec, base: Path) -> Spec:
-    def local(path: str) -> str:
-        return path if "://" in path or Path(path).is_absolute() else str(base / path)
+    changed = {
+        "zoo": tuple(_absolute_entry(e, base) for e in spec.zoo),
+        "data": _absolute_data(spec.data, base),
+        "store": _local(spec.store, base) if spec.store else None,
+    }
+    return spec.model_copy(update=changed)
 
-    def entry(e: ZooEntry) -> ZooEntry:
-        changed = {}
-        if e.checkpoint:
-            changed["checkpoint"] = local(e.checkpoint)
-        if e.timm and e.timm.startswith(LOCAL_DIR):
-            changed["timm"] = LOCAL_DIR + local(e.timm.removeprefix(LOCAL_DIR))
-        if e.hub and (base / e.hub.partition(":")[0]).is_dir():
-            changed["hub"] = local(e.hub)
-        return e.model_copy(update=changed)
 
-    def source(d: Any) -> Any:
-        path = getattr(d, "path", None)
-        return d.model_copy(update={"path": local(path)}) if path else d
+def _local(path: str, base: Path) -> str:
+    return path if "://" in path or Path(path).is_absolute() else str(base / path)
 
-    zoo = tuple(entry(e) for e in spec.zoo)
 
-    cache = spec.data.cache if spec.data.cache in ("auto", "none") else local(spec.data.cache)
-    data = spec.data.model_copy(
-        update={"train": source(spec.data.train), "val": source(spec.data.val), "cache": cache}
-    )
-    store = local(spec.store) if spec.store else None
-    return spec.model_copy(update={"zoo": zoo, "data": data, "store": store})
+def _absolute_entry(entry: ZooEntry, base: Path) -> ZooEntry:
+    changed = {"alias": entry.name}  # what pairings call it, whatever becomes of its path
+    if entry.checkpoint:
+        changed["checkpoint"] = _local(entry.checkpoint, base)
+    if entry.timm and entry.timm.startswith(LOCAL_DIR):
+        changed["timm"] = LOCAL_DIR + _local(entry.timm.removeprefix(LOCAL_DIR), base)
+    if entry.hub and (base / entry.hub.partition(":")[0]).is_dir():
+        changed["hub"] = _local(entry.hub, base)
+    return entry.model_copy(update=changed)
+
+
+def _absolute_data(data: Data, base: Path) -> Data:
+    changed: dict[str, Any] = {}
+    for split in ("train", "val"):
+        source = getattr(data, split)
+        if path := getattr(source, "path", None):
+            changed[split] = source.model_copy(update={"path": _local(path, base)})
+    if data.cache not in ("auto", "none"):
+        changed["cache"] = _local(data.cache, base)
+    return data.model_copy(update=changed)
 
 
 def _explain(error: Any, value: Any) -> str:

@@ -177,6 +177,27 @@ def baseline(
 
 
 @app.command()
+def check(
+    spec: SpecPath,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="download weights; then nothing needs the network")
+    ] = False,
+    store: StoreUri = None,
+    format: HowShown = Format.table,
+) -> None:
+    """Build every model of SPEC, open its data, and list all that is wrong at once.
+
+    [dim]Example: bikd check sweep.yaml --fetch[/dim]
+    """
+    from pipelines.check import check as look
+
+    found = look(spec, fetch=fetch, store=store)
+    _show(found.table, format, "check")
+    if found.problems:
+        raise UserError("\n".join(found.problems))
+
+
+@app.command()
 def plan(spec: SpecPath, store: StoreUri = None, format: HowShown = Format.table) -> None:
     """List the jobs of SPEC: done, to do, failed. Trains nothing.
 

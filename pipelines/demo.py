@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from safetensors.torch import save
 
 from bikd_ray.data.loader import Loader
 from bikd_ray.data.sources import open_images
@@ -24,7 +23,8 @@ from bikd_ray.store.place import Place
 from bikd_ray.train.member import Learner, Member
 from bikd_ray.train.optim import make_optimizer
 from bikd_ray.train.step import train_step
-from bikd_ray.zoo import build, resolve_model
+from bikd_ray.weights import pack_state
+from bikd_ray.zoo import resolve_model
 
 SIZE = 16
 INPUT = {
@@ -88,13 +88,13 @@ def prepare_demo(store: str) -> Path:
         raise UserError(f"the demo's store must be a folder, got {store}")
     zoo = []
     for part, (name, how) in enumerate(ZOO.items()):
-        file = f"weights/base/{name}.safetensors"
+        file = f"zoo/{name}.safetensors"
         entry = {"alias": name, **how, "input": INPUT}
         entry["kwargs"] = {**entry["kwargs"], "num_classes": 10}
         if not place.exists(file):
             print(f"bikd: {name} takes its first lessons …", file=sys.stderr)
             state = _first_lessons(entry, part, len(ZOO), Path(place.root) / "views")
-            place.write(file, save(state))
+            place.write(file, pack_state(state))
         zoo.append({**entry, "checkpoint": file})
     spec = {
         "name": "demo",
@@ -118,8 +118,8 @@ def _first_lessons(
     if "timm" in entry:  # by its name timm would fetch pretrained weights
         call = {"model_name": entry["timm"], **entry["kwargs"]}
         entry = {"factory": "timm:create_model", "kwargs": call, "input": entry["input"]}
-    model = resolve_model(ZooEntry.model_validate(entry))
-    network, device = build(model.entry), torch.device("cpu")
+    model, network = resolve_model(ZooEntry.model_validate(entry))
+    device = torch.device("cpu")
     loader = Loader(
         open_images(DigitsData(source="digits", split="train")),
         [model.input.view],
@@ -138,7 +138,7 @@ def _first_lessons(
         for batch in loader.batches(order, recipe.batch_size):
             train_step([learner], batch, CONTROL, seed=0, step=step)
             step += 1
-    return {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    return network.state_dict()
 
 
 def demo_spec(store: str) -> Spec:

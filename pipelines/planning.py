@@ -12,6 +12,7 @@ from bikd_ray.resolve import plan_jobs
 from bikd_ray.specs import Spec
 from bikd_ray.store import Store
 from bikd_ray.store.place import store_uri
+from bikd_ray.zoo.cost import training_bytes
 
 JOBS = pa.schema(
     [
@@ -88,7 +89,14 @@ def cost_lines(spec: Spec, plan: Plan, store: Store) -> list[str]:
     if plan.jobs:
         data = plan.jobs[0].data
         views = {m.input.view for job in plan.jobs for m in job.members}
-        cached = sum(size_on_disk(data.n_train + data.n_val, view) for view in views)
+        held = round(data.n_train * spec.data.select_fraction)
+        train = data.n_train if spec.recipe.augment == "none" else 0
+        cached = sum(size_on_disk(train + held + data.n_val, view) for view in views)
+        recipe, most = spec.recipe, max(plan.jobs, key=_memory)
+        lines.append(
+            f"memory: about {_size(_memory(most))} for a job of {' + '.join(most.names)} at batch "
+            f"{recipe.batch_size}, the most of any"
+        )
         kept = sum(_kept_bytes(spec, job) for job in plan.jobs)
         lines.append(
             f"disk: {_size(kept)} of weights in the store (keep_weights: "
@@ -103,6 +111,12 @@ def cost_lines(spec: Spec, plan: Plan, store: Store) -> list[str]:
     return lines
 
 
+def _memory(job: Job) -> int:
+    costs, recipe = [m.cost for m in job.members], job.recipe
+    classes = job.data.num_classes
+    return training_bytes(costs, recipe.batch_size, classes, recipe.optimizer, recipe.precision)
+
+
 def _seconds_per_job(plan: Plan, store: Store) -> float | None:
     recipes = {job.recipe_id for job in plan.jobs}
     jobs = store.table("jobs").select(["recipe_id", "status", "seconds"]).to_pylist()
@@ -113,7 +127,7 @@ def _seconds_per_job(plan: Plan, store: Store) -> float | None:
 def _kept_bytes(spec: Spec, job: Job) -> int:
     selections = 2 + bool(spec.data.select_fraction)
     copies = {"none": 0, "best": 1, "all": selections}[spec.resources.keep_weights]
-    return copies * 4 * sum(m.params for m in job.members)
+    return copies * 4 * sum(m.cost.params for m in job.members)
 
 
 def _size(count: int) -> str:

@@ -132,7 +132,22 @@ def _gain(side: str) -> Callable[[Row], str]:
     return lambda row: interval(row, *names)
 
 
+def _scaled(name: str, unit: float, digits: int) -> Callable[[Row], str]:
+    return lambda row: "–" if row[name] is None else f"{row[name] / unit:.{digits}f}"
+
+
 VIEWS: dict[str, list[Column]] = {
+    "check": [
+        ("", lambda r: r["kind"]),
+        ("name", lambda r: r["name"]),
+        ("parameters M", _scaled("params", 1e6, 2)),
+        ("GFLOPs", _scaled("flops", 1e9, 2)),
+        ("memory GB", _scaled("memory", 1e9, 2)),
+        ("input", lambda r: r["input"] or "–"),
+        ("features", lambda r: str(r["features"] or "–")),
+        ("weights", lambda r: r["weights"] or ""),
+        ("licence", lambda r: r["licence"] or ""),
+    ],
     "partners": [
         ("partner", lambda r: r["partner"]),
         ("Δtop-1 [95%]", _delta),

@@ -1,6 +1,7 @@
 """A tiny world: random images in Parquet, networks of a few hundred weights, no Ray, no network."""
 
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,12 @@ def net(width: int = 4, dropout: float = 0.0, norm: bool = False) -> torch.nn.Mo
     )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Nothing that a test remembers or decodes reaches the person's own cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.parquet (62 images) and val.parquet (40)."""
@@ -82,3 +89,15 @@ def spec_file(images: Path, tmp_path: Path):
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """A real Ray of two CPUs, for the tests that need one."""
+    import ray
+
+    from bikd_ray.sweep import quiet  # noqa: F401  (before Ray)
+
+    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")
+    yield ray
+    ray.shutdown()

@@ -43,7 +43,8 @@ class DiesOnce(torch.nn.Module):
         self.net, self.marker = net(width=7), Path(marker)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.training and not self.marker.exists():
+        batch = len(x) > 3  # fewer are only a measurement of its memory
+        if self.training and batch and not self.marker.exists():
             self.marker.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return self.net(x)

@@ -150,7 +150,8 @@ def case(name: str, changes: dict, *said: str):
         case(
             "entry of two sources",
             {"zoo": [{**SMALL, "timm": "resnet18"}, MEDIUM]},
-            "zoo[0]: give exactly one of timm: NAME or factory: package.module:function",
+            "zoo[0]: give exactly one of timm: NAME, factory: package.module:function or "
+            "hub: OWNER/REPO:ENTRY, got timm and factory",
         ),
         case(
             "factory without a function",
@@ -227,7 +228,7 @@ def case(name: str, changes: dict, *said: str):
         case(
             "data source without its kind",
             {"data": {**DIGITS, "train": {"path": "x"}}},
-            "data.train: missing source; choose from folder, parquet, digits",
+            "data.train: missing source; choose from folder, parquet, timm, digits",
         ),
         case(
             "field of another data source",
@@ -285,7 +286,7 @@ def case(name: str, changes: dict, *said: str):
         case(
             "head with another number of classes",
             {"data": DIGITS, "zoo": [SMALL, {**MEDIUM, "factory": "tests.test_bad_input:ten"}]},
-            "zoo: small answers [4] logits, the data has 10 classes",
+            "zoo: small answers 4 classes, the data has 10",
             "kwargs: {num_classes: 10}",
         ),
         case(

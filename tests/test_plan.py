@@ -6,7 +6,7 @@ import pytest
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.identity import canonical, derived_seed, digest
-from bikd_ray.plan import ResolvedData, ResolvedInput, ResolvedModel, all_jobs, pairings, plan
+from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, all_jobs, pairings, plan
 from bikd_ray.spec_file import load_spec, parse_spec
 from bikd_ray.specs import Objective, Pairings
 
@@ -15,6 +15,7 @@ DIGITS = {
     "val": {"source": "digits", "split": "val"},
 }
 INPUT = ResolvedInput(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 1.0, "bicubic")
+COST = Cost(params=10, flops=20, activations=40, peak=40, features=3)
 
 
 def spec_of(names="abc", **changes):
@@ -23,8 +24,10 @@ def spec_of(names="abc", **changes):
 
 
 def resolved(spec):
-    zoo = {e.name: ResolvedModel(e, f"w-{e.name}", f"id-{e.name}", INPUT, 10, 10) for e in spec.zoo}
-    return zoo, ResolvedData(spec.data, "data", "samples", 10, None, 20, 20)
+    zoo = {
+        e.name: ResolvedModel(e, f"w-{e.name}", f"id-{e.name}", INPUT, 10, COST) for e in spec.zoo
+    }
+    return zoo, ResolvedData(spec.data, "data", ("train", "val"), 10, None, 20, 20)
 
 
 def jobs_of(spec):

@@ -249,7 +249,7 @@ def write_pair_rows(uri):
     rows = []
     for a, b in (("a", "b"), ("a", "c"), ("b", "c")):
         names = {"model_a": a, "model_b": b, "model_id_a": f"id-{a}", "model_id_b": f"id-{b}"}
-        extra = {"disagreement": 0.1, "ensemble_top1": 80.0, "ensemble_uncertain": 0}
+        extra = {"disagreement": 0.1, "ensemble_top1": 80.0}
         rows.append(
             {**names, **counts(BEFORE[a], BEFORE[b]), **extra, "split": "val", "data_id": "d"}
         )

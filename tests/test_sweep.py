@@ -15,17 +15,6 @@ ONE_SLOT = {"cpus_per_job": 2}
 SHAPE = {"input": {"size": 8, "crop_pct": 1.0}}
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    import ray
-
-    from bikd_ray.sweep import quiet  # noqa: F401  (before Ray)
-
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
-
-
 def run(path: Path, **options):
     from bikd_ray.sweep.engine import run_sweep
 

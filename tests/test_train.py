@@ -99,14 +99,15 @@ def test_a_job_is_the_same_bit_for_bit_when_run_again_and_after_another(tiny):
         assert_equal(one, two)
 
 
-def test_a_member_whose_partner_never_teaches_trains_as_its_control_does(tiny):
+@pytest.mark.parametrize("augment", ["none", "timm"])
+def test_a_member_whose_partner_never_teaches_trains_as_its_control_does(tiny, augment):
     """With dropout: the partner draws random numbers too, and must not disturb the member."""
-    shape = {"input": {"size": 8, "crop_pct": 1.0}}
     zoo = [
         {"factory": "tests.conftest:net", "alias": a, "kwargs": {"width": w, "dropout": 0.3},
-         **shape} for a, w in (("a", 4), ("b", 6))
+         "input": {"size": size, "crop_pct": 1.0}} for a, w, size in (("a", 4, 8), ("b", 6, 9))
     ]  # fmt: skip
-    jobs = tiny(zoo=zoo, controls=True)
+    recipe = {"epochs": 2, "batch_size": 16, "lr": 1e-2, "augment": augment}
+    jobs = tiny(zoo=zoo, controls=True, recipe=recipe)
     pair, control = jobs[frozenset("ab"), 0], jobs[frozenset("a"), 0]
     silent = dataclasses.replace(pair, objective=Objective(name="ce"))
     alone = states(run(control)[1])[0]
@@ -196,10 +197,10 @@ def test_a_job_yields_its_epochs_and_then_the_rows_to_store(tiny, tmp_path):
     after.load_state_dict(load_file(kept[0]))
 
 
-def test_weights_that_changed_since_the_plan_are_refused(tiny):
+def test_weights_that_changed_since_the_plan_are_refused(tiny, tmp_path):
     job = tiny()[frozenset({"small"}), 0]
     stale = dataclasses.replace(job.members[0], weights_id="0" * 16)
-    end = list(run_job(Order(dataclasses.replace(job, members=(stale,)), "t", "/nowhere"), CPU))
+    end = list(run_job(Order(dataclasses.replace(job, members=(stale,)), "t", str(tmp_path)), CPU))
     assert "its checkpoint changed" in end[-1].error
 
 

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from bikd_ray.errors import UserError
-from bikd_ray.plan import ResolvedInput
+from bikd_ray.plan import ResolvedInput, ResolvedModel
 from bikd_ray.specs import ZooEntry
-from bikd_ray.zoo import build, logits_of, resolve_model, weights_id
+from bikd_ray.zoo import build, check_classes, logits_of, resolve_model, weights_id
 
 torch.set_num_threads(1)
 
@@ -33,6 +33,10 @@ def tiny_entry(checkpoint: Path | str, **fields) -> ZooEntry:
     kwargs = {**TINY, **fields.pop("kwargs", {})}
     fields = {"input": {"size": 32}, "alias": "Tiny", **fields}
     return entry(timm="resnet18", kwargs=kwargs, checkpoint=str(checkpoint), **fields)
+
+
+def resolved(entry: ZooEntry) -> ResolvedModel:
+    return resolve_model(entry)[0]
 
 
 def same_state(a: nn.Module, b: nn.Module) -> bool:
@@ -281,7 +285,7 @@ def test_logits_are_found_in_what_models_return(factories, answer):
     model = build(how)
     want = model.head(images.mean((2, 3)))
     assert torch.equal(logits_of(model(images), "Net"), want)
-    assert resolve_model(how, 5).num_classes == 5
+    assert resolved(how).num_classes == 5
 
 
 @pytest.mark.parametrize("output", ["text", {"log": torch.zeros(1)}, (), [None], None])
@@ -291,15 +295,16 @@ def test_output_without_logits_is_refused_by_name(output):
 
 
 def test_another_number_of_classes_is_refused_with_both_numbers(safetensors):
-    assert resolve_model(tiny_entry(safetensors), 5).num_classes == 5
-    with pytest.raises(UserError, match=r"Tiny answers \[5\] logits, the data has 10 classes"):
-        resolve_model(tiny_entry(safetensors), 10)
+    model = resolved(tiny_entry(safetensors))
+    check_classes(model, 5, None)
+    with pytest.raises(UserError, match=r"Tiny answers 5 classes, the data has 10;"):
+        check_classes(model, 10, None)
 
 
 def test_a_map_of_logits_is_refused(factories):
     how = entry(factory=f"{factories(NET)}:Net", kwargs={"answer": "map"}, input={"size": 4})
     with pytest.raises(UserError, match=r"answers \[3, 4, 4\] logits"):
-        resolve_model(how, 3)
+        resolved(how)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +319,7 @@ def test_a_forward_pass_that_fails_is_one_line(factories, forward):
     kwargs = {"in_features": 1, "out_features": 1}
     how = entry(factory=f"{module}:Net", kwargs=kwargs, input={"size": 6})
     with pytest.raises(UserError, match="cannot take images of 6 x 6 ") as raised:
-        resolve_model(how, 5)
+        resolved(how)
     assert "\n" not in str(raised.value)
 
 
@@ -326,7 +331,7 @@ def test_weights_id_is_of_the_tensors_whatever_the_file(tmp_path, safetensors):
     torch.save({"model": {f"module.{k}": v for k, v in reversed(state.items())}}, tmp_path / "a.pt")
     torch.save(state, tmp_path / "b.pt", _use_new_zipfile_serialization=False)
     files = (safetensors, tmp_path / "a.pt", tmp_path / "b.pt")
-    models = [resolve_model(tiny_entry(path)) for path in files]
+    models = [resolved(tiny_entry(path)) for path in files]
     assert {m.weights_id for m in models} == {weights_id(tiny(7))}
     assert len({m.model_id for m in models}) == 1
 
@@ -365,11 +370,11 @@ def test_weights_id_tells_names_shapes_and_types_apart():
 
 
 def test_model_id_covers_kwargs_and_input_but_not_the_alias(safetensors):
-    base = resolve_model(tiny_entry(safetensors))
-    renamed = resolve_model(tiny_entry(safetensors, alias="Another"))
-    dropped = resolve_model(tiny_entry(safetensors, kwargs={"drop_rate": 0.5}))
-    larger = resolve_model(tiny_entry(safetensors, input={"size": 40}))
-    cropped = resolve_model(tiny_entry(safetensors, input={"size": 32, "crop_pct": 0.5}))
+    base = resolved(tiny_entry(safetensors))
+    renamed = resolved(tiny_entry(safetensors, alias="Another"))
+    dropped = resolved(tiny_entry(safetensors, kwargs={"drop_rate": 0.5}))
+    larger = resolved(tiny_entry(safetensors, input={"size": 40}))
+    cropped = resolved(tiny_entry(safetensors, input={"size": 32, "crop_pct": 0.5}))
     assert renamed.model_id == base.model_id
     assert (renamed.name, base.name) == ("Another", "Tiny")
     assert {m.weights_id for m in (base, dropped, larger, cropped)} == {base.weights_id}
@@ -380,13 +385,13 @@ def test_kwargs_without_a_stable_form_are_refused(factories):
     module = factories("def build(when):\n    return nn.Sequential(nn.Flatten(), nn.Linear(48, 2))")
     how = entry(factory=f"{module}:build", kwargs={"when": {1, 2}}, input={"size": 4})
     with pytest.raises(UserError, match="kwargs must be plain YAML values"):
-        resolve_model(how)
+        resolved(how)
 
 
 def test_resolve_counts_parameters_and_says_nothing_of_a_licence_for_own_weights(safetensors):
-    resolved = resolve_model(tiny_entry(safetensors))
-    assert resolved.params == sum(p.numel() for p in tiny().parameters())
-    assert resolved.licence is None
+    model = resolved(tiny_entry(safetensors))
+    assert model.cost.params == sum(p.numel() for p in tiny().parameters())
+    assert model.licence is None
 
 
 # Input
@@ -403,20 +408,20 @@ def test_the_input_is_timms_own_with_the_overrides_of_the_spec(tmp_path):
         "kwargs": kwargs,
         "checkpoint": str(tmp_path / "vit.pth"),
     }
-    own = resolve_model(entry(**how)).input
+    own = resolved(entry(**how)).input
     assert own == ResolvedInput(224, half, half, 0.9, "bicubic", "center")
-    changed = resolve_model(
+    changed = resolved(
         entry(**how, input={"mean": [0, 0.1, 0.2], "crop_pct": 1, "interpolation": "lanczos"})
     ).input
     assert changed == ResolvedInput(224, (0.0, 0.1, 0.2), half, 1.0, "lanczos", "center")
     with pytest.raises(UserError, match=r"vit_tiny.* cannot take images of 32 x 32 .*set input"):
-        resolve_model(entry(**how, input={"size": 32}))
+        resolved(entry(**how, input={"size": 32}))
 
 
 def test_a_factorys_input_is_imagenets_where_the_spec_is_silent(factories):
     how = {"factory": f"{factories(NET)}:Net"}
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    assert resolve_model(entry(**how)).input == ResolvedInput(224, mean, std, 0.875, "bilinear")
+    assert resolved(entry(**how)).input == ResolvedInput(224, mean, std, 0.875, "bilinear")
     given = {"size": 8, "std": [1, 1, 1], "interpolation": "bicubic"}
     want = ResolvedInput(8, mean, (1.0, 1.0, 1.0), 0.875, "bicubic")
-    assert resolve_model(entry(**how, input=given)).input == want
+    assert resolved(entry(**how, input=given)).input == want

@@ -5,13 +5,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bikd_ray.data.cache import cache_dir, decoded, fits
-from bikd_ray.data.sources import ImageSet
+from bikd_ray.data.augment import augmentation, augmented_as
+from bikd_ray.data.cache import Views, cache_dir, decoded, fits, missing_bytes
+from bikd_ray.data.decode import BadImage
+from bikd_ray.data.encoded import encoded_copy
+from bikd_ray.data.sources import EncodedImages, ImageSet
 from bikd_ray.data.views import pixels
+from bikd_ray.identity import derived_seed
 from bikd_ray.plan import View
+
+SHARES = {"val": 1.0, "train": 0.5}
+"""Of the free disk, what `cache: auto` may take: val is kept wherever it can be, since every epoch
+of every job reads it."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +35,10 @@ class Batch:
 class Loader:
     """Batches of an image set in any order, from decoded arrays or decoded on the way.
 
-    Decoded arrays serve where `cache` allows them and they fit (`data.cache`); else
-    `workers` processes decode while the models compute.
+    Without augmentation decoded arrays serve where `cache` allows them and they take less than
+    `share` of the free disk; else `workers` processes decode while the models compute, from a
+    copy of the encoded images where those lie such that single ones are dear to read.
+    `skip` leaves out images that do not decode; without it they raise BadImage.
     """
 
     def __init__(
@@ -37,64 +48,140 @@ class Loader:
         device: torch.device,
         *,
         cache: str = "auto",
+        share: float = SHARES["train"],
         workers: int = 0,
+        skip: bool = False,
+        augment: str = "none",
+        seed: int = 0,
     ) -> None:
-        self.images, self.device, self.workers = images, device, workers
+        self.device, self.workers, self.skip = device, workers, skip
         self.views = tuple(dict.fromkeys(views))
-        self.labels = torch.from_numpy(images.labels)
+        self.kept: Views | None = None
         folder = cache_dir(cache)
-        keep = fits(cache, images, self.views)
-        self.arrays = decoded(images, self.views, folder) if keep and folder else None
+        if folder and augment == "none":
+            wanted = missing_bytes(images, self.views, folder)
+            if fits(cache, wanted, share):
+                self.kept = decoded(images, self.views, folder, skip=skip)
+        if folder and not self.kept and isinstance(images, EncodedImages):
+            copy = not images.random_access and fits(cache, images.nbytes, share)
+            images = encoded_copy(images, folder) if copy else images
+        self.images, self.labels = images, torch.from_numpy(images.labels)
+        self.decoding = _Decoding(images, self.views, augment, seed)
+        self._passes: _Passes | None = None
 
-    def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
+    def batches(self, order: np.ndarray, batch_size: int, epoch: int = 0) -> Iterator[Batch]:
         """The samples `order` [M] in batches, on the device; the last may be smaller.
 
         A lone last sample joins the batch before it: batch normalisation cannot train on one.
+        `epoch` tells the draws of one pass from those of another.
         """
         parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
         if len(parts) > 1 and len(parts[-1]) == 1:
             parts[-2:] = [np.concatenate(parts[-2:])]
-        for index, arrays in self._from_arrays(parts) if self.arrays else self._decoding(parts):
-            yield Batch(
-                {v: self._to_device(t) for v, t in zip(self.views, arrays, strict=True)},
-                self._to_device(self.labels[index]),
-                index,
-            )
+        source = self._from_arrays(parts) if self.kept else self._decoded(parts, epoch)
+        for index, arrays in source:
+            if len(index):
+                yield Batch(
+                    {v: self._to_device(arrays[v]) for v in self.views},
+                    self._to_device(self.labels[index]),
+                    index,
+                )
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         if self.device.type == "cuda":
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor
 
-    def _from_arrays(self, parts: list[np.ndarray]) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        assert self.arrays is not None
+    def _from_arrays(self, parts: list[np.ndarray]) -> Iterator[tuple[Tensor, dict[View, Tensor]]]:
+        assert self.kept is not None
         for part in parts:
-            arrays = [torch.from_numpy(self.arrays[v][part]) for v in self.views]
-            yield torch.from_numpy(part), arrays
+            good = part[~np.isin(part, self.kept.bad)] if self.kept.faults else part
+            arrays = {v: torch.from_numpy(self.kept.arrays[v][good]) for v in self.views}
+            yield torch.from_numpy(good), arrays
 
-    def _decoding(self, parts: list[np.ndarray]) -> Iterator[tuple[Tensor, list[Tensor]]]:
+    def _decoded(
+        self, parts: list[np.ndarray], epoch: int
+    ) -> Iterator[tuple[Tensor, dict[View, Tensor]]]:
+        if self._passes is None:  # its processes serve every pass
+            self._passes = _Passes(self.decoding, self.workers)
+        for samples in self._passes.over(parts, epoch):
+            if samples.bad and not self.skip:
+                raise BadImage(samples.bad[0])
+            by_kind = dict(
+                zip(self.decoding.kinds, samples.arrays, strict=False)
+            )  # empty if all bad
+            arrays = {v: by_kind[self.decoding.kind(v)] for v in self.views if by_kind}
+            yield samples.index, arrays
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """What a loader process returns: B samples and the images that did not decode."""
+
+    index: Tensor
+    arrays: list[Tensor]  # one for each kind
+    bad: list[str]
+
+
+class _Passes:
+    """A DataLoader whose processes stay for the next pass."""
+
+    def __init__(self, decoding: "_Decoding", workers: int) -> None:
+        self._keys: list[list[tuple[int, int]]] = []
         # spawned, not forked: Arrow and object-store clients do not survive a fork
-        yield from DataLoader(
-            _Decoding(self.images, self.views),
-            batch_sampler=[part.tolist() for part in parts],
+        self._loader = DataLoader(
+            decoding,
+            batch_sampler=self,  # type: ignore[arg-type]
             collate_fn=_collate,
-            num_workers=self.workers,
-            multiprocessing_context="spawn" if self.workers else None,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            multiprocessing_context="spawn" if workers else None,
         )
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def over(self, parts: list[np.ndarray], epoch: int) -> Iterator[_Samples]:
+        self._keys = [[(index, epoch) for index in part.tolist()] for part in parts]
+        return iter(self._loader)
 
 
 class _Decoding(Dataset):
-    def __init__(self, images: ImageSet, views: Sequence[View]) -> None:
-        self.images, self.views = images, views
+    """(index, epoch) to the pixels of every distinct kind of view."""
+
+    def __init__(self, images: ImageSet, views: Sequence[View], augment: str, seed: int) -> None:
+        self.images, self.augment, self.seed = images, augment, seed
+        self.kinds = list(dict.fromkeys(self.kind(v) for v in views))
+        self.views = {self.kind(v): v for v in views}
         self._convert: list | None = None  # built in the process that uses it
 
-    def __getitem__(self, index: int) -> tuple[int, list[np.ndarray]]:
-        if self._convert is None:
-            self._convert = [pixels(v) for v in self.views]
-        image = self.images.image(index)
-        return index, [convert(image) for convert in self._convert]
+    def kind(self, view: View) -> object:
+        """What decides the pixels: views of one kind share them."""
+        return view if self.augment == "none" else augmented_as(self.augment, view)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, list[np.ndarray] | str]:
+        index, epoch = key
+        try:
+            image = self.images.image(index)
+        except BadImage as error:
+            return index, str(error)  # raised here it would arrive with a traceback for a message
+        return index, self._pixels(image, index, epoch)
+
+    def _pixels(self, image: Image.Image, index: int, epoch: int) -> list[np.ndarray]:
+        views = [self.views[kind] for kind in self.kinds]
+        if self.augment == "none":
+            self._convert = self._convert or [pixels(v) for v in views]
+            return [convert(image) for convert in self._convert]
+        self._convert = self._convert or [augmentation(self.augment, v) for v in views]
+        seed = derived_seed("augment", self.seed, epoch, index)
+        return [convert(image, seed) for convert in self._convert]
 
 
-def _collate(samples: list[tuple[int, list[np.ndarray]]]) -> tuple[Tensor, list[Tensor]]:
-    index, arrays = zip(*samples, strict=True)
-    return torch.tensor(index), [torch.from_numpy(np.stack(a)) for a in zip(*arrays, strict=True)]
+def _collate(samples: list[tuple[int, list[np.ndarray] | str]]) -> _Samples:
+    good = [(i, arrays) for i, arrays in samples if not isinstance(arrays, str)]
+    stacked = [torch.from_numpy(np.stack(a)) for a in zip(*(a for _, a in good), strict=True)]
+    index = torch.tensor([i for i, _ in good], dtype=torch.int64)
+    return _Samples(index, stacked, [a for _, a in samples if isinstance(a, str)])

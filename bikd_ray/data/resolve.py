@@ -1,12 +1,16 @@
 """Open the data of a spec and check that its parts agree."""
 
+from functools import lru_cache
+from typing import Any
+
 import numpy as np
+from PIL import Image
 
 from bikd_ray.data.sources import ImageSet, open_images
-from bikd_ray.errors import UserError
+from bikd_ray.errors import BikdError, UserError
 from bikd_ray.identity import derived_seed, digest
 from bikd_ray.plan import ResolvedData
-from bikd_ray.specs import Data
+from bikd_ray.specs import Data, DataSource
 
 
 def resolve_data(data: Data) -> ResolvedData:
@@ -36,7 +40,7 @@ def resolve_data(data: Data) -> ResolvedData:
     return ResolvedData(
         data=data,
         data_id=digest("data", train.source_id, val.source_id, num_classes),
-        sample_set_id=digest("samples", val.source_id),
+        source_ids=(train.source_id, val.source_id),
         num_classes=num_classes,
         classes=classes,
         n_train=len(train.labels),
@@ -51,9 +55,39 @@ def _first_difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
     return f"data: train has {len(train)} classes and val {len(val)}; the lists must agree"
 
 
-def open_split(data: Data, split: str) -> ImageSet:
-    """The images of `train` or `val`."""
-    return open_images(data.val if split == "val" else data.train)
+def open_split(data: ResolvedData, split: str) -> ImageSet:
+    """The images of `train` or `val`, opened once for each process.
+
+    Raises BikdError where they are not those that were planned with.
+    """
+    at = ("train", "val").index(split)
+    source: Any = (data.data.train, data.data.val)[at]  # frozen, so hashable; no checker sees that
+    return _opened(source, data.source_ids[at], split)
+
+
+@lru_cache(maxsize=4)
+def _opened(source: DataSource, source_id: str, split: str) -> ImageSet:
+    images = open_images(source)
+    if images.source_id != source_id:
+        raise BikdError(
+            f"data.{split}: {getattr(source, 'path', source.source)} on this node is not what was "
+            "planned with; it changed since, or this node has another copy"
+        )
+    return images
+
+
+class Subset:
+    """The images `rows` of another set, under an identity of their own."""
+
+    def __init__(self, images: ImageSet, rows: np.ndarray) -> None:
+        self.images, self.rows = images, rows
+        self.labels, self.classes = images.labels[rows], images.classes
+        self.source_id = digest("subset", images.source_id, rows.tolist())
+        self.stamp = images.stamp
+
+    def image(self, index: int) -> Image.Image:
+        """Image `rows[index]` of the whole set."""
+        return self.images.image(int(self.rows[index]))
 
 
 def split_train(

@@ -1,14 +1,13 @@
 """A folder of files on a local disk or an object store, through pyarrow's filesystems."""
 
-import contextlib
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.fs as pafs
 
 from bikd_ray.errors import BikdError, UserError
+from bikd_ray.local import replace_file
 
 
 def store_uri(*given: str | None) -> str:
@@ -60,18 +59,12 @@ class Place:
             with self.filesystem.open_output_stream(path) as stream:
                 stream.write(content)
             return
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.parent / f".{target.name}.{secrets.token_hex(4)}"
-        try:
-            with open(aside, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(aside, target)
-        finally:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
+        replace_file(Path(path), content)
+
+    def read(self, relative: str) -> bytes:
+        """A whole file. Raises FileNotFoundError."""
+        with self.filesystem.open_input_stream(self.path(relative)) as stream:
+            return stream.read()
 
     def remove(self, relative: str) -> None:
         """Take away a folder, if it is there, and its parent if nothing else is in it."""

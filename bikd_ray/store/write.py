@@ -51,10 +51,10 @@ class Writer:
         self._put("baselines", name, [baseline], attempt)
 
     def write_pairs(self, rows: Sequence[Row]) -> None:
-        """Store the statistics of all pairs of one zoo on one data set as one file."""
+        """Store the statistics of pairs of one data set, as one file."""
         if rows:
-            ids = sorted({i for r in rows for i in (r["model_id_a"], r["model_id_b"])})
-            self._put("pairs", digest("pairs", rows[0]["data_id"], ids), rows, new_attempt())
+            pairs = sorted(sorted((r["model_id_a"], r["model_id_b"])) for r in rows)
+            self._put("pairs", digest("pairs", rows[0]["data_id"], pairs), rows, new_attempt())
 
     def _put(
         self,

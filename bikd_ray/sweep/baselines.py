@@ -1,5 +1,6 @@
-"""One baseline for each model, as Ray tasks; then the statistics of all pairs, without training."""
+"""One baseline for each model, as Ray tasks that share GPUs where the models are small."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,17 +8,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from bikd_ray.analysis.pairs import Answers, pair_statistics
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.plan import ResolvedData, ResolvedModel
+from bikd_ray.store.place import Place
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.resources import task_options
+from bikd_ray.sweep.resources import baseline_needs, task_options
 from bikd_ray.sweep.slot import Needs
 
 SPLIT = "val"
@@ -29,29 +29,15 @@ class Measured:
     predictions: pa.Table
 
 
-def measure(model: ResolvedModel, data: ResolvedData, needs: Needs) -> Measured:
+def measure(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str) -> Measured:
     """Evaluate one untouched model on val. Runs in a Ray task."""
-    import torch
-
     from bikd_ray.analysis.bits import pack
-    from bikd_ray.data import open_split
-    from bikd_ray.data.loader import Loader
     from bikd_ray.train import evaluate
-    from bikd_ray.train.member import Member
-    from bikd_ray.zoo import build_resolved
 
-    torch.set_num_threads(needs.threads)
-    device = torch.device("cuda" if needs.gpus else "cpu")
-    images = open_split(data.data, SPLIT)
-    loader = Loader(
-        images,
-        [model.input.view],
-        device,
-        cache=data.data.cache,
-        workers=needs.threads - 1 if needs.gpus else 0,
-    )
+    member, loader = _at_work(model, data, needs, store)
     start = time.monotonic()
-    result = evaluate([Member(model, build_resolved(model), device)], loader).outcomes[0]
+    evaluation = evaluate([member], loader)
+    result = evaluation.outcomes[0]
     baseline = {
         "model": model.name,
         "model_id": model.model_id,
@@ -69,7 +55,7 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs) -> Measured:
     }
     predictions = pa.table(
         {
-            "sample": pa.array(range(len(result.label_N)), pa.int64()),
+            "sample": evaluation.rows,
             "label": result.label_N,
             "predicted": result.predicted_N,
             "label_prob": result.label_prob_N,
@@ -80,16 +66,87 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs) -> Measured:
     return Measured(baseline, predictions)
 
 
-def prepare(data: ResolvedData, models: list[ResolvedModel]) -> None:
-    """Decode every view that is to be kept; what is not kept is first opened when it is used."""
+def probabilities(
+    model: ResolvedModel, data: ResolvedData, needs: Needs, store: str, samples_U: np.ndarray
+) -> np.ndarray:
+    """float32 [U, C]: an untouched model's softmax on some val images. Runs in a Ray task."""
+    import torch
+
+    from bikd_ray.train.evaluate import EVAL_BATCH
+
+    member, loader = _at_work(model, data, needs, store)
+    member.network.eval()
+    with torch.inference_mode():
+        parts = [
+            member.logits(batch).float().log_softmax(-1).exp().cpu()  # as stored ones are made
+            for batch in loader.batches(samples_U, EVAL_BATCH)
+        ]
+    return torch.cat(parts).numpy()
+
+
+def _at_work(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str) -> Any:
+    """(member, loader): a model on its device and the val images, in a Ray task."""
     import torch
 
     from bikd_ray.data import open_split
-    from bikd_ray.data.loader import Loader
+    from bikd_ray.data.loader import SHARES, Loader
+    from bikd_ray.train.member import Member
+    from bikd_ray.weights import network_of
 
-    for split in ("val", "train"):
-        views = [m.input.view for m in models]
-        Loader(open_split(data.data, split), views, torch.device("cpu"), cache=data.data.cache)
+    torch.set_num_threads(needs.threads)
+    device = torch.device("cuda" if needs.gpus else "cpu")
+    loader = Loader(
+        open_split(data, SPLIT),
+        [model.input.view],
+        device,
+        cache=data.data.cache,
+        share=SHARES["val"],
+        workers=needs.threads - 1 if needs.gpus else 0,
+        skip=data.data.on_bad_image == "skip",
+    )
+    return Member(model, network_of(model, Place.at(store)), device), loader
+
+
+def prepare(
+    data: ResolvedData, models: list[ResolvedModel], splits: Mapping[str, str]
+) -> list[str]:
+    """Put what is to be kept of each split (and how it is augmented) on this node's disk.
+
+    Returns what a person should know. Runs in a Ray task.
+    """
+    import torch
+
+    from bikd_ray.data import open_split
+    from bikd_ray.data.loader import SHARES, Loader
+
+    notes = _Notes()
+    logging.getLogger("bikd_ray").addHandler(notes)
+    for split, augment in splits.items():
+        loader = Loader(
+            open_split(data, split),
+            [m.input.view for m in models],
+            torch.device("cpu"),
+            cache=data.data.cache,
+            share=SHARES[split],
+            skip=data.data.on_bad_image == "skip",
+            augment=augment,
+        )
+        faults = list(loader.kept.faults.values()) if loader.kept else []
+        if faults:
+            notes.lines.append(f"{split}: {len(faults)} images left out; the first: {faults[0]}")
+    logging.getLogger("bikd_ray").removeHandler(notes)
+    return notes.lines
+
+
+class _Notes(logging.Handler):
+    """Collects warnings: a Ray task's own output is not shown to the person."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 def missing_baselines(
@@ -104,46 +161,40 @@ def missing_baselines(
 def run_baselines(
     zoo: Mapping[str, ResolvedModel],
     data: ResolvedData,
+    splits: Mapping[str, str],
     store: Store,
     writer: Writer,
     needs: Needs,
     progress: Progress,
 ) -> None:
-    """Store the baselines that the store lacks, and the statistics of all pairs of the zoo.
+    """Decode the images that are to be kept, and store the baselines still missing.
 
+    splits: those that will be read, and how they are augmented.
     Raises UserError for bad data and BikdError for models that cannot be measured, after the
     others are stored.
     """
     missing = missing_baselines(zoo, data, store)
-    if missing:
-        progress.enter(f"baselines of {len(missing)} models")
-        _measure_all(missing, list(zoo.values()), data, writer, needs, progress)
-    write_pairs(list(zoo.values()), data, store, writer)
-
-
-def _measure_all(
-    missing: list[ResolvedModel],
-    zoo: list[ResolvedModel],
-    data: ResolvedData,
-    writer: Writer,
-    needs: Needs,
-    progress: Progress,
-) -> None:
-    prepared = ray.remote(prepare).options(num_cpus=1).remote(data, zoo)
-    task = ray.remote(measure).options(**task_options(needs))
-    pending = {task.remote(model, data, needs): model for model in missing}
-    problems: list[BikdError] = []
+    progress.enter(f"baselines of {len(missing)} models" if missing else "images")
+    prepared = ray.remote(prepare).options(num_cpus=1).remote(data, list(zoo.values()), splits)
+    pending: dict[Any, ResolvedModel] = {}
+    for model in missing:
+        share = baseline_needs(model.cost, needs)
+        task = ray.remote(measure).options(**task_options(share))
+        pending[task.remote(model, data, share, store.uri)] = model
     try:
-        ray.get(prepared)  # before anything is stored: a corrupt image is the person's to mend
+        notes = ray.get(prepared)  # before anything is stored: bad images are the person's to mend
     except RayTaskError as error:
-        raise _ours(error, "cannot prepare the images") from None
+        raise ours(error, "cannot prepare the images") from None
+    for note in notes:
+        progress.note(note)
+    problems: list[BikdError] = []
     while pending:
         ready, _ = ray.wait(list(pending))
         model = pending.pop(ready[0])
         try:
             measured: Measured = ray.get(ready[0])
         except RayError as error:
-            problems.append(_ours(error, f"baseline of {model.name} failed"))
+            problems.append(ours(error, f"baseline of {model.name} failed"))
             continue
         writer.commit_baseline(measured.baseline, measured.predictions, _model_row(model, data))
         progress.note(f"{model.name}: top-1 {measured.baseline['top1']:.2f} %")
@@ -153,7 +204,7 @@ def _measure_all(
         raise kind(text)
 
 
-def _ours(error: Exception, doing: str) -> BikdError:
+def ours(error: Exception, doing: str) -> BikdError:
     """The BikdError inside a task's error, or one line about what happened instead."""
     cause = getattr(error, "cause", None)
     if isinstance(cause, BikdError):
@@ -171,7 +222,8 @@ def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
         "data_id": data.data_id,
         "source": model.entry.source,
         "checkpoint": model.entry.checkpoint,
-        "params": model.params,
+        "params": model.cost.params,
+        "flops": model.cost.flops,
         "input_size": how.size,
         "mean": list(how.mean),
         "std": list(how.std),
@@ -179,48 +231,3 @@ def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
         "interpolation": how.interpolation,
         "licence": model.licence,
     }
-
-
-def write_pairs(zoo: list[ResolvedModel], data: ResolvedData, store: Store, writer: Writer) -> None:
-    """Statistics of all pairs of the zoo, unless the store has every one of them."""
-    zoo = sorted(zoo, key=lambda m: m.name.casefold())
-    ids = [m.model_id for m in zoo]
-    columns = ["data_id", "model_id_a", "model_id_b"]
-    stored = store.reader.table("pairs", columns).to_pylist()
-    have = {
-        frozenset((r["model_id_a"], r["model_id_b"]))
-        for r in stored
-        if r["data_id"] == data.data_id
-    }
-    if all(frozenset((a, b)) in have for i, a in enumerate(ids) for b in ids[i + 1 :]):
-        return
-    answers, labels = [], np.empty(0)
-    for model_id in ids:
-        where = (pc.field("model_id") == model_id) & (pc.field("data_id") == data.data_id)
-        table = store.reader.table("predictions", where=where).sort_by("sample")
-        if not len(table):
-            raise BikdError(
-                f"the predictions of model {model_id} are damaged or gone in {store.uri}; remove "
-                "its file under baselines/ and run bikd baseline again"
-            )
-        labels = table["label"].to_numpy()
-        predicted = table["predicted"].to_numpy()
-        k = len(table["top_classes"][0])
-
-        def matrix(name: str, table: pa.Table = table, k: int = k) -> np.ndarray:
-            return table[name].combine_chunks().flatten().to_numpy().reshape(-1, k)
-
-        answers.append(
-            Answers(predicted == labels, predicted, matrix("top_classes"), matrix("top_probs"))
-        )
-    rows = []
-    for i, j, statistics in pair_statistics(answers, labels, data.num_classes):
-        a, b = zoo[i], zoo[j]
-        names = {
-            "model_a": a.name,
-            "model_b": b.name,
-            "model_id_a": a.model_id,
-            "model_id_b": b.model_id,
-        }
-        rows.append({**names, **statistics, "split": SPLIT, "data_id": data.data_id})
-    writer.write_pairs(rows)

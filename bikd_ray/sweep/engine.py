@@ -19,18 +19,20 @@ import ray
 from ray import tune
 
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.plan import Job
+from bikd_ray.plan import Job, ResolvedData, ResolvedModel
 from bikd_ray.resolve import planned, resolve
 from bikd_ray.specs import Spec
 from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer, new_attempt
-from bikd_ray.sweep.baselines import missing_baselines, run_baselines, write_pairs
+from bikd_ray.sweep.baselines import missing_baselines, run_baselines
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
+from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import DRIVER_MEMORY, check_shared, needs_of, nodes, slots
 from bikd_ray.sweep.slot import Needs
 from bikd_ray.sweep.trial import JobTrial
+from bikd_ray.weights import keep_all
 
 __all__ = ["SweepReport", "quiet", "run_baseline_sweep", "run_sweep"]
 
@@ -67,28 +69,29 @@ def run_sweep(
 
     Raises UserError for a spec that cannot work, before anything is written.
     """
+    writer = Writer(store_uri(store, spec.store))
     zoo, data = resolve(spec)
     if only is not None and only not in zoo:
         raise UserError(f"--only {only!r} is not in the zoo; choose from {', '.join(zoo)}")
-    writer = Writer(store_uri(store, spec.store))
     reader = Store(writer.place.uri)
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed)
     asked = [job for job in plan.todo if only is None or only in job.names]
     failed = [job for job in plan.failed if only is None or only in job.names]
     todo = asked[:limit]
     with Progress(spec.name) as progress:
-        if todo or missing_baselines(zoo, data, reader):
+        if todo or _unmeasured(zoo, data, reader):
             with _ray(address), _terminable():
                 needs = needs_of(spec.resources, nodes())
                 check_shared(writer.place)
-                run_baselines(zoo, data, reader, writer, needs, progress)
+                keep_all(writer.place, zoo.values())
+                splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
+                run_baselines(zoo, data, splits, reader, writer, needs, progress)
+                run_pairs(zoo, data, reader, writer, needs, progress)
                 keep = _keep(spec)
                 orders = {job.job_id: Order(job, spec.name, writer.place.uri, keep) for job in todo}
                 if orders:
                     progress.start_jobs(len(orders), len(plan.done))
                     _run_jobs(orders, needs, writer, progress)
-        else:
-            write_pairs(list(zoo.values()), data, reader, writer)
     return SweepReport(
         store=writer.place.uri,
         done=progress.done,
@@ -100,17 +103,21 @@ def run_sweep(
 
 def run_baseline_sweep(spec: Spec, *, store: str | None = None, address: str | None = None) -> str:
     """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
-    zoo, data = resolve(spec)
     writer = Writer(store_uri(store, spec.store))
+    zoo, data = resolve(spec)
     reader = Store(writer.place.uri)
-    if missing_baselines(zoo, data, reader):
+    if _unmeasured(zoo, data, reader):
         with Progress(spec.name) as progress, _ray(address), _terminable():
             needs = needs_of(spec.resources, nodes())
             check_shared(writer.place)
-            run_baselines(zoo, data, reader, writer, needs, progress)
-    else:
-        write_pairs(list(zoo.values()), data, reader, writer)
+            keep_all(writer.place, zoo.values())
+            run_baselines(zoo, data, {"val": "none"}, reader, writer, needs, progress)
+            run_pairs(zoo, data, reader, writer, needs, progress)
     return writer.place.uri
+
+
+def _unmeasured(zoo: dict[str, ResolvedModel], data: ResolvedData, store: Store) -> bool:
+    return bool(missing_baselines(zoo, data, store) or missing_pairs(zoo, data, store))
 
 
 def _keep(spec: Spec) -> tuple[str, ...]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from safetensors.torch import save
 
 from bikd_ray.analysis.bits import pack
 from bikd_ray.analysis.significance import contrast, mcnemar
@@ -18,7 +17,7 @@ from bikd_ray.store.place import Place
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, Row, job_row, run_columns
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.fit import Chosen
-from bikd_ray.zoo import build_resolved
+from bikd_ray.weights import network_of, pack_state
 
 
 def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Epoch | Outcome]:
@@ -31,7 +30,8 @@ def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Ep
     error, results, curves = None, [], []
     networks = []
     try:
-        networks = [build_resolved(member) for member in job.members]
+        place = Place.at(order.store)
+        networks = [network_of(member, place) for member in job.members]
         for message in fit(job, networks, device, workers=workers):
             if isinstance(message, Fit):
                 results = _results(order, message)
@@ -131,6 +131,5 @@ def _keep_weights(order: Order, k: int, selection: str, chosen: Chosen) -> str:
     relative = f"weights/{order.job.job_id}/{member.model_id}-{selection}.safetensors"
     place = Place.at(order.store)
     about = {"model": member.name, "epoch": str(chosen.epoch), "job_id": order.job.job_id}
-    tensors = {name: t.contiguous() for name, t in chosen.state.items()}
-    place.write(relative, save(tensors, metadata=about))
+    place.write(relative, pack_state(chosen.state, about))
     return f"{place.uri}/{relative}"

@@ -1,16 +1,20 @@
 """What the cluster has, what a job needs, and how many jobs fit at once."""
 
 import os
+from functools import cache
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bikd_ray.errors import UserError
+from bikd_ray.plan import Cost
 from bikd_ray.specs import Resources
 from bikd_ray.store.place import Place
 from bikd_ray.store.write import new_attempt
 from bikd_ray.sweep.slot import Needs
+from bikd_ray.train.evaluate import EVAL_BATCH
+from bikd_ray.zoo.cost import inference_bytes
 
 DRIVER_MEMORY = 2**30
 """Bytes that a trial's own processes reserve. Reserving memory and no CPU means that a job waits
@@ -59,6 +63,30 @@ def _on(node: dict[str, float], needs: Needs) -> int:
         gpus = node.get("GPU", 0)
         limits.append(gpus // needs.gpus if needs.gpus >= 1 else gpus * (1 // needs.gpus))
     return int(min(limits))
+
+
+def baseline_needs(cost: Cost, needs: Needs) -> Needs:
+    """What one baseline occupies: no more of a GPU than its memory asks for, in halves."""
+    if not needs.gpus:
+        return needs
+    whole = min(1.0, needs.gpus)
+    wanted, gpus = inference_bytes(cost, EVAL_BATCH) / (0.8 * gpu_bytes()), 1 / 8
+    while gpus < min(wanted, whole):
+        gpus *= 2
+    gpus = min(gpus, whole)
+    return Needs(max(1.0, needs.cpus * gpus // needs.gpus), gpus)
+
+
+@cache
+def gpu_bytes() -> int:
+    """Memory of a GPU of the cluster; asked of one, since Ray's resources only count them."""
+    return ray.get(ray.remote(_gpu_bytes).options(num_cpus=0, num_gpus=0.01).remote())
+
+
+def _gpu_bytes() -> int:
+    import torch
+
+    return torch.cuda.get_device_properties(0).total_memory
 
 
 def slots(needs: Needs, has: list[dict[str, float]]) -> int:

@@ -20,6 +20,7 @@ class Evaluation:
 
     outcomes: tuple[Outcome, ...]
     ensemble_top1: float  # percent
+    rows: np.ndarray  # the samples that were measured: all that were asked for and decode
 
 
 def evaluate(
@@ -31,6 +32,7 @@ def evaluate(
     """
     rows = np.arange(len(loader.labels)) if rows is None else rows
     parts: list[list[Outcome]] = [[] for _ in members]
+    seen: list[np.ndarray] = []
     ensemble_right = 0
     modes = [member.network.training for member in members]
     for member in members:
@@ -41,9 +43,13 @@ def evaluate(
             for part, logits in zip(parts, logits_K, strict=True):
                 part.append(outcome(logits, batch.labels))
             mean = torch.stack([z.softmax(-1) for z in logits_K]).mean(0)
+            seen.append(batch.index.numpy())
             ensemble_right += int((mean.argmax(-1) == batch.labels).sum())
     for member, mode in zip(members, modes, strict=True):
         member.network.train(mode)
+    if not seen:
+        raise BikdError(f"none of the {len(rows)} images to evaluate on can be read")
+    rows = np.concatenate(seen)
     outcomes = tuple(_joined(part) for part in parts)
     for member, result in zip(members, outcomes, strict=True):
         bad = np.flatnonzero(np.isnan(result.nll_N))
@@ -52,7 +58,7 @@ def evaluate(
                 f"{member.model.name} answers NaN on {len(bad)} of {len(rows)} images, "
                 f"first on sample {rows[bad[0]]}"
             )
-    return Evaluation(outcomes, 100 * ensemble_right / len(rows))
+    return Evaluation(outcomes, 100 * ensemble_right / len(rows), rows)
 
 
 def _joined(parts: list[Outcome]) -> Outcome:

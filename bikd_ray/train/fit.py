@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bikd_ray.data import open_split
-from bikd_ray.data.loader import Loader
-from bikd_ray.data.resolve import split_train
+from bikd_ray.data.loader import SHARES, Loader
+from bikd_ray.data.resolve import Subset, split_train
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job
@@ -62,24 +63,17 @@ def fit(
 
     Yields a list of K EpochRow for epoch 0, 1, … and at the end one Fit. Raises NonFiniteLoss.
     """
-    recipe, data = job.recipe, job.data.data
+    recipe = job.recipe
     members = [Member(m, net, device) for m, net in zip(job.members, networks, strict=True)]
-    views = [m.model.input.view for m in members]
-    train = Loader(open_split(data, "train"), views, device, cache=data.cache, workers=workers)
-    val = Loader(open_split(data, "val"), views, device, cache=data.cache, workers=workers)
-    rows, select = split_train(
-        train.images.labels,
-        select_fraction=data.select_fraction,
-        train_fraction=recipe.train_fraction,
-    )
+    train, val, held, rows = _loaders(job, members, device, workers)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
     learners = [Learner(m, *make_optimizer(m.network.parameters(), recipe, steps)) for m in members]
 
     before = evaluate(members, val)
-    held = evaluate(members, train, select) if len(select) else None
+    select = evaluate(members, held) if held else None
     selections = _Selections(members)
-    selections.see(0, before, held)
-    yield _rows(0, before, held)
+    selections.see(0, before, select)
+    yield _rows(0, before, select)
 
     step = 0
     for epoch in range(1, recipe.epochs + 1):
@@ -87,7 +81,7 @@ def fit(
             member.network.train()
         tally = Tally.zero(len(members), device)
         order = np.random.default_rng(derived_seed(job.seed, "order", epoch)).permutation(rows)
-        for batch in train.batches(order, recipe.batch_size):
+        for batch in train.batches(order, recipe.batch_size, epoch):
             loss = train_step(
                 learners,
                 batch,
@@ -105,10 +99,32 @@ def fit(
                 f"with lr {recipe.lr:g}; try a lower recipe.lr"
             )
         after = evaluate(members, val)
-        held = evaluate(members, train, select) if len(select) else None
-        selections.see(epoch, after, held)
-        yield _rows(epoch, after, held, tally)
+        select = evaluate(members, held) if held else None
+        selections.see(epoch, after, select)
+        yield _rows(epoch, after, select, tally)
     yield Fit(before, selections.chosen())
+
+
+def _loaders(
+    job: Job, members: Sequence[Member], device: torch.device, workers: int
+) -> tuple[Loader, Loader, Loader | None, np.ndarray]:
+    """(train, val, held-out part of train or None, rows of train to learn from)."""
+    data, views = job.data.data, [m.model.input.view for m in members]
+    how: dict[str, Any] = {
+        "cache": data.cache,
+        "workers": workers,
+        "skip": data.on_bad_image == "skip",
+    }
+    images = open_split(job.data, "train")
+    rows, select = split_train(
+        images.labels,
+        select_fraction=data.select_fraction,
+        train_fraction=job.recipe.train_fraction,
+    )
+    train = Loader(images, views, device, augment=job.recipe.augment, seed=job.seed, **how)
+    val = Loader(open_split(job.data, "val"), views, device, share=SHARES["val"], **how)
+    held = Loader(Subset(images, select), views, device, **how) if len(select) else None
+    return train, val, held, rows
 
 
 def _rows(

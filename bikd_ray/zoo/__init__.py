@@ -1,5 +1,19 @@
 """Models: building them, giving them their weights, and knowing them again."""
 
-from bikd_ray.zoo.load import build, build_resolved, logits_of, resolve_model, weights_id
+from bikd_ray.zoo.adapters import features_of, logits_of
+from bikd_ray.zoo.build import build, rebuild
+from bikd_ray.zoo.known import recall, remember
+from bikd_ray.zoo.resolve import check_classes, describe, resolve_model, weights_id
 
-__all__ = ["build", "build_resolved", "logits_of", "resolve_model", "weights_id"]
+__all__ = [
+    "build",
+    "check_classes",
+    "describe",
+    "features_of",
+    "logits_of",
+    "rebuild",
+    "recall",
+    "remember",
+    "resolve_model",
+    "weights_id",
+]

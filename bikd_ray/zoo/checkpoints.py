@@ -5,6 +5,7 @@ import pickle
 import re
 import warnings
 from pathlib import Path
+from urllib.error import URLError
 
 import pyarrow.fs as pafs
 import torch
@@ -12,9 +13,11 @@ from safetensors.torch import load, load_file
 from torch import Tensor, nn
 
 from bikd_ray.errors import UserError
+from bikd_ray.identity import digest
 
 STATE_KEYS = ("model_ema", "model", "state_dict", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.", "model.")
+WEB = ("http://", "https://")
 
 
 def load_checkpoint(model: nn.Module, path: str, name: str) -> None:
@@ -49,16 +52,30 @@ def load_checkpoint(model: nn.Module, path: str, name: str) -> None:
 
 def _read(path: str, name: str) -> dict[str, Tensor]:
     try:
-        file = _fetched(path) if "://" in path else Path(path)
+        return _tensors(path, name)
+    except UserError:
+        if path.startswith(WEB):  # torch keeps half a download; the next try fetches it anew
+            downloaded(path).unlink(missing_ok=True)
+        raise
+
+
+def _tensors(path: str, name: str) -> dict[str, Tensor]:
+    try:
+        file = _opened(path)
         if isinstance(file, Path) and not file.is_file():
             raise FileNotFoundError(path)
-        if path.endswith(".safetensors"):
+        if path.partition("?")[0].endswith(".safetensors"):
             return load_file(file) if isinstance(file, Path) else load(file.getvalue())
         with warnings.catch_warnings(action="ignore"):
             content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(
             f"zoo: {name}: checkpoint {path} does not exist; correct the path"
+        ) from None
+    except URLError as error:
+        raise UserError(
+            f"zoo: {name}: cannot download {path} ({reason(error)}); correct the address, or "
+            "fetch the file and give its path"
         ) from None
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL (\S+)", str(error))
@@ -88,11 +105,25 @@ def _read(path: str, name: str) -> dict[str, Tensor]:
     return {k: v for k, v in content.items() if isinstance(v, Tensor)}
 
 
-def _fetched(uri: str) -> io.BytesIO:
-    """The content of a file on an object store (s3://, gs://, …)."""
-    filesystem, path = pafs.FileSystem.from_uri(uri)
-    with filesystem.open_input_stream(path) as stream:
+def _opened(path: str) -> Path | io.BytesIO:
+    """A local file, one downloaded once and kept (https), or the content of one on s3 or gs."""
+    if path.startswith(WEB):
+        file = downloaded(path)
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(path, str(file), progress=False)
+        return file
+    if "://" not in path:
+        return Path(path)
+    filesystem, inner = pafs.FileSystem.from_uri(path)
+    with filesystem.open_input_stream(inner) as stream:
         return io.BytesIO(stream.read())
+
+
+def downloaded(url: str) -> Path:
+    """Where torch hub's cache keeps the file of an address; names of one kind do not collide."""
+    name = url.rpartition("/")[2].partition("?")[0]
+    return Path(torch.hub.get_dir()) / "checkpoints" / f"{digest(url)}-{name}"
 
 
 def reason(error: Exception) -> str:

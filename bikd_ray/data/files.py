@@ -1,0 +1,98 @@
+"""The files behind a path of a spec: local or in an object store."""
+
+import re
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pyarrow.fs as pafs
+
+from bikd_ray.errors import UserError
+from bikd_ray.identity import digest
+
+_BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
+
+
+def expand(uri: str, suffix: str, kind: str) -> tuple[pafs.FileSystem, list[str], str]:
+    """The files behind a file, directory, glob, brace range or several of them joined by `::`.
+
+    A directory stands for the files below it that end in `suffix`; globs and directories give
+    sorted files, braces keep their order. Returns the file system, the paths in it, and a stamp:
+    a digest of sizes and times of change. Raises UserError where there is nothing.
+    """
+    infos: list[pafs.FileInfo] = []
+    filesystem: pafs.FileSystem | None = None
+    for part in uri.split("::"):
+        try:
+            place, path = locate(part)
+            if filesystem is not None and place != filesystem:
+                raise UserError(f"data: {uri} joins two file systems; give files of one of them")
+            filesystem = place
+            found = _matching(place, braces(path), suffix)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"data: {error if '{' in part else part} does not exist; "
+                f"give a {kind} file, folder or glob"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UserError(f"data: cannot open {part}: {str(error).splitlines()[0]}") from None
+        if not found:
+            raise UserError(f"data: no {kind} file matches {part}")
+        infos += found
+    assert filesystem is not None  # str.split gives at least one part
+    stamp = digest([[info.size, info.mtime_ns] for info in infos])
+    return filesystem, [info.path for info in infos], stamp
+
+
+def braces(pattern: str) -> list[str]:
+    """Every text that a pattern with `{000..012}` and `{a,b}` stands for, in order.
+
+    >>> braces("a-{08..10}.tar")
+    ['a-08.tar', 'a-09.tar', 'a-10.tar']
+    """
+    found = _BRACES.search(pattern)
+    if not found:
+        return [pattern]
+    first, last, listed = found.groups()
+    if listed is None:
+        width = len(first) if first[0] == "0" else 0
+        inner = [str(number).zfill(width) for number in range(int(first), int(last) + 1)]
+    else:
+        inner = listed.split(",")
+    head, tails = pattern[: found.start()], braces(pattern[found.end() :])
+    return [head + text + tail for text in inner for tail in tails]
+
+
+def locate(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a path or URI, and the path in it. Raises OSError and ValueError."""
+    if "://" in uri:  # braces are no part of a URI, but may be quoted in it
+        return pafs.FileSystem.from_uri(uri.replace("{", "%7B").replace("}", "%7D"))
+    return pafs.LocalFileSystem(), str(Path(uri).absolute())
+
+
+def _matching(filesystem: pafs.FileSystem, paths: list[str], suffix: str) -> list[pafs.FileInfo]:
+    infos: list[pafs.FileInfo] = []
+    plain = [path for path in paths if not any(c in path for c in "*?[")]
+    known = dict(zip(plain, filesystem.get_file_info(plain), strict=True))
+    for path in paths:
+        if path not in known:
+            fixed = re.split(r"[*?[]", path)[0]
+            found = _below(filesystem, fixed.rpartition("/")[0])
+            infos += sorted((f for f in found if fnmatch(f.path, path)), key=lambda f: f.path)
+        elif known[path].type == pafs.FileType.NotFound:
+            raise FileNotFoundError(path)
+        elif known[path].type == pafs.FileType.Directory:
+            found = _below(filesystem, path)
+            infos += sorted((f for f in found if f.path.endswith(suffix)), key=lambda f: f.path)
+        else:
+            infos.append(known[path])
+    return infos
+
+
+def _below(filesystem: pafs.FileSystem, folder: str) -> list[pafs.FileInfo]:
+    listing = filesystem.get_file_info(pafs.FileSelector(folder, recursive=True))
+    return [info for info in listing if info.is_file]
+
+
+def is_local(filesystem: pafs.FileSystem) -> bool:
+    """Whether a read at any place costs little: local and mounted disks, not object stores."""
+    return isinstance(filesystem, pafs.LocalFileSystem)

@@ -1,0 +1,39 @@
+"""What a machine keeps between commands, and can always make again."""
+
+import contextlib
+import os
+import secrets
+import time
+from pathlib import Path
+
+ABANDONED = 3600
+"""Seconds after which a file that was being written is nobody's: its writer was killed."""
+
+
+def cache_root() -> Path:
+    """The user's cache folder for this package ($XDG_CACHE_HOME/bikd_ray); it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base) / "bikd_ray"
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file that others see whole or not at all. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    try:
+        with open(aside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove the `.tmp` files that killed writers have left."""
+    for path in folder.glob("*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()

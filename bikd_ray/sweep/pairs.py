@@ -1,0 +1,152 @@
+"""Statistics of all pairs of a zoo from stored predictions, as Ray tasks; nothing is trained.
+
+The stored top-k probabilities settle nearly every ensemble. For the few images that they leave
+open each model is asked again for all its probabilities, so that none stays uncertain.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import ray
+from ray.exceptions import RayError
+
+from bikd_ray.analysis.pairs import Answers, Row, Undecided, pair_statistics, settle
+from bikd_ray.errors import BikdError
+from bikd_ray.plan import ResolvedData, ResolvedModel
+from bikd_ray.store.queries import Store
+from bikd_ray.store.read import pc
+from bikd_ray.store.write import Writer
+from bikd_ray.sweep.baselines import SPLIT, ours, probabilities
+from bikd_ray.sweep.progress import Progress
+from bikd_ray.sweep.resources import baseline_needs, task_options
+from bikd_ray.sweep.slot import Needs
+
+TILE = 32
+"""Models in one side of a task: it holds the predictions of two sides, 10 MB a model at 50,000
+images."""
+
+Pair = tuple[str, str]  # of model_ids
+Partial = tuple[Pair, Row, Undecided]  # samples of Undecided are indices into the split
+
+
+def missing_pairs(
+    zoo: Mapping[str, ResolvedModel], data: ResolvedData, store: Store
+) -> list[tuple[ResolvedModel, ResolvedModel]]:
+    """The pairs of the zoo, in alphabetical order, whose statistics the store lacks."""
+    models = sorted(zoo.values(), key=lambda m: m.name.casefold())
+    columns = ["data_id", "model_id_a", "model_id_b"]
+    have = {
+        frozenset((r["model_id_a"], r["model_id_b"]))
+        for r in store.reader.table("pairs", columns).to_pylist()
+        if r["data_id"] == data.data_id
+    }
+    every = combinations(models, 2)
+    return [(a, b) for a, b in every if frozenset((a.model_id, b.model_id)) not in have]
+
+
+def run_pairs(
+    zoo: Mapping[str, ResolvedModel],
+    data: ResolvedData,
+    store: Store,
+    writer: Writer,
+    needs: Needs,
+    progress: Progress,
+) -> None:
+    """Store the pair statistics still missing. Every model of the zoo has its baseline.
+
+    Raises BikdError where stored predictions are damaged.
+    """
+    wanted = missing_pairs(zoo, data, store)
+    if not wanted:
+        return
+    progress.enter(f"statistics of {len(wanted)} pairs")
+    models = {model.model_id: model for pair in wanted for model in pair}
+    try:
+        partial = _first_pass([(a.model_id, b.model_id) for a, b in wanted], data, store)
+        rows = _second_pass(partial, models, data, store, needs)
+    except RayError as error:
+        raise ours(error, "pair statistics failed") from None
+    for row in rows:
+        a, b = models[row["model_id_a"]], models[row["model_id_b"]]
+        row |= {"model_a": a.name, "model_b": b.name, "split": SPLIT, "data_id": data.data_id}
+    writer.write_pairs(rows)
+
+
+def _first_pass(wanted: Sequence[Pair], data: ResolvedData, store: Store) -> list[Partial]:
+    """Every pair from stored predictions, a tile of models at a time."""
+    rank = {model_id: i for i, model_id in enumerate(dict.fromkeys(m for p in wanted for m in p))}
+    tiles: dict[tuple[int, ...], list[Pair]] = defaultdict(list)
+    for a, b in wanted:
+        tiles[tuple(sorted((rank[a] // TILE, rank[b] // TILE)))].append((a, b))
+    task = ray.remote(tile).options(num_cpus=1)
+    where = (store.uri, data.data_id, data.num_classes)
+    return [p for part in ray.get([task.remote(t, *where) for t in tiles.values()]) for p in part]
+
+
+def tile(wanted: list[Pair], store: str, data_id: str, num_classes: int) -> list[Partial]:
+    """Some pairs, each model's predictions read once. Runs in a Ray task."""
+    stored = Store(store)
+    ids = list(dict.fromkeys(model_id for pair in wanted for model_id in pair))
+    answers, samples_N, labels_N = [], np.empty(0), np.empty(0)
+    for model_id in ids:
+        where = (pc.field("model_id") == model_id) & (pc.field("data_id") == data_id)
+        table = stored.reader.table("predictions", where=where).sort_by("sample")
+        if not len(table):
+            raise BikdError(
+                f"the predictions of model {model_id} are damaged or gone in {store}; remove its "
+                "file under baselines/ and run bikd baseline again"
+            )
+        samples_N, labels_N = table["sample"].to_numpy(), table["label"].to_numpy()
+        k = len(table["top_classes"][0])
+        top = {
+            name: table[name].combine_chunks().flatten().to_numpy().reshape(-1, k)
+            for name in ("top_classes", "top_probs")
+        }
+        classes = top["top_classes"].astype(np.min_scalar_type(num_classes))
+        answers.append(Answers(table["predicted"].to_numpy(), classes, top["top_probs"]))
+    at = {model_id: i for i, model_id in enumerate(ids)}
+    pairs = [(at[a], at[b]) for a, b in wanted]
+    return [
+        ((ids[i], ids[j]), row, Undecided(samples_N[left.samples_U], left.right))
+        for i, j, row, left in pair_statistics(answers, labels_N, pairs)
+    ]
+
+
+def _second_pass(
+    partial: Sequence[Partial],
+    models: Mapping[str, ResolvedModel],
+    data: ResolvedData,
+    store: Store,
+    needs: Needs,
+) -> list[dict[str, Any]]:
+    """The rows, with the ensembles settled that the first pass has left open."""
+    asked: dict[str, list[np.ndarray]] = defaultdict(list)
+    for pair, _, undecided in partial:
+        for model_id in pair if len(undecided.samples_U) else ():
+            asked[model_id].append(undecided.samples_U)
+    samples = {model_id: np.unique(np.concatenate(parts)) for model_id, parts in asked.items()}
+    answers = {}
+    for model_id, samples_U in samples.items():
+        share = baseline_needs(models[model_id].cost, needs)
+        task = ray.remote(probabilities).options(**task_options(share))
+        answers[model_id] = task.remote(models[model_id], data, share, store.uri, samples_U)
+    labels = _labels(data) if samples else np.empty(0)
+    rows = []
+    for (a, b), row, undecided in partial:
+        left_U = undecided.samples_U
+        if len(left_U):
+            full_a, full_b = (
+                ray.get(answers[m])[np.searchsorted(samples[m], left_U)] for m in (a, b)
+            )
+            row = settle(row, undecided, full_a, full_b, labels[left_U])
+        rows.append({**row, "model_id_a": a, "model_id_b": b})
+    return rows
+
+
+def _labels(data: ResolvedData) -> np.ndarray:
+    from bikd_ray.data import open_split
+
+    return open_split(data, SPLIT).labels

@@ -1,0 +1,190 @@
+"""Build the network of a zoo entry: from timm, from a dotted factory, or from torch hub."""
+
+import importlib
+import os
+import random
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+from timm.models import load_model_config_from_hf, parse_model_name
+from timm.models._hub import load_model_config_from_path  # the same for a folder, not exported
+from torch import Tensor, nn
+
+from bikd_ray.errors import UserError, choices
+from bikd_ray.plan import Blueprint, ResolvedModel
+from bikd_ray.specs import ZooEntry
+from bikd_ray.zoo.checkpoints import load_checkpoint, reason
+
+
+def build(entry: ZooEntry, *, weights: bool = True) -> nn.Module:
+    """The network of a zoo entry on the CPU, in eval mode, with its weights.
+
+    What a factory or a new head initialises itself is drawn from seed 0, the same everywhere.
+    `weights=False` fetches nothing: only a checkpoint that is a local file is still loaded.
+    Raises UserError for an unknown name, arguments that do not fit, or weights that do not fit.
+    """
+    with _seeded():
+        network = _source(entry, pretrained=weights and entry.checkpoint is None)
+    if entry.checkpoint and (weights or "://" not in entry.checkpoint):
+        load_checkpoint(network, entry.checkpoint, entry.name)
+    return network.eval()
+
+
+def rebuild(model: ResolvedModel, state: Mapping[str, Tensor]) -> nn.Module:
+    """The network of a resolved model with the tensors of `state`; timm's own are fetched from
+    nowhere. What a state_dict does not hold is built as `build` builds it.
+    """
+    with _seeded():
+        if model.blueprint:
+            network = _from_blueprint(model.entry, model.blueprint)
+        else:
+            network = _source(model.entry, pretrained=False)
+    network.load_state_dict({**network.state_dict(), **state})
+    return network.eval()
+
+
+@contextmanager
+def _seeded() -> Iterator[None]:
+    """Everything that draws at random starts from 0, and goes on as before afterwards."""
+    python, numpy_ = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy_)
+
+
+def _source(entry: ZooEntry, *, pretrained: bool) -> nn.Module:
+    if entry.timm:
+        return _timm(entry, pretrained)
+    with redirect_stdout(sys.stderr):  # the person's code may print; answers go to standard output
+        network = _factory(entry) if entry.factory else _hub(entry)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"zoo: {entry.source} returned {type(network).__name__}, not an nn.Module")
+    return network
+
+
+def blueprint(entry: ZooEntry) -> Blueprint | None:
+    """How timm builds the architecture of an entry, as plain values; None where it does not."""
+    if not entry.timm:
+        return None
+    kind, where = parse_model_name(entry.timm)
+    if kind is None:
+        return Blueprint(where, None, entry.kwargs)
+    load = load_model_config_from_hf if kind == "hf-hub" else load_model_config_from_path
+    config, architecture, arguments = load(where)
+    return Blueprint(architecture, config, {**(arguments or {}), **entry.kwargs})
+
+
+def _from_blueprint(entry: ZooEntry, how: Blueprint) -> nn.Module:
+    config = {"pretrained_cfg": dict(how.config)} if how.config else {}
+    return timm.create_model(how.name, pretrained=False, **config, **how.kwargs)
+
+
+def _timm(entry: ZooEntry, pretrained: bool) -> nn.Module:
+    name = entry.timm or ""
+    try:
+        kind, _ = parse_model_name(name)
+    except ValueError as error:
+        raise UserError(f"zoo: {name}: {reason(error)}") from None
+    try:
+        how = blueprint(entry)
+    except Exception as error:
+        fix = (
+            "give the folder of a timm model"
+            if kind == "local-dir"
+            else "check the name and the network, or fetch it once with bikd check SPEC --fetch"
+        )
+        raise UserError(
+            f"zoo: {name}: cannot read its config.json ({type(error).__name__}: {reason(error)}); "
+            f"{fix}"
+        ) from None
+    assert how is not None
+    if not timm.is_model(how.name):
+        raise UserError(
+            f"zoo: timm has no model {how.name!r}; {choices(how.name, timm.list_models())}"
+        )
+    try:
+        if pretrained:
+            return timm.create_model(name, pretrained=True, **entry.kwargs)
+        return _from_blueprint(entry, how)
+    except (TypeError, AssertionError) as error:
+        raise UserError(
+            f"zoo: {name} does not take kwargs {entry.kwargs} ({reason(error)}); correct them"
+        ) from None
+    except Exception as error:
+        doing = "fetch its pretrained weights" if pretrained else "build it"
+        fix = (
+            "check the name and the network, or give checkpoint: FILE"
+            if pretrained
+            else "check kwargs"
+        )
+        raise UserError(f"zoo: {name}: cannot {doing} ({reason(error)}); {fix}") from None
+
+
+def _hub(entry: ZooEntry) -> object:
+    """A torch hub entry point, called with the entry's kwargs. Its code runs: the spec says so."""
+    repository, _, function = (entry.hub or "").rpartition(":")
+    local = Path(repository).is_dir()
+    if local and not (Path(repository) / "hubconf.py").is_file():
+        raise UserError(f"zoo: hub {repository} has no hubconf.py; give the folder that does")
+    if not local and repository.count("/") != 1:
+        raise UserError(f"zoo: hub {repository} is neither a folder nor OWNER/REPO; correct it")
+    try:
+        return torch.hub.load(
+            repository if local else repository.replace("@", ":"),
+            function,
+            source="local" if local else "github",
+            trust_repo=True,  # type: ignore[arg-type]
+            verbose=False,
+            **entry.kwargs,
+        )
+    except Exception as error:
+        raise UserError(
+            f"zoo: hub {entry.hub!r} with kwargs {entry.kwargs} raised {type(error).__name__}: "
+            f"{reason(error)}; check the name, the kwargs and the network"
+        ) from error
+
+
+def _factory(entry: ZooEntry) -> object:
+    path = entry.factory or ""
+    module_name, _, function = path.partition(":")
+    if os.getcwd() not in sys.path:  # a console script does not look where the person stands
+        sys.path.insert(0, os.getcwd())
+    try:
+        target = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(
+            f"zoo: factory {path!r}: cannot import {module_name!r} ({reason(error)}); it must be "
+            "installed, or lie in the folder where the command runs"
+        ) from None
+    except Exception as error:
+        raise UserError(
+            f"zoo: factory {path!r}: importing {module_name!r} raised {type(error).__name__}: "
+            f"{reason(error)}; correct it"
+        ) from error
+    for part in function.split("."):
+        if not hasattr(target, part):
+            public = [n for n in dir(target) if not n.startswith("_")]
+            raise UserError(
+                f"zoo: factory {path!r}: no {part!r} in {module_name}; {choices(part, public)}"
+            )
+        target = getattr(target, part)
+    try:
+        return target(**entry.kwargs)  # type: ignore[operator]
+    except Exception as error:
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        raise UserError(
+            f"zoo: factory {path!r} with kwargs {entry.kwargs} raised {type(error).__name__}: "
+            f"{reason(error)} ({at.filename}:{at.lineno}); correct it or its kwargs"
+        ) from error

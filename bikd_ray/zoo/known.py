@@ -1,0 +1,70 @@
+"""Models that were resolved before, remembered so that a command need not build them again.
+
+Only what can be told from outside is remembered: timm's own names, and files by size and mtime.
+Factories, torch hub and hf-hub entries may change without a sign, and are built each time.
+"""
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow.fs as pafs
+import timm
+from pydantic import TypeAdapter
+from timm.models import parse_model_name
+
+from bikd_ray.identity import RESULT_VERSION, digest
+from bikd_ray.local import cache_root, replace_file
+from bikd_ray.plan import ResolvedModel
+from bikd_ray.specs import ZooEntry
+from bikd_ray.zoo.checkpoints import WEB, downloaded
+
+_FORM = TypeAdapter(ResolvedModel)
+
+
+def recall(entry: ZooEntry) -> ResolvedModel | None:
+    """The model that `remember` noted for this entry, unless something has changed since."""
+    try:
+        path = _path(entry)
+        found = _FORM.validate_json(path.read_bytes()) if path else None
+    except (OSError, TypeError, ValueError):  # no file, no stable form, damaged
+        return None
+    return replace(found, entry=entry) if found else None  # its alias may be another one now
+
+
+def remember(model: ResolvedModel) -> None:
+    """Note a resolved model; where that cannot be done it is resolved again next time."""
+    with contextlib.suppress(OSError):
+        if path := _path(model.entry):
+            replace_file(path, _FORM.dump_json(model))
+
+
+def _path(entry: ZooEntry) -> Path | None:
+    if not entry.timm:
+        return None
+    kind, where = parse_model_name(entry.timm)
+    if kind == "hf-hub":
+        return None
+    stamps = []
+    if kind == "local-dir":
+        files = sorted(f for f in Path(where).iterdir() if f.is_file())
+        stamps += [(f.name, _stamp(str(f))) for f in files]
+    if entry.checkpoint:
+        stamps.append(("checkpoint", _stamp(entry.checkpoint)))
+    what = entry.model_dump(exclude={"alias"})
+    key = digest("known", RESULT_VERSION, timm.__version__, what, stamps)
+    return cache_root() / "models" / f"{key}.json"
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    """(bytes, mtime in ns) of a file. Raises OSError."""
+    if path.startswith(WEB):
+        path = str(downloaded(path))
+    if "://" in path:
+        filesystem, inner = pafs.FileSystem.from_uri(path)
+        info = filesystem.get_file_info(inner)
+        if not info.is_file:
+            raise FileNotFoundError(path)
+        return info.size, info.mtime_ns or 0
+    status = Path(path).stat()
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,119 @@
+import csv
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import timm
+
+from bikd_ray.zoo import published as module
+from bikd_ray.zoo.published import WARN_BEYOND, Published, drift, published
+
+ROWS = list(csv.DictReader((Path(module.__file__).parent / "published.csv").open(encoding="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),  # the source also prints 100 - top1, read from it a second time
+    [
+        ("senet154.gluon_in1k", 18.742),
+        ("resnext101_32x8d.fb_swsl_ig1b_ft_in1k", 15.718),
+        ("vit_base_patch16_224.augreg_in1k", 20.858),
+        ("pit_b_224.in1k", 17.540),
+        ("resmlp_36_224.fb_in1k", 20.228),
+        ("resmlp_24_224.fb_distilled_in1k", 19.234),
+        ("vit_small_patch16_224.augreg_in1k", 21.158),
+        ("coat_lite_mini.in1k", 20.904),
+        ("pit_xs_224.in1k", 21.788),
+        ("vit_tiny_patch16_224.augreg_in21k_ft_in1k", 24.548),
+        ("eva02_large_patch14_448.mim_m38m_ft_in22k_in1k", 9.946),
+        ("mobilenetv3_small_050.lamb_in1k", 42.076),
+    ],
+)
+def test_figures_are_those_of_the_source(name, error):
+    found = published(name)
+    assert found
+    assert found.top1 + error == pytest.approx(100, abs=1e-9)
+
+
+def test_the_table_is_whole_and_in_the_order_of_its_source():
+    assert len(ROWS) == 1445
+    assert all(float(a["top1"]) >= float(b["top1"]) for a, b in pairwise(ROWS))
+    assert len({(row["model"], row["img_size"]) for row in ROWS}) == len(ROWS)
+
+
+def test_every_figure_is_a_share_of_50000_images():
+    assert all(int(row["top1"].replace(".", "")) % 2 == 0 for row in ROWS)  # steps of 0.002
+
+
+def test_every_name_with_a_tag_is_known_to_timm():
+    known = set(timm.list_pretrained())
+    without = {row["model"] for row in ROWS} - known
+    assert without == {"tnt_s_patch16_224", "mobilenet_edgetpu_v2_m"}  # have no tag
+
+
+def test_inputs_are_the_train_or_the_test_input_of_timm():
+    changed_since = {"test_efficientnet.r160_in1k", "test_byobnet.r160_in1k", "test_vit.r160_in1k"}
+    for row in ROWS:
+        config = timm.get_pretrained_cfg(row["model"])
+        assert config
+        crops = {config.input_size[-1]: config.crop_pct}
+        if config.test_input_size:
+            crops[config.test_input_size[-1]] = config.test_crop_pct or config.crop_pct
+        if row["model"] not in changed_since:
+            assert float(row["crop_pct"]) == pytest.approx(crops[int(row["img_size"])], abs=6e-4)
+        assert row["interpolation"] == config.interpolation
+
+
+def test_a_name_without_a_tag_means_the_default_weights():
+    assert published("pit_b_224") == published("pit_b_224.in1k") == Published(
+        82.46, 224, 0.9, "bicubic"
+    )  # fmt: skip
+    assert published("hf-hub:timm/pit_b_224.in1k") == published("pit_b_224.in1k")
+    assert published("mobilenet_edgetpu_v2_m") == published(
+        "mobilenet_edgetpu_v2_m.ra4_e3600_r224_in1k"
+    )
+
+
+def test_a_model_has_a_figure_for_each_size_it_was_measured_at():
+    assert published("resnet50.a1_in1k") == published("resnet50.a1_in1k", 224)
+    assert published("resnet50.a1_in1k", 224) == Published(80.382, 224, 0.95, "bicubic")
+    assert published("resnet50.a1_in1k", 288) == Published(81.24, 288, 1.0, "bicubic")
+    assert published("resnet50.a1_in1k", 256) is None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "no_such_model",
+        "resnet50.no_such_tag",
+        "local-dir:/weights",
+        "hf-hub:someone/resnet50",
+        "vit_base_patch16_224.mae",
+    ],
+)
+def test_what_timm_did_not_measure_is_unknown(name):
+    assert published(name) is None
+    assert drift(name, 224, 0.9, "bicubic", 80.0) is None
+
+
+def test_drift_is_ours_less_the_published():
+    name = "pit_b_224.in1k"
+    assert drift(name, 224, 0.9, "bicubic", 82.46) == 0
+    paper = drift(name, 224, 0.9, "bicubic", 82.278)  # measured through another preprocessing
+    assert paper == pytest.approx(-0.182)
+    assert paper is not None
+    assert abs(paper) > WARN_BEYOND
+
+
+@pytest.mark.parametrize(
+    ("size", "crop_pct", "interpolation"),
+    [(256, 0.9, "bicubic"), (224, 0.875, "bicubic"), (224, 0.9, "bilinear")],
+)
+def test_another_input_is_not_compared(size, crop_pct, interpolation):
+    assert drift("pit_b_224.in1k", size, crop_pct, interpolation, 82.0) is None
+
+
+def test_a_crop_is_the_same_as_its_published_rounding():
+    name = "darknetaa53.c2ns_in1k"
+    config = timm.get_pretrained_cfg(name)
+    assert config
+    assert drift(name, 256, config.crop_pct, "bilinear", 79.746) == 0
