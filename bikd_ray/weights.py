@@ -27,10 +27,13 @@ def keep_base(place: Place, identity: str, network: nn.Module) -> None:
 
 
 def keep_all(place: Place, zoo: Iterable[ResolvedModel]) -> None:
-    """Store the weights of every model that the store lacks: no node has to fetch them then."""
+    """Store the weights of every model that the store lacks: no node has to fetch them then.
+
+    Raises BikdError where a model's weights are no longer those of the plan.
+    """
     for model in zoo:
         if not place.exists(base_path(model.weights_id)):
-            keep_base(place, model.weights_id, build(model.entry))
+            keep_base(place, model.weights_id, _planned(model, build(model.entry)))
 
 
 def pack_state(state: dict[str, Tensor], about: dict[str, str] | None = None) -> bytes:
@@ -49,6 +52,10 @@ def network_of(model: ResolvedModel, place: Place) -> nn.Module:
         network = rebuild(model, load(place.read(base_path(model.weights_id))))
     except (FileNotFoundError, SafetensorError):
         network = build(model.entry)
+    return _planned(model, network)
+
+
+def _planned(model: ResolvedModel, network: nn.Module) -> nn.Module:
     found = weights_id(network)
     if found != model.weights_id:
         raise BikdError(

@@ -171,9 +171,13 @@ def baseline(
     from bikd_ray.spec_file import load_spec
     from bikd_ray.store import open_store
     from bikd_ray.sweep.engine import run_baseline_sweep
+    from pipelines.planning import drift_lines
 
     answers = open_store(run_baseline_sweep(load_spec(spec), store=store, address=address))
-    _show(answers.baselines(), format, "baselines")
+    measured = answers.baselines()
+    _show(measured, format, "baselines")
+    for line in drift_lines(measured):
+        print(f"bikd: {line}", file=sys.stderr)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from bikd_ray.specs import Spec
 from bikd_ray.store import Store
 from bikd_ray.store.place import store_uri
 from bikd_ray.zoo.cost import training_bytes
+from bikd_ray.zoo.published import WARN_BEYOND
 
 JOBS = pa.schema(
     [
@@ -109,6 +110,18 @@ def cost_lines(spec: Spec, plan: Plan, store: Store) -> list[str]:
             f"them change sides, ±{high:.2f} pp if 4% do"
         )
     return lines
+
+
+def drift_lines(baselines: pa.Table) -> list[str]:
+    """A warning for each model that is not as accurate here as its makers published."""
+    return [
+        f"{row['model']}: top-1 {row['top1']:.3f} %, published {row['published_top1']:.3f} % at "
+        f"the same input: {row['top1'] - row['published_top1']:+.3f} pp. Compare the images, the "
+        "order of their classes and the versions of timm and Pillow before you sweep"
+        for row in baselines.to_pylist()
+        if row["published_top1"] is not None
+        and abs(row["top1"] - row["published_top1"]) > WARN_BEYOND
+    ]
 
 
 def _memory(job: Job) -> int:

@@ -119,6 +119,11 @@ def _verdict(row: Row) -> str:
     return "tie for best" if row["tie"] else "best" if row["best"] else ""
 
 
+def _published(row: Row) -> str:
+    known = row["published_top1"]
+    return "" if known is None else f"{known:.2f} ({row['top1'] - known:+.2f})"
+
+
 def _percent(name: str) -> Callable[[Row], str]:
     return lambda row: "–" if row[name] is None else f"{row[name]:.1f}"
 
@@ -190,6 +195,7 @@ VIEWS: dict[str, list[Column]] = {
     "baselines": [
         ("model", lambda r: r["model"]),
         ("top-1 %", _number("top1", 2)),
+        ("published", _published),
         ("top-5 %", _number("top5", 2)),
         ("NLL", _number("nll", 3)),
         ("ECE", _number("ece", 3)),

@@ -1,5 +1,6 @@
 """What a person gets wrong costs one clear line each, and leaves nothing behind."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -508,3 +509,48 @@ def test_relative_paths_are_taken_from_the_specs_folder(refused, spec_file, tmp_
     (line,) = refused("plan", path)
     assert f"checkpoint {tmp_path / 'weights' / 'w.pth'} does not exist" in line
     assert yaml.safe_load(path.read_text())["zoo"][1]["checkpoint"] == "weights/w.pth"
+
+
+# bikd check
+
+
+def test_check_lists_five_mistakes_of_five_kinds_at_once(bikd, spec_file):
+    zoo = [
+        SMALL,
+        {"timm": "resnet81"},
+        {"factory": "tests.conftest:nett", "alias": "misspelt"},
+        {**MEDIUM, "checkpoint": "none.pth"},
+    ]
+    data = {"train": DIGITS["train"], "val": {"source": "folder", "path": "nowhere"}}
+    spec = spec_file(zoo=zoo, data=data, recipe={"lr": -1})
+    code, out, err = bikd("check", spec)
+    assert code == 2
+    assert "small" in out  # what is good is shown
+    problems = [line for line in err.splitlines() if not line.startswith("bikd: small: ")]
+    wanted = ("recipe.lr must be", "nowhere is not a folder", "resnet81", "nett", "none.pth")
+    for line, words in zip(problems, wanted, strict=True):
+        assert words in line
+
+
+def test_check_of_a_good_spec_shows_every_model_and_pairing(bikd, spec_file):
+    code, out, _ = bikd("check", spec_file(), "--format", "json")
+    assert code == 0
+    rows = json.loads(out)
+    assert [r["kind"] for r in rows] == ["model"] * 3 + ["pairing"] * 3
+    models = {r["name"]: r for r in rows if r["kind"] == "model"}
+    large = models["large"]
+    assert large["params"] == 48 * 8 + 8 + 8 * 4 + 4
+    assert large["flops"] == 2 * (48 * 8 + 8 * 4)
+    assert large["features"] == 8
+    for row in rows[3:]:
+        members = [models[name] for name in row["name"].split(" + ")]
+        assert row["params"] == sum(m["params"] for m in members)
+        assert row["memory"] > max(m["memory"] for m in members)
+
+
+def test_check_compares_the_classes_and_fetch_keeps_the_weights(bikd, spec_file, tmp_path):
+    store = tmp_path / "empty" / "kept"
+    code, _, err = bikd("check", spec_file(data=DIGITS), "--fetch", "--store", store)
+    assert code == 2
+    assert err.count("answers 4 classes, the data has 10") == 3
+    assert len(list((store / "weights" / "base").iterdir())) == 3

@@ -2,11 +2,15 @@ import csv
 from itertools import pairwise
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import timm
 
+from bikd_ray.plan import Cost, ResolvedInput, ResolvedModel
+from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo import published as module
-from bikd_ray.zoo.published import WARN_BEYOND, Published, drift, published
+from bikd_ray.zoo.published import Published, published, published_for
+from pipelines.planning import drift_lines
 
 ROWS = list(csv.DictReader((Path(module.__file__).parent / "published.csv").open(encoding="utf-8")))
 
@@ -92,16 +96,23 @@ def test_a_model_has_a_figure_for_each_size_it_was_measured_at():
 )
 def test_what_timm_did_not_measure_is_unknown(name):
     assert published(name) is None
-    assert drift(name, 224, 0.9, "bicubic", 80.0) is None
+    assert published_for(model(name), 50_000) is None
 
 
-def test_drift_is_ours_less_the_published():
-    name = "pit_b_224.in1k"
-    assert drift(name, 224, 0.9, "bicubic", 82.46) == 0
-    paper = drift(name, 224, 0.9, "bicubic", 82.278)  # measured through another preprocessing
-    assert paper == pytest.approx(-0.182)
-    assert paper is not None
-    assert abs(paper) > WARN_BEYOND
+def model(name, size=224, crop_pct=0.9, interpolation="bicubic", classes=1000, **entry):
+    how = ResolvedInput(size, (0.5,) * 3, (0.5,) * 3, crop_pct, interpolation)
+    cost = Cost(params=1, flops=1, activations=1, peak=1, features=1)
+    entry = ZooEntry.model_validate({"timm": name, **entry})
+    return ResolvedModel(entry, "w", "id", how, classes, cost)
+
+
+PIT = "pit_b_224.in1k"
+
+
+def test_a_models_own_weights_on_the_whole_validation_set_are_compared():
+    known = published_for(model(PIT), 50_000)
+    assert known is not None
+    assert known.top1 == 82.46
 
 
 @pytest.mark.parametrize(
@@ -109,11 +120,26 @@ def test_drift_is_ours_less_the_published():
     [(256, 0.9, "bicubic"), (224, 0.875, "bicubic"), (224, 0.9, "bilinear")],
 )
 def test_another_input_is_not_compared(size, crop_pct, interpolation):
-    assert drift("pit_b_224.in1k", size, crop_pct, interpolation, 82.0) is None
+    assert published_for(model(PIT, size, crop_pct, interpolation), 50_000) is None
+
+
+def test_other_images_another_head_or_own_weights_are_not_compared():
+    assert published_for(model(PIT), 10_000) is None
+    assert published_for(model(PIT, classes=10), 50_000) is None
+    assert published_for(model(PIT, checkpoint="mine.pth"), 50_000) is None
 
 
 def test_a_crop_is_the_same_as_its_published_rounding():
     name = "darknetaa53.c2ns_in1k"
     config = timm.get_pretrained_cfg(name)
     assert config
-    assert drift(name, 256, config.crop_pct, "bilinear", 79.746) == 0
+    known = published_for(model(name, 256, config.crop_pct, "bilinear"), 50_000)
+    assert known is not None
+    assert known.top1 == 79.746
+
+
+def test_only_a_drift_beyond_a_tenth_of_a_point_is_worth_a_word():
+    rows = [("far", 82.278, 82.46), ("near", 82.4, 82.46), ("unknown", 50.0, None)]
+    columns = dict(zip(("model", "top1", "published_top1"), zip(*rows, strict=True), strict=True))
+    (line,) = drift_lines(pa.table({k: list(v) for k, v in columns.items()}))
+    assert "far: top-1 82.278 %, published 82.460 % at the same input: -0.182 pp" in line

@@ -45,6 +45,7 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("split", _S, "val"),
         ("n", _I, "images"),
         ("top1", _F, "percent"),
+        ("published_top1", _F, "percent, by timm for these weights and this input, where known"),
         ("top5", _F, "percent"),
         ("nll", _F, "mean negative log-likelihood, nats"),
         ("ece", _F, "expected calibration error, 15 bins, fraction"),

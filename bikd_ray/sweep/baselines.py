@@ -33,8 +33,10 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str) 
     """Evaluate one untouched model on val. Runs in a Ray task."""
     from bikd_ray.analysis.bits import pack
     from bikd_ray.train import evaluate
+    from bikd_ray.zoo.published import published_for
 
     member, loader = _at_work(model, data, needs, store)
+    known = published_for(model, data.n_val)
     start = time.monotonic()
     evaluation = evaluate([member], loader)
     result = evaluation.outcomes[0]
@@ -46,6 +48,7 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str) 
         "split": SPLIT,
         "n": len(result.label_N),
         "top1": result.top1,
+        "published_top1": known.top1 if known else None,
         "top5": result.top5,
         "nll": result.nll,
         "ece": result.ece,

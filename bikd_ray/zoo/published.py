@@ -11,6 +11,8 @@ from importlib.resources import files
 
 import timm
 
+from bikd_ray.plan import ResolvedModel
+
 SOURCE = (
     "huggingface/pytorch-image-models, results/results-imagenet.csv at commit 7479d451a6df "
     "(November 2024, Apache-2.0)"
@@ -18,6 +20,9 @@ SOURCE = (
 """Where published.csv comes from: every row, without the columns of errors, top-5 and size. Three
 of its rows have a name without a tag, which does not say whose weights they were; no name finds
 them."""
+
+CLASSES, IMAGES = 1000, 50_000
+"""Of ImageNet-1k's validation set."""
 
 WARN_BEYOND = 0.1
 """Percentage points. Another library version or another JPEG decoder stays below that."""
@@ -48,18 +53,21 @@ def published(name: str, size: int | None = None) -> Published | None:
     return _figures().get((f"{config.architecture}.{config.tag}", size or config.input_size[-1]))
 
 
-def drift(name: str, size: int, crop_pct: float, interpolation: str, top1: float) -> float | None:
-    """`top1` less the published one, in percentage points; None if none is of the same input.
+def published_for(model: ResolvedModel, n_val: int) -> Published | None:
+    """What timm published for a model's own weights on its own input, or None.
 
-    Compare only what was measured on the whole validation set of ImageNet-1k with the weights
-    `name` as they come. WARN_BEYOND says how large a difference is worth a word.
+    It is comparable on the whole validation set of ImageNet-1k only: 1,000 classes, 50,000 images.
     """
-    known = published(name, size)
-    if known is None or known.interpolation != interpolation:
+    if not model.entry.timm or model.entry.checkpoint:
         return None
-    if abs(known.crop_pct - crop_pct) >= 0.001:  # published with three decimals
+    if model.num_classes != CLASSES or n_val != IMAGES:
         return None
-    return top1 - known.top1
+    how = model.input
+    known = published(model.entry.timm, how.size)
+    if known is None or known.interpolation != how.interpolation:
+        return None
+    same_crop = abs(known.crop_pct - how.crop_pct) < 0.001  # published with three decimals
+    return known if same_crop else None
 
 
 @cache
