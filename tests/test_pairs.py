@@ -11,7 +11,8 @@ import torch
 from bikd_ray.analysis.pairs import Answers, counts, ensemble, overlaps, pair_statistics, settle
 from bikd_ray.tasks.classification import outcome
 
-WANT = json.loads((Path(__file__).parent / "data" / "method-vectors.json").read_text())["analysis"]
+VECTORS = json.loads((Path(__file__).parent / "data" / "method-vectors.json").read_text())
+WANT = VECTORS["analysis"]
 
 
 def test_counts_equal_the_vectors():
@@ -71,6 +72,13 @@ def test_only_the_wanted_pairs_come_and_in_their_order():
     assert [(i, j, row["n10"], row["n01"]) for i, j, row in rows] == [(2, 0, 0, 2), (0, 1, 1, 0)]
 
 
+def test_case_shares_equal_the_vectors():
+    probs, labels = np.array(VECTORS["cases"]["probs"]), np.array(VECTORS["cases"]["labels"])
+    ((_, _, row, _),) = pair_statistics([stored(p, 3, labels=labels) for p in probs], labels)
+    for case in (1, 2, 3, 4):
+        assert row[f"case{case}"] == pytest.approx(VECTORS["cases"]["case"].count(case) / 6)
+
+
 def softmax(logits):
     exp = np.exp(logits - logits.max(-1, keepdims=True))
     return (exp / exp.sum(-1, keepdims=True)).astype(np.float32)
@@ -93,11 +101,14 @@ def tied_zoo(classes, samples=400, seed=0):
     return rng.integers(classes, size=samples), rng.choice(few, (2, samples, classes))
 
 
-def stored(probs, k, dtype=np.int32):
+def stored(probs, k, dtype=np.int32, labels=0):
     order = np.argsort(-probs, axis=1, kind="stable")[:, :k]
-    return Answers(
-        order[:, 0].astype(dtype), order.astype(dtype), np.take_along_axis(probs, order, 1)
-    )
+    top = np.take_along_axis(probs, order, 1)
+    return Answers(order[:, 0].astype(dtype), order.astype(dtype), top, of_label(probs, labels))
+
+
+def of_label(probs, labels):
+    return probs[np.arange(len(probs)), labels]
 
 
 CASES = {
@@ -202,7 +213,9 @@ def test_ensembles_of_measured_models_equal_the_mean_softmax(classes):
     z = torch.randn(2, 400, classes, generator=g) * 3
     labels = torch.randint(classes, (400,), generator=g)
     measured = [outcome(logits, labels) for logits in z]
-    zoo = [Answers(o.predicted_N, o.top_classes_Nk, o.top_probs_Nk) for o in measured]
+    zoo = [
+        Answers(o.predicted_N, o.top_classes_Nk, o.top_probs_Nk, o.label_prob_N) for o in measured
+    ]
     _, _, row, undecided = next(pair_statistics(zoo, labels.numpy()))
     samples = undecided.samples_U
     probs_a, probs_b = z[:, samples].softmax(-1).numpy()

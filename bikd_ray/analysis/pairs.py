@@ -20,12 +20,14 @@ Row = dict[str, Any]
 @dataclass(frozen=True)
 class Answers:
     """One model's stored predictions on N samples: its class [N], its top k classes and their
-    probabilities [N, k], best first, equal ones in class order, so that [:, 0] is its class.
+    probabilities [N, k], best first, equal ones in class order, so that [:, 0] is its class; and
+    the probability of the label [N].
     """
 
     predicted_N: np.ndarray
     top_classes_Nk: np.ndarray
     top_probs_Nk: np.ndarray
+    label_prob_N: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,27 @@ def pair_statistics(
         predicted_N, certain_N = ensemble(answers[i], answers[j])
         right = int((certain_N & (predicted_N == labels_N)).sum())
         undecided = Undecided(np.flatnonzero(~certain_N), right)
+        row |= _cases(row, answers[i], answers[j], labels_N)
         row["ensemble_top1"] = None if len(undecided.samples_U) else 100 * right / row["n"]
         yield i, j, row, undecided
+
+
+def _cases(row: Row, a: Answers, b: Answers, labels_N: np.ndarray) -> Row:
+    """Shares of the four cases of a teacher and a student, where the teacher of a sample is the
+    model that gives its label more (b on a tie): 1 both right, 2 only the teacher, 3 none, 4 only
+    the student. The paper (Jain et al. 2025) counts the fourth with the second.
+    """
+    b_right_N = b.predicted_N == labels_N
+    one_right_N = (a.predicted_N == labels_N) != b_right_N
+    b_teaches_N = b.label_prob_N >= a.label_prob_N
+    n = row["n"]
+    teacher_alone = np.count_nonzero(one_right_N & (b_right_N == b_teaches_N))
+    return {
+        "case1": row["n11"] / n,
+        "case2": teacher_alone / n,
+        "case3": row["n00"] / n,
+        "case4": (row["n10"] + row["n01"] - teacher_alone) / n,
+    }
 
 
 def settle(

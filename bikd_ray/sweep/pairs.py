@@ -106,7 +106,8 @@ def tile(wanted: list[Pair], store: str, data_id: str, num_classes: int) -> list
             for name in ("top_classes", "top_probs")
         }
         classes = top["top_classes"].astype(np.min_scalar_type(num_classes))
-        answers.append(Answers(table["predicted"].to_numpy(), classes, top["top_probs"]))
+        predicted, of_label = (table[name].to_numpy() for name in ("predicted", "label_prob"))
+        answers.append(Answers(predicted, classes, top["top_probs"], of_label))
     at = {model_id: i for i, model_id in enumerate(ids)}
     pairs = [(at[a], at[b]) for a, b in wanted]
     return [

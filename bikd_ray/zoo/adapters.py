@@ -37,8 +37,8 @@ def features_of(network: nn.Module, images_B3HW: Tensor, name: str) -> Tensor:
     In any other it is the input of the module whose output is the logits.
     Raises UserError where no module answers the logits.
     """
-    model: Any = network
-    if hasattr(model, "forward_head") and hasattr(model, "forward_features"):
+    if _is_timm(network):
+        model: Any = network
         features = model.forward_head(model.forward_features(images_B3HW), pre_logits=True)
         return features.flatten(1)
     head, read = _head(network, images_B3HW[:1], name), []
@@ -48,6 +48,41 @@ def features_of(network: nn.Module, images_B3HW: Tensor, name: str) -> Tensor:
     finally:
         hook.remove()
     return read[-1].flatten(1)
+
+
+@torch.no_grad()
+def reader_of(network: nn.Module, images_B3HW: Tensor, name: str) -> nn.Module | None:
+    """The module that reads `features_of` in an ordinary forward pass, found on a few images.
+
+    What it is called with last in a pass in eval mode, flattened to [B, D], are the features.
+    None where a timm model has no such module: with two heads its features are their mean.
+    Raises UserError where no module answers the logits.
+    """
+    if not _is_timm(network):
+        return _head(network, images_B3HW[:1], name)
+    features = features_of(network, images_B3HW, name)
+    reads: dict[nn.Module, bool] = {}
+
+    def note(module: nn.Module, args: tuple[object, ...]) -> None:
+        read = args[0] if args else None
+        reads[module] = (
+            isinstance(read, Tensor)
+            and read.shape[:1] == features.shape[:1]
+            and torch.equal(read.flatten(1) if read.ndim > 1 else read, features)
+        )
+
+    hooks = [module.register_forward_pre_hook(note) for module in network.modules()]
+    try:
+        network(images_B3HW)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    readers = [module for module, reads_them in reads.items() if reads_them]
+    return readers[-1] if readers else None  # the first ones only hand on: a pooling, a dropout
+
+
+def _is_timm(network: nn.Module) -> bool:
+    return hasattr(network, "forward_head") and hasattr(network, "forward_features")
 
 
 def _head(network: nn.Module, images_B3HW: Tensor, name: str) -> nn.Module:

@@ -57,7 +57,7 @@ def _ensembles(rng: np.random.Generator, models: int, samples: int) -> None:
     zoo, full = [], []
     for _ in range(models):
         probs = _model(shared, labels, rng)
-        zoo.append(_stored(probs))
+        zoo.append(_stored(probs, labels))
         if len(full) < 4:  # enough to compare with; the whole zoo's would be 1.6 GB
             full.append(probs)
 
@@ -95,12 +95,13 @@ def _model(shared: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
     return logits
 
 
-def _stored(probs: np.ndarray) -> Answers:
+def _stored(probs: np.ndarray, labels: np.ndarray) -> Answers:
     best = np.sort(np.argpartition(-probs, STORED - 1, axis=1)[:, :STORED], axis=1)
     order = np.argsort(-np.take_along_axis(probs, best, 1), axis=1, kind="stable")
     best = np.take_along_axis(best, order, 1)
     classes = best.astype(np.uint16)
-    return Answers(classes[:, 0].copy(), classes, np.take_along_axis(probs, best, 1))
+    top, of_label = np.take_along_axis(probs, best, 1), probs[np.arange(len(probs)), labels]
+    return Answers(classes[:, 0].copy(), classes, top, of_label)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -1,0 +1,119 @@
+"""How alike two models see the same images: canonical correlations of their pre-logits features.
+
+Axes: N samples, B of them in a batch, D and E features, P and Q directions.
+"""
+
+import math
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from bikd_ray.errors import UserError
+from bikd_ray.zoo.adapters import features_of, reader_of
+
+
+def cca(x_ND: Tensor, y_NE: Tensor, *, top: int = 100, ridge: float = 0.0) -> float:
+    """Mean of the largest `top` canonical correlations of two models' features, in 0..1.
+
+    With centred columns these are the singular values of
+
+        Cxx^(-1/2) Cxy Cyy^(-1/2),   Cxx = XᵀX / (N-1) + ridge · mean(diag(XᵀX / (N-1))) · I
+
+    and Cyy alike, computed as those of QxᵀQy from thin QRs (Björck & Golub 1973) in float64 on
+    the tensors' device. With ridge = 0 an invertible linear map or a shift of either side changes
+    nothing.
+
+    Only directions that the features have are compared: those whose singular value is above
+    D · eps of the largest, eps being the precision that the features came in. Dead, repeated and
+    dependent columns (such as one of a layer norm's) then add nothing, and where fewer than `top`
+    are left it is the mean of those.
+
+    NaN where the features cannot tell: one side is constant or not finite; or, with ridge = 0,
+    both together have N directions or more, when some correlations are 1 whatever the models are
+    (give more samples, or a ridge).
+    Raises ValueError for different N, top < 1 or ridge < 0.
+    """
+    n = len(x_ND)
+    if len(y_NE) != n or top < 1 or ridge < 0:
+        raise ValueError(f"got {n} and {len(y_NE)} samples, top={top}, ridge={ridge}")
+    if not (x_ND.isfinite().all() and y_NE.isfinite().all()):
+        return math.nan
+    x_NP, y_NQ = _whitened(x_ND, ridge), _whitened(y_NE, ridge)
+    p, q = x_NP.shape[1], y_NQ.shape[1]
+    if min(p, q) == 0 or (ridge == 0 and p + q >= n):
+        return math.nan
+    return torch.linalg.svdvals(x_NP.mT @ y_NQ)[:top].mean().item()
+
+
+def _whitened(x_ND: Tensor, ridge: float) -> Tensor:
+    """X Cxx^(-1/2) / √(N-1) over the directions that X has: orthonormal columns if ridge = 0."""
+    x = x_ND.double()
+    x = x - x[:1]  # a mean is rounded; less their first row, constant columns are exactly zero
+    x -= x.mean(0)
+    q_ND, r_DD = torch.linalg.qr(x)
+    u_DD, s_D, _ = torch.linalg.svd(r_DD, full_matrices=False)
+    width = x.shape[1]
+    has = s_D > width * torch.finfo(x_ND.dtype).eps * s_D[:1]
+    shrink_D = s_D / (s_D**2 + ridge * (s_D**2).sum() / width).sqrt()
+    return q_ND @ (u_DD * shrink_D)[:, has]
+
+
+class FeatureTap:
+    """Keeps what a network's classifier reads while somebody else runs it in eval mode.
+
+        with FeatureTap(network) as tap:
+            evaluate([member], loader)
+        tap.features_ND
+
+    These are `features_of` every image, in the order in which they came, at the cost of a few
+    images more than the ordinary pass. A timm model without a module that reads them (with two
+    heads they are a mean) is run twice.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network, self._name = network, type(network).__name__
+        self._hooks: list[RemovableHandle] = []
+        self._reader: nn.Module | None = None
+        self._read = torch.empty(0)
+        self._batches: list[Tensor] = []
+
+    @property
+    def features_ND(self) -> Tensor | None:
+        """float32 on the CPU; None before the first batch and where no layer makes the logits."""
+        return torch.cat(self._batches) if self._batches else None
+
+    def __enter__(self) -> Self:
+        self._hooks = [self._network.register_forward_pre_hook(self._attach)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _attach(self, network: nn.Module, args: tuple[Any, ...]) -> None:
+        """Before the first batch: find what reads the features, on its first images."""
+        assert not network.training, "features are read in eval mode"
+        self._hooks.pop().remove()  # first, since the search runs the network
+        try:
+            self._reader = reader_of(network, args[0][:2], self._name)
+        except UserError:
+            return
+        if self._reader:
+            self._hooks.append(self._reader.register_forward_pre_hook(self._note))
+        self._hooks.append(network.register_forward_hook(self._keep))
+
+    def _note(self, _: nn.Module, args: tuple[Any, ...]) -> None:
+        self._read = _kept(args[0])
+
+    def _keep(self, network: nn.Module, args: tuple[Any, ...], _: object) -> None:
+        """After each batch, so that one which failed half-way leaves nothing behind."""
+        if not self._reader:
+            self._read = _kept(features_of(network, args[0], self._name))
+        self._batches.append(self._read)
+
+
+def _kept(x: Tensor) -> Tensor:
+    # A copy even where it is already so: a class token is a view that would keep all tokens alive.
+    return x.detach().flatten(1).to("cpu", torch.float32, copy=True)
