@@ -3,6 +3,9 @@
 import difflib
 from collections.abc import Iterable
 
+SHOWN = 20
+"""Choices that a message lists in full; of more it shows the nearest."""
+
 
 class BikdError(Exception):
     """Something failed that the command should report in one line (exit code 1)."""
@@ -22,7 +25,7 @@ def choices(value: object, known: Iterable[str]) -> str:
     if not names:
         return "there is none to choose from"
     near = difflib.get_close_matches(str(value), names, n=3, cutoff=0.5)
-    listed = names if len(names) <= 12 else near or names[:12]
+    listed = names if len(names) <= SHOWN else near or names[:SHOWN]
     more = "" if len(listed) == len(names) else f", … ({len(names)} in all)"
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"choose from {', '.join(listed)}{more}{hint}"

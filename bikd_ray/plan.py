@@ -115,13 +115,29 @@ class Job:
         return tuple(m.name for m in self.members)
 
     @property
-    def label(self) -> str:
-        """The job in words, for progress and errors."""
-        return f"{' + '.join(self.names)} · {self.objective.label} · seed {self.seed}"
+    def live(self) -> tuple[ResolvedModel, ...]:
+        """The members that learn; in a directed objective the first, taught by the rest."""
+        return self.members[:1] if self.objective.directed else self.members
 
     @property
-    def is_control(self) -> bool:
-        return self.objective.name == CONTROL.name
+    def teachers(self) -> tuple[ResolvedModel, ...]:
+        """The members that stay as they are."""
+        return self.members[len(self.live) :]
+
+    @property
+    def label(self) -> str:
+        """The job in words, for progress and errors."""
+        student, *others = self.names
+        sign = " ← " if self.objective.directed else " + "
+        who = sign.join([student, " + ".join(others)]) if others else student
+        return f"{who} · {self.objective.label} · seed {self.seed}"
+
+    @property
+    def role(self) -> str:
+        """What its live members are."""
+        if self.objective.alone:
+            return "control"
+        return "student" if self.objective.directed else "peer"
 
 
 @dataclass(frozen=True)
@@ -144,9 +160,15 @@ class Plan:
         return self.todo + self.done + self.failed
 
 
-def recipe_id(spec: Spec) -> str:
-    """Identity of how jobs train: the recipe, the held-out share and the code's result version."""
-    return digest("recipe", RESULT_VERSION, spec.recipe.model_dump(), spec.data.select_fraction)
+def recipe_id(spec: Spec, zoo: Mapping[str, ResolvedModel]) -> str:
+    """Identity of how jobs train: the recipe, the held-out share and the code's result version.
+
+    Only what differs from the defaults counts, so that a setting which is new leaves old jobs as
+    they are; a default that changes must raise RESULT_VERSION.
+    """
+    changed = spec.recipe.model_dump(exclude_defaults=True, exclude={"lrs"})
+    lrs = {zoo[name].model_id: lr for name, lr in spec.recipe.lrs.items()}
+    return digest("recipe", RESULT_VERSION, changed, lrs, spec.data.select_fraction)
 
 
 def pairings(zoo: Collection[str], how: Pairings) -> list[tuple[str, ...]]:
@@ -165,20 +187,22 @@ def make_job(
     members: tuple[ResolvedModel, ...],
     objective: Objective,
     seed: int,
-    spec: Spec,
+    recipe: Recipe,
+    recipe_id: str,
     data: ResolvedData,
 ) -> Job:
-    """A job with its identity.
+    """A job with its identity; of a directed objective the first member is the student.
 
-    The members of a joint objective are an unordered set: they are put in the order of their ids,
-    so that the same set is the same job whoever wrote the spec, ties between members included.
+    The others, and all members of a joint objective, are a set: they are put in the order of
+    their ids, so that the same set is the same job whoever wrote the spec, ties between members
+    included.
     """
-    members = tuple(sorted(members, key=lambda m: m.model_id))
-    recipe = recipe_id(spec)
+    first = members[:1] if objective.directed else ()
+    members = first + tuple(sorted(members[len(first) :], key=lambda m: m.model_id))
     job_id = digest(
-        "job", [m.model_id for m in members], data.data_id, objective.label, recipe, seed
+        "job", [m.model_id for m in members], data.data_id, objective.label, recipe_id, seed
     )
-    return Job(job_id, members, objective, seed, spec.recipe, recipe, data)
+    return Job(job_id, members, objective, seed, recipe, recipe_id, data)
 
 
 def all_jobs(spec: Spec, zoo: Mapping[str, ResolvedModel], data: ResolvedData) -> list[Job]:
@@ -188,19 +212,29 @@ def all_jobs(spec: Spec, zoo: Mapping[str, ResolvedModel], data: ResolvedData) -
     """
     groups = pairings(tuple(zoo), spec.pairings)
     used = dict.fromkeys(name for group in groups for name in group)
-    jobs = []
-    for seed in spec.seeds:
-        wanted: list[tuple[tuple[str, ...], Objective]] = []
-        if spec.controls:
-            wanted += [((name,), CONTROL) for name in used]
-        for objective in spec.objectives:
-            alone = objective.name == CONTROL.name
-            wanted += [(g, objective) for g in ([(n,) for n in used] if alone else groups)]
-        jobs += [
-            make_job(tuple(zoo[name] for name in group), objective, seed, spec, data)
-            for group, objective in wanted
-        ]
+    recipe = recipe_id(spec, zoo)
+    wanted: list[tuple[tuple[str, ...], Objective]] = []
+    if spec.controls:
+        wanted += [((name,), CONTROL) for name in used]
+    for objective in spec.objectives:
+        if objective.alone:
+            wanted += [((name,), objective) for name in used]
+        elif objective.directed:
+            wanted += [(ordered, objective) for group in groups for ordered in _students(group)]
+        else:
+            wanted += [(group, objective) for group in groups]
+    jobs = [
+        make_job(tuple(zoo[name] for name in group), objective, seed, spec.recipe, recipe, data)
+        for seed in spec.seeds
+        for group, objective in wanted
+    ]
     return list({job.job_id: job for job in jobs}.values())
+
+
+def _students(group: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Each model of a group before the others: the student, then its teachers."""
+    for student in group:
+        yield (student, *(name for name in group if name != student))
 
 
 def plan(

@@ -200,33 +200,69 @@ class Pairings(Frozen):
         return self
 
 
-class Objective(Frozen):
-    """Who teaches whom. `bikd`: the model most confident in the true class teaches the rest."""
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "bikd": ("temperature", "ties", "detach_teacher", "mask", "ce_weight", "kl_weight"),
+    "dml": ("temperature", "detach_teacher", "ce_weight", "kl_weight"),
+    "kd": ("temperature", "kd_weight"),
+    "kl_dp": ("temperature",),
+    "kl_dp_supervised": ("temperature",),
+    "self": ("temperature", "ce_weight", "kl_weight"),
+    "ce": (),
+}
+"""What each objective can be told."""
 
-    name: Literal["bikd", "ce"] = "bikd"
+DIRECTED = ("kd", "kl_dp", "kl_dp_supervised")
+"""Objectives with one student and frozen teachers: a pairing is a job for each of its students."""
+
+ALONE = ("ce", "self")
+"""Objectives without partners: the controls."""
+
+
+class Objective(Frozen):
+    """Who teaches whom.
+
+    `bikd`: the model most confident in the true class teaches the rest. `dml`: everybody teaches
+    everybody. `kd`: frozen teachers teach one student on every sample. `kl_dp`: where they are
+    more confident than the student was (`_supervised`: in the true class), else its old self does.
+    `self`: one model taught by its own frozen start. `ce`: nobody teaches.
+    """
+
+    name: Literal["bikd", "dml", "kd", "kl_dp", "kl_dp_supervised", "self", "ce"] = "bikd"
     temperature: float = Field(default=1.0, gt=0)
     ties: Literal["auto", "first", "last", "drop"] = "auto"
     detach_teacher: bool = True
+    mask: bool = Field(default=True, description="false: every model teaches on every sample")
+    ce_weight: float = Field(default=1.0, ge=0)
+    kl_weight: float = Field(default=1.0, ge=0)
+    kd_weight: float = Field(default=0.5, ge=0, le=1, description="kd: share of the divergence")
 
     @model_validator(mode="after")
-    def _no_teacher_no_options(self) -> Self:
-        if self.name == "ce" and self != CONTROL:
-            raise ValueError("ce has no teacher: it takes no temperature, ties or detach_teacher")
+    def _knows_its_options(self) -> Self:
+        allowed = OPTIONS[self.name]
+        if wrong := [option for option in self._changed() if option not in allowed]:
+            takes = f"takes {', '.join(allowed)}" if allowed else "has no teacher and no options"
+            raise ValueError(f"{self.name} {takes}, not {', '.join(wrong)}")
         return self
+
+    def _changed(self) -> dict[str, Any]:
+        return self.model_dump(exclude_defaults=True, exclude={"name"})
 
     @property
     def label(self) -> str:
         """The name with what differs from the defaults; a key in the store and on screen."""
-        changed = {
-            k: v
-            for k, v in self.model_dump().items()
-            if k != "name" and v != type(self).model_fields[k].default
-        }
-        inner = ", ".join(f"{k}={v}" for k, v in changed.items())
+        inner = ", ".join(f"{k}={v}" for k, v in self._changed().items())
         return f"{self.name}({inner})" if inner else self.name
 
+    @property
+    def directed(self) -> bool:
+        return self.name in DIRECTED
 
-CONTROL = Objective.model_construct(name="ce")
+    @property
+    def alone(self) -> bool:
+        return self.name in ALONE
+
+
+CONTROL = Objective(name="ce")
 """The cross-entropy-only objective of the control jobs."""
 
 
@@ -238,22 +274,59 @@ def _listed(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else [value]
 
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "paper_vit": {"augment": "timm", "schedule": "cosine"},
+    "reference": {"augment": "reference"},
+}
+"""Recipes by name: the paper's, its own for ViTs, and what its reference code does."""
+
+
 class Recipe(Frozen):
-    """How every job of the sweep trains; part of each job's identity."""
+    """How every job of the sweep trains; part of each job's identity.
+
+    A bare name or `preset` takes one of PRESETS; fields beside it win.
+    """
 
     epochs: int = Field(default=20, ge=1)
     batch_size: int = Field(default=128, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
     lr: float = Field(default=1e-6, gt=0)
+    lrs: dict[str, Positive] = Field(default={}, description="model: its own learning rate")
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
     weight_decay: float = Field(default=1e-5, ge=0)
-    schedule: Literal["none", "cosine"] = "none"
+    schedule: Literal["none", "cosine", "poly"] = "none"
+    warmup_epochs: float = Field(default=0.0, ge=0, description="linear, from 0")
+    clip_norm: float | None = Field(default=None, gt=0, description="of each model's gradient")
+    ema: float | None = Field(
+        default=None, gt=0, lt=1, description="decay of averaged weights, which are then measured"
+    )
     augment: Literal["none", "timm", "reference"] = Field(
         default="none",
         description="none: each model's evaluation view; timm: random crop, flip and colour jitter "
         "at each model's own interpolation; reference: the same, always bilinear",
     )
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     train_fraction: float = Field(default=1.0, gt=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        given = {"preset": value} if isinstance(value, str) else value
+        if not isinstance(given, dict) or "preset" not in given:
+            return value
+        name = given["preset"]
+        if name not in PRESETS:
+            raise ValueError(f"unknown recipe {name!r}; {choices(name, PRESETS)}")
+        return PRESETS[name] | {k: v for k, v in given.items() if k != "preset"}
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} must be less than epochs {self.epochs}"
+            )
+        return self
 
 
 class Resources(Frozen):
@@ -298,6 +371,9 @@ class Spec(Frozen):
     controls: bool = True
     recipe: Recipe = Recipe()
     selection: Selection = "last"
+    similarity: Literal["cca", "none"] = Field(
+        default="cca", description="compare members' features before and after, or not"
+    )
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     resources: Resources = Resources()
     store: str | None = None
@@ -314,6 +390,11 @@ class Spec(Frozen):
         for wanted in chain(self.pairings.models, *self.pairings.list):
             if wanted not in names:
                 problems.append(f"pairings: {wanted!r} is not in the zoo; {choices(wanted, names)}")
+        for wanted in self.recipe.lrs:
+            if wanted not in names:
+                problems.append(
+                    f"recipe.lrs: {wanted!r} is not in the zoo; {choices(wanted, names)}"
+                )
         if self.pairings.mode != "list" and self.pairings.size > len(names):
             problems.append(
                 f"pairings.size is {self.pairings.size}, but the zoo has {len(names)} "

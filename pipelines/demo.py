@@ -21,7 +21,6 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import CONTROL, DigitsData, Recipe, Spec, ZooEntry
 from bikd_ray.store.place import Place
 from bikd_ray.train.member import Learner, Member
-from bikd_ray.train.optim import make_optimizer
 from bikd_ray.train.step import train_step
 from bikd_ray.weights import pack_state
 from bikd_ray.zoo import resolve_model
@@ -128,9 +127,7 @@ def _first_lessons(
     )
     rows = np.arange(part, len(loader.labels), parts)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
-    learner = Learner(
-        Member(model, network, device), *make_optimizer(network.parameters(), recipe, steps)
-    )
+    learner = Learner.of(Member(model, network, device), recipe, steps)
     network.train()
     step = 0
     for epoch in range(recipe.epochs):

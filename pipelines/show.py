@@ -119,6 +119,10 @@ def _verdict(row: Row) -> str:
     return "tie for best" if row["tie"] else "best" if row["best"] else ""
 
 
+def _partner(row: Row) -> str:
+    return f"← {row['partner']}" if row["role"] == "student" else row["partner"]
+
+
 def _published(row: Row) -> str:
     known = row["published_top1"]
     return "" if known is None else f"{known:.2f} ({row['top1'] - known:+.2f})"
@@ -154,7 +158,7 @@ VIEWS: dict[str, list[Column]] = {
         ("licence", lambda r: r["licence"] or ""),
     ],
     "partners": [
-        ("partner", lambda r: r["partner"]),
+        ("partner", _partner),
         ("Δtop-1 [95%]", _delta),
         ("control", lambda r: signed(r["control_delta"])),
         ("net Δ [95%]", _net),

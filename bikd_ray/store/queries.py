@@ -16,7 +16,7 @@ import pyarrow as pa
 from bikd_ray.analysis.bits import gram, stack
 from bikd_ray.analysis.significance import Estimate, best_set, contrast
 from bikd_ray.errors import UserError, choices
-from bikd_ray.specs import CHOSEN_ON_VAL
+from bikd_ray.specs import ALONE, CHOSEN_ON_VAL
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 
@@ -26,11 +26,13 @@ GAINS = pa.schema(
     [
         ("model", pa.string()),
         ("partner", pa.string()),
+        ("role", pa.string()),
         ("objective", pa.string()),
         ("delta_top1", pa.float64()),
         ("delta_low", pa.float64()),
         ("delta_high", pa.float64()),
         ("control_delta", pa.float64()),
+        ("self_delta", pa.float64()),
         ("net_delta", pa.float64()),
         ("net_low", pa.float64()),
         ("net_high", pa.float64()),
@@ -53,6 +55,9 @@ GAINS = pa.schema(
     ],
     metadata={
         "interval": "what the interval of delta counts: the images drawn, or images and seeds",
+        "role": "peer: both learn; student: the partner is frozen and teaches",
+        "control_delta": "gain of the same training without a partner",
+        "self_delta": "gain when taught by its own frozen start, where the sweep has it",
         "net_seeds": "seeds with a control; with 1, net intervals count images only",
         "tie": "in the set that holds the best partner with 95%, when that set has several",
         "best": "in the set that holds the best partner with 95%",
@@ -64,6 +69,8 @@ SYMMETRIC = (
     "ensemble_top1",
     "oracle_top1",
     "disagreement",
+    "cca_before",
+    "cca_after",
     "error_inconsistency",
     "double_fault",
     "kappa",
@@ -161,12 +168,15 @@ class Store:
         """What every model gained with every partner set; as `partners`, for the whole zoo."""
         return self._gains(None, objective, selection)
 
-    def controls(self, selection: str = "last") -> pa.Table:
-        """What every model gained alone (cross-entropy only); columns as `partners`."""
+    def controls(self, selection: str = "last", objective: str = "ce") -> pa.Table:
+        """What every model gained without a partner; columns as `partners`.
+
+        objective: `ce`, or `self` (taught by its own frozen start).
+        """
         rows = []
-        for key, by_seed in self._controls(selection).items():
+        for key, by_seed in self._alone(selection, objective).items():
             data_id, recipe_id, model_id = key
-            rows.append(self._row(list(by_seed.values()), data_id, recipe_id, model_id, None))
+            rows.append(self._row(list(by_seed.values()), data_id, recipe_id, model_id))
         return pa.Table.from_pylist(rows, GAINS)
 
     def pairs(self, objective: str | None = None, selection: str = "last") -> pa.Table:
@@ -180,6 +190,7 @@ class Store:
             if len(row["partner_ids"]) == 1:
                 pair = (row["data_id"], frozenset((row["model_id"], row["partner_ids"][0])))
                 gained[pair][row["objective"], row["recipe_id"]][row["model_id"]] = row
+        alike = self._likeness()
         out, seen = [], set()
         for row in self.reader.table("pairs").to_pylist():
             pair = (row["data_id"], frozenset((row["model_id_a"], row["model_id_b"])))
@@ -188,6 +199,7 @@ class Store:
             seen.add(pair)
             for (label, recipe_id), sides in (gained.get(pair) or {(None, None): {}}).items():
                 gains: Row = {"objective": label, "recipe_id": recipe_id}
+                gains |= alike.get((*pair, label, recipe_id), {})
                 for side in "ab":
                     learner = sides.get(row[f"model_id_{side}"], {})
                     for name in PAIR_GAINS:
@@ -268,6 +280,20 @@ class Store:
 
     # -- the arithmetic behind the answers -------------------------------------------------
 
+    def _likeness(self) -> dict[tuple, dict[str, float | None]]:
+        """(data, pair, objective, recipe) -> the mean CCA of its jobs of two."""
+        jobs = self.reader.table("jobs", ["job_id", "member_ids", "status"]).to_pylist()
+        twos = {j["job_id"] for j in jobs if j["status"] == "done" and len(j["member_ids"]) == 2}
+        found: dict[tuple, list[Row]] = defaultdict(list)
+        for row in self.reader.table("similarities").to_pylist():
+            if row["job_id"] in twos:
+                pair = frozenset((row["model_id_a"], row["model_id_b"]))
+                found[row["data_id"], pair, row["objective"], row["recipe_id"]].append(row)
+        return {
+            key: {name: _mean(row[name] for row in rows) for name in LIKENESS}
+            for key, rows in found.items()
+        }
+
     @cached_property
     def _baselines(self) -> dict[tuple[str, str], Row]:
         rows = self.reader.table("baselines").to_pylist()
@@ -282,10 +308,11 @@ class Store:
         # a result whose baseline file is damaged says nothing until the baseline is run again
         return [r for r in rows if (r["data_id"], r["model_id"]) in self._baselines]
 
-    def _controls(self, selection: str) -> dict[tuple[str, str, str], dict[int, Row]]:
+    def _alone(self, selection: str, objective: str) -> dict[tuple[str, str, str], dict[int, Row]]:
+        """(data, recipe, model) -> seed -> the row of its job without partners."""
         found: dict[tuple[str, str, str], dict[int, Row]] = defaultdict(dict)
         for row in self._results(selection):
-            if row["role"] == "control":
+            if row["objective"] == objective:
                 key = (row["data_id"], row["recipe_id"], row["model_id"])
                 found[key][row["seed"]] = row
         return found
@@ -293,7 +320,7 @@ class Store:
     def _gains(
         self, models: Iterable[str] | None, objective: str | None, selection: str
     ) -> pa.Table:
-        controls = self._controls(selection)
+        controls, selves = (self._alone(selection, objective) for objective in ALONE)
         groups: dict[tuple, dict[tuple[str, ...], list[Row]]] = defaultdict(
             lambda: defaultdict(list)
         )
@@ -306,11 +333,9 @@ class Store:
         out = []
         for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], self._name(k[0], k[3]))):
             data_id, recipe_id, _, model_id = key
-            control = controls.get((data_id, recipe_id, model_id))
-            rows = [
-                self._row(seeds, data_id, recipe_id, model_id, control)
-                for seeds in groups[key].values()
-            ]
+            learner = (data_id, recipe_id, model_id)
+            control, own = controls.get(learner), selves.get(learner)
+            rows = [self._row(seeds, *learner, control, own) for seeds in groups[key].values()]
             if selection != CHOSEN_ON_VAL:
                 best = best_set(_differences(groups[key]), list(groups[key]))
                 for partner_ids, row in zip(groups[key], rows, strict=True):
@@ -337,7 +362,8 @@ class Store:
         data_id: str,
         recipe_id: str,
         model_id: str,
-        control: Mapping[int, Row] | None,
+        control: Mapping[int, Row] | None = None,
+        own: Mapping[int, Row] | None = None,
     ) -> Row:
         baseline, first = self._baselines[data_id, model_id], seeds[0]
         n, top1 = baseline["n"], baseline["top1"]
@@ -363,11 +389,13 @@ class Store:
         return {
             "model": baseline["model"],
             "partner": " + ".join(first["partners"]),
+            "role": first["role"],
             "objective": first["objective"],
             "delta_top1": delta.mean,
             "delta_low": delta.low if fair else None,
             "delta_high": delta.high if fair else None,
             "control_delta": lone and lone.mean,
+            "self_delta": _mean(row["delta_top1"] for row in own.values()) if own else None,
             "net_delta": net and net.mean,
             "net_low": net.low if net and fair else None,
             "net_high": net.high if net and fair else None,
@@ -398,15 +426,25 @@ PAIR_GAINS = (
     "recovered",
     "top1_after",
 )
+LIKENESS = ("cca_before", "cca_after")
 PAIRS = pa.schema(
     [
         *(f.remove_metadata() for f in SCHEMAS["pairs"] if f.name != "attempt"),
         pa.field("objective", pa.string()),
         pa.field("recipe_id", pa.string()),
+        *(pa.field(name, pa.float64()) for name in LIKENESS),
         *(pa.field(f"{name}_{side}", pa.float64()) for side in "ab" for name in PAIR_GAINS),
     ]
 )
-CURVE_MEANS = ("top1", "train_loss", "ce", "kl", "teacher_share")
+CURVE_MEANS = (
+    "top1",
+    "train_top1",
+    "train_loss",
+    "ce",
+    "kl",
+    "teacher_share",
+    *(f"case{c}" for c in (1, 2, 3, 4)),
+)
 CURVES = pa.schema(
     [
         ("model", pa.string()),

@@ -16,7 +16,12 @@ log = logging.getLogger(__name__)
 
 pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
 
-COMMITTED_BY = {"results": "jobs", "curves": "jobs", "predictions": "baselines"}
+COMMITTED_BY = {
+    "results": "jobs",
+    "curves": "jobs",
+    "similarities": "jobs",
+    "predictions": "baselines",
+}
 """Tables whose rows count only once the attempt stands in another; the others commit themselves."""
 
 

@@ -30,14 +30,20 @@ class Writer:
     def __init__(self, uri: str) -> None:
         self.place = Place.at(uri)
 
-    def commit_job(self, job: Row, results: Sequence[Row], curves: Sequence[Row]) -> None:
-        """Store one attempt of a job: its results and curves first, the jobs row as the commit."""
+    def commit_job(
+        self,
+        job: Row,
+        results: Sequence[Row],
+        curves: Sequence[Row],
+        similarities: Sequence[Row] = (),
+    ) -> None:
+        """Store one attempt of a job: its other rows first, the jobs row as the commit."""
         attempt = new_attempt()
         name = f"{job['job_id']}-{attempt}"
-        if results:
-            self._put("results", name, results, attempt)
-        if curves:
-            self._put("curves", name, curves, attempt)
+        rows = {"results": results, "curves": curves, "similarities": similarities}
+        for table, found in rows.items():
+            if found:
+                self._put(table, name, found, attempt)
         self._put("jobs", name, [job], attempt)
 
     def commit_baseline(self, baseline: Row, predictions: pa.Table, model: Row) -> None:

@@ -88,7 +88,8 @@ def run_sweep(
                 run_baselines(zoo, data, splits, reader, writer, needs, progress)
                 run_pairs(zoo, data, reader, writer, needs, progress)
                 keep = _keep(spec)
-                orders = {job.job_id: Order(job, spec.name, writer.place.uri, keep) for job in todo}
+                where = (spec.name, writer.place.uri, keep, spec.similarity == "cca")
+                orders = {job.job_id: Order(job, *where) for job in todo}
                 if orders:
                     progress.start_jobs(len(orders), len(plan.done))
                     _run_jobs(orders, needs, writer, progress)
@@ -161,7 +162,7 @@ class _Commit(tune.Callback):
 
     def _store(self, job: Job, outcome: Outcome) -> None:
         _, writer, progress = self._live
-        writer.commit_job(outcome.job, outcome.results, outcome.curves)
+        writer.commit_job(outcome.job, outcome.results, outcome.curves, outcome.similarities)
         progress.finish(job.job_id, job.label, outcome.job["seconds"], outcome.error)
 
 

@@ -16,7 +16,8 @@ from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.place import Place
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, Row, job_row, run_columns
 from bikd_ray.train import EpochRow, Fit, fit
-from bikd_ray.train.fit import Chosen
+from bikd_ray.train.fit import Chosen, Likeness
+from bikd_ray.train.similarity import CCA_TOP
 from bikd_ray.weights import network_of, pack_state
 
 
@@ -27,14 +28,15 @@ def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Ep
     failed Outcome. A broken CUDA context is raised, since it would break every later job too.
     """
     start, job = time.monotonic(), order.job
-    error, results, curves = None, [], []
+    error, results, curves, likeness = None, [], [], []
     networks = []
     try:
         place = Place.at(order.store)
         networks = [network_of(member, place) for member in job.members]
-        for message in fit(job, networks, device, workers=workers):
+        for message in fit(job, networks, device, workers=workers, similarity=order.similarity):
             if isinstance(message, Fit):
                 results = _results(order, message)
+                likeness = [_likeness(job, found) for found in message.likeness]
             else:
                 curves += [_curve(job, row) for row in message]
                 yield Epoch(message[0].epoch, job.recipe.epochs)
@@ -45,14 +47,15 @@ def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Ep
             str(caught) if isinstance(caught, BikdError) else f"{type(caught).__name__}: {caught}"
         )
         error = f"{short}\n\n{traceback.format_exc()}"
-        results = []
+        results, likeness = [], []
     finally:
         networks = []
         if device.type == "cuda":  # the next job of this worker finds the memory free
             gc.collect()
             torch.cuda.empty_cache()
     used = {"device": device.type, "threads": torch.get_num_threads()}
-    yield Outcome(job_row(order, time.monotonic() - start, used, error), results, curves)
+    row = job_row(order, time.monotonic() - start, used, error)
+    yield Outcome(row, results, curves, likeness)
 
 
 def _poisoned(error: Exception, device: torch.device) -> bool:
@@ -86,43 +89,73 @@ def _results(order: Order, fitted: Fit) -> list[Row]:
     return rows
 
 
+def _likeness(job: Job, found: Likeness) -> Row:
+    a, b = (job.members[i] for i in found.members)
+    return {
+        **run_columns(job),
+        "model_a": a.name,
+        "model_b": b.name,
+        "model_id_a": a.model_id,
+        "model_id_b": b.model_id,
+        "cca_before": found.before,
+        "cca_after": found.after,
+        "top": CCA_TOP,
+        "ridge": 0.0,
+        "n": job.data.n_val,
+    }
+
+
 def _result(
     job: Job, fitted: Fit, k: int, selection: str, chosen: Chosen, weights: str | None
 ) -> Row:
     member = job.members[k]
     mates = [m for m in job.members if m is not member]
-    before_N, after_N = fitted.before.outcomes[k].correct_N, chosen.correct_N
-    n = len(before_N)
-    top1 = fitted.before.outcomes[k].top1
-    gained, lost = int((after_N & ~before_N).sum()), int((before_N & ~after_N).sum())
-    both = np.stack([before_N, after_N]).astype(np.int64)
+    before, after = fitted.before.outcomes[k], chosen.outcome
+    n = len(before.correct_N)
+    gained = int((after.correct_N & ~before.correct_N).sum())
+    lost = int((before.correct_N & ~after.correct_N).sum())
+    both = np.stack([before.correct_N, after.correct_N]).astype(np.int64)
     interval = contrast(both @ both.T, n, np.array([[-1.0, 1.0]]))
     fair = selection != CHOSEN_ON_VAL
-    room = fitted.before.ensemble_top1 - top1
-    delta = chosen.top1 - top1
+    together = fitted.ensemble_top1_after if mates else None
+    room = fitted.before.ensemble_top1 - before.top1
+    delta = after.top1 - before.top1
     return {
         **run_columns(job),
         **_identity(member),
         "partners": [m.name for m in mates],
         "partner_ids": [m.model_id for m in mates],
-        "role": "control" if job.is_control else "peer",
+        "role": job.role,
         "selection": selection,
         "epoch": chosen.epoch,
         "n": n,
-        "top1_before": top1,
-        "top1_after": chosen.top1,
+        "top1_before": before.top1,
+        "top1_after": after.top1,
         "delta_top1": delta,
         "delta_low": interval.low if fair else None,
         "delta_high": interval.high if fair else None,
         "p_value": mcnemar(gained, lost) if fair else None,
         "gained": gained,
         "lost": lost,
+        "nll_after": after.nll,
+        "ece_after": after.ece,
         "ensemble_top1_before": fitted.before.ensemble_top1 if mates else None,
+        "ensemble_top1_after": together if selection == "last" else None,
+        "error_overlap_after": _error_overlap(fitted, selection) if mates else None,
         "recovered": 100 * delta / room if mates and room > 0 else None,
-        "correct": pack(after_N),
+        "correct": pack(after.correct_N),
         "sample_set_id": job.data.sample_set_id,
         "weights": weights,
     }
+
+
+def _error_overlap(fitted: Fit, selection: str) -> float | None:
+    """Images that all members get wrong / that any does; teachers as they are."""
+    learned = [chosen.outcome for chosen in fitted.chosen[selection]]
+    teachers = fitted.before.outcomes[len(learned) :]
+    wrong = np.stack([~outcome.correct_N for outcome in (*learned, *teachers)])
+    some = int(wrong.any(0).sum())
+    return int(wrong.all(0).sum()) / some if some else None
 
 
 def _keep_weights(order: Order, k: int, selection: str, chosen: Chosen) -> str:

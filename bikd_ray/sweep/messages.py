@@ -17,6 +17,7 @@ class Order:
     sweep: str
     store: str
     keep: tuple[str, ...] = ()  # selections whose weights to keep
+    similarity: bool = True
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Outcome:
     job: Row
     results: list[Row] = field(default_factory=list)
     curves: list[Row] = field(default_factory=list)
+    similarities: list[Row] = field(default_factory=list)
 
     @property
     def error(self) -> str | None:

@@ -1,7 +1,10 @@
 """A whole job: K models, R epochs, one row for each member and epoch as they come."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from math import isnan, nan
 from typing import Any
 
 import numpy as np
@@ -14,10 +17,12 @@ from bikd_ray.data.resolve import Subset, split_train
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job
+from bikd_ray.tasks.classification import Outcome
 from bikd_ray.train.evaluate import Evaluation, evaluate
 from bikd_ray.train.member import Learner, Member
-from bikd_ray.train.optim import make_optimizer
+from bikd_ray.train.similarity import cca
 from bikd_ray.train.step import Tally, train_step
+from bikd_ray.transfer import OBJECTIVES
 
 
 class NonFiniteLoss(BikdError):
@@ -26,71 +31,103 @@ class NonFiniteLoss(BikdError):
 
 @dataclass(frozen=True)
 class EpochRow:
-    """One member after one epoch; epoch 0 is the untouched model, with no training columns."""
+    """One learner after one epoch; epoch 0 is the untouched model, with no training columns.
+
+    The case shares and the teacher share are of the training samples, and None where no sample
+    has one teacher.
+    """
 
     member: int
     epoch: int
     top1: float
     select_top1: float | None = None
+    train_top1: float | None = None
     train_loss: float | None = None
     ce: float | None = None
     kl: float | None = None
     teacher_share: float | None = None
+    case1: float | None = None
+    case2: float | None = None
+    case3: float | None = None
+    case4: float | None = None
 
 
 @dataclass
 class Chosen:
-    """What one member was at the epoch that a selection picks."""
+    """What one learner was at the epoch that a selection picks."""
 
     epoch: int
-    top1: float
-    correct_N: np.ndarray
+    outcome: Outcome
     state: dict[str, Tensor] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """CCA of two members' pre-logits features on val; None where it cannot be told."""
+
+    members: tuple[int, int]
+    before: float | None
+    after: float | None
 
 
 @dataclass
 class Fit:
-    """A finished job: before, and for each selection what every member became."""
+    """A finished job: before, and for each selection what every learner became."""
 
-    before: Evaluation
-    chosen: dict[str, list[Chosen]]  # selection -> one for each member
+    before: Evaluation  # of all members, learners first
+    chosen: dict[str, list[Chosen]]  # selection -> one for each learner
+    ensemble_top1_after: float  # percent, of all members after the last epoch
+    likeness: list[Likeness]
 
 
 def fit(
-    job: Job, networks: Sequence[nn.Module], device: torch.device, *, workers: int = 0
+    job: Job,
+    networks: Sequence[nn.Module],
+    device: torch.device,
+    *,
+    workers: int = 0,
+    similarity: bool = True,
 ) -> Iterator[list[EpochRow] | Fit]:
-    """Train `networks` (one for each member of the job) and yield the rows of every epoch.
+    """Train the live members among `networks` (one for each member of the job).
 
-    Yields a list of K EpochRow for epoch 0, 1, … and at the end one Fit. Raises NonFiniteLoss.
+    Yields a list of EpochRow, one for each learner, for epoch 0, 1, … and at the end one Fit.
+    similarity: compare the members' features too. Raises NonFiniteLoss.
     """
     recipe = job.recipe
     members = [Member(m, net, device) for m, net in zip(job.members, networks, strict=True)]
     train, val, held, rows = _loaders(job, members, device, workers)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
-    learners = [Learner(m, *make_optimizer(m.network.parameters(), recipe, steps)) for m in members]
+    frozen = _frozen(job, members)
+    learners = [Learner.of(member, recipe, steps) for member in members[: len(job.live)]]
+    measured = [learner.measured for learner in learners]
+    teachers = members[len(learners) :]
+    similarity = similarity and len(members) > 1
+    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
-    before = evaluate(members, val)
-    select = evaluate(members, held) if held else None
-    selections = _Selections(members)
+    before = after = evaluate(members, val, features=similarity)
+    select = evaluate(measured, held) if held else None
+    selections = _Selections(measured)
     selections.see(0, before, select)
-    yield _rows(0, before, select)
+    yield _rows(0, len(learners), before, select)
 
     step = 0
     for epoch in range(1, recipe.epochs + 1):
-        for member in members:
-            member.network.train()
-        tally = Tally.zero(len(members), device)
+        for learner in learners:
+            learner.member.network.train()
+        tally = Tally.zero(len(learners), device)
         order = np.random.default_rng(derived_seed(job.seed, "order", epoch)).permutation(rows)
         for batch in train.batches(order, recipe.batch_size, epoch):
-            loss = train_step(
+            lesson = train_step(
                 learners,
                 batch,
                 job.objective,
                 seed=job.seed,
                 step=step,
+                frozen=frozen,
                 precision=recipe.precision,
+                scaler=scaler,
             )
-            tally.add(loss, step)
+            tally.add(lesson, step)
             step += 1
         bad = int(tally.first_bad_step)
         if bad >= 0:
@@ -98,11 +135,38 @@ def fit(
                 f"the loss became NaN or infinite at step {bad} (epoch {epoch}) "
                 f"with lr {recipe.lr:g}; try a lower recipe.lr"
             )
-        after = evaluate(members, val)
-        select = evaluate(members, held) if held else None
+        last = epoch == recipe.epochs
+        after = evaluate(
+            [*measured, *teachers] if last else measured, val, features=similarity and last
+        )
+        select = evaluate(measured, held) if held else None
         selections.see(epoch, after, select)
-        yield _rows(epoch, after, select, tally)
-    yield Fit(before, selections.chosen())
+        yield _rows(epoch, len(learners), after, select, tally)
+    likeness = list(_likeness(before, after, device)) if similarity else []
+    yield Fit(before, selections.chosen(), after.ensemble_top1, likeness)
+
+
+def _frozen(job: Job, members: Sequence[Member]) -> list[Member]:
+    """The sources that do not learn, in the order of `joint_loss`: the first learner as it is now,
+    where the objective compares with it, then the teachers.
+    """
+    start = []
+    if OBJECTIVES[job.objective.name].old_self:
+        first = members[0]
+        start = [Member(first.model, copy.deepcopy(first.network), first.device)]
+    frozen = [*start, *members[len(job.live) :]]
+    for source in frozen:
+        source.network.eval()
+    return frozen
+
+
+def _likeness(before: Evaluation, after: Evaluation, device: torch.device) -> Iterator[Likeness]:
+    for a, b in combinations(range(len(before.features)), 2):
+        found = []
+        for x, y in ((e.features[a], e.features[b]) for e in (before, after)):
+            value = nan if x is None or y is None else cca(x.to(device), y.to(device))
+            found.append(None if isnan(value) else value)
+        yield Likeness((a, b), *found)
 
 
 def _loaders(
@@ -128,20 +192,32 @@ def _loaders(
 
 
 def _rows(
-    epoch: int, val: Evaluation, held: Evaluation | None, tally: Tally | None = None
+    epoch: int,
+    learners: int,
+    val: Evaluation,
+    held: Evaluation | None,
+    tally: Tally | None = None,
 ) -> list[EpochRow]:
     rows = []
-    for k, result in enumerate(val.outcomes):
+    for k in range(learners):
         select = held.outcomes[k].top1 if held else None
-        if tally is None:
-            rows.append(EpochRow(k, epoch, result.top1, select))
-            continue
-        ce, kl, taught = (
-            float(sums[k]) / tally.samples
-            for sums in (tally.ce_K, tally.divergence_K, tally.taught_K)
-        )
-        rows.append(EpochRow(k, epoch, result.top1, select, ce + kl, ce, kl, taught))
+        lessons = _lessons(tally, k) if tally else {}
+        rows.append(EpochRow(k, epoch, val.outcomes[k].top1, select, **lessons))
     return rows
+
+
+def _lessons(tally: Tally, k: int) -> dict[str, float | None]:
+    """The training columns of learner k."""
+    taught = float(tally.taught_K.sum() + tally.cases_K4.sum()) > 0
+    cases = (tally.cases_K4[k] / tally.samples).tolist()
+    return {
+        "train_top1": 100 * float(tally.right_K[k]) / tally.samples,
+        "train_loss": float(tally.loss_K[k]) / tally.samples,
+        "ce": float(tally.ce_K[k]) / tally.samples,
+        "kl": float(tally.divergence_K[k]) / tally.samples,
+        "teacher_share": float(tally.taught_K[k]) / tally.samples if taught else None,
+        **{f"case{c}": share if taught else None for c, share in enumerate(cases, 1)},
+    }
 
 
 class _Selections:
@@ -177,7 +253,7 @@ class _Selections:
         result = val.outcomes[k]
         tensors = self.members[k].network.state_dict().items()
         state = {name: t.detach().cpu().clone() for name, t in tensors}
-        return Chosen(epoch, result.top1, result.correct_N, state)
+        return Chosen(epoch, result, state)
 
     def chosen(self) -> dict[str, list[Chosen]]:
         members = range(len(self.members))

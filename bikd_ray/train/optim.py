@@ -1,38 +1,57 @@
 """Optimisers and schedules by name: tables, so that a new one is a new row."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from math import cos, pi
+from typing import Any
 
-import torch
 from torch import nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from bikd_ray.specs import Recipe
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "adam": Adam,
-    "adamw": AdamW,
-    "sgd": lambda params, **kw: SGD(params, momentum=0.9, **kw),
+OPTIMIZERS: dict[str, tuple[Callable[..., Optimizer], tuple[str, ...]]] = {
+    "adam": (Adam, ()),
+    "adamw": (AdamW, ()),
+    "sgd": (SGD, ("momentum",)),
 }
+"""The optimiser, and what else of the recipe it takes."""
 
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "none": lambda done: 1.0,
     "cosine": lambda done: 0.5 * (1 + cos(pi * done)),
+    "poly": lambda done: (1 - done) ** 0.9,
 }
-"""From the share of the run that is done to a factor on the learning rate; applied each step."""
+"""From the share of the run after the warm-up that is done to a factor on the learning rate."""
 
 
 def make_optimizer(
-    parameters: Iterable[nn.Parameter], recipe: Recipe, steps: int
+    network: nn.Module, recipe: Recipe, steps: int, name: str = ""
 ) -> tuple[Optimizer, LambdaLR]:
-    """The recipe's optimiser over `parameters`, and its schedule over `steps` steps."""
-    trainable = [p for p in parameters if p.requires_grad]
-    optimizer = OPTIMIZERS[recipe.optimizer](
-        trainable, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True
+    """The recipe's optimiser for a network, and its schedule over `steps` steps.
+
+    name: the model's, to look its own learning rate up.
+    """
+    make, takes = OPTIMIZERS[recipe.optimizer]
+    own: dict[str, Any] = {field: getattr(recipe, field) for field in takes}
+    optimizer = make(
+        [p for p in network.parameters() if p.requires_grad],
+        lr=recipe.lrs.get(name, recipe.lr),
+        weight_decay=recipe.weight_decay,
+        fused=True,
+        **own,
     )
-    factor = SCHEDULES[recipe.schedule]
-    return optimizer, LambdaLR(optimizer, lambda step: factor(min(1.0, step / max(1, steps))))
+    return optimizer, LambdaLR(optimizer, _factor(recipe, steps))
 
 
-AUTOCAST: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16}
+def _factor(recipe: Recipe, steps: int) -> Callable[[int], float]:
+    """Step (from 0) to the factor: a linear warm-up from 0, then the schedule to its end."""
+    warm = round(recipe.warmup_epochs / recipe.epochs * steps)
+    shape = SCHEDULES[recipe.schedule]
+
+    def factor(step: int) -> float:
+        if step < warm:
+            return step / warm
+        return shape(min(1.0, (step - warm) / max(1, steps - warm)))
+
+    return factor

@@ -13,8 +13,11 @@ from torch.utils.hooks import RemovableHandle
 from bikd_ray.errors import UserError
 from bikd_ray.zoo.adapters import features_of, reader_of
 
+CCA_TOP = 100
+"""Correlations in the mean, as in Fig. 3 of Jain et al. (TMLR 2025)."""
 
-def cca(x_ND: Tensor, y_NE: Tensor, *, top: int = 100, ridge: float = 0.0) -> float:
+
+def cca(x_ND: Tensor, y_NE: Tensor, *, top: int = CCA_TOP, ridge: float = 0.0) -> float:
     """Mean of the largest `top` canonical correlations of two models' features, in 0..1.
 
     With centred columns these are the singular values of
@@ -26,9 +29,9 @@ def cca(x_ND: Tensor, y_NE: Tensor, *, top: int = 100, ridge: float = 0.0) -> fl
     nothing.
 
     Only directions that the features have are compared: those whose singular value is above
-    D · eps of the largest, eps being the precision that the features came in. Dead, repeated and
-    dependent columns (such as one of a layer norm's) then add nothing, and where fewer than `top`
-    are left it is the mean of those.
+    √D · eps of the largest one, eps being the precision of the features as given; rounding alone
+    makes as much. Constant, repeated and dependent columns (every layer norm makes one) thus
+    change nothing, and where fewer than `top` directions are left it is the mean over those.
 
     NaN where the features cannot tell: one side is constant or not finite; or, with ridge = 0,
     both together have N directions or more, when some correlations are 1 whatever the models are
@@ -55,9 +58,9 @@ def _whitened(x_ND: Tensor, ridge: float) -> Tensor:
     q_ND, r_DD = torch.linalg.qr(x)
     u_DD, s_D, _ = torch.linalg.svd(r_DD, full_matrices=False)
     width = x.shape[1]
-    has = s_D > width * torch.finfo(x_ND.dtype).eps * s_D[:1]
+    has_D = s_D > math.sqrt(width) * torch.finfo(x_ND.dtype).eps * s_D[:1]
     shrink_D = s_D / (s_D**2 + ridge * (s_D**2).sum() / width).sqrt()
-    return q_ND @ (u_DD * shrink_D)[:, has]
+    return q_ND @ (u_DD * shrink_D)[:, has_D]
 
 
 class FeatureTap:
@@ -68,8 +71,8 @@ class FeatureTap:
         tap.features_ND
 
     These are `features_of` every image, in the order in which they came, at the cost of a few
-    images more than the ordinary pass. A timm model without a module that reads them (with two
-    heads they are a mean) is run twice.
+    images more than the ordinary pass. A timm model in which no module reads them (a mean over
+    the inputs of two heads) is run twice.
     """
 
     def __init__(self, network: nn.Module) -> None:

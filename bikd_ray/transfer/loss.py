@@ -9,7 +9,7 @@ q = softmax(z / T). Means run over all B samples, also those that nobody teaches
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class JointLoss:
     supervised: Tensor  # [K] batch-mean cross-entropy
     divergence: Tensor  # [K] batch-mean T^2 * KL from the student's teachers
     teacher: Tensor  # [B] int64: index among live then frozen models, -1 for none or several
+    weights: tuple[float, float]  # of supervision and divergence in the total
 
 
 def joint_loss(
@@ -38,6 +39,9 @@ def joint_loss(
     detach_teacher: bool = True,
     frozen: Tensor | Sequence[Tensor] | None = None,
     kd_weight: float = 0.5,
+    mask: bool = True,
+    ce_weight: float = 1.0,
+    kl_weight: float = 1.0,
 ) -> JointLoss:
     """The loss of K models trained together on one batch.
 
@@ -50,11 +54,13 @@ def joint_loss(
     `auto` is `last` for K = 2 (Eq. 3) and `first` for more (Eq. 11).
     detach_teacher: no gradient reaches a teacher through its lesson.
     kd_weight: the share of the divergence in `kd`; the cross-entropy has the rest.
+    mask: False lets every live model teach every other on every sample (`bikd`, an ablation).
+    ce_weight, kl_weight: of the two terms where an objective gives both weight 1.
 
     Logits below float32 are raised to it; float64 stays. Raises UserError for values, shapes or
     numbers of models that the objective does not take.
     """
-    rule = _rule(objective, temperature, ties, kd_weight)
+    rule = _rule(objective, temperature, ties, kd_weight, mask)
     logits_KBC = _stacked(logits, "logits")
     frozen_FBC = logits_KBC[:0] if frozen is None else _stacked(frozen, "frozen").detach()
     _check_shapes(objective, rule, logits_KBC, frozen_FBC, labels)
@@ -77,9 +83,11 @@ def joint_loss(
     divergence_KB = divergence_KB * temperature**2
 
     supervised_K, divergence_K = supervised_KB.mean(1), divergence_KB.mean(1)
-    total = rule.supervised(kd_weight) * supervised_K.sum()
-    total = total + rule.divergence(kd_weight) * divergence_K.sum()
-    return JointLoss(total, supervised_K.detach(), divergence_K.detach(), lessons.teacher_N)
+    weights = (ce_weight * rule.supervised(kd_weight), kl_weight * rule.divergence(kd_weight))
+    total = weights[0] * supervised_K.sum() + weights[1] * divergence_K.sum()
+    return JointLoss(
+        total, supervised_K.detach(), divergence_K.detach(), lessons.teacher_N, weights
+    )
 
 
 def _divergence(logq_SBC: Tensor, weights_SKB: Tensor, live: int, detach: bool) -> Tensor:
@@ -106,7 +114,7 @@ def _stacked(logits: Tensor | Sequence[Tensor], name: str) -> Tensor:
     return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
 
 
-def _rule(objective: str, temperature: float, ties: str, kd_weight: float) -> Rule:
+def _rule(objective: str, temperature: float, ties: str, kd_weight: float, mask: bool) -> Rule:
     if objective not in OBJECTIVES:
         raise UserError(f"unknown objective {objective!r}; {choices(objective, OBJECTIVES)}")
     if not temperature > 0:
@@ -115,7 +123,12 @@ def _rule(objective: str, temperature: float, ties: str, kd_weight: float) -> Ru
         raise UserError(f"unknown ties {ties!r}; {choices(ties, TIES)}")
     if not 0 <= kd_weight <= 1:
         raise UserError(f"kd_weight must be in [0, 1], got {kd_weight}")
-    return OBJECTIVES[objective]
+    rule = OBJECTIVES[objective]
+    if mask:
+        return rule
+    if rule.unmasked is None:
+        raise UserError(f"{objective} has no mask to leave off; mask=False goes with bikd")
+    return replace(rule, lessons=rule.unmasked)
 
 
 def _check_shapes(

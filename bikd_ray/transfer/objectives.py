@@ -31,6 +31,8 @@ class Rule:
     `supervised`, `divergence`: the weights of the two terms; a function where kd_weight sets them.
     `frozen`: (fewest, most) frozen sources it takes; `live`: the same for live models.
     `mixed`: frozen sources are averaged into one before they teach.
+    `old_self`: the first frozen source is the live model as it was at the start.
+    `unmasked`: the lessons where no choice is made among the sources, if the rule makes one.
     """
 
     lessons: Callable[[Tensor, int, str], Lessons]
@@ -40,6 +42,8 @@ class Rule:
     live: tuple[int, int | None] = (1, None)
     frozen: tuple[int, int | None] = (0, 0)
     mixed: bool = False
+    old_self: bool = False
+    unmasked: Callable[[Tensor, int, str], Lessons] | None = None
 
 
 def most_confident(confidence_SN: Tensor, ties: str) -> Tensor:
@@ -95,17 +99,23 @@ def _frozen_most_confident(confidence_SN: Tensor, live: int, ties: str) -> Lesso
 
 
 def _everybody(confidence_SN: Tensor, live: int, ties: str) -> Lessons:
-    """Deep mutual learning (Zhang et al. 2018): each learns from the mean of its peers' losses."""
+    """Every live model teaches every other on every sample: Bi-KD without its mask."""
     sources, samples = confidence_SN.shape
-    peers_SK = (1 - torch.eye(sources, device=confidence_SN.device)[:, :live]) / (live - 1)
+    peers_SK = 1 - torch.eye(sources, device=confidence_SN.device)[:, :live]
     weights = peers_SK.to(confidence_SN.dtype)[:, :, None].expand(sources, live, samples)
     return Lessons(weights, torch.full((samples,), -1, device=confidence_SN.device))
 
 
+def _mean_of_everybody(confidence_SN: Tensor, live: int, ties: str) -> Lessons:
+    """Deep mutual learning (Zhang et al. 2018): each learns from the mean of its peers' losses."""
+    lessons = _everybody(confidence_SN, live, ties)
+    return Lessons(lessons.weights_SKN / (live - 1), lessons.teacher_N)
+
+
 OBJECTIVES: dict[str, Rule] = {
-    "bikd": Rule(_from_most_confident, live=(2, None)),
+    "bikd": Rule(_from_most_confident, live=(2, None), unmasked=_everybody),
     "ce": Rule(_nobody, divergence=lambda w: 0.0),
-    "self": Rule(_first_frozen, live=(1, 1), frozen=(1, 1)),
+    "self": Rule(_first_frozen, live=(1, 1), frozen=(1, 1), old_self=True),
     "kd": Rule(
         _first_frozen,
         supervised=lambda w: 1.0 - w,
@@ -120,9 +130,14 @@ OBJECTIVES: dict[str, Rule] = {
         supervised=lambda w: 0.0,
         live=(1, 1),
         frozen=(2, None),
+        old_self=True,
     ),
     "kl_dp_supervised": Rule(
-        _frozen_most_confident, supervised=lambda w: 0.0, live=(1, 1), frozen=(2, None)
+        _frozen_most_confident,
+        supervised=lambda w: 0.0,
+        live=(1, 1),
+        frozen=(2, None),
+        old_self=True,
     ),
-    "dml": Rule(_everybody, live=(2, None)),
+    "dml": Rule(_mean_of_everybody, live=(2, None)),
 }

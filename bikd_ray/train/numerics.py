@@ -1,0 +1,28 @@
+"""Precision: autocast and TensorFloat-32, switched for the length of a block."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+AUTOCAST: dict[str, torch.dtype | None] = {
+    "fp32": None,
+    "tf32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+"""What each precision computes matrix products in; weights and losses stay float32."""
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Let CUDA round the factors of float32 products to 10 bits, or forbid it.
+
+    PyTorch by itself allows it in convolutions, where an accuracy then is not the model's own.
+    """
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
