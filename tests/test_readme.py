@@ -38,7 +38,8 @@ def test_every_path_of_the_tree_is_there_and_every_part_is_in_the_tree():
 
 def test_the_spec_reads():
     spec = parse_spec(yaml.safe_load(blocks("yaml")[0]))
-    assert [entry.name for entry in spec.zoo] == ["PiT-B", "MAE", "my_models.resnet:build"]
+    names = ["PiT-B", "MAE", "DINOv2", "my_models.resnet:build"]
+    assert [entry.name for entry in spec.zoo] == names
 
 
 def test_every_command_is_one():
