@@ -1,5 +1,6 @@
 """`bikd sweep` as a process that is stopped or killed in the middle."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
 
 ROOT = Path(__file__).parent.parent
+MARK = "BIKD_TEST_SWEEP"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
@@ -22,7 +24,12 @@ def test_a_sweep_that_is_stopped_keeps_what_is_done_and_leaves_nothing_running(
     store = Store(str(tmp_path / "store"))
     command = [sys.executable, "-m", "pipelines", "sweep", str(path)]
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=ROOT,
+        env={**os.environ, MARK: str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 600
     while len(store.done()) < 3 and time.monotonic() < deadline and process.poll() is None:
@@ -39,7 +46,10 @@ def test_a_sweep_that_is_stopped_keeps_what_is_done_and_leaves_nothing_running(
         assert process.returncode == 1
         assert f"{600 - len(kept)} left" in err
         assert err.splitlines()[-1] == "bikd: run the same command again to go on"
-    assert nothing_of_ray_is_left()
+    deadline = time.monotonic() + 120
+    while (left := ray_workers(tmp_path)) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert not left
 
     from bikd_ray.resolve import plan_jobs
 
@@ -48,18 +58,16 @@ def test_a_sweep_that_is_stopped_keeps_what_is_done_and_leaves_nothing_running(
     assert len(plan) == 600 - len(kept)
 
 
-def nothing_of_ray_is_left() -> bool:
-    """Whether, within two minutes, no actor or task of any sweep on this machine lives."""
-    for _ in range(240):
-        if not any(_is_worker(p) for p in Path("/proc").glob("[0-9]*/cmdline")):
-            return True
-        time.sleep(0.5)
-    return False
+def ray_workers(mark: Path) -> list[str]:
+    """The actors and tasks that began below the process so marked; others may run beside it."""
+    return [p.name for p in Path("/proc").glob("[0-9]*") if _is_worker(p, f"{MARK}={mark}")]
 
 
-def _is_worker(cmdline: Path) -> bool:
+def _is_worker(process: Path, marked: str) -> bool:
     try:
-        title = cmdline.read_bytes()
+        title, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
     except OSError:
         return False  # it ended just now
+    if marked.encode() not in environment.split(b"\0"):
+        return False
     return title.startswith(b"ray::") and b"Agent" not in title  # a killed head's agents linger

@@ -30,7 +30,7 @@ def after(model: str, gain: float, seed: int) -> np.ndarray:
     return right
 
 
-def baseline(writer: Writer, model: str, data: str = "d") -> None:
+def baseline(writer: Writer, model: str, data: str = "d", labels: np.ndarray | None = None) -> None:
     right = BEFORE[model]
     row = {
         "model": model,
@@ -50,7 +50,7 @@ def baseline(writer: Writer, model: str, data: str = "d") -> None:
     predictions = pa.table(
         {
             "sample": np.arange(N),
-            "label": np.zeros(N, np.int32),
+            "label": np.zeros(N, np.int32) if labels is None else labels.astype(np.int32),
             "predicted": (~right).astype(np.int32),
             "label_prob": np.full(N, 0.5, np.float32),
             "top_classes": [[0, 1]] * N,
@@ -378,3 +378,42 @@ def test_json_lists_what_scripts_rely_on(uri, capsys):
     print_table(Store(uri).partners("a"), "csv", "partners")
     frame = pd.read_csv(__import__("io").StringIO(capsys.readouterr().out))
     assert frame["delta_top1"].tolist() == pytest.approx([r["delta_top1"] for r in rows])
+
+
+def test_groups_show_how_a_gain_grows_with_their_size(uri):
+    writer = Writer(uri)
+    for seed in range(3):
+        job(writer, {m: after(m, 0.4, seed) for m in BEFORE}, seed)
+    rows = Store(uri).groups().to_pylist()
+    assert [(r["model"], r["size"], r["groups"]) for r in rows] == [
+        (m, size, groups) for m in BEFORE for size, groups in ((2, 2), (3, 1))
+    ]
+    two, three = rows[:2]
+    alone = np.mean([after("a", 0.05, s) for s in range(3)]) - BEFORE["a"].mean()
+    for row, gains in ((two, (0.10, 0.30)), (three, (0.4,))):
+        gain = np.mean([after("a", g, s) for g in gains for s in range(3)]) - BEFORE["a"].mean()
+        assert row["delta_top1"] == pytest.approx(100 * gain)
+        assert row["control_delta"] == pytest.approx(100 * alone)
+        assert row["net_delta"] == pytest.approx(100 * (gain - alone))
+        assert row["delta_low"] < row["delta_top1"] < row["delta_high"]
+        assert row["seeds"] == 3
+
+
+def test_classes_show_gains_class_by_class(tmp_path):
+    writer = Writer(str(tmp_path))
+    labels = np.arange(N) % 3
+    for m in BEFORE:
+        baseline(writer, m, labels=labels)
+    ends = {m: after(m, 0.2, 0) for m in ("a", "b")}
+    job(writer, ends, 0)
+    job(writer, {"a": after("a", 0.05, 0)}, 0)
+    rows = Store(str(tmp_path)).classes("a").to_pylist()
+    assert [row["label"] for row in rows] == [0, 1, 2]
+    for row in rows:
+        of = labels == row["label"]
+        before, alone = BEFORE["a"][of].mean(), after("a", 0.05, 0)[of].mean()
+        assert row["n"] == of.sum()
+        assert row["partner"] == "b"
+        assert row["top1_before"] == pytest.approx(100 * before)
+        assert row["delta_top1"] == pytest.approx(100 * (ends["a"][of].mean() - before))
+        assert row["control_delta"] == pytest.approx(100 * (alone - before))

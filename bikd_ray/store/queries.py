@@ -5,64 +5,27 @@ every answer, and ranks and ties are made within one combination of them.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from functools import cached_property
-from itertools import permutations
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from bikd_ray.analysis.bits import gram, stack
-from bikd_ray.analysis.significance import Estimate, best_set, contrast
+from bikd_ray.analysis.significance import best_set
 from bikd_ray.errors import UserError, choices
 from bikd_ray.specs import ALONE, CHOSEN_ON_VAL
+from bikd_ray.store.gains import (
+    CLASSES,
+    GAINS,
+    GROWTH,
+    Row,
+    class_rows,
+    differences,
+    gain_row,
+    growth_row,
+    mean,
+)
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
-
-Row = dict[str, Any]
-
-GAINS = pa.schema(
-    [
-        ("model", pa.string()),
-        ("partner", pa.string()),
-        ("role", pa.string()),
-        ("objective", pa.string()),
-        ("delta_top1", pa.float64()),
-        ("delta_low", pa.float64()),
-        ("delta_high", pa.float64()),
-        ("control_delta", pa.float64()),
-        ("self_delta", pa.float64()),
-        ("net_delta", pa.float64()),
-        ("net_low", pa.float64()),
-        ("net_high", pa.float64()),
-        ("recovered", pa.float64()),
-        ("tie", pa.bool_()),
-        ("best", pa.bool_()),
-        ("top1_before", pa.float64()),
-        ("top1_after", pa.float64()),
-        ("ensemble_top1_before", pa.float64()),
-        ("seeds", pa.int64()),
-        ("net_seeds", pa.int64()),
-        ("n", pa.int64()),
-        ("interval", pa.string()),
-        ("selection", pa.string()),
-        ("data_id", pa.string()),
-        ("recipe_id", pa.string()),
-        ("model_id", pa.string()),
-        ("partners", pa.list_(pa.string())),
-        ("partner_ids", pa.list_(pa.string())),
-    ],
-    metadata={
-        "interval": "what the interval of delta counts: the images drawn, or images and seeds",
-        "role": "peer: both learn; student: the partner is frozen and teaches",
-        "control_delta": "gain of the same training without a partner",
-        "self_delta": "gain when taught by its own frozen start, where the sweep has it",
-        "net_seeds": "seeds with a control; with 1, net intervals count images only",
-        "tie": "in the set that holds the best partner with 95%, when that set has several",
-        "best": "in the set that holds the best partner with 95%",
-    },
-)
 
 SYMMETRIC = (
     "error_overlap",
@@ -175,9 +138,42 @@ class Store:
         """
         rows = []
         for key, by_seed in self._alone(selection, objective).items():
-            data_id, recipe_id, model_id = key
-            rows.append(self._row(list(by_seed.values()), data_id, recipe_id, model_id))
+            data_id, _, model_id = key
+            rows.append(gain_row(list(by_seed.values()), key, self._baselines[data_id, model_id]))
         return pa.Table.from_pylist(rows, GAINS)
+
+    def groups(self, objective: str | None = None, selection: str = "last") -> pa.Table:
+        """How a model's gain grows with the number of models that train together.
+
+        One row for each model and size, the mean over all such groups. Columns: `GROWTH`.
+        """
+        controls, rows = self._alone(selection, "ce"), []
+        for (data_id, recipe_id, _, model_id), by_partners in self._grouped(
+            None, objective, selection
+        ).items():
+            key = (data_id, recipe_id, model_id)
+            for size in sorted({len(partners) for partners in by_partners}):
+                found = [r for p, seeds in by_partners.items() if len(p) == size for r in seeds]
+                baseline = self._baselines[data_id, model_id]
+                rows.append(growth_row(found, key, baseline, controls.get(key)))
+        order = [(name, "ascending") for name in ("data_id", "recipe_id", "objective", "model")]
+        return pa.Table.from_pylist(rows, GROWTH).sort_by([*order, ("size", "ascending")])
+
+    def classes(
+        self, model: str, objective: str | None = None, selection: str = "last"
+    ) -> pa.Table:
+        """What a model gained and lost class by class, with every partner. Columns: `CLASSES`."""
+        controls, rows = self._alone(selection, "ce"), []
+        for (data_id, recipe_id, _, model_id), by_partners in self._grouped(
+            self.model_ids(model), objective, selection
+        ).items():
+            key, baseline = (data_id, recipe_id, model_id), self._baselines[data_id, model_id]
+            where = (pc.field("model_id") == model_id) & (pc.field("data_id") == data_id)
+            stored = self.reader.table("predictions", ["sample", "label"], where)
+            labels = stored.sort_by("sample")["label"].to_numpy()
+            for seeds in by_partners.values():
+                rows += class_rows(seeds, key, baseline, labels, controls.get(key))
+        return pa.Table.from_pylist(rows, CLASSES)
 
     def pairs(self, objective: str | None = None, selection: str = "last") -> pa.Table:
         """One row for each unordered pair: its statistics before training and what each gained.
@@ -269,7 +265,7 @@ class Store:
                     "objective": objective,
                     "epoch": epoch,
                     "seeds": len(rows),
-                    **{name: _mean(r[name] for r in rows) for name in CURVE_MEANS},
+                    **{name: mean(r[name] for r in rows) for name in CURVE_MEANS},
                     "data_id": data_id,
                     "recipe_id": recipe_id,
                     "model_id": model_id,
@@ -290,7 +286,7 @@ class Store:
                 pair = frozenset((row["model_id_a"], row["model_id_b"]))
                 found[row["data_id"], pair, row["objective"], row["recipe_id"]].append(row)
         return {
-            key: {name: _mean(row[name] for row in rows) for name in LIKENESS}
+            key: {name: mean(row[name] for row in rows) for name in LIKENESS}
             for key, rows in found.items()
         }
 
@@ -321,6 +317,28 @@ class Store:
         self, models: Iterable[str] | None, objective: str | None, selection: str
     ) -> pa.Table:
         controls, selves = (self._alone(selection, objective) for objective in ALONE)
+        groups = self._grouped(models, objective, selection)
+        out = []
+        for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], self._name(k[0], k[3]))):
+            data_id, recipe_id, _, model_id = key
+            learner = (data_id, recipe_id, model_id)
+            control, own = controls.get(learner), selves.get(learner)
+            rows = [
+                gain_row(seeds, learner, self._baselines[data_id, model_id], control, own)
+                for seeds in groups[key].values()
+            ]
+            if selection != CHOSEN_ON_VAL:
+                best = best_set(differences(groups[key]), list(groups[key]))
+                for partner_ids, row in zip(groups[key], rows, strict=True):
+                    row["best"] = partner_ids in best
+                    row["tie"] = row["best"] and len(best) > 1
+            out += sorted(rows, key=lambda r: -r["delta_top1"])
+        return pa.Table.from_pylist(out, GAINS)
+
+    def _grouped(
+        self, models: Iterable[str] | None, objective: str | None, selection: str
+    ) -> dict[tuple, dict[tuple[str, ...], list[Row]]]:
+        """(data, recipe, objective, learner) -> partners -> the rows of all seeds."""
         groups: dict[tuple, dict[tuple[str, ...], list[Row]]] = defaultdict(
             lambda: defaultdict(list)
         )
@@ -330,19 +348,7 @@ class Store:
             if (models is None or row["model_id"] in models) and label in (None, row["objective"]):
                 key = (row["data_id"], row["recipe_id"], row["objective"], row["model_id"])
                 groups[key][tuple(row["partner_ids"])].append(row)
-        out = []
-        for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], self._name(k[0], k[3]))):
-            data_id, recipe_id, _, model_id = key
-            learner = (data_id, recipe_id, model_id)
-            control, own = controls.get(learner), selves.get(learner)
-            rows = [self._row(seeds, *learner, control, own) for seeds in groups[key].values()]
-            if selection != CHOSEN_ON_VAL:
-                best = best_set(_differences(groups[key]), list(groups[key]))
-                for partner_ids, row in zip(groups[key], rows, strict=True):
-                    row["best"] = partner_ids in best
-                    row["tie"] = row["best"] and len(best) > 1
-            out += sorted(rows, key=lambda r: -r["delta_top1"])
-        return pa.Table.from_pylist(out, GAINS)
+        return groups
 
     def _objective(self, wanted: str | None, known: set[str]) -> str | None:
         if wanted is None or wanted in known:
@@ -355,65 +361,6 @@ class Store:
 
     def _name(self, data_id: str, model_id: str) -> str:
         return self._baselines[data_id, model_id]["model"]
-
-    def _row(
-        self,
-        seeds: Sequence[Row],
-        data_id: str,
-        recipe_id: str,
-        model_id: str,
-        control: Mapping[int, Row] | None = None,
-        own: Mapping[int, Row] | None = None,
-    ) -> Row:
-        baseline, first = self._baselines[data_id, model_id], seeds[0]
-        n, top1 = baseline["n"], baseline["top1"]
-        paired = [row for row in seeds if control and row["seed"] in control]
-        alone = [control[row["seed"]] for row in paired] if control else []
-        everyone = [baseline, *seeds, *alone]
-        counts = gram(stack([row["correct"] for row in everyone]))
-        at = {id(row): i for i, row in enumerate(everyone)}
-
-        def estimate(pairs: list[tuple[Row, Row]]) -> Estimate:
-            weights = np.zeros((len(pairs), len(everyone)))
-            for s, (plus, minus) in enumerate(pairs):
-                weights[s, at[id(plus)]] += 1
-                weights[s, at[id(minus)]] -= 1
-            return contrast(counts, n, weights)
-
-        delta = estimate([(row, baseline) for row in seeds])
-        net = estimate(list(zip(paired, alone, strict=True))) if paired else None
-        lone = estimate([(row, baseline) for row in alone]) if alone else None
-        fair = first["selection"] != CHOSEN_ON_VAL
-        ensemble = first["ensemble_top1_before"]
-        room = ensemble - top1 if ensemble is not None else 0
-        return {
-            "model": baseline["model"],
-            "partner": " + ".join(first["partners"]),
-            "role": first["role"],
-            "objective": first["objective"],
-            "delta_top1": delta.mean,
-            "delta_low": delta.low if fair else None,
-            "delta_high": delta.high if fair else None,
-            "control_delta": lone and lone.mean,
-            "self_delta": _mean(row["delta_top1"] for row in own.values()) if own else None,
-            "net_delta": net and net.mean,
-            "net_low": net.low if net and fair else None,
-            "net_high": net.high if net and fair else None,
-            "recovered": 100 * delta.mean / room if room > 0 else None,
-            "top1_before": top1,
-            "top1_after": top1 + delta.mean,
-            "ensemble_top1_before": ensemble,
-            "seeds": delta.seeds,
-            "net_seeds": len(paired),
-            "n": n,
-            "interval": ("images and seeds" if delta.seeds > 1 else "images") if fair else None,
-            "selection": first["selection"],
-            "data_id": data_id,
-            "recipe_id": recipe_id,
-            "model_id": model_id,
-            "partners": first["partners"],
-            "partner_ids": first["partner_ids"],
-        }
 
 
 PAIR_GAINS = (
@@ -459,27 +406,3 @@ CURVES = pa.schema(
         ("partner_ids", pa.list_(pa.string())),
     ]
 )
-
-
-def _differences(groups: Mapping[Any, Sequence[Row]]) -> dict[tuple[Any, Any], Estimate]:
-    """Q minus p for all candidates with seeds in common, from one Gram matrix of all of them."""
-    rows = [row for seeds in groups.values() for row in seeds]
-    if len(groups) < 2:
-        return {}
-    counts = gram(stack([row["correct"] for row in rows]))
-    at = {id(row): i for i, row in enumerate(rows)}
-    by_seed = {p: {row["seed"]: at[id(row)] for row in seeds} for p, seeds in groups.items()}
-    out = {}
-    for q, p in permutations(groups, 2):
-        shared = sorted(by_seed[q].keys() & by_seed[p].keys())
-        used = [by_seed[q][s] for s in shared] + [by_seed[p][s] for s in shared]
-        if not shared:
-            continue
-        weights = np.hstack([np.eye(len(shared)), -np.eye(len(shared))])
-        out[q, p] = contrast(counts[np.ix_(used, used)], rows[0]["n"], weights)
-    return out
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [v for v in values if v is not None]
-    return sum(known) / len(known) if known else None
