@@ -16,7 +16,7 @@ def cache_root() -> Path:
     return Path(base) / "bikd_ray"
 
 
-def replace_file(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file that others see whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{path.name}.{secrets.token_hex(4)}"

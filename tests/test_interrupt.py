@@ -39,7 +39,7 @@ def test_a_sweep_that_is_stopped_keeps_what_is_done_and_leaves_nothing_running(
 
     kept = store.done()
     assert 3 <= len(kept) < 600, err
-    assert len(store.reader.place.files("jobs", ".parquet")) == len(kept)  # none twice
+    assert len(store.reader.place.listing("jobs", ".parquet")) == len(kept)  # none twice
     assert store.table("results").num_rows >= 2 * len(kept)
     assert out == ""
     if signum == signal.SIGTERM:  # and so Ctrl-C, which it is turned into

@@ -208,7 +208,7 @@ def test_a_failed_job_is_a_row_with_its_error(uri):
 def test_a_damaged_file_is_left_out_and_its_job_is_to_be_done_again(uri, caplog):
     store = Store(uri)
     job_id = "d-r-bikd-a-b-0"
-    path = next(p for p in store.reader.place.files("results", ".parquet") if job_id in p)
+    path = next(p for p in store.reader.place.listing("results", ".parquet") if job_id in p)
     with open(path, "r+b") as file:
         file.truncate(100)
     assert job_id not in Store(uri).done()
@@ -330,7 +330,7 @@ def test_other_tools_read_the_files_without_us(uri):
     assert len(frame) == 9 + 3 * 3 * 2
     count = duckdb.sql(f"select count(distinct job_id) from '{uri}/jobs/*.parquet'").fetchall()
     assert count == [(18,)]
-    meaning = pq.read_schema(Store(uri).reader.place.files("results", ".parquet")[0])
+    meaning = pq.read_schema(next(iter(Store(uri).reader.place.listing("results", ".parquet"))))
     assert b"percentage points" in meaning.field("delta_top1").metadata[b"meaning"]
 
 

@@ -41,7 +41,7 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
 
     store = Store(again.store)
     assert statuses(store) == {"done": 12}
-    assert len(store.reader.place.files("jobs", ".parquet")) == 12  # none twice
+    assert len(store.reader.place.listing("jobs", ".parquet")) == 12  # none twice
     assert store.done() == {job.job_id for job in planned}
     assert store.table("results").num_rows == 2 * (6 + 2 * 6)  # two selections
     assert store.table("pairs").num_rows == 3

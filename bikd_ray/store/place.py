@@ -1,5 +1,6 @@
 """A folder of files on a local disk or an object store, through pyarrow's filesystems."""
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,10 @@ from bikd_ray.local import replace_file
 def store_uri(*given: str | None) -> str:
     """The first store that was given, else $BIKD_STORE, else ./bikd-store."""
     return next((uri for uri in (*given, os.environ.get("BIKD_STORE")) if uri), "./bikd-store")
+
+
+Listing = dict[str, tuple[int, int]]
+"""Full path -> (bytes, when it was written, nanoseconds), which tells one content from another."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Place:
     def path(self, relative: str) -> str:
         return f"{self.root}/{relative}"
 
-    def write(self, relative: str, content: bytes) -> None:
+    def write(self, relative: str, content: bytes | memoryview) -> None:
         """Put a whole file there or nothing: aside and renamed locally, one PUT elsewhere.
 
         Raises BikdError where that fails.
@@ -54,7 +59,7 @@ class Place:
             why = error.strerror or str(error).splitlines()[0]
             raise BikdError(f"cannot write {self.path(relative)}: {why}") from None
 
-    def _write(self, path: str, content: bytes) -> None:
+    def _write(self, path: str, content: bytes | memoryview) -> None:
         if not self.is_local:
             with self.filesystem.open_output_stream(path) as stream:
                 stream.write(content)
@@ -63,7 +68,11 @@ class Place:
 
     def read(self, relative: str) -> bytes:
         """A whole file. Raises FileNotFoundError."""
-        with self.filesystem.open_input_stream(self.path(relative)) as stream:
+        return self.read_path(self.path(relative))
+
+    def read_path(self, path: str) -> bytes:
+        """A whole file, given by its full path. Raises FileNotFoundError."""
+        with self.filesystem.open_input_stream(path) as stream:
             return stream.read()
 
     def remove(self, relative: str) -> None:
@@ -74,12 +83,17 @@ class Place:
             if folder and self.exists(folder) and not self.filesystem.get_file_info(inside):
                 self.filesystem.delete_dir(self.path(folder))
 
-    def files(self, folder: str, suffix: str) -> list[str]:
-        """The full paths of the finished files of a folder, sorted; none if it is not there."""
+    def listing(self, folder: str, suffix: str) -> Listing:
+        """The finished files of a folder that end so, in sorted order; none if it is not there."""
         selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
-        found = (info.path for info in self.filesystem.get_file_info(selector) if info.is_file)
-        visible = (path for path in found if not path.rpartition("/")[2].startswith("."))
-        return sorted(path for path in visible if path.endswith(suffix))
+        found = (i for i in self.filesystem.get_file_info(selector) if i.is_file)
+        named = (i for i in found if i.path.endswith(suffix) and not i.base_name.startswith("."))
+        return {i.path: (i.size, i.mtime_ns) for i in sorted(named, key=lambda i: i.path)}
+
+    def delete(self, path: str) -> None:
+        """Take away one file, given by its full path; it may be gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_file(path)
 
     def exists(self, relative: str) -> bool:
         info = self.filesystem.get_file_info(self.path(relative))

@@ -1,83 +1,157 @@
-"""Reading tables by the commit rule: one attempt of each job, and nothing uncommitted."""
+"""Reading tables by the commit rule: one attempt of each job, and nothing uncommitted.
 
+A finished file never changes, so what was read of it is kept while it is there. A merged file
+(`store.compact`) may stand beside the files that it was made of: their rows are the same, and a
+reader takes each once.
+"""
+
+import contextlib
 import logging
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
-from bikd_ray.errors import UserError
-from bikd_ray.store.place import Place
-from bikd_ray.store.schema import KEYS, SCHEMA_VERSION, SCHEMAS
+from bikd_ray.errors import BikdError, UserError
+from bikd_ray.store.place import Listing, Place
+from bikd_ray.store.schema import ATTEMPT_LENGTH, COMMITTED_BY, KEYS, ROW, SCHEMA_VERSION, SCHEMAS
 
 log = logging.getLogger(__name__)
 
 pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
 
-COMMITTED_BY = {
-    "results": "jobs",
-    "curves": "jobs",
-    "similarities": "jobs",
-    "predictions": "baselines",
+MERGED = "merged-"
+"""How the names of merged files begin."""
+
+RUN = ("status", "data_id", "recipe_id", "objective", "seed", "members", "member_ids")
+
+INDEX = {
+    table: (*KEYS[table], "attempt", *(RUN if table == "jobs" else ()))
+    for table in KEYS
+    if table not in COMMITTED_BY
 }
-"""Tables whose rows count only once the attempt stands in another; the others commit themselves."""
+"""Columns that a reader holds in memory of the tables that say what is committed."""
+
+READINGS = 20  # of files that are merged meanwhile, before giving up
+
+Out = TypeVar("Out")
+
+
+def is_merged(path: str) -> bool:
+    """Whether `store.compact` made this file."""
+    return _stem(path).startswith(MERGED)
 
 
 class Reader:
-    """The tables of one store as they are now."""
+    """The tables of one store, always as they are now."""
 
     def __init__(self, uri: str) -> None:
         self.place = Place.at(uri)
+        self._held: dict[str, tuple[Listing, pa.Table]] = {}
+        self._committed: dict[str, tuple[pa.Table, pa.Table]] = {}
+        self._damaged: dict[tuple[str, tuple[int, int]], bool] = {}
 
     def table(
-        self, name: str, columns: list[str] | None = None, where: pads.Expression | None = None
+        self,
+        name: str,
+        columns: Collection[str] | None = None,
+        where: pads.Expression | None = None,
+        jobs: Collection[str] | None = None,
     ) -> pa.Table:
         """A table's committed rows, one attempt for each key; empty if there are none.
 
-        columns: which to keep. where: a pyarrow expression over any columns.
+        columns: which to keep. where: a pyarrow expression over any columns. jobs: of other jobs
+        than these rows may be missing, so that fewer files need to be read.
         """
-        # predictions lie under their baseline's name and are replaced as a whole
-        attempt = [] if name == "predictions" else ["attempt"]
-        wanted, keys = columns or SCHEMAS[name].names, [*KEYS[name], *attempt]
         # what it is committed by is read first: a commit that comes between is seen next time
-        winners = self._winners(COMMITTED_BY.get(name, name))
-        held = self._all(name, list(dict.fromkeys([*wanted, *keys])), where)
-        index = held.select(keys).append_column("row", pa.array(range(len(held)), pa.int64()))
-        rows = index.join(winners.select(keys), keys=keys, join_type="inner")["row"]
-        kept = held.take(rows.take(pc.sort_indices(rows)))  # a join does not keep the order
-        return kept.select(wanted)
+        by = COMMITTED_BY.get(name, name)
+        # predictions lie under their baseline's name and are replaced as a whole
+        key = [*KEYS[name], *([] if name == "predictions" else ["attempt"])]
+        committed = _joined(self.committed(by), key)
+        wanted = list(columns or SCHEMAS[name].names)
+        unique = [*key, *ROW.get(name, ())]
 
-    def _winners(self, name: str) -> pa.Table:
-        """(keys, attempt) of the attempt to believe: done before failed, then the newest."""
-        keys = list(KEYS[name])
-        status = ["status"] if name == "jobs" else []
-        rows = self._all(name, [*keys, "attempt", *status])
-        rank = rows["attempt"]
-        if status:
-            done = pc.if_else(pc.equal(rows["status"], "done"), "1", "0")
-            rank = pc.binary_join_element_wise(done, rank, "")
-        best = (
-            rows.select(keys)
-            .append_column("rank", rank)
-            .group_by(keys)
-            .aggregate([("rank", "max")])
-        )
-        attempt = pc.utf8_slice_codeunits(best["rank_max"], len(status))
-        return best.select(keys).append_column("attempt", attempt)
+        def read() -> pa.Table:
+            files = self.listing(name)
+            if by == "jobs":
+                files = _named(files, committed, jobs)
+            return self._read(name, files, list(dict.fromkeys([*wanted, *unique])), where)
 
-    def _all(self, name: str, columns: list[str], where: pads.Expression | None = None) -> pa.Table:
-        files = self.place.files(name, ".parquet")
-        if files:  # a newer bikd that writes here also wrote the newest file
-            self._is_sound(max(files, key=lambda path: path[-len(".parquet") - 21 :]))
-        try:
-            return self._read(name, files, columns, where)
-        except (pa.ArrowInvalid, OSError):
-            sound = [path for path in files if self._is_sound(path)]
-            return self._read(name, sound, columns, where)
+        rows = _steadily(read)
+        rows = rows.filter(pc.is_in(_joined(rows, key), value_set=committed))
+        return _distinct(rows, unique).select(wanted)
+
+    def committed(self, name: str) -> pa.Table:
+        """The rows of INDEX to believe: of each key done before failed, then the newest attempt."""
+        rows = self._index(name)
+        known = self._committed.get(name)
+        if known is None or known[0] is not rows:
+            known = self._committed[name] = rows, _winners(rows, list(KEYS[name]))
+        return known[1]
+
+    def committed_files(self, name: str) -> Listing:
+        """The files with rows to believe, of a table that jobs commit."""
+        committed = _joined(self.committed("jobs"), ["job_id", "attempt"])
+        return _named(self.listing(name), committed)
+
+    def sound_rows(self, name: str, files: Listing) -> tuple[pa.Table, list[str]]:
+        """All rows of some files, each once, and the files: without those that are damaged.
+
+        Raises FileNotFoundError where one is gone.
+        """
+        rows, sound = self._scan_sound(name, files, SCHEMAS[name].names)
+        return _distinct(rows, [*KEYS[name], "attempt", *ROW.get(name, ())]), sound
+
+    def listing(self, name: str) -> Listing:
+        """Files that hold every row of a table that was there when this began.
+
+        A folder is not listed in one instant: files may be merged and go, unseen, while the merged
+        one is not seen yet. It was there before they went, and a second look finds it.
+        """
+        before = self.place.listing(name, ".parquet")
+        while True:
+            after = self.place.listing(name, ".parquet")
+            if not any(is_merged(path) for path in after.keys() - before.keys()):
+                return after
+            before = after
+
+    def _index(self, name: str) -> pa.Table:
+        def read() -> pa.Table:
+            files = self.listing(name)
+            known, rows = self._held.get(name, ({}, None))
+            if rows is not None and known == files:
+                return rows
+            kept = [rows] if rows is not None and known.items() <= files.items() else []
+            new = {path: stamp for path, stamp in files.items() if not kept or path not in known}
+            read = self._read(name, new, list(INDEX[name]))
+            rows = pa.concat_tables([*kept, read]).combine_chunks()
+            self._held[name] = files, rows
+            return rows
+
+        return _steadily(read)
 
     def _read(
+        self, name: str, files: Listing, columns: list[str], where: pads.Expression | None = None
+    ) -> pa.Table:
+        if files:  # a newer bikd that writes here also wrote the newest file
+            self._refuse_newer(max(files, key=lambda path: _stem(path)[-ATTEMPT_LENGTH:]))
+        return self._scan_sound(name, files, columns, where)[0]
+
+    def _scan_sound(
+        self, name: str, files: Listing, columns: list[str], where: pads.Expression | None = None
+    ) -> tuple[pa.Table, list[str]]:
+        try:
+            return self._scan(name, list(files), columns, where), list(files)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowInvalid, OSError):
+            sound = [path for path, stamp in files.items() if self._is_sound(path, stamp)]
+            return self._scan(name, sound, columns, where), sound
+
+    def _scan(
         self, name: str, files: list[str], columns: list[str], where: pads.Expression | None
     ) -> pa.Table:
         schema = SCHEMAS[name]
@@ -88,17 +162,98 @@ class Reader:
         )
         return dataset.to_table(columns=columns, filter=where)
 
-    def _is_sound(self, path: str) -> bool:
-        """Whether a file's footer can be read. Raises UserError for a newer schema."""
+    def _refuse_newer(self, path: str) -> None:
         try:
-            metadata = pq.read_schema(path, filesystem=self.place.filesystem).metadata or {}
-        except (pa.ArrowInvalid, OSError) as error:
-            log.warning("left out: %s is damaged (%s)", path, str(error).splitlines()[0])
-            return False
-        version = int(metadata.get(b"bikd_schema", b"0"))
+            version = schema_version(pq.read_schema(path, filesystem=self.place.filesystem))
+        except (pa.ArrowInvalid, OSError):
+            return  # the scan that follows says what is wrong
         if version > SCHEMA_VERSION:
             raise UserError(
                 f"store {self.place.uri}: {path} has schema {version}, this bikd reads up to "
                 f"{SCHEMA_VERSION}; install a newer bikd-ray"
             )
-        return True
+
+    def _is_sound(self, path: str, stamp: tuple[int, int]) -> bool:
+        """Whether a whole file can be read; said once of one that cannot."""
+        if (path, stamp) not in self._damaged:
+            fault = damage(self.place, path)
+            self._damaged[path, stamp] = fault is not None
+            if fault:
+                log.warning("left out: %s is damaged (%s); see bikd store check", path, fault)
+        return not self._damaged[path, stamp]
+
+
+def schema_version(schema: pa.Schema) -> int:
+    """Of a store's file; 0 if it says none."""
+    return int((schema.metadata or {}).get(b"bikd_schema", b"0"))
+
+
+def damage(place: Place, path: str) -> str | None:
+    """Why the content of a file is not whole Parquet, or None if it is.
+
+    Raises FileNotFoundError, and BikdError where the file cannot be read at all: a disk or a
+    network that fails says nothing about the content.
+    """
+    try:
+        content = place.read_path(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BikdError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+    try:
+        pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, OSError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def _stem(path: str) -> str:
+    return path.rpartition("/")[2].removesuffix(".parquet")
+
+
+def _named(files: Listing, committed: pa.Array, jobs: Collection[str] | None = None) -> Listing:
+    """Without files of one job that is not committed, or not among `jobs`."""
+    single = {_stem(path): path for path in files if not is_merged(path)}
+    stems = pa.array(single, pa.string())
+    for stem in stems.filter(pc.is_in(stems, value_set=committed)).to_pylist():
+        if jobs is None or stem[: -ATTEMPT_LENGTH - 1] in jobs:
+            single.pop(stem)
+    unwanted = set(single.values())
+    return {path: stamp for path, stamp in files.items() if path not in unwanted}
+
+
+def _winners(rows: pa.Table, keys: list[str]) -> pa.Table:
+    rank = rows["attempt"]
+    if "status" in rows.column_names:
+        done = pc.if_else(pc.equal(rows["status"], "done"), "1", "0")
+        rank = pc.binary_join_element_wise(done, rank, "")
+    ranked = rows.append_column("rank", rank)
+    best = ranked.group_by(keys).aggregate([("rank", "max")]).rename_columns([*keys, "rank"])
+    names = [*keys, "rank"]
+    believed = pc.is_in(_joined(ranked, names), value_set=_joined(best, names))
+    return _distinct(rows.filter(believed), [*keys, "attempt"])
+
+
+def _distinct(rows: pa.Table, unique: Sequence[str]) -> pa.Table:
+    """Each row once, where a merged file and its parts were both read; in the order they came."""
+    names = _joined(rows, unique).dictionary_encode()
+    if len(names.dictionary) == len(rows):
+        return rows
+    index = pa.table({"name": names.indices, "row": pa.array(range(len(rows)), pa.int64())})
+    first = index.group_by("name").aggregate([("row", "min")])["row_min"]
+    return rows.take(first.take(pc.sort_indices(first)))
+
+
+def _joined(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
+    """One text for each row; for jobs it is the stem of the file's name."""
+    texts = [rows[name].cast(pa.string()) for name in columns]
+    joined = pc.binary_join_element_wise(*texts, "-")
+    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
+
+
+def _steadily(read: Callable[[], Out]) -> Out:
+    """Read again where a file went while it was read: it has been merged into another."""
+    for _ in range(READINGS):
+        with contextlib.suppress(FileNotFoundError):
+            return read()
+    raise BikdError("files of the store go faster than they can be read; try again")

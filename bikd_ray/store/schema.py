@@ -8,6 +8,9 @@ import pyarrow as pa
 
 SCHEMA_VERSION = 1
 
+ATTEMPT_LENGTH = 21
+"""Characters of an attempt's name: milliseconds since 1970 in hex, then chance."""
+
 _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.binary()
 _LIST = pa.list_(pa.string())
 
@@ -178,6 +181,23 @@ KEYS: dict[str, tuple[str, ...]] = {
     "similarities": ("job_id",),
 }
 """What one attempt is chosen for: rows of equal keys and different attempts are repetitions."""
+
+ROW: dict[str, tuple[str, ...]] = {
+    "predictions": ("sample",),
+    "results": ("model_id", "selection"),
+    "curves": ("model_id", "epoch"),
+    "similarities": ("model_id_a", "model_id_b"),
+}
+"""What tells apart the rows of one attempt, for tables where it has several."""
+
+COMMITTED_BY = {
+    "results": "jobs",
+    "curves": "jobs",
+    "similarities": "jobs",
+    "predictions": "baselines",
+}
+"""Tables whose rows count only once their attempt stands in another; the others commit
+themselves."""
 
 
 def _schema(table: str) -> pa.Schema:

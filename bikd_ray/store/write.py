@@ -81,6 +81,12 @@ class Writer:
             for f in schema
         ]
         content = pa.Table.from_arrays(columns, schema=schema)
-        sink = pa.BufferOutputStream()
-        pq.write_table(content, sink, compression="zstd")
-        self.place.write(f"{table}/{name}.parquet", sink.getvalue().to_pybytes())
+        self.place.write(f"{table}/{name}.parquet", serialised(content))
+
+
+def serialised(table: pa.Table, group_bytes: int = 64 << 20) -> memoryview:
+    """A table as a Parquet file, with row groups of about so many bytes before compression."""
+    rows = max(1, len(table) * group_bytes // max(1, table.nbytes))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows)
+    return memoryview(sink.getvalue())

@@ -1,0 +1,123 @@
+"""Merging small files changes no answer, whatever happens beside it and wherever it stops."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bikd_ray.store import Store, Writer
+from bikd_ray.store import compact as module
+from bikd_ray.store.compact import ORDER, compact
+from tests.test_store import BEFORE, after, baseline, job
+
+
+@pytest.fixture
+def uri(tmp_path):
+    writer = Writer(str(tmp_path))
+    for m in BEFORE:
+        baseline(writer, m)
+    for seed in range(2):
+        for m in BEFORE:
+            job(writer, {m: after(m, 0.05, seed)}, seed)
+        job(writer, {"a": after("a", 0.10, seed), "b": after("b", 0.05, seed + 9)}, seed)
+    return str(tmp_path)
+
+
+def files(uri: str, table: str) -> list[str]:
+    return list(Store(uri).reader.listing(table))
+
+
+def tables(uri: str) -> dict[str, list]:
+    return {
+        name: sorted(Store(uri).table(name).to_pylist(), key=str) for name in (*ORDER, "baselines")
+    }
+
+
+def test_answers_are_the_same_from_one_file_a_table(uri):
+    before, partners = tables(uri), Store(uri).partners("a")
+    assert [len(files(uri, table)) for table in ORDER] == [8, 8, 8, 2]
+    done = compact(uri)
+    assert [(m.table, m.files, m.into) for m in done] == [
+        (table, count, 1) for table, count in zip(ORDER, (8, 8, 8, 2), strict=True)
+    ]
+    assert [len(files(uri, table)) for table in ORDER] == [1, 1, 1, 1]
+    assert tables(uri) == before
+    assert Store(uri).partners("a") == partners
+    assert all(m.files == 0 for m in compact(uri))  # nothing is left to merge
+
+
+def test_a_store_that_is_open_goes_on_through_a_compaction(uri):
+    store = Store(uri)
+    before = store.partners("a")
+    compact(uri)
+    assert store.partners("a") == before
+    job(Writer(uri), {"a": after("a", 0.2, 7), "c": after("c", 0.2, 7)}, 0)
+    assert set(store.partners("a")["partner"].to_pylist()) == {"b", "c"}
+    compact(uri)
+    assert [len(files(uri, table)) for table in ORDER] == [1, 1, 1, 1]
+    assert set(store.partners("a")["partner"].to_pylist()) == {"b", "c"}
+
+
+@pytest.mark.parametrize("deletions", range(4))
+def test_an_interrupted_merge_leaves_repetitions_that_are_read_once(uri, monkeypatch, deletions):
+    before, left = tables(uri), [deletions]
+    delete = module.Reader(uri).place.__class__.delete
+
+    def dies(place, path):
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        delete(place, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.Reader(uri).place.__class__, "delete", dies)
+        with pytest.raises(KeyboardInterrupt):
+            compact(uri)
+    assert tables(uri) == before
+    compact(uri)
+    assert tables(uri) == before
+    assert [len(files(uri, table)) for table in ORDER] == [1, 1, 1, 1]
+
+
+def test_two_merges_of_the_same_files_are_read_once(uri, tmp_path):
+    before = tables(uri)
+    kept = {path: (tmp_path / path).read_bytes() for t in ORDER for path in files(uri, t)}
+    compact(uri)
+    for path, content in kept.items():  # the other one had read them all before they went
+        (tmp_path / path).write_bytes(content)
+    compact(uri)
+    for path, content in kept.items():
+        (tmp_path / path).write_bytes(content)
+    assert tables(uri) == before
+
+
+def test_what_is_not_committed_or_damaged_is_left_alone(uri, tmp_path):
+    job(Writer(uri), {"c": after("c", 0.5, 5)}, 5, commit=False)
+    uncommitted = next(p for p in files(uri, "results") if p.endswith("-x.parquet"))
+    torn = next(p for p in files(uri, "results") if "bikd" in p)
+    (tmp_path / torn).write_bytes(b"PAR1 torn")
+    compact(uri)
+    left = files(uri, "results")
+    assert uncommitted in left
+    assert torn in left
+    assert len(left) == 3
+
+
+def test_merged_rows_lie_by_model_so_that_a_question_reads_few_of_them(uri, monkeypatch):
+    monkeypatch.setattr(module, "GROUP", 1)
+    compact(uri)
+    (path,) = files(uri, "results")
+    file = pq.ParquetFile(path)
+    models = pa.concat_tables(
+        [file.read_row_group(i, ["model_id"]) for i in range(file.num_row_groups)]
+    )["model_id"].to_pylist()
+    assert file.num_row_groups == len(models)
+    assert models == sorted(models)
+
+
+def test_large_files_are_not_merged_again(uri, monkeypatch):
+    monkeypatch.setattr(module, "SMALL", 1)
+    assert all(m.files == 0 for m in compact(uri))
+    monkeypatch.undo()
+    monkeypatch.setattr(module, "LARGE", 60_000)  # several lots
+    results = next(m for m in compact(uri) if m.table == "results")
+    assert 1 < results.into < results.files
