@@ -4,10 +4,13 @@ Answers go to standard output; progress and notes to standard error. Exit 0: don
 failed or is incomplete; 2: the person's mistake, in one line.
 """
 
+import json
 import logging
 import sys
 from enum import StrEnum
 from pathlib import Path
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -252,7 +255,11 @@ def partners(
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
-    _show(_store(store).partners(model, objective, selection), format, "partners")
+    from pipelines.show import partner_lines
+
+    table = _store(store).partners(model, objective, selection)
+    _show(table, format, "partners")
+    print("\n".join(partner_lines(table)), file=sys.stderr)
 
 
 @app.command()
@@ -280,6 +287,153 @@ def pairs(
 
 
 @app.command()
+def paper(
+    store: StoreUri = None, selection: Selection = "last", format: HowShown = Format.table
+) -> None:
+    """Show our figures beside the paper's (Jain et al., TMLR 2025), for what a store holds.
+
+    A model is the paper's by the origin of its weights: timm's name with its tag, the torch hub
+    entry or the checkpoint's file name; by its alias only where these say nothing (a factory).
+
+    [dim]Example: bikd paper --selection best_val --format csv[/dim]
+    """
+    from bikd_ray.store import Store
+    from bikd_ray.store.place import store_uri
+    from pipelines.paper.beside import beside, parts
+    from pipelines.paper.notes import notes
+
+    answers = Store(store_uri(store))  # need not exist: the paper's side stands without it
+    table = beside(answers, selection)
+    if format is not Format.table:
+        _show(table, format, "paper")
+    else:
+        for title, number, part in parts(table):
+            print(f"{title}\n")
+            _show(part, format, f"paper {number}")
+            print()
+    width = get_terminal_size().columns
+    for line in notes(answers, table, selection):
+        print(fill(line, width, subsequent_indent="  "), file=sys.stderr)
+
+
+@app.command()
+def groups(
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Show how each model's gain grows with the number of models that train together.
+
+    [dim]Example: bikd groups --objective bikd[/dim]
+    """
+    _show(_store(store).groups(objective, selection), format, "groups")
+
+
+@app.command()
+def teachers(
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Say who teaches well and who learns well over the whole zoo, whatever the partner.
+
+    [dim]Example: bikd teachers --objective bikd[/dim]
+    """
+    from pipelines.show import share_lines
+
+    table = _store(store).teachers(objective, selection)
+    _show(table, format, "teachers")
+    print("\n".join(share_lines(table)), file=sys.stderr)
+
+
+@app.command()
+def flips(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="a model's name; default: all")
+    ] = None,
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Count the images that a model learned and forgot, and which of them its partner knew.
+
+    [dim]Example: bikd flips ViT[/dim]
+    """
+    _show(_store(store).flips(model, objective, selection), format, "flips")
+
+
+@app.command()
+def curves(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="a model's name; default: all")
+    ] = None,
+    store: StoreUri = None,
+    format: HowShown = Format.table,
+) -> None:
+    """Show learning curves, epoch by epoch, means over the seeds.
+
+    [dim]Example: bikd curves ViT --format csv[/dim]
+    """
+    _show(_store(store).curves(model), format, "curves")
+
+
+@app.command()
+def classes(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Show what MODEL gained and lost class by class, with every partner.
+
+    [dim]Example: bikd classes ViT --format csv[/dim]
+    """
+    _show(_store(store).classes(model, objective, selection), format, "classes")
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder")],
+    spec: Annotated[
+        Path, typer.Option(metavar="SPEC", help="the spec of the sweep: how MODEL is built")
+    ],
+    store: StoreUri = None,
+    partner: Annotated[
+        str | None, typer.Option(metavar="P", help="trained with P; default: the best by mean Δ")
+    ] = None,
+    job: Annotated[str | None, typer.Option(metavar="ID", help="the result of one job")] = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    seed: Annotated[
+        int | None, typer.Option(help="default: the lowest whose weights were kept")
+    ] = None,
+    anyway: Annotated[bool, typer.Option("--anyway", help="also a model that got worse")] = False,
+) -> None:
+    """Write MODEL as it is after learning: safetensors, timm's config.json, and a card.
+
+    [dim]Example: bikd export ViT --spec sweep.yaml --out vit-taught[/dim]
+    """
+    from bikd_ray.export import Request, export_model
+    from bikd_ray.spec_file import load_spec
+    from bikd_ray.store import open_store
+    from bikd_ray.store.place import store_uri
+
+    loaded = load_spec(spec)
+    answers = open_store(store_uri(store, loaded.store))
+    request = Request(model, partner, job, objective, selection, seed)
+    made_by = request.command(answers.uri, spec, out, anyway=anyway)
+    taken = export_model(answers, loaded, request, out, anyway=anyway, made_by=made_by)
+    for note in taken.notes:
+        print(f"bikd: {note}", file=sys.stderr)
+    print(taken.folder)
+
+
+@app.command()
 def sql(
     query: Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL over the tables")],
     store: StoreUri = None,
@@ -290,6 +444,60 @@ def sql(
     [dim]Example: bikd sql "select model, avg(delta_top1) from results group by model"[/dim]
     """
     _show(_store(store).sql(query), format, "sql")
+
+
+files = typer.Typer(help="Merge a store's small files, or find what is wrong with them.")
+app.add_typer(files, name="store", no_args_is_help=True)
+
+
+@files.command()
+def compact(store: StoreUri = None, format: HowShown = Format.table) -> None:
+    """Merge the small files of a store; safe while sweeps and readers are at work.
+
+    A sweep does it at its end by itself.
+
+    [dim]Example: bikd store compact --store s3://bucket/bikd[/dim]
+    """
+    from bikd_ray.store.compact import compact
+
+    _show(compact(_store(store).uri), format, "merged")
+
+
+@files.command("check")
+def check_files(store: StoreUri = None, format: HowShown = Format.table) -> None:
+    """Read every file of a store and name those that are damaged or belong to nothing.
+
+    [dim]Example: bikd store check[/dim]
+    """
+    from bikd_ray.errors import BikdError
+    from bikd_ray.store.check import check
+
+    found = check(_store(store).uri)
+    _show(found, format, "findings")
+    errors = found["severity"].to_pylist().count("error")
+    if errors:
+        raise BikdError(f"{errors} of the store's files or jobs are not whole")
+
+
+@app.command()
+def schema(
+    store: Annotated[
+        bool, typer.Option("--store", help="of the store's tables and the answers")
+    ] = False,
+    format: HowShown = Format.table,
+) -> None:
+    """Print the JSON Schema of specs; with --store, every column of every table and answer.
+
+    [dim]Example: bikd schema > bikd.schema.json[/dim]
+    """
+    if store:
+        from bikd_ray.store.answers import described
+
+        _show(described(), format, "schema")
+    else:
+        from bikd_ray.specs import Spec
+
+        print(json.dumps(Spec.model_json_schema(), indent=1))
 
 
 @app.command()

@@ -145,6 +145,25 @@ def _scaled(name: str, unit: float, digits: int) -> Callable[[Row], str]:
     return lambda row: "–" if row[name] is None else f"{row[name] / unit:.{digits}f}"
 
 
+def _effect(name: str) -> Callable[[Row], str]:
+    return lambda row: interval(row, name, f"{name}_low", f"{name}_high")
+
+
+def _printed(row: Row) -> str:
+    spread = "" if row["paper_std"] is None else f" ± {row['paper_std']:.3f}"
+    return f"{row['paper_delta']:+.3f}{spread}"
+
+
+def _pupil(row: Row) -> str:
+    return f"{row['model']} {'←' if row['objective'] == 'kl_dp' else '+'} {row['partner']}"
+
+
+def _run(row: Row) -> str:
+    if row["seeds"] is None:
+        return "–"
+    return f"{row['our_objective']} {row['recipe_id'][:6]} ×{row['seeds']}"
+
+
 VIEWS: dict[str, list[Column]] = {
     "check": [
         ("", lambda r: r["kind"]),
@@ -162,6 +181,7 @@ VIEWS: dict[str, list[Column]] = {
         ("Δtop-1 [95%]", _delta),
         ("control", lambda r: signed(r["control_delta"])),
         ("net Δ [95%]", _net),
+        ("q", _number("q_value", 3)),
         ("recovered %", _percent("recovered")),
         ("", _verdict),
         ("seeds", lambda r: str(r["seeds"])),
@@ -181,6 +201,91 @@ VIEWS: dict[str, list[Column]] = {
         ("Δ a [95%]", _gain("a")),
         ("Δ b [95%]", _gain("b")),
         ("objective", lambda r: r["objective"] or "–"),
+    ],
+    "paper 2": [
+        ("model", _pupil),
+        ("Δ", _printed),
+        ("ours [95%]", _delta),
+        ("net Δ [95%]", _net),
+        ("run", _run),
+    ],
+    "paper 3": [
+        ("model", _pupil),
+        ("Δ", _printed),
+        ("ours", lambda r: signed(r["delta_top1"])),
+        ("ens.", _number("paper_ensemble", 2)),
+        ("ours", _number("ensemble_top1_before", 2)),
+        ("rec. %", lambda r: f"{r['paper_recovered']:g}"),
+        ("ours", _percent("recovered")),
+        ("run", _run),
+    ],
+    "paper 6a": [
+        ("model", lambda r: r["model"]),
+        ("K", lambda r: str(1 + len(r["partner"].split(" + ")))),
+        ("Δ", _printed),
+        ("ours [95%]", _delta),
+        ("net Δ [95%]", _net),
+        ("run", _run),
+    ],
+    "groups": [
+        ("model", lambda r: r["model"]),
+        ("models", lambda r: str(r["size"])),
+        ("groups", lambda r: str(r["groups"])),
+        ("Δtop-1 [95%]", _delta),
+        ("control", lambda r: signed(r["control_delta"])),
+        ("net Δ [95%]", _net),
+        ("seeds", lambda r: str(r["seeds"])),
+        ("objective", lambda r: r["objective"]),
+    ],
+    "teachers": [
+        ("model", lambda r: r["model"]),
+        ("teaches [95%]", _effect("teaches")),
+        ("students", lambda r: str(r["students"])),
+        ("learns [95%]", _effect("learns")),
+        ("teachers", lambda r: str(r["teachers"])),
+        ("of", lambda r: "net Δ" if r["measure"] == "net_delta" else "Δ"),
+        ("objective", lambda r: r["objective"]),
+        ("recipe", lambda r: r["recipe_id"][:6]),
+    ],
+    "flips": [
+        ("model", lambda r: r["model"]),
+        ("partner", _partner),
+        ("gained", _number("gained", 1)),
+        ("… it knew", _number("gained_known", 1)),
+        ("control", _number("control_gained", 1)),
+        ("lost", _number("lost", 1)),
+        ("… it knew", _number("lost_known", 1)),
+        ("control", _number("control_lost", 1)),
+        ("of", lambda r: f"{r['n']:,}"),
+        ("objective", lambda r: r["objective"]),
+    ],
+    "curves": [
+        ("model", lambda r: r["model"]),
+        ("partner", lambda r: r["partner"] or "–"),
+        ("objective", lambda r: r["objective"]),
+        ("epoch", lambda r: str(r["epoch"])),
+        ("top-1", _number("top1", 2)),
+        ("train top-1", _number("train_top1", 2)),
+        ("ce", _number("ce", 3)),
+        ("kl", _number("kl", 4)),
+        ("taught", _number("teacher_share", 2)),
+        ("seeds", lambda r: str(r["seeds"])),
+    ],
+    "merged": [
+        ("table", lambda r: r["table"]),
+        ("files merged", lambda r: f"{r['files']:,}"),
+        ("into", lambda r: str(r["into"])),
+        ("MB", _scaled("bytes", 1e6, 1)),
+    ],
+    "classes": [
+        ("partner", lambda r: r["partner"]),
+        ("class", lambda r: str(r["label"])),
+        ("n", lambda r: str(r["n"])),
+        ("before %", _number("top1_before", 2)),
+        ("Δ", lambda r: signed(r["delta_top1"])),
+        ("control", lambda r: signed(r["control_delta"])),
+        ("seeds", lambda r: str(r["seeds"])),
+        ("objective", lambda r: r["objective"]),
     ],
     "jobs": [
         ("members", lambda r: r["members"]),
@@ -244,3 +349,33 @@ def print_headline(store: Store) -> None:
         "net Δ = Δ − control.",
         style="dim",
     )
+
+
+def share_lines(teachers: pa.Table) -> list[str]:
+    """How much of the differences between gains is told by who learns and by who teaches."""
+    shares = teachers.group_by(["data_id", "recipe_id", "objective"]).aggregate(
+        [("learner_share", "max"), ("teacher_share", "max")]
+    )
+    return [
+        f"{row['objective']}, recipe {row['recipe_id'][:6]}: who learns tells "
+        f"{row['learner_share_max']:.0%} of the variance of the gains, who teaches "
+        f"{row['teacher_share_max']:.0%} more"
+        for row in shares.to_pylist()
+        if math.isfinite(row["learner_share_max"])
+    ]
+
+
+def partner_lines(gains: pa.Table) -> list[str]:
+    """What choosing the best partner is worth, and what could be told at all, by objective."""
+    lines: dict[str, str] = {}
+    for row in gains.to_pylist():
+        if row["best"]:
+            setting = f"{row['objective']}, recipe {row['recipe_id'][:6]}"
+            found = row["detectable"]
+            told = f"; a net Δ of {found:.2f} is found with 80%" if found is not None else ""
+            lines.setdefault(
+                f"{setting}, data {row['data_id'][:6]}",
+                f"{setting}: the best partner's Δ, chosen and measured on different images: "
+                f"{signed(row['crossfit_delta'])}{told}",
+            )
+    return list(lines.values())

@@ -1,7 +1,11 @@
 """A tiny world: random images in Parquet, networks of a few hundred weights, no Ray, no network."""
 
 import io
+import json
+import logging
 import os
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +55,53 @@ def net(width: int = 4, dropout: float = 0.0, norm: bool = False) -> torch.nn.Mo
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing that a test remembers or decodes reaches the person's own cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_credentials() -> None:
+    """No test reaches a bucket of the person's."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    nothing = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
+    os.environ.update(nothing, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
+    os.environ.update(AWS_EC2_METADATA_DISABLED="true")
+
+
+@pytest.fixture(scope="session")
+def bucket(own_credentials: None) -> Iterator[Callable[..., str]]:
+    """Makes a bucket on an S3 server of our own (moto), and returns the URI of a folder in it.
+
+    denied: what nobody may do there, such as s3:PutObject.
+    """
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+
+    def put(path: str, content: bytes = b"") -> None:
+        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{path}", content, method="PUT"))
+
+    def make(name: str, denied: list[str] | None = None) -> str:
+        put(name)
+        if denied:
+            everything = {"Principal": "*", "Resource": f"arn:aws:s3:::{name}/*"}
+            policy = {"Statement": [{"Effect": "Deny", "Action": denied, **everything}]}
+            put(f"{name}?policy", json.dumps(policy).encode())
+        return f"s3://{name}/in/store?region=us-east-1&endpoint_override={endpoint}"
+
+    yield make
+    server.stop()
+
+
+@pytest.fixture(params=["local", "s3"])
+def place_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty store: a folder on the disk, and one on S3."""
+    if request.param == "local":
+        return str(tmp_path / "store")
+    name = "".join(c for c in tmp_path.name.lower() if c.isalnum())
+    return request.getfixturevalue("bucket")(f"b{name[-60:]}")
 
 
 @pytest.fixture(scope="session")

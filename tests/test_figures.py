@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
 
-from bikd_ray.store.queries import CURVES, GAINS, PAIRS
+from bikd_ray.store.answers import CURVES, GAINS, PAIRS
 from dashboards.answers import verdict
 from dashboards.curves import Curves, Line, curves_figure, curves_info
 from dashboards.figures import Cell, Heatmap, Interval, heatmap_figure, heatmap_info

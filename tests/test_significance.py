@@ -5,7 +5,15 @@ import pytest
 from scipy import stats
 
 from bikd_ray.analysis.bits import gram, pack, stack, unpack
-from bikd_ray.analysis.significance import best_set, contrast, mcnemar, resolvable
+from bikd_ray.analysis.significance import (
+    best_set,
+    contrast,
+    cross_fitted,
+    differences,
+    false_discovery,
+    mcnemar,
+    resolvable,
+)
 
 
 def vectors(rng, count, n, p=0.7):
@@ -89,16 +97,10 @@ def test_the_best_set_holds_the_true_best_and_drops_the_clearly_worse():
         ability = rng.random(n)
         after = {m: ability + rng.normal(0, 0.03, n) < 0.7 + g for m, g in gains.items()}
         g = gram_of([after[m] for m in names])
-        eye = np.eye(4)
-        differences = {
-            (q, p): contrast(g, n, (eye[i] - eye[j])[None])
-            for i, q in enumerate(names)
-            for j, p in enumerate(names)
-            if q != p
-        }
-        kept = best_set(differences, names)
-        held += "a" in kept
-        dropped += "d" not in kept
+        at = np.arange(4)[:, None]
+        kept = best_set(differences(g, n, at[:, None], at[None]))
+        held += kept[0]
+        dropped += not kept[3]
     assert held / runs >= 0.95
     assert dropped / runs > 0.9
 
@@ -106,3 +108,92 @@ def test_the_best_set_holds_the_true_best_and_drops_the_clearly_worse():
 def test_resolvable_difference_is_the_papers_figure():
     assert resolvable(50_000, 0.02) == pytest.approx(0.124, abs=1e-3)
     assert resolvable(50_000, 0.04) == pytest.approx(0.175, abs=1e-3)
+
+
+def test_differences_are_contrasts_over_the_seeds_that_both_have():
+    rng = np.random.default_rng(5)
+    n = 300
+    g = gram_of(vectors(rng, 7, n))
+    plus = np.array([[1, 2, 3], [4, -1, 5], [-1, -1, -1]])
+    minus = np.array([[0, 0, 0], [0, 0, 6], [0, 0, 0]])
+    found = differences(g, n, plus, minus)
+    for e, pairs in enumerate([[(1, 0), (2, 0), (3, 0)], [(4, 0), (5, 6)]]):
+        weights = np.zeros((len(pairs), 7))
+        for s, (p, m) in enumerate(pairs):
+            weights[s, p], weights[s, m] = 1, -1
+        one = contrast(g, n, weights)
+        for name in ("mean", "se", "low", "high", "p_value", "detectable", "seeds"):
+            assert getattr(found, name)[e] == pytest.approx(getattr(one, name), rel=1e-12)
+    assert np.isnan(found.mean[2])
+    assert np.isnan(found.p_value[2])
+    assert found.seeds[2] == 0
+    assert not found.above_zero(0.5)[2]
+
+
+def test_with_one_seed_p_is_that_of_a_t_test_over_images():
+    rng = np.random.default_rng(6)
+    n = 400
+    before, after = vectors(rng, 2, n)
+    e = contrast(gram_of([before, after]), n, np.array([[-1.0, 1.0]]))
+    assert e.p_value == pytest.approx(2 * stats.t.sf(abs(e.mean / e.se), n - 1), rel=1e-6)
+    assert (e.p_value < 0.05) == (not e.low <= 0 <= e.high)
+
+
+@pytest.mark.parametrize("seeds", [2, 3])
+def test_p_is_below_a_level_where_the_interval_of_that_level_leaves_out_zero(seeds):
+    rng = np.random.default_rng(7)
+    c = vectors(rng, 2 * seeds, 200)
+    c[seeds:] |= rng.random((seeds, 200)) < 0.06
+    weights = np.hstack([-np.eye(seeds), np.eye(seeds)])
+    e = contrast(gram_of(c), 200, weights)
+    for alpha in (e.p_value * 0.99, e.p_value * 1.01):
+        outside = abs(e.mean) > e.critical(alpha / 2) * e.se
+        assert outside == (e.p_value < alpha)
+
+
+def test_a_detectable_difference_is_found_in_four_of_five_experiments():
+    rng = np.random.default_rng(8)
+    n, runs = 1000, 1500
+    before = rng.random((runs, n)) < 0.7
+    first = contrast(gram_of([before[0], before[1]]), n, np.array([[-1.0, 1.0]]))
+    truth = first.detectable / 100
+    found = 0
+    for _ in range(runs):
+        a, b = rng.random(n) < 0.7, rng.random(n) < 0.7 + truth
+        found += contrast(gram_of([a, b]), n, np.array([[-1.0, 1.0]])).low > 0
+    assert found / runs == pytest.approx(0.8, abs=0.04)
+
+
+def test_false_discovery_is_scipys():
+    rng = np.random.default_rng(9)
+    p = np.append(rng.random(40) ** 3, [0.5, 0.5])
+    q = false_discovery(np.insert(p, 7, np.nan))
+    assert np.isnan(q[7])
+    assert np.delete(q, 7) == pytest.approx(stats.false_discovery_control(p))
+    assert len(false_discovery(np.array([]))) == 0
+
+
+def test_cross_fitting_takes_away_the_winners_luck():
+    """Thirty equal partners: the best looks good on its own images, and not on others."""
+    rng = np.random.default_rng(10)
+    n, partners, runs = 400, 30, 40
+    best, fitted = [], []
+    for _ in range(runs):
+        before = rng.random(n) < 0.7
+        after = np.where(rng.random((partners, n)) < 0.1, rng.random((partners, n)) < 0.7, before)
+        bits = stack([pack(c) for c in (before, *after)])
+        best.append(100 * (after.mean(1) - before.mean()).max())
+        fitted.append(cross_fitted(bits, n, 1 + np.arange(partners)[:, None], 0))
+    assert np.mean(best) > 1.5
+    assert abs(np.mean(fitted)) < 3 * np.std(fitted) / runs**0.5
+
+
+def test_cross_fitting_leaves_a_truly_best_partner_its_gain():
+    rng = np.random.default_rng(11)
+    n = 1000
+    before = rng.random(n) < 0.5
+    far = before | (rng.random(n) < 0.4)
+    bits = stack([pack(c) for c in (before, before, far, far)])
+    at = np.array([[1, -1], [2, 3]])
+    expected = 100 * (far.mean() - before.mean())
+    assert cross_fitted(bits, n, at, 0) == pytest.approx(expected, abs=1e-9)

@@ -1,27 +1,36 @@
 """The K-model loop, without Ray: against plain loops, and bit for bit where that is promised."""
 
 import dataclasses
+import random
+import re
 
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy, kl_div
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-from bikd_ray.data.loader import Loader
 from bikd_ray.data.sources import open_images
-from bikd_ray.data.views import Normalise
-from bikd_ray.identity import derived_seed
-from bikd_ray.plan import all_jobs
+from bikd_ray.plan import ResolvedInput, all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
-from bikd_ray.specs import Objective
 from bikd_ray.sweep.job import run_job
 from bikd_ray.sweep.messages import Epoch, Order, Outcome
 from bikd_ray.tasks.classification import outcome
-from bikd_ray.train import Fit, NonFiniteLoss, fit
+from bikd_ray.train import NonFiniteLoss
 from bikd_ray.zoo import build
-
-CPU = torch.device("cpu")
+from tests.failing import BadGradient
+from tests.plain_loop import (
+    CPU,
+    NAMES,
+    assert_equal,
+    inputs,
+    job_of,
+    networks_of,
+    noisy_zoo,
+    run,
+    states,
+)
 
 
 @pytest.fixture
@@ -36,57 +45,11 @@ def tiny(spec_file):
     return jobs
 
 
-def run(job):
-    *rows, done = fit(job, [build(m.entry) for m in job.members], CPU)
-    assert isinstance(done, Fit)
-    return rows, done
-
-
-def states(done, selection="last"):
-    return [c.state for c in done.chosen[selection]]
-
-
-def assert_equal(a, b):
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
-
-
-@pytest.mark.parametrize("members", [("small", "medium"), ("small", "medium", "large")])
-def test_two_epochs_equal_a_plain_loop_written_from_the_equations(tiny, members):
-    pairing = {"list": [list(members)]}
-    job = tiny(pairings=pairing, recipe={"epochs": 2, "batch_size": 16, "lr": 1e-2})[
-        frozenset(members), 0
-    ]
-    _, done = run(job)
-
-    nets = [build(m.entry).train() for m in job.members]
-    optimizers = [torch.optim.Adam(n.parameters(), lr=1e-2, weight_decay=1e-5) for n in nets]
-    images = open_images(job.data.data.train)
-    loader = Loader(images, [m.input.view for m in job.members], CPU, cache="none")
-    normalise = Normalise(job.members[0].input, CPU)
-    for epoch in (1, 2):
-        order = np.random.default_rng(derived_seed(0, "order", epoch)).permutation(62)
-        for batch in loader.batches(order, 16):
-            x = normalise(batch.views[job.members[0].input.view])
-            z = [n(x) for n in nets]
-            p = torch.stack([F.softmax(-1) for F in z]).detach()
-            p_true = p[:, torch.arange(len(batch.labels)), batch.labels]
-            total = sum(cross_entropy(logits, batch.labels) for logits in z)
-            teacher = p_true.argmax(0)
-            for j, logits in enumerate(z):
-                for n in range(len(batch.labels)):
-                    if teacher[n] != j:
-                        kl = kl_div(logits[n].log_softmax(-1), p[teacher[n], n], reduction="sum")
-                        total = total + kl / len(batch.labels)
-            for optimizer in optimizers:
-                optimizer.zero_grad()
-            total.backward()
-            for optimizer in optimizers:
-                optimizer.step()
-    for net, state in zip(nets, states(done), strict=True):
-        for name, tensor in net.state_dict().items():
-            assert torch.allclose(tensor, state[name], atol=2e-5), name
+def messages(order: Order) -> tuple[list[Epoch | Outcome], Outcome]:
+    """What a worker says of a job: its epochs, and the end."""
+    *epochs, end = run_job(order, CPU)
+    assert isinstance(end, Outcome)
+    return epochs, end
 
 
 def test_a_job_is_the_same_bit_for_bit_when_run_again_and_after_another(tiny):
@@ -99,22 +62,82 @@ def test_a_job_is_the_same_bit_for_bit_when_run_again_and_after_another(tiny):
         assert_equal(one, two)
 
 
-@pytest.mark.parametrize("augment", ["none", "timm"])
-def test_a_member_whose_partner_never_teaches_trains_as_its_control_does(tiny, augment):
-    """With dropout: the partner draws random numbers too, and must not disturb the member."""
-    zoo = [
-        {"factory": "tests.conftest:net", "alias": a, "kwargs": {"width": w, "dropout": 0.3},
-         "input": {"size": size, "crop_pct": 1.0}} for a, w, size in (("a", 4, 8), ("b", 6, 9))
-    ]  # fmt: skip
-    recipe = {"epochs": 2, "batch_size": 16, "lr": 1e-2, "augment": augment}
-    jobs = tiny(zoo=zoo, controls=True, recipe=recipe)
-    pair, control = jobs[frozenset("ab"), 0], jobs[frozenset("a"), 0]
-    silent = dataclasses.replace(pair, objective=Objective(name="ce"))
-    alone = states(run(control)[1])[0]
-    together = states(run(silent)[1])[pair.names.index("a")]
-    assert_equal(alone, together)
-    taught = states(run(pair)[1])[pair.names.index("a")]
-    assert any(not torch.equal(taught[n], alone[n]) for n in alone)
+COLOURS = [[200, 60, 60], [60, 200, 60], [60, 60, 200], [180, 180, 60]]
+"""Of the four classes in conftest.py."""
+
+
+class ByColour(nn.Module):
+    """Knows the class by the mean colour, and with `scale` < 0 believes in it least of all."""
+
+    def __init__(self, how: ResolvedInput, scale: float) -> None:
+        super().__init__()
+        self.how, self.scale = how, scale
+        self.bias = nn.Parameter(torch.zeros(len(COLOURS)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, std = torch.tensor(self.how.mean), torch.tensor(self.how.std)
+        colour_B3 = (x.mean((2, 3)) * std + mean) * 255
+        return self.bias - self.scale * torch.cdist(colour_B3, torch.tensor(COLOURS, dtype=x.dtype))
+
+
+class Draws(nn.Module):
+    """Noise from every library that has a stream of its own, as a custom network's depth may."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.network(x)
+        noise = torch.rand(1) + random.random() + np.random.rand()
+        return z * (1 + 0.1 * noise.to(z)) if self.training else z
+
+
+TWO_EPOCHS = {"epochs": 2, "batch_size": 16, "lr": 1e-2}
+
+
+def alone(spec_file, recipe):
+    job = job_of(spec_file, ["small"], {"name": "ce"}, zoo=noisy_zoo(), recipe=recipe)
+    return states(run(job, networks_of(job, Draws))[1])[0]
+
+
+@pytest.mark.parametrize("members", [2, 3])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {},
+        {"precision": "bf16"},
+        {"precision": "fp16"},
+        {"optimizer": "sgd", "schedule": "poly", "clip_norm": 0.5, "ema": 0.9},
+    ],
+    ids=str,
+)
+def test_a_model_that_no_partner_ever_teaches_trains_bit_for_bit_as_its_control(
+    spec_file, recipe, members
+):
+    """Its partners draw random numbers, believe least in every true class, and do learn."""
+    recipe = {**TWO_EPOCHS, **recipe}
+    job = job_of(spec_file, NAMES[:members], {"name": "bikd"}, zoo=noisy_zoo(), recipe=recipe)
+    networks = [
+        network if model.name == "small" else Draws(ByColour(model.input, -0.1))
+        for model, network in zip(job.members, networks_of(job, Draws), strict=True)
+    ]
+    rows, done = run(job, networks)
+    small = job.names.index("small")
+    assert [row[small].teacher_share for row in rows[1:]] == [1, 1]
+    assert_equal(states(done)[small], alone(spec_file, recipe))
+    for k, state in enumerate(states(done)):
+        assert k == small or not torch.equal(state["network.bias"], torch.zeros(4))
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_lesson_of_no_weight_disturbs_nobody_under_augmentation_either(spec_file, weight):
+    recipe = {**TWO_EPOCHS, "augment": "timm"}
+    objective = {"name": "bikd", "kl_weight": weight}
+    job = job_of(spec_file, NAMES[:2], objective, zoo=noisy_zoo(), recipe=recipe)
+    end = states(run(job, networks_of(job, Draws))[1])[job.names.index("small")]
+    expected = alone(spec_file, recipe)
+    assert all(torch.equal(end[n], expected[n]) for n in end) == (weight == 0)
 
 
 def test_models_see_the_same_images_each_in_its_own_size_and_normalisation(tiny):
@@ -131,55 +154,137 @@ def test_models_see_the_same_images_each_in_its_own_size_and_normalisation(tiny)
     assert all(np.isfinite(r.ce) and np.isfinite(r.kl) for r in rows[-1])
 
 
-def test_rows_of_an_epoch_add_up(tiny):
-    job = tiny()[frozenset({"small", "medium"}), 0]
-    rows, done = run(job)
-    assert [r[0].epoch for r in rows] == [0, 1, 2]
+def test_an_epochs_row_is_the_mean_over_its_samples_whatever_the_batches(spec_file):
+    """Batches of 25, 25 and 12 under a rate too small to change anything: then all 62 at once."""
+    recipe = {"epochs": 1, "batch_size": 25, "optimizer": "sgd", "lr": 1e-30}
+    objective = {"name": "bikd", "ce_weight": 0.5, "kl_weight": 2.0}
+    job = job_of(spec_file, NAMES[:2], objective, recipe=recipe)
+    networks = networks_of(job)
+    images = open_images(job.data.data.train)
+    labels, everything = torch.from_numpy(images.labels), np.arange(62)
+    with torch.no_grad():
+        x = [inputs(job, images, model, 1, everything) for model in job.members]
+        z = [network(pixels) for network, pixels in zip(networks, x, strict=True)]
+    log_p = [logits.log_softmax(-1) for logits in z]
+    ce = [-p[everything, labels] for p in log_p]
+    teaches = [ce[0] < ce[1], ce[0] >= ce[1]]
+    right = [logits.argmax(-1) == labels for logits in z]
+    rows, done = run(job, networks)
+    for k, row in enumerate(rows[1]):
+        student, teacher = ~teaches[k], 1 - k
+        kl = (log_p[teacher].exp() * (log_p[teacher] - log_p[k])).sum(-1)[student].sum() / 62
+        shares = {
+            "teacher_share": teaches[k],
+            "case1": student & right[k] & right[teacher],
+            "case2": student & ~right[k] & right[teacher],
+            "case3": student & ~right[k] & ~right[teacher],
+            "case4": student & right[k] & ~right[teacher],
+        }
+        expected = {
+            "top1": done.chosen["last"][k].outcome.top1,
+            "train_top1": 100 * right[k].double().mean().item(),
+            "train_loss": (0.5 * ce[k].mean() + 2 * kl).item(),
+            "ce": ce[k].mean().item(),
+            "kl": kl.item(),
+            **{name: share.double().mean().item() for name, share in shares.items()},
+        }
+        measured = {name: getattr(row, name) for name in expected}
+        assert measured == pytest.approx(expected, rel=1e-9)
     assert rows[0][0].train_loss is None
-    for one in rows[1:]:
-        assert sum(r.teacher_share for r in one) == pytest.approx(1)
-        for r in one:
-            assert r.train_loss == pytest.approx(r.ce + r.kl)
-    assert rows[-1][0].top1 == done.chosen["last"][0].outcome.top1
 
 
-def test_best_val_is_the_highest_epoch_and_the_untouched_model_can_win(tiny):
-    job = tiny(recipe={"epochs": 3, "batch_size": 16, "lr": 10.0})[frozenset({"small"}), 0]
-    rows, done = run(job)
-    top = [r[0].top1 for r in rows]
-    chosen = done.chosen["best_val"][0]
-    assert chosen.outcome.top1 == max(top)
-    assert chosen.epoch == top.index(max(top))
-    if chosen.epoch == 0:
-        assert_equal(chosen.state, build(job.members[0].entry).state_dict())
+class Scripted(nn.Module):
+    """Right or wrong by the number of training steps it has seen, and by the size of the set."""
+
+    def __init__(self, how: ResolvedInput, right: dict[int, set[int]]) -> None:
+        super().__init__()
+        self.network, self.right = ByColour(how, 1.0), right
+        self.register_buffer("age", torch.tensor(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.age += 1
+        right = int(self.age) in self.right.get(len(x), set())
+        return self.network(x) * (1 if right else -1)
 
 
-def test_a_held_out_part_of_train_chooses_best_select(tiny, spec_file):
-    base = load_spec(spec_file()).data.model_dump()
-    job = tiny(data={**base, "select_fraction": 0.25})[frozenset({"small", "medium"}), 0]
-    rows, done = run(job)
-    assert set(done.chosen) == {"last", "best_val", "best_select"}
-    select = [r[0].select_top1 for r in rows]
-    assert done.chosen["best_select"][0].epoch == select.index(max(select))
-
-
-def test_a_loss_that_is_not_finite_ends_the_job_with_the_step_and_the_learning_rate(tiny):
-    job = tiny(recipe={"epochs": 2, "batch_size": 16, "lr": 1e38, "optimizer": "sgd"})[
-        frozenset({"small", "medium"}), 0
+def test_every_selection_keeps_its_epoch_for_each_member_by_itself(spec_file, images):
+    """One step an epoch; 40 images are val and 16 are held out of train."""
+    source = {"source": "parquet", "path": str(images / "train.parquet")}
+    data = {"train": source, "val": {**source, "path": str(images / "val.parquet")},
+            "select_fraction": 0.25}  # fmt: skip
+    recipe = {"epochs": 4, "batch_size": 62, "lr": 1e-9}
+    job = job_of(spec_file, NAMES[:2], {"name": "bikd"}, data=data, recipe=recipe)
+    first, second = (member.input for member in job.members)
+    networks = [
+        Scripted(first, {40: {2, 3}, 16: {1, 4}}),  # of equal epochs the first
+        Scripted(second, {40: {0, 4}, 16: set()}),  # right when untouched; wrong throughout
     ]
-    with pytest.raises(NonFiniteLoss, match=r"at step \d+ \(epoch \d\) with lr 1e\+38"):
-        run(job)
-    order = Order(job, "tiny", "/nowhere")
-    end = list(run_job(order, CPU))[-1]
-    assert isinstance(end, Outcome)
-    assert end.job["status"] == "failed"
-    assert "NaN or infinite" in end.error.splitlines()[0]
-    assert end.results == []
+    rows, done = run(job, networks)
+    assert [row[0].top1 for row in rows] == [0, 0, 100, 100, 0]
+    assert [row[0].select_top1 for row in rows] == [0, 100, 0, 0, 100]
+    chosen = {name: [c.epoch for c in found] for name, found in done.chosen.items()}
+    assert chosen == {"last": [4, 4], "best_val": [2, 0], "best_select": [1, 0]}
+    for found in done.chosen.values():
+        assert [int(c.state["age"]) for c in found] == [c.epoch for c in found]
+    top1 = {name: [c.outcome.top1 for c in found] for name, found in done.chosen.items()}
+    assert top1 == {"last": [0, 100], "best_val": [100, 100], "best_select": [0, 100]}
+    assert_equal(done.chosen["best_val"][1].state, networks[1].state_dict())
+
+
+class FailsAt(nn.Module):
+    """Answers `value` from one training step on."""
+
+    def __init__(self, network: nn.Module, step: int, value: float) -> None:
+        super().__init__()
+        self.network, self.step, self.value = network, step, value
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.step -= self.training
+        return self.network(x) * (self.value if self.training and self.step < 0 else 1.0)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    ("culprit", "setting"),
+    [("small", "0.01; try a lower recipe.lr"), ("medium", "0.003; try a lower recipe.lrs.medium")],
+)
+def test_a_loss_that_is_not_finite_is_blamed_on_the_model_whose_it_is(
+    spec_file, culprit, setting, value
+):
+    """It teaches the others (NaN is more than any number), whose losses fail with it."""
+    recipe = {**TWO_EPOCHS, "lrs": {"medium": 3e-3}}
+    job = job_of(spec_file, NAMES, {"name": "dml"}, recipe=recipe)
+    networks = [
+        FailsAt(network, 5, value) if name == culprit else network
+        for name, network in zip(job.names, networks_of(job, lambda n: n), strict=True)
+    ]
+    with pytest.raises(NonFiniteLoss) as error:
+        run(job, networks)
+    assert str(error.value) == (
+        f"the loss of {culprit} became NaN or infinite at step 5 (epoch 2) with lr {setting}"
+    )
+
+
+def test_weights_that_an_epochs_last_step_spoils_are_not_measured(spec_file):
+    recipe = {**TWO_EPOCHS, "batch_size": 62}
+    job = job_of(spec_file, NAMES[:1], {"name": "ce"}, recipe=recipe)
+    with pytest.raises(NonFiniteLoss, match=r"^the weights of small .* at step 0 \(epoch 1\)"):
+        run(job, [BadGradient()])
+
+
+def test_a_job_whose_loss_is_not_finite_is_stored_as_failed_with_step_member_and_rate(tiny):
+    recipe = {"epochs": 2, "batch_size": 16, "lr": 1e38, "optimizer": "sgd"}
+    job = tiny(recipe=recipe)[frozenset({"small", "medium"}), 0]
+    epochs, end = messages(Order(job, "tiny", "/nowhere"))
+    assert (epochs, end.job["status"], end.results) == ([Epoch(0, 2)], "failed", [])
+    error = r"the loss of \w+ became NaN or infinite at step \d \(epoch 1\) with lr 1e\+38;"
+    assert re.match(error, end.error or "")
 
 
 def test_a_job_yields_its_epochs_and_then_the_rows_to_store(tiny, tmp_path):
     job = tiny()[frozenset({"small", "medium"}), 0]
-    *epochs, end = run_job(Order(job, "tiny", str(tmp_path), ("last",)), CPU)
+    epochs, end = messages(Order(job, "tiny", str(tmp_path), ("last",)))
     assert epochs == [Epoch(e, 2) for e in (0, 1, 2)]
     assert end.error is None
     assert [(r["model"], r["selection"]) for r in end.results] == [
@@ -194,23 +299,14 @@ def test_a_job_yields_its_epochs_and_then_the_rows_to_store(tiny, tmp_path):
     from safetensors.torch import load_file
 
     after = build(job.members[0].entry)
-    after.load_state_dict(load_file(kept[0]))
+    after.load_state_dict(load_file(tmp_path / kept[0]))
 
 
 def test_weights_that_changed_since_the_plan_are_refused(tiny, tmp_path):
     job = tiny()[frozenset({"small"}), 0]
     stale = dataclasses.replace(job.members[0], weights_id="0" * 16)
-    end = list(run_job(Order(dataclasses.replace(job, members=(stale,)), "t", str(tmp_path)), CPU))
-    assert "its checkpoint changed" in end[-1].error
-
-
-def test_bf16_trains_and_stays_close_to_fp32(tiny):
-    key = (frozenset({"small", "medium"}), 0)
-    recipe = {"epochs": 1, "batch_size": 16, "lr": 1e-3}
-    full = states(run(tiny(recipe=recipe)[key])[1])[0]
-    half = states(run(tiny(recipe={**recipe, "precision": "bf16"})[key])[1])[0]
-    for name in full:
-        assert torch.allclose(full[name], half[name], atol=5e-3), name
+    _, end = messages(Order(dataclasses.replace(job, members=(stale,)), "t", str(tmp_path)))
+    assert "its checkpoint changed" in (end.error or "")
 
 
 def test_metrics_equal_plain_definitions():

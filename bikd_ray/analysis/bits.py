@@ -23,14 +23,14 @@ def stack(packed: Sequence[bytes]) -> np.ndarray:
 def gram(bits_VB: np.ndarray) -> np.ndarray:
     """int64 [V, V]: on how many samples are vectors u and v both 1? The diagonal counts ones."""
     counts = np.empty((len(bits_VB), len(bits_VB)), np.int64)
-    words = _words(bits_VB)
+    words = words_of(bits_VB)
     for v, row in enumerate(words):
         counts[v, v:] = np.bitwise_count(words[v:] & row).sum(1, dtype=np.int64)
         counts[v:, v] = counts[v, v:]
     return counts
 
 
-def _words(bits_VB: np.ndarray) -> np.ndarray:
-    """The same bits as uint64 [V, words], padded with zeros: eight times fewer operations."""
+def words_of(bits_VB: np.ndarray) -> np.ndarray:
+    """The same bits as uint64 [V, words], filled with zeros: eight times fewer operations."""
     short = -bits_VB.shape[1] % 8
     return np.ascontiguousarray(np.pad(bits_VB, ((0, 0), (0, short)))).view(np.uint64)

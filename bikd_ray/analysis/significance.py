@@ -1,88 +1,134 @@
 """Intervals and tests from per-sample correctness of the same images.
 
 Everything here is a *contrast*: a weighted sum of correctness vectors (after minus before, job
-minus control, partner minus partner), so one function gives all the intervals from one Gram
-matrix of bit counts. Suffixes: V vectors, S seeds.
+minus control, partner minus partner), so that all the intervals come from one Gram matrix of bit
+counts. Suffixes: V vectors, S seeds, P and Q candidates, B bytes; arrays may have axes before.
 """
 
-from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats takes a second more to load
 
+from bikd_ray.analysis.bits import words_of
+
 LEVEL = 0.95
 
-Name = TypeVar("Name", bound=Hashable)
+POWER = 0.8
+"""Of the smallest effect that is called detectable."""
+
+SPLITS = 20
+"""Random halvings of the images behind a cross-fitted difference."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A mean difference in percentage points, with the two variances of that mean.
+class Estimates:
+    """Mean differences in percentage points, each with the two variances of its mean.
 
-    `var_images`: from which images were drawn, `n` of them. `var_seeds`: from which seeds were
-    drawn; 0 with one seed, where intervals speak of image sampling only.
+    All arrays have one shape. `var_images`: from which `n` images were drawn. `var_seeds`: from
+    which seeds were drawn; 0 with one seed, where intervals speak of image sampling only. Without
+    any seed everything is NaN.
     """
 
-    mean: float
-    var_images: float
+    mean: np.ndarray
+    var_images: np.ndarray
+    var_seeds: np.ndarray
+    seeds: np.ndarray
     n: int
-    var_seeds: float
-    seeds: int
 
     @property
-    def se(self) -> float:
-        return (self.var_images + self.var_seeds) ** 0.5
+    def se(self) -> np.ndarray:
+        return np.sqrt(self.var_images + self.var_seeds)
 
-    def critical(self, alpha: float) -> float:
+    def critical(self, alpha: np.ndarray | float) -> np.ndarray:
         """The one-sided critical value of mean / se (Cochran & Cox 1950).
 
         It is the mean of the two t quantiles, weighted by their variances. Satterthwaite's degrees
         of freedom would be estimated from as few as two, and cover 92% where the method allows
         94% (3 seeds that differ a lot; LOG.md has the table); this covers at least 94%.
         """
-        quantile = stdtrit(max(1, self.n - 1), 1 - alpha) * self.var_images
-        if self.seeds > 1:
-            quantile += stdtrit(self.seeds - 1, 1 - alpha) * self.var_seeds
-        return float(quantile) / (self.var_images + self.var_seeds)
+        of_images = stdtrit(max(1, self.n - 1), alpha) * self.var_images
+        of_seeds = stdtrit(np.maximum(1, self.seeds - 1), alpha) * self.var_seeds
+        return -(of_images + of_seeds) / (self.var_images + self.var_seeds)
 
     @property
-    def half_width(self) -> float:
+    def half_width(self) -> np.ndarray:
         return self.critical((1 - LEVEL) / 2) * self.se
 
     @property
-    def low(self) -> float:
+    def low(self) -> np.ndarray:
         return self.mean - self.half_width
 
     @property
-    def high(self) -> float:
+    def high(self) -> np.ndarray:
         return self.mean + self.half_width
 
-    def above_zero(self, alpha: float) -> bool:
+    @property
+    def p_value(self) -> np.ndarray:
+        """Two-sided: twice the alpha whose critical value the mean just reaches."""
+        with np.errstate(invalid="ignore"):
+            reached = np.abs(self.mean) / self.se
+        low, high = np.full_like(reached, -300.0), np.full_like(reached, np.log10(0.5))
+        for _ in range(50):
+            middle = (low + high) / 2
+            beyond = self.critical(10**middle) > reached
+            low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
+        return np.where(np.isnan(reached), np.nan, 2 * 10**high)
+
+    @property
+    def detectable(self) -> np.ndarray:
+        """The smallest true difference that has POWER to be told from 0, at these variances."""
+        return (self.critical((1 - LEVEL) / 2) + self.critical(1 - POWER)) * self.se
+
+    def above_zero(self, alpha: np.ndarray | float) -> np.ndarray:
         """Whether a one-sided test at `alpha` says that the truth is above zero."""
-        return self.mean > self.critical(alpha) * self.se
+        return np.asarray(self.mean > self.critical(alpha) * self.se)
 
 
-def contrast(gram_VV: np.ndarray, n: int, weights_SV: np.ndarray) -> Estimate:
-    """The mean over seeds and images of sum_v w[s, v] * correct_v, in percentage points.
+def contrast(gram_VV: np.ndarray, n: int, weights_SV: np.ndarray) -> Estimates:
+    """The mean over seeds and images of sum_v w[..., s, v] * correct_v, in percentage points.
 
     gram_VV: joint counts of the correctness vectors over the same n images; weights_SV: one row
-    of weights for each seed.
+    of weights for each seed, and any axes before.
 
     Var(mean) = Var_images(per-image mean over seeds) / n + Var_seeds / S: the images and the
     seeds are both drawn. Half a pseudo-image that gains and half a one that loses keep the
     first part above zero where nothing changed (as Agresti & Min 2005 do for matched
     proportions); they do not move the mean.
     """
-    seeds = len(weights_SV)
-    per_seed_S = weights_SV @ np.diag(gram_VV) / n
-    mean = float(per_seed_S.mean())
-    w_V = weights_SV.mean(0)
-    square = float(w_V @ gram_VV @ w_V)  # sum over images of the per-image mean, squared
-    var_images = ((square + 1) / n - mean**2) / n
-    var_seeds = float(per_seed_S.var(ddof=1)) / seeds if seeds > 1 else 0.0
-    return Estimate(100 * mean, 1e4 * var_images, n, 1e4 * var_seeds, seeds)
+    per_seed = weights_SV @ np.diag(gram_VV) / n
+    w_V = weights_SV.sum(-2) / max(1, weights_SV.shape[-2])
+    square = ((w_V @ gram_VV) * w_V).sum(-1)  # sum over images of the per-image mean, squared
+    return _estimates(per_seed, np.ones_like(per_seed, bool), square, n)
+
+
+def differences(gram_VV: np.ndarray, n: int, plus_S: np.ndarray, minus_S: np.ndarray) -> Estimates:
+    """The `contrast` of one vector less another for each seed, over the seeds that have both.
+
+    plus_S, minus_S: integers [..., S] that broadcast: which vector, or -1 for none.
+    """
+    plus_S, minus_S = np.broadcast_arrays(plus_S, minus_S)
+    both = (plus_S >= 0) & (minus_S >= 0)
+    ones = np.diag(gram_VV)
+    per_seed = np.where(both, ones[plus_S] - ones[minus_S], 0) / n
+    square = np.zeros(both.shape[:-1])
+    for s in range(both.shape[-1]):
+        for t in range(both.shape[-1]):
+            p, m, q, k = plus_S[..., s], minus_S[..., s], plus_S[..., t], minus_S[..., t]
+            joint = gram_VV[p, q] + gram_VV[m, k] - gram_VV[p, k] - gram_VV[m, q]
+            square += np.where(both[..., s] & both[..., t], joint, 0)
+    return _estimates(per_seed, both, square / np.maximum(1, both.sum(-1)) ** 2, n)
+
+
+def _estimates(per_seed: np.ndarray, present: np.ndarray, square: np.ndarray, n: int) -> Estimates:
+    """Per-seed means [..., S] of which some count; sums over images of the squared mean [...]."""
+    seeds = present.sum(-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(present, per_seed, 0).sum(-1) / seeds
+        spread = np.where(present, (per_seed - mean[..., None]) ** 2, 0).sum(-1)
+        var_seeds = np.where(seeds > 1, spread / np.maximum(1, seeds - 1) / seeds, 0.0)
+        var_images = ((square + 1) / n - mean**2) / n
+    return Estimates(100 * mean, 1e4 * var_images, 1e4 * var_seeds, seeds, n)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -95,21 +141,71 @@ def mcnemar(gained: int, lost: int) -> float:
     return float(min(1.0, upto + below))  # twice P(fewer or less), less P(exactly fewer)
 
 
-def best_set(
-    differences: Mapping[tuple[Name, Name], Estimate], candidates: Sequence[Name]
-) -> set[Name]:
-    """The candidates that hold the true best one with 95% (multiple comparisons with the best).
+def best_set(rivals_QP: Estimates) -> np.ndarray:
+    """Booleans [P]: who is in the set that holds the true best with 95%.
 
-    differences[q, p] estimates q minus p. A candidate p leaves the set when some rival is better
-    by a one-sided test at 5% / (rivals of p): the first step of Holm over p's rivals, so the true
-    best leaves with at most 5%.
+    rivals_QP: every candidate q minus every candidate p; the diagonal does not count. A candidate
+    p leaves the set when some rival is better by a one-sided test at 5% / (rivals of p): the
+    first step of Holm over p's rivals, so the true best leaves with at most 5%. (Multiple
+    comparisons with the best, Hsu 1984.)
     """
-    kept = set()
-    for p in candidates:
-        rivals = [differences[q, p] for q in candidates if q != p and (q, p) in differences]
-        if not any(d.above_zero((1 - LEVEL) / len(rivals)) for d in rivals):
-            kept.add(p)
-    return kept
+    compared = (rivals_QP.seeds > 0) & ~np.eye(len(rivals_QP.mean), dtype=bool)
+    alpha = (1 - LEVEL) / np.maximum(1, compared.sum(0))
+    return np.asarray(~(rivals_QP.above_zero(alpha) & compared).any(0))
+
+
+def false_discovery(p: np.ndarray) -> np.ndarray:
+    """q-values of Benjamini & Hochberg (1995); NaN where p is NaN, which counts for nothing.
+
+    scipy.stats.false_discovery_control gives the same, after a second of loading.
+    """
+    q = np.full(len(p), np.nan)
+    known = np.flatnonzero(~np.isnan(p))
+    falling = known[np.argsort(-p[known], kind="stable")]
+    ranks = np.arange(len(falling), 0, -1)
+    q[falling] = np.minimum.accumulate(p[falling] * len(falling) / ranks)
+    return q
+
+
+def cross_fitted(bits_VB: np.ndarray, n: int, at_PS: np.ndarray, before: int) -> float:
+    """The gain of the best candidate where luck does not choose it, percentage points.
+
+    The candidate with the largest gain on one random half of the images and all seeds but one is
+    measured on the other half with that seed: the mean over both halves, all seeds and SPLITS
+    halvings. On the images and seeds that chose it, the best one's gain is too high on average.
+    A candidate of one seed is passed over; where there are no others, images alone are split.
+
+    bits_VB: correctness vectors (`bits.stack`) over n images. at_PS: which vector is candidate p
+    after training with seed s, -1 for none. before: which is the untouched model.
+    """
+    rng = np.random.default_rng(n)  # the same halves for everyone who asks
+    words = words_of(bits_VB)
+    choose_FPS, measure_FPS = _seed_folds(at_PS >= 0)
+    folds, gains = np.arange(len(choose_FPS)), []
+    for _ in range(SPLITS):
+        half = np.zeros(n, bool)
+        half[rng.permutation(n)[: n // 2]] = True
+        gain = []
+        for part in (half, ~half):
+            of_part = words & words_of(np.packbits(part)[None])
+            right_V = np.bitwise_count(of_part).sum(1, dtype=np.int64)
+            gain.append(100 * (right_V[at_PS] - right_V[before]) / part.sum())
+        for here_PS, there_PS in (gain, gain[::-1]):
+            best_F = np.nanargmax((choose_FPS * here_PS).sum(-1), axis=1)
+            gains.append((measure_FPS * there_PS).sum(-1)[folds, best_F])
+    return float(np.mean(gains))
+
+
+def _seed_folds(present_PS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights [F, P, S] of the seeds that choose, NaN for no candidate, and of those that measure."""
+    held_out = np.eye(present_PS.shape[1], dtype=bool)[:, None]
+    choose, measure = present_PS & ~held_out, present_PS & held_out
+    if not (choose.any(-1) & measure.any(-1)).any():
+        choose = measure = present_PS[None]
+    able_FP = choose.any(-1) & measure.any(-1)
+    choose, measure = (x / np.maximum(1, x.sum(-1, keepdims=True)) for x in (choose, measure))
+    some_F = able_FP.any(-1)
+    return np.where(able_FP[..., None], choose, np.nan)[some_F], measure[some_F]
 
 
 def resolvable(n: int, changed: float) -> float:

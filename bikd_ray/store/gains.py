@@ -1,292 +1,224 @@
-"""The arithmetic behind the answers: result rows of several seeds to one row with intervals.
+"""The arithmetic behind the answers: a learner's results of several seeds to rows with intervals.
 
 Everything comes from the packed bits of `correct`: a difference is a contrast of bit vectors of
 the same images, paired seed by seed.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import permutations
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from bikd_ray.analysis.bits import gram, stack, unpack
-from bikd_ray.analysis.significance import Estimate, contrast
-from bikd_ray.specs import CHOSEN_ON_VAL
-
-Row = dict[str, Any]
-Key = tuple[str, str, str]  # data_id, recipe_id, model_id
-
-GAIN_FIELDS = [
-    ("role", pa.string()),
-    ("objective", pa.string()),
-    ("delta_top1", pa.float64()),
-    ("delta_low", pa.float64()),
-    ("delta_high", pa.float64()),
-    ("control_delta", pa.float64()),
-    ("net_delta", pa.float64()),
-    ("net_low", pa.float64()),
-    ("net_high", pa.float64()),
-    ("top1_before", pa.float64()),
-    ("seeds", pa.int64()),
-    ("n", pa.int64()),
-    ("selection", pa.string()),
-    ("data_id", pa.string()),
-    ("recipe_id", pa.string()),
-    ("model_id", pa.string()),
-]
-"""What every table of gains says."""
-
-GAINS = pa.schema(
-    [
-        ("model", pa.string()),
-        ("partner", pa.string()),
-        ("role", pa.string()),
-        ("objective", pa.string()),
-        ("delta_top1", pa.float64()),
-        ("delta_low", pa.float64()),
-        ("delta_high", pa.float64()),
-        ("control_delta", pa.float64()),
-        ("self_delta", pa.float64()),
-        ("net_delta", pa.float64()),
-        ("net_low", pa.float64()),
-        ("net_high", pa.float64()),
-        ("recovered", pa.float64()),
-        ("tie", pa.bool_()),
-        ("best", pa.bool_()),
-        ("top1_before", pa.float64()),
-        ("top1_after", pa.float64()),
-        ("ensemble_top1_before", pa.float64()),
-        ("seeds", pa.int64()),
-        ("net_seeds", pa.int64()),
-        ("n", pa.int64()),
-        ("interval", pa.string()),
-        ("selection", pa.string()),
-        ("data_id", pa.string()),
-        ("recipe_id", pa.string()),
-        ("model_id", pa.string()),
-        ("partners", pa.list_(pa.string())),
-        ("partner_ids", pa.list_(pa.string())),
-    ],
-    metadata={
-        "interval": "what the interval of delta counts: the images drawn, or images and seeds",
-        "role": "peer: both learn; student: the partner is frozen and teaches",
-        "control_delta": "gain of the same training without a partner",
-        "self_delta": "gain when taught by its own frozen start, where the sweep has it",
-        "net_seeds": "seeds with a control; with 1, net intervals count images only",
-        "tie": "in the set that holds the best partner with 95%, when that set has several",
-        "best": "in the set that holds the best partner with 95%",
-    },
+from bikd_ray.analysis.significance import (
+    Estimates,
+    best_set,
+    contrast,
+    cross_fitted,
+    differences,
+    false_discovery,
 )
-
-GROWTH = pa.schema(
-    [
-        ("model", pa.string()),
-        ("size", pa.int64()),
-        ("groups", pa.int64()),
-        *GAIN_FIELDS,
-    ],
-    metadata={"size": "models that train together", "groups": "how many such groups it was in"},
-)
-
-CLASSES = pa.schema(
-    [
-        ("model", pa.string()),
-        ("partner", pa.string()),
-        ("objective", pa.string()),
-        ("label", pa.int64()),
-        ("n", pa.int64()),
-        ("top1_before", pa.float64()),
-        ("top1_after", pa.float64()),
-        ("delta_top1", pa.float64()),
-        ("control_delta", pa.float64()),
-        ("seeds", pa.int64()),
-        ("selection", pa.string()),
-        ("data_id", pa.string()),
-        ("recipe_id", pa.string()),
-        ("model_id", pa.string()),
-        ("partner_ids", pa.list_(pa.string())),
-    ],
-    metadata={"label": "the class, as the data numbers it"},
-)
+from bikd_ray.store.learners import Learner, Row, Seeds
 
 
-class Correctness:
-    """Which of the same images each of some rows gets right, and contrasts of that."""
+class Vectors:
+    """Correctness vectors of one learner: its untouched self is 0, then rows as they come."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.n = rows[0]["n"]
-        self.counts = gram(stack([row["correct"] for row in rows]))
-        self.at = {id(row): i for i, row in enumerate(rows)}
+    def __init__(self, learner: Learner) -> None:
+        self.learner = learner
+        self.rows = [learner.baseline]
+        every = [learner.control, *learner.by_partners.values()]
+        self.seeds = sorted({seed for found in every for seed in found})
 
-    def estimate(self, seeds: Sequence[tuple[Sequence[Row], Row]]) -> Estimate | None:
-        """For each seed the mean of some rows less another row; None without seeds."""
-        if not seeds:
-            return None
-        weights = np.zeros((len(seeds), len(self.at)))
-        for s, (plus, minus) in enumerate(seeds):
-            for row in plus:
-                weights[s, self.at[id(row)]] += 1 / len(plus)
-            weights[s, self.at[id(minus)]] -= 1
-        return contrast(self.counts, self.n, weights)
+    def at(self, found: Seeds) -> list[int]:
+        """[S]: where the vectors of some seeds are; -1 for seeds without one."""
+        places = []
+        for seed in self.seeds:
+            places.append(len(self.rows) if seed in found else -1)
+            self.rows += [found[seed]] if seed in found else []
+        return places
+
+    @property
+    def bits_VB(self) -> np.ndarray:
+        return stack([row["correct"] for row in self.rows])
 
 
-def _interval(name: str, estimate: Estimate | None, fair: bool) -> Row:
-    """`name`_delta (or delta_top1) with its bounds, which an unfair choice of epoch has not."""
-    mean = "delta_top1" if name == "delta" else f"{name}_delta"
-    return {
-        mean: estimate and estimate.mean,
-        f"{name}_low": estimate.low if estimate and fair else None,
-        f"{name}_high": estimate.high if estimate and fair else None,
+def gain_rows(learner: Learner) -> list[Row]:
+    """Rows of `answers.GAINS`: one for each partner set, the largest gain first; no q_value yet."""
+    vectors = Vectors(learner)
+    control_S = np.array(vectors.at(learner.control))
+    at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
+    bits, n = vectors.bits_VB, learner.n
+    counts = gram(bits)
+    before_S = np.zeros_like(control_S)
+    delta = differences(counts, n, at_PS, before_S)
+    net = differences(counts, n, at_PS, control_S)
+    alone = differences(counts, n, np.where(at_PS >= 0, control_S, -1), before_S)
+    best_P = np.zeros(len(at_PS), bool)
+    if learner.fair:
+        best_P = best_set(differences(counts, n, at_PS[:, None], at_PS[None]))
+    common = {
+        **learner.about,
+        "self_delta": mean(row["delta_top1"] for row in learner.own.values()),
+        "crossfit_delta": cross_fitted(bits, n, at_PS, 0) if learner.fair else None,
     }
-
-
-def gain_row(
-    seeds: Sequence[Row],
-    key: Key,
-    baseline: Row,
-    control: Mapping[int, Row] | None = None,
-    own: Mapping[int, Row] | None = None,
-) -> Row:
-    """A row of GAINS: one learner with one partner set.
-
-    control, own: by seed, the learner's `ce` job and the one taught by its own start.
-    """
-    data_id, recipe_id, model_id = key
-    first = seeds[0]
-    n, top1 = baseline["n"], baseline["top1"]
-    paired = [row for row in seeds if control and row["seed"] in control]
-    alone = [control[row["seed"]] for row in paired] if control else []
-    of = Correctness([baseline, *seeds, *alone])
-    delta = of.estimate([([row], baseline) for row in seeds])
-    assert delta is not None
-    net = of.estimate([([row], other) for row, other in zip(paired, alone, strict=True)])
-    lone = of.estimate([([row], baseline) for row in alone])
-    fair = first["selection"] != CHOSEN_ON_VAL
-    ensemble = first["ensemble_top1_before"]
-    room = ensemble - top1 if ensemble is not None else 0
-    return {
-        "model": baseline["model"],
-        "partner": " + ".join(first["partners"]),
-        "role": first["role"],
-        "objective": first["objective"],
-        **_interval("delta", delta, fair),
-        "control_delta": lone and lone.mean,
-        "self_delta": mean(row["delta_top1"] for row in own.values()) if own else None,
-        **_interval("net", net, fair),
-        "recovered": 100 * delta.mean / room if room > 0 else None,
-        "top1_before": top1,
-        "top1_after": top1 + delta.mean,
-        "ensemble_top1_before": ensemble,
-        "seeds": delta.seeds,
-        "net_seeds": len(paired),
-        "n": n,
-        "interval": ("images and seeds" if delta.seeds > 1 else "images") if fair else None,
-        "selection": first["selection"],
-        "data_id": data_id,
-        "recipe_id": recipe_id,
-        "model_id": model_id,
-        "partners": first["partners"],
-        "partner_ids": first["partner_ids"],
+    net_p, detectable = net.p_value, net.detectable
+    columns = {
+        **_bounded("delta", delta, learner.fair),
+        "control_delta": alone.mean,
+        **_bounded("net", net, learner.fair),
+        "p_value": net_p if learner.fair else None,
+        "detectable": detectable if learner.fair else None,
+        "top1_after": learner.baseline["top1"] + delta.mean,
     }
+    rows = []
+    for p, (partner_ids, seeds) in enumerate(learner.by_partners.items()):
+        first = next(iter(seeds.values()))
+        gain, ensemble = float(delta.mean[p]), first["ensemble_top1_before"]
+        room = ensemble - learner.baseline["top1"] if ensemble is not None else 0
+        counted = "images and seeds" if len(seeds) > 1 else "images"
+        rows.append(
+            {
+                **common,
+                **{k: _number(v if v is None else v[p]) for k, v in columns.items()},
+                "partner": " + ".join(first["partners"]),
+                "role": first["role"],
+                "recovered": 100 * gain / room if room > 0 else None,
+                "ensemble_top1_before": ensemble,
+                "best": bool(best_P[p]),
+                "tie": bool(best_P[p] and best_P.sum() > 1),
+                "seeds": len(seeds),
+                "net_seeds": int(net.seeds[p]),
+                "interval": counted if learner.fair else None,
+                "partners": first["partners"],
+                "partner_ids": list(partner_ids),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["delta_top1"])
 
 
-def growth_row(
-    rows: Sequence[Row], key: Key, baseline: Row, control: Mapping[int, Row] | None
-) -> Row:
-    """A row of GROWTH: the mean over all groups of one size that a learner was in."""
-    data_id, recipe_id, model_id = key
-    first, fair = rows[0], rows[0]["selection"] != CHOSEN_ON_VAL
-    by_seed: dict[int, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_seed[row["seed"]].append(row)
-    alone = {seed: control[seed] for seed in by_seed if control and seed in control}
-    of = Correctness([baseline, *rows, *alone.values()])
-    delta = of.estimate([(found, baseline) for found in by_seed.values()])
-    assert delta is not None
-    net = of.estimate([(by_seed[seed], other) for seed, other in alone.items()])
-    lone = of.estimate([([row], baseline) for row in alone.values()])
-    return {
-        "model": baseline["model"],
-        "size": 1 + len(first["partner_ids"]),
-        "groups": len({tuple(row["partner_ids"]) for row in rows}),
-        "role": first["role"],
-        "objective": first["objective"],
-        **_interval("delta", delta, fair),
-        "control_delta": lone and lone.mean,
-        **_interval("net", net, fair),
-        "top1_before": baseline["top1"],
-        "seeds": delta.seeds,
-        "n": baseline["n"],
-        "selection": first["selection"],
-        "data_id": data_id,
-        "recipe_id": recipe_id,
-        "model_id": model_id,
-    }
+def add_q_values(rows: Sequence[Row]) -> None:
+    """Fill in `q_value`, over rows of one data set, recipe and objective."""
+    known = [np.nan if row["p_value"] is None else row["p_value"] for row in rows]
+    for row, q in zip(rows, false_discovery(np.array(known)), strict=True):
+        row["q_value"] = _number(q)
 
 
-def class_rows(
-    seeds: Sequence[Row],
-    key: Key,
-    baseline: Row,
-    labels_N: np.ndarray,
-    control: Mapping[int, Row] | None,
-) -> list[Row]:
-    """Rows of CLASSES: one learner with one partner set, class by class, mean over the seeds."""
-    data_id, recipe_id, model_id = key
-    first, n = seeds[0], baseline["n"]
-    alone = [control[row["seed"]] for row in seeds if control and row["seed"] in control]
+def growth_rows(learner: Learner) -> list[Row]:
+    """Rows of `answers.GROWTH`: the mean over all groups of one size that a learner was in."""
+    rows = []
+    for size in sorted({len(partners) for partners in learner.by_partners}):
+        groups = [found for p, found in learner.by_partners.items() if len(p) == size]
+        vectors = Vectors(learner)
+        control_S = np.array(vectors.at(learner.control))
+        at_GS = np.array([vectors.at(found) for found in groups])
+        counts = gram(vectors.bits_VB)
+        there_GS = at_GS >= 0
+        some_S, paired_S = there_GS.any(0), there_GS.any(0) & (control_S >= 0)
+        each = np.eye(len(vectors.rows))
+        share_GS = there_GS / np.maximum(1, there_GS.sum(0))
+        together_SV = (share_GS[..., None] * each[at_GS]).sum(0)
+        alone_SV, before_V = each[control_S], each[0]
+        delta = contrast(counts, learner.n, (together_SV - before_V)[some_S])
+        net = contrast(counts, learner.n, (together_SV - alone_SV)[paired_S])
+        alone = contrast(counts, learner.n, (alone_SV - before_V)[paired_S])
+        bounds = _bounded("delta", delta, learner.fair) | _bounded("net", net, learner.fair)
+        rows.append(
+            {
+                **learner.about,
+                "size": 1 + size,
+                "groups": len(groups),
+                "role": next(iter(groups[0].values()))["role"],
+                "control_delta": _number(alone.mean),
+                **{k: _number(v) for k, v in bounds.items()},
+                "seeds": int(some_S.sum()),
+            }
+        )
+    return rows
+
+
+def class_rows(learner: Learner, labels_N: np.ndarray) -> list[Row]:
+    """Rows of `answers.CLASSES`: class by class for each partner set, means over the seeds."""
     counts = np.bincount(labels_N)
 
-    def percent(rows: Sequence[Row]) -> np.ndarray:
-        right = np.mean([unpack(row["correct"], n) for row in rows], axis=0)
-        return 100 * np.bincount(labels_N, right) / np.maximum(1, counts)
+    def percent(found: Iterable[Row]) -> np.ndarray:
+        right_N = np.mean([unpack(row["correct"], learner.n) for row in found], axis=0)
+        return 100 * np.bincount(labels_N, right_N) / np.maximum(1, counts)
 
-    before, after = percent([baseline]), percent(seeds)
-    lone = percent(alone) - before if alone else None
-    return [
-        {
-            "model": baseline["model"],
-            "partner": " + ".join(first["partners"]),
-            "objective": first["objective"],
-            "label": int(label),
-            "n": int(counts[label]),
-            "top1_before": before[label],
-            "top1_after": after[label],
-            "delta_top1": after[label] - before[label],
-            "control_delta": None if lone is None else lone[label],
-            "seeds": len(seeds),
-            "selection": first["selection"],
-            "data_id": data_id,
-            "recipe_id": recipe_id,
-            "model_id": model_id,
-            "partner_ids": first["partner_ids"],
-        }
-        for label in np.flatnonzero(counts)
-    ]
+    before, rows = percent([learner.baseline]), []
+    for partner_ids, seeds in learner.by_partners.items():
+        after, first = percent(seeds.values()), next(iter(seeds.values()))
+        paired = [learner.control[seed] for seed in seeds if seed in learner.control]
+        alone = percent(paired) - before if paired else None
+        rows += [
+            {
+                **learner.about,
+                "partner": " + ".join(first["partners"]),
+                "label": int(label),
+                "n": int(counts[label]),
+                "top1_before": before[label],
+                "top1_after": after[label],
+                "delta_top1": after[label] - before[label],
+                "control_delta": None if alone is None else alone[label],
+                "seeds": len(seeds),
+                "partners": first["partners"],
+                "partner_ids": list(partner_ids),
+            }
+            for label in np.flatnonzero(counts)
+        ]
+    return rows
 
 
-def differences(groups: Mapping[Any, Sequence[Row]]) -> dict[tuple[Any, Any], Estimate]:
-    """Q minus p for all candidates with seeds in common, from one Gram matrix of all of them."""
-    rows = [row for seeds in groups.values() for row in seeds]
-    if len(groups) < 2:
-        return {}
-    counts = gram(stack([row["correct"] for row in rows]))
-    at = {id(row): i for i, row in enumerate(rows)}
-    by_seed = {p: {row["seed"]: at[id(row)] for row in seeds} for p, seeds in groups.items()}
-    out = {}
-    for q, p in permutations(groups, 2):
-        shared = sorted(by_seed[q].keys() & by_seed[p].keys())
-        used = [by_seed[q][s] for s in shared] + [by_seed[p][s] for s in shared]
-        if not shared:
-            continue
-        weights = np.hstack([np.eye(len(shared)), -np.eye(len(shared))])
-        out[q, p] = contrast(counts[np.ix_(used, used)], rows[0]["n"], weights)
-    return out
+def flip_rows(learner: Learner, known: Mapping[tuple[str, str], Row]) -> list[Row]:
+    """Rows of `answers.FLIPS`. known: (data_id, model_id) -> baseline, of the partners too."""
+    before = _bits(learner.baseline)
+    alone = [_bits(row) for row in learner.control.values()]
+    rows = []
+    for partner_ids, seeds in learner.by_partners.items():
+        first = next(iter(seeds.values()))
+        partners = [known.get((learner.data_id, i)) for i in partner_ids]
+        knew = np.bitwise_or.reduce([_bits(row) for row in partners if row])
+        after = [_bits(row) for row in seeds.values()]
+        rows.append(
+            {
+                **learner.about,
+                "partner": " + ".join(first["partners"]),
+                "role": first["role"],
+                "gained": _ones(a & ~before for a in after),
+                "gained_known": _ones(a & ~before & knew for a in after),
+                "lost": _ones(before & ~a for a in after),
+                "lost_known": _ones(before & ~a & knew for a in after),
+                "control_gained": _ones(a & ~before for a in alone),
+                "control_lost": _ones(before & ~a for a in alone),
+                "seeds": len(seeds),
+                "partners": first["partners"],
+                "partner_ids": list(partner_ids),
+            }
+        )
+    return sorted(rows, key=lambda row: row["lost"] - row["gained"])
 
 
 def mean(values: Iterable[float | None]) -> float | None:
+    """Of those that are known; None if none is."""
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
+
+
+def _bits(row: Row) -> np.ndarray:
+    return np.frombuffer(row["correct"], np.uint8)
+
+
+def _ones(vectors: Iterable[np.ndarray]) -> float | None:
+    return mean(float(np.bitwise_count(v).sum()) for v in vectors)
+
+
+def _bounded(name: str, estimate: Estimates, fair: bool) -> dict[str, np.ndarray | None]:
+    """`name`_delta (or delta_top1) with its bounds, which an unfair choice of epoch has not."""
+    return {
+        "delta_top1" if name == "delta" else f"{name}_delta": estimate.mean,
+        f"{name}_low": estimate.low if fair else None,
+        f"{name}_high": estimate.high if fair else None,
+    }
+
+
+def _number(value: np.ndarray | float | None) -> float | None:
+    return None if value is None or np.isnan(value) else float(value)

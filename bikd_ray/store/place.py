@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,22 +23,27 @@ Listing = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Place:
+    """Its methods raise BikdError where the disk or the network fails, in one line."""
+
     uri: str
     filesystem: pafs.FileSystem
     root: str
 
     @classmethod
     def at(cls, uri: str) -> "Place":
-        """The place a URI names; a plain path is local. Raises UserError for an unknown scheme."""
+        """The place a URI names; a plain path is local. Raises UserError for an unknown scheme.
+
+        A query says how an object store is reached, such as
+        s3://bucket/bikd?endpoint_override=host:9000&scheme=http.
+        """
         if "://" not in uri:
             uri = str(Path(uri).expanduser().absolute())
             return cls(uri, pafs.LocalFileSystem(), uri)
         try:
-            filesystem, root = pafs.FileSystem.from_uri(uri)
+            filesystem, root = pafs.FileSystem.from_uri(_with_single_puts(uri))
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
             raise UserError(
-                f"store {uri!r} cannot be opened ({reason}); give a folder, s3://… or gs://…"
+                f"store {uri!r} cannot be opened ({_why(error)}); give a folder, s3://… or gs://…"
             ) from None
         return cls(uri, filesystem, root)
 
@@ -48,16 +54,19 @@ class Place:
     def path(self, relative: str) -> str:
         return f"{self.root}/{relative}"
 
-    def write(self, relative: str, content: bytes | memoryview) -> None:
-        """Put a whole file there or nothing: aside and renamed locally, one PUT elsewhere.
+    def uri_of(self, relative: str) -> str:
+        """The URI of a file or folder in it, which other nodes and tools can open."""
+        if "://" not in self.uri:
+            return self.path(relative)
+        folder, mark, query = self.uri.partition("?")
+        return f"{folder.rstrip('/')}/{relative}{mark}{query}"
 
-        Raises BikdError where that fails.
-        """
+    def write(self, relative: str, content: bytes | memoryview) -> None:
+        """Put a whole file there or nothing: aside and renamed locally, one PUT elsewhere."""
         try:
             self._write(self.path(relative), content)
         except OSError as error:
-            why = error.strerror or str(error).splitlines()[0]
-            raise BikdError(f"cannot write {self.path(relative)}: {why}") from None
+            raise BikdError(f"cannot write {self.path(relative)}: {_why(error)}") from None
 
     def _write(self, path: str, content: bytes | memoryview) -> None:
         if not self.is_local:
@@ -72,7 +81,7 @@ class Place:
 
     def read_path(self, path: str) -> bytes:
         """A whole file, given by its full path. Raises FileNotFoundError."""
-        with self.filesystem.open_input_stream(path) as stream:
+        with _told(f"cannot read {path}"), self.filesystem.open_input_stream(path) as stream:
             return stream.read()
 
     def remove(self, relative: str) -> None:
@@ -83,21 +92,49 @@ class Place:
             if folder and self.exists(folder) and not self.filesystem.get_file_info(inside):
                 self.filesystem.delete_dir(self.path(folder))
 
-    def listing(self, folder: str, suffix: str) -> Listing:
+    def listing(self, folder: str, suffix: str, *, recursive: bool = False) -> Listing:
         """The finished files of a folder that end so, in sorted order; none if it is not there."""
-        selector = pafs.FileSelector(self.path(folder), allow_not_found=True)
-        found = (i for i in self.filesystem.get_file_info(selector) if i.is_file)
+        where = self.path(folder)
+        selector = pafs.FileSelector(where, allow_not_found=True, recursive=recursive)
+        with _told(f"cannot list {selector.base_dir}"):
+            found = [i for i in self.filesystem.get_file_info(selector) if i.is_file]
         named = (i for i in found if i.path.endswith(suffix) and not i.base_name.startswith("."))
         return {i.path: (i.size, i.mtime_ns) for i in sorted(named, key=lambda i: i.path)}
 
     def delete(self, path: str) -> None:
         """Take away one file, given by its full path; it may be gone already."""
-        with contextlib.suppress(FileNotFoundError):
+        with _told(f"cannot delete {path}"), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(path)
 
     def exists(self, relative: str) -> bool:
-        info = self.filesystem.get_file_info(self.path(relative))
-        return info.type != pafs.FileType.NotFound
+        return self._type(self.path(relative)) != pafs.FileType.NotFound
 
     def is_folder(self) -> bool:
-        return self.filesystem.get_file_info(self.root).type == pafs.FileType.Directory
+        return self._type(self.root) == pafs.FileType.Directory
+
+    def _type(self, path: str) -> pafs.FileType:
+        with _told(f"cannot read {path}"):
+            return self.filesystem.get_file_info(path).type
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise BikdError(f"{what}: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    """One line, without the number that an object store gives each request."""
+    said = getattr(error, "strerror", None) or str(error)
+    return said.splitlines()[0].partition(" (Request ID:")[0]
+
+
+def _with_single_puts(uri: str) -> str:
+    """An S3 URI by which a small file is one request, not the three of a multipart upload."""
+    if not uri.startswith("s3://"):
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"

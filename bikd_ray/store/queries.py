@@ -1,48 +1,26 @@
-"""Questions to a store; every answer is a pyarrow.Table, with intervals where it compares.
+"""The answers: typed functions from a store to `pyarrow.Table`, columns in `store.answers`.
 
-Rows are never pooled over data sets, recipes, objectives or selections: those columns stand in
-every answer, and ranks and ties are made within one combination of them.
+Nothing is pooled over data sets, recipes, objectives or selections: these are columns of every
+answer, and ranks and ties are made within one combination of them.
 """
 
-from collections import defaultdict
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable
+from itertools import groupby
+from operator import itemgetter
 
 import pyarrow as pa
 
-from bikd_ray.analysis.significance import best_set
 from bikd_ray.errors import UserError, choices
-from bikd_ray.specs import ALONE, CHOSEN_ON_VAL
-from bikd_ray.store.gains import (
-    CLASSES,
-    GAINS,
-    GROWTH,
-    Row,
-    class_rows,
-    differences,
-    gain_row,
-    growth_row,
-    mean,
-)
+from bikd_ray.store.answers import CLASSES, CURVES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
+from bikd_ray.store.curves import curve_rows
+from bikd_ray.store.gains import add_q_values, class_rows, flip_rows, gain_rows, growth_rows
+from bikd_ray.store.learners import Learner, Row, baselines, learners
+from bikd_ray.store.pairings import METRICS, SYMMETRIC, matrix, pair_rows
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.store.teachers import teacher_rows
 
-SYMMETRIC = (
-    "error_overlap",
-    "ensemble_top1",
-    "oracle_top1",
-    "disagreement",
-    "cca_before",
-    "cca_after",
-    "error_inconsistency",
-    "double_fault",
-    "kappa",
-    "q",
-    "phi",
-)
-DIRECTED = ("delta_top1", "net_delta", "recovered", "top1_after")
-METRICS = (*DIRECTED, *SYMMETRIC)
-"""What a pair matrix can show: directed ones have the learner as row, the partner as column."""
+__all__ = ["METRICS", "SYMMETRIC", "Store", "open_store"]
 
 
 def open_store(uri: str) -> "Store":
@@ -76,13 +54,15 @@ class Store:
         import duckdb
 
         with duckdb.connect(config={"enable_external_access": False}) as connection:
-            for name in SCHEMAS:
-                connection.register(name, self.reader.table(name))
-            connection.execute("SET lock_configuration = true")
             try:
                 statements = connection.extract_statements(query)
                 if [s.type for s in statements] != [duckdb.StatementType.SELECT]:
                     raise UserError("sql: give one query that reads, such as: select * from jobs")
+                read = {name.casefold() for name in connection.get_table_names(query)}
+                for name, schema in SCHEMAS.items():  # the others can still be described
+                    table = self.table(name) if name in read else schema.empty_table()
+                    connection.register(name, table)
+                connection.execute("SET lock_configuration = true")
                 return connection.sql(query).to_arrow_table()
             except duckdb.Error as error:
                 raise UserError(f"sql: {str(error).strip().splitlines()[0]}") from None
@@ -101,20 +81,22 @@ class Store:
 
     def models(self) -> list[str]:
         """Names of all models with a baseline, in alphabetical order."""
-        return sorted({row["model"] for row in self._baselines.values()}, key=str.casefold)
+        return sorted(set(self._known["model"].to_pylist()), key=str.casefold)
 
     def model_ids(self, name: str) -> set[str]:
         """The model_ids that a name or id stands for. Raises UserError with the nearest names."""
-        rows = self._baselines.values()
-        ids = {r["model_id"] for r in rows if name in (r["model"], r["model_id"], r["weights_id"])}
+        known = self._known
+        named = [pc.equal(known[c], name) for c in ("model", "model_id", "weights_id")]
+        ids = known.filter(pc.or_(named[0], pc.or_(*named[1:])))["model_id"].to_pylist()
         if not ids:
-            known = choices(name, self.models()) if rows else "it has no baselines yet"
-            raise UserError(f"no model {name!r} in the store {self.uri}; {known}")
-        return ids
+            there = choices(name, self.models()) if len(known) else "it has no baselines yet"
+            raise UserError(f"no model {name!r} in the store {self.uri}; {there}")
+        return set(ids)
 
     def baselines(self) -> pa.Table:
         """One row for each model and data set, the most accurate first."""
-        table = self.reader.table("baselines").drop_columns(["correct"])
+        columns = [name for name in SCHEMAS["baselines"].names if name != "correct"]
+        table = self.reader.table("baselines", columns)
         return table.sort_by([("data_id", "ascending"), ("top1", "descending")])
 
     def partners(
@@ -136,72 +118,58 @@ class Store:
 
         objective: `ce`, or `self` (taught by its own frozen start).
         """
-        rows = []
-        for key, by_seed in self._alone(selection, objective).items():
-            data_id, _, model_id = key
-            rows.append(gain_row(list(by_seed.values()), key, self._baselines[data_id, model_id]))
-        return pa.Table.from_pylist(rows, GAINS)
+        return self._gains(None, objective, selection)
 
     def groups(self, objective: str | None = None, selection: str = "last") -> pa.Table:
         """How a model's gain grows with the number of models that train together.
 
         One row for each model and size, the mean over all such groups. Columns: `GROWTH`.
         """
-        controls, rows = self._alone(selection, "ce"), []
-        for (data_id, recipe_id, _, model_id), by_partners in self._grouped(
-            None, objective, selection
-        ).items():
-            key = (data_id, recipe_id, model_id)
-            for size in sorted({len(partners) for partners in by_partners}):
-                found = [r for p, seeds in by_partners.items() if len(p) == size for r in seeds]
-                baseline = self._baselines[data_id, model_id]
-                rows.append(growth_row(found, key, baseline, controls.get(key)))
-        order = [(name, "ascending") for name in ("data_id", "recipe_id", "objective", "model")]
-        return pa.Table.from_pylist(rows, GROWTH).sort_by([*order, ("size", "ascending")])
+        found = learners(self.reader, None, objective, selection)
+        return pa.Table.from_pylist(_rows(found, growth_rows), GROWTH)
 
     def classes(
         self, model: str, objective: str | None = None, selection: str = "last"
     ) -> pa.Table:
         """What a model gained and lost class by class, with every partner. Columns: `CLASSES`."""
-        controls, rows = self._alone(selection, "ce"), []
-        for (data_id, recipe_id, _, model_id), by_partners in self._grouped(
-            self.model_ids(model), objective, selection
-        ).items():
-            key, baseline = (data_id, recipe_id, model_id), self._baselines[data_id, model_id]
-            where = (pc.field("model_id") == model_id) & (pc.field("data_id") == data_id)
+
+        def rows(learner: Learner) -> list[Row]:
+            where = pc.field("model_id") == learner.model_id
+            where &= pc.field("data_id") == learner.data_id
             stored = self.reader.table("predictions", ["sample", "label"], where)
-            labels = stored.sort_by("sample")["label"].to_numpy()
-            for seeds in by_partners.values():
-                rows += class_rows(seeds, key, baseline, labels, controls.get(key))
-        return pa.Table.from_pylist(rows, CLASSES)
+            return class_rows(learner, stored.sort_by("sample")["label"].to_numpy())
+
+        found = learners(self.reader, self.model_ids(model), objective, selection)
+        return pa.Table.from_pylist(_rows(found, rows), CLASSES)
+
+    def flips(
+        self, model: str | None = None, objective: str | None = None, selection: str = "last"
+    ) -> pa.Table:
+        """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`."""
+        wanted = None if model is None else self.model_ids(model)
+        known = baselines(self.reader)
+        found = learners(self.reader, wanted, objective, selection)
+        return pa.Table.from_pylist(_rows(found, lambda learner: flip_rows(learner, known)), FLIPS)
+
+    def teachers(self, objective: str | None = None, selection: str = "last") -> pa.Table:
+        """Who teaches well and who learns well, whatever the partner. Columns: `TEACHERS`.
+
+        From pairs only: of several partners nobody can say which one taught.
+        """
+        names: dict[str, dict[str, str]] = {}
+        for row in self._known.to_pylist():
+            names.setdefault(row["data_id"], {})[row["model_id"]] = row["model"]
+        found = learners(self.reader, None, objective, selection)
+        return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
 
     def pairs(self, objective: str | None = None, selection: str = "last") -> pa.Table:
         """One row for each unordered pair: its statistics before training and what each gained.
 
         A pair trained under several objectives or recipes has a row for each; one not trained
-        yet has nulls there. Gains of groups of three or more are in `gains`.
+        yet has nulls there. Gains of groups of three or more are in `gains`. Columns: `PAIRS`.
         """
-        gained: dict[tuple, dict[tuple, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
-        for row in self.gains(objective, selection).to_pylist():
-            if len(row["partner_ids"]) == 1:
-                pair = (row["data_id"], frozenset((row["model_id"], row["partner_ids"][0])))
-                gained[pair][row["objective"], row["recipe_id"]][row["model_id"]] = row
-        alike = self._likeness()
-        out, seen = [], set()
-        for row in self.reader.table("pairs").to_pylist():
-            pair = (row["data_id"], frozenset((row["model_id_a"], row["model_id_b"])))
-            if pair in seen:
-                continue
-            seen.add(pair)
-            for (label, recipe_id), sides in (gained.get(pair) or {(None, None): {}}).items():
-                gains: Row = {"objective": label, "recipe_id": recipe_id}
-                gains |= alike.get((*pair, label, recipe_id), {})
-                for side in "ab":
-                    learner = sides.get(row[f"model_id_{side}"], {})
-                    for name in PAIR_GAINS:
-                        gains[f"{name}_{side}"] = learner.get(name)
-                out.append({**row, **gains})
-        return pa.Table.from_pylist(out, PAIRS)
+        gains = self.gains(objective, selection).to_pylist()
+        return pa.Table.from_pylist(pair_rows(self.reader, gains), PAIRS)
 
     def matrix(
         self, metric: str = "delta_top1", objective: str | None = None, selection: str = "last"
@@ -212,197 +180,30 @@ class Store:
         """
         if metric not in METRICS:
             raise UserError(f"unknown metric {metric!r}; {choices(metric, METRICS)}")
-        pairs = self.pairs(objective, selection).to_pylist()
-        settings = {(r["data_id"], r["recipe_id"], r["objective"]) for r in pairs}
-        shown = {s for s in settings if s[2] is not None} or settings
-        if len(shown) > 1:
-            found = ", ".join(sorted(f"{o} (data {d}, recipe {r})" for d, r, o in shown))
-            raise UserError(f"one matrix shows one objective, recipe and data set; found {found}")
-        data_id = next(iter(shown))[0] if shown else None
-        values: dict[tuple[str, str], float | None] = {}
-        for row in pairs:
-            if row["data_id"] != data_id:
-                continue
-            a, b = row["model_id_a"], row["model_id_b"]
-            if metric in SYMMETRIC:
-                values[a, b] = values[b, a] = row[metric]
-            else:
-                values[a, b], values[b, a] = row[f"{metric}_a"], row[f"{metric}_b"]
-        models = [r for r in self.baselines().to_pylist() if r["data_id"] == data_id]
-        models = [r for r in models if any(r["model_id"] in pair for pair in values)]
-        aliases = [r["model"] for r in models]
-        names = {
-            r["model_id"]: r["model"]
-            + (f" ({r['model_id'][:6]})" if aliases.count(r["model"]) > 1 else "")
-            for r in models
-        }
-        columns: dict[str, list] = {"model": list(names.values())}
-        for partner, name in names.items():
-            columns[name] = [values.get((learner, partner)) for learner in names]
-        types = {"model": pa.string()}
-        return pa.table({k: pa.array(v, types.get(k, pa.float64())) for k, v in columns.items()})
+        return matrix(self.pairs(objective, selection), self.baselines(), metric)
 
-    def curves(self) -> pa.Table:
-        """Mean over seeds of every member's learning curve, with its partners; done jobs only."""
-        jobs = self.reader.table("jobs", ["job_id", "members", "member_ids", "status"])
-        done = {row["job_id"]: row for row in jobs.to_pylist() if row["status"] == "done"}
-        groups: dict[tuple, list[Row]] = defaultdict(list)
-        for row in self.reader.table("curves").to_pylist():
-            job = done.get(row["job_id"])
-            if job is not None:
-                same = (row["data_id"], row["recipe_id"], row["objective"], row["model_id"])
-                mates = tuple(i for i in job["member_ids"] if i != row["model_id"])
-                groups[*same, mates, row["epoch"]].append({**row, "job": job})
-        out = []
-        for key in sorted(groups):
-            data_id, recipe_id, objective, model_id, mates, epoch = key
-            rows, job = groups[key], groups[key][0]["job"]
-            names = dict(zip(job["member_ids"], job["members"], strict=True))
-            out.append(
-                {
-                    "model": rows[0]["model"],
-                    "partner": " + ".join(names[i] for i in mates),
-                    "objective": objective,
-                    "epoch": epoch,
-                    "seeds": len(rows),
-                    **{name: mean(r[name] for r in rows) for name in CURVE_MEANS},
-                    "data_id": data_id,
-                    "recipe_id": recipe_id,
-                    "model_id": model_id,
-                    "partner_ids": list(mates),
-                }
-            )
-        return pa.Table.from_pylist(out, CURVES)
+    def curves(self, model: str | None = None) -> pa.Table:
+        """Mean over seeds of a model's (None: every model's) learning curves, with its partners.
 
-    # -- the arithmetic behind the answers -------------------------------------------------
+        Done jobs only. Columns: `CURVES`.
+        """
+        wanted = None if model is None else self.model_ids(model)
+        return pa.Table.from_pylist(curve_rows(self.reader, wanted), CURVES)
 
-    def _likeness(self) -> dict[tuple, dict[str, float | None]]:
-        """(data, pair, objective, recipe) -> the mean CCA of its jobs of two."""
-        jobs = self.reader.table("jobs", ["job_id", "member_ids", "status"]).to_pylist()
-        twos = {j["job_id"] for j in jobs if j["status"] == "done" and len(j["member_ids"]) == 2}
-        found: dict[tuple, list[Row]] = defaultdict(list)
-        for row in self.reader.table("similarities").to_pylist():
-            if row["job_id"] in twos:
-                pair = frozenset((row["model_id_a"], row["model_id_b"]))
-                found[row["data_id"], pair, row["objective"], row["recipe_id"]].append(row)
-        return {
-            key: {name: mean(row[name] for row in rows) for name in LIKENESS}
-            for key, rows in found.items()
-        }
-
-    @cached_property
-    def _baselines(self) -> dict[tuple[str, str], Row]:
-        rows = self.reader.table("baselines").to_pylist()
-        return {(row["data_id"], row["model_id"]): row for row in rows}
-
-    def _results(self, selection: str) -> list[Row]:
-        known = ("last", "best_val", "best_select")
-        if selection not in known:
-            raise UserError(f"unknown selection {selection!r}; {choices(selection, known)}")
-        where = pc.field("selection") == selection
-        rows = self.reader.table("results", where=where).to_pylist()
-        # a result whose baseline file is damaged says nothing until the baseline is run again
-        return [r for r in rows if (r["data_id"], r["model_id"]) in self._baselines]
-
-    def _alone(self, selection: str, objective: str) -> dict[tuple[str, str, str], dict[int, Row]]:
-        """(data, recipe, model) -> seed -> the row of its job without partners."""
-        found: dict[tuple[str, str, str], dict[int, Row]] = defaultdict(dict)
-        for row in self._results(selection):
-            if row["objective"] == objective:
-                key = (row["data_id"], row["recipe_id"], row["model_id"])
-                found[key][row["seed"]] = row
-        return found
+    @property
+    def _known(self) -> pa.Table:
+        return self.reader.table("baselines", ["model", "model_id", "weights_id", "data_id"])
 
     def _gains(
-        self, models: Iterable[str] | None, objective: str | None, selection: str
+        self, models: Collection[str] | None, objective: str | None, selection: str
     ) -> pa.Table:
-        controls, selves = (self._alone(selection, objective) for objective in ALONE)
-        groups = self._grouped(models, objective, selection)
-        out = []
-        for key in sorted(groups, key=lambda k: (k[0], k[1], k[2], self._name(k[0], k[3]))):
-            data_id, recipe_id, _, model_id = key
-            learner = (data_id, recipe_id, model_id)
-            control, own = controls.get(learner), selves.get(learner)
-            rows = [
-                gain_row(seeds, learner, self._baselines[data_id, model_id], control, own)
-                for seeds in groups[key].values()
-            ]
-            if selection != CHOSEN_ON_VAL:
-                best = best_set(differences(groups[key]), list(groups[key]))
-                for partner_ids, row in zip(groups[key], rows, strict=True):
-                    row["best"] = partner_ids in best
-                    row["tie"] = row["best"] and len(best) > 1
-            out += sorted(rows, key=lambda r: -r["delta_top1"])
-        return pa.Table.from_pylist(out, GAINS)
-
-    def _grouped(
-        self, models: Iterable[str] | None, objective: str | None, selection: str
-    ) -> dict[tuple, dict[tuple[str, ...], list[Row]]]:
-        """(data, recipe, objective, learner) -> partners -> the rows of all seeds."""
-        groups: dict[tuple, dict[tuple[str, ...], list[Row]]] = defaultdict(
-            lambda: defaultdict(list)
-        )
-        results = [r for r in self._results(selection) if r["role"] != "control"]
-        label = self._objective(objective, {r["objective"] for r in results})
-        for row in results:
-            if (models is None or row["model_id"] in models) and label in (None, row["objective"]):
-                key = (row["data_id"], row["recipe_id"], row["objective"], row["model_id"])
-                groups[key][tuple(row["partner_ids"])].append(row)
-        return groups
-
-    def _objective(self, wanted: str | None, known: set[str]) -> str | None:
-        if wanted is None or wanted in known:
-            return wanted
-        named = [label for label in known if label.partition("(")[0] == wanted]
-        if len(named) == 1:
-            return named[0]
-        there = choices(wanted, known) if known else "it has no trained pairs yet"
-        raise UserError(f"no objective {wanted!r} in the store {self.uri}; {there}")
-
-    def _name(self, data_id: str, model_id: str) -> str:
-        return self._baselines[data_id, model_id]["model"]
+        rows = _rows(learners(self.reader, models, objective, selection), gain_rows)
+        for _, setting in groupby(rows, itemgetter("data_id", "recipe_id", "objective")):
+            add_q_values(list(setting))
+        return pa.Table.from_pylist(rows, GAINS)
 
 
-PAIR_GAINS = (
-    "delta_top1",
-    "delta_low",
-    "delta_high",
-    "net_delta",
-    "net_low",
-    "net_high",
-    "recovered",
-    "top1_after",
-)
-LIKENESS = ("cca_before", "cca_after")
-PAIRS = pa.schema(
-    [
-        *(f.remove_metadata() for f in SCHEMAS["pairs"] if f.name != "attempt"),
-        pa.field("objective", pa.string()),
-        pa.field("recipe_id", pa.string()),
-        *(pa.field(name, pa.float64()) for name in LIKENESS),
-        *(pa.field(f"{name}_{side}", pa.float64()) for side in "ab" for name in PAIR_GAINS),
-    ]
-)
-CURVE_MEANS = (
-    "top1",
-    "train_top1",
-    "train_loss",
-    "ce",
-    "kl",
-    "teacher_share",
-    *(f"case{c}" for c in (1, 2, 3, 4)),
-)
-CURVES = pa.schema(
-    [
-        ("model", pa.string()),
-        ("partner", pa.string()),
-        ("objective", pa.string()),
-        ("epoch", pa.int64()),
-        ("seeds", pa.int64()),
-        *((name, pa.float64()) for name in CURVE_MEANS),
-        ("data_id", pa.string()),
-        ("recipe_id", pa.string()),
-        ("model_id", pa.string()),
-        ("partner_ids", pa.list_(pa.string())),
-    ]
-)
+def _rows(found: Iterable[Learner], rows_of: Callable[[Learner], list[Row]]) -> list[Row]:
+    """The rows of all learners, by setting and model; a learner's own stay in their order."""
+    rows = [row for learner in found for row in rows_of(learner)]
+    return sorted(rows, key=itemgetter("data_id", "recipe_id", "objective", "model", "model_id"))

@@ -8,7 +8,7 @@ reader takes each once.
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
@@ -37,12 +37,10 @@ INDEX = {
 
 READINGS = 20  # of files that are merged meanwhile, before giving up
 
-Out = TypeVar("Out")
-
 
 def is_merged(path: str) -> bool:
     """Whether `store.compact` made this file."""
-    return _stem(path).startswith(MERGED)
+    return stem(path).startswith(MERGED)
 
 
 class Reader:
@@ -74,13 +72,12 @@ class Reader:
         wanted = list(columns or SCHEMAS[name].names)
         unique = [*key, *ROW.get(name, ())]
 
-        def read() -> pa.Table:
-            files = self.listing(name)
+        def read(files: Listing) -> pa.Table:
             if by == "jobs":
                 files = _named(files, committed, jobs)
             return self._read(name, files, list(dict.fromkeys([*wanted, *unique])), where)
 
-        rows = _steadily(read)
+        rows = self._steadily(name, read)
         rows = rows.filter(pc.is_in(_joined(rows, key), value_set=committed))
         return _distinct(rows, unique).select(wanted)
 
@@ -108,19 +105,19 @@ class Reader:
     def listing(self, name: str) -> Listing:
         """Files that hold every row of a table that was there when this began.
 
-        A folder is not listed in one instant: files may be merged and go, unseen, while the merged
-        one is not seen yet. It was there before they went, and a second look finds it.
+        A folder is not listed in one instant: a look may miss files that are merged and go
+        meanwhile, and the merged one too. A second look finds that one, and so tells whether the
+        first missed anything; of itself it cannot tell.
         """
-        before = self.place.listing(name, ".parquet")
+        first = self.place.listing(name, ".parquet")
         while True:
-            after = self.place.listing(name, ".parquet")
-            if not any(is_merged(path) for path in after.keys() - before.keys()):
-                return after
-            before = after
+            second = self.place.listing(name, ".parquet")
+            if not any(is_merged(path) for path in second.keys() - first.keys()):
+                return first
+            first = second
 
     def _index(self, name: str) -> pa.Table:
-        def read() -> pa.Table:
-            files = self.listing(name)
+        def read(files: Listing) -> pa.Table:
             known, rows = self._held.get(name, ({}, None))
             if rows is not None and known == files:
                 return rows
@@ -131,13 +128,33 @@ class Reader:
             self._held[name] = files, rows
             return rows
 
-        return _steadily(read)
+        return self._steadily(name, read)
+
+    def _steadily(self, name: str, read: Callable[[Listing], pa.Table]) -> pa.Table:
+        """Read a table's files, and again where one goes meanwhile: it has been merged.
+
+        The rest of its lot will go too, maybe slowly, so what has been merged is then left out.
+        """
+        for reading in range(READINGS):
+            with contextlib.suppress(FileNotFoundError):
+                files = self.listing(name)
+                return read(self._unmerged(name, files) if reading else files)
+        raise BikdError("files of the store go faster than they can be read; try again")
+
+    def _unmerged(self, name: str, files: Listing) -> Listing:
+        """Without the files of one job whose rows stand in a merged file too."""
+        merged = {path: stamp for path, stamp in files.items() if is_merged(path)}
+        if not merged:
+            return files
+        names = ["job_id", "attempt"]
+        there = set(_joined(self._read(name, merged, names), names).to_pylist())
+        return {path: stamp for path, stamp in files.items() if stem(path) not in there}
 
     def _read(
         self, name: str, files: Listing, columns: list[str], where: pads.Expression | None = None
     ) -> pa.Table:
         if files:  # a newer bikd that writes here also wrote the newest file
-            self._refuse_newer(max(files, key=lambda path: _stem(path)[-ATTEMPT_LENGTH:]))
+            self._refuse_newer(max(files, key=lambda path: stem(path)[-ATTEMPT_LENGTH:]))
         return self._scan_sound(name, files, columns, where)[0]
 
     def _scan_sound(
@@ -147,9 +164,15 @@ class Reader:
             return self._scan(name, list(files), columns, where), list(files)
         except FileNotFoundError:
             raise
-        except (pa.ArrowInvalid, OSError):
+        except (pa.ArrowException, OSError):
             sound = [path for path, stamp in files.items() if self._is_sound(path, stamp)]
+        try:
             return self._scan(name, sound, columns, where), sound
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise BikdError(f"cannot read the {name} of {self.place.uri}: {reason}") from None
 
     def _scan(
         self, name: str, files: list[str], columns: list[str], where: pads.Expression | None
@@ -194,12 +217,7 @@ def damage(place: Place, path: str) -> str | None:
     Raises FileNotFoundError, and BikdError where the file cannot be read at all: a disk or a
     network that fails says nothing about the content.
     """
-    try:
-        content = place.read_path(path)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise BikdError(f"cannot read {path}: {str(error).splitlines()[0]}") from None
+    content = place.read_path(path)
     try:
         pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:
@@ -207,17 +225,18 @@ def damage(place: Place, path: str) -> str | None:
     return None
 
 
-def _stem(path: str) -> str:
+def stem(path: str) -> str:
+    """A file's name without its ending: of one job it is its id and attempt."""
     return path.rpartition("/")[2].removesuffix(".parquet")
 
 
 def _named(files: Listing, committed: pa.Array, jobs: Collection[str] | None = None) -> Listing:
     """Without files of one job that is not committed, or not among `jobs`."""
-    single = {_stem(path): path for path in files if not is_merged(path)}
+    single = {stem(path): path for path in files if not is_merged(path)}
     stems = pa.array(single, pa.string())
-    for stem in stems.filter(pc.is_in(stems, value_set=committed)).to_pylist():
-        if jobs is None or stem[: -ATTEMPT_LENGTH - 1] in jobs:
-            single.pop(stem)
+    for name in stems.filter(pc.is_in(stems, value_set=committed)).to_pylist():
+        if jobs is None or name[: -ATTEMPT_LENGTH - 1] in jobs:
+            single.pop(name)
     unwanted = set(single.values())
     return {path: stamp for path, stamp in files.items() if path not in unwanted}
 
@@ -249,11 +268,3 @@ def _joined(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
     texts = [rows[name].cast(pa.string()) for name in columns]
     joined = pc.binary_join_element_wise(*texts, "-")
     return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
-
-
-def _steadily(read: Callable[[], Out]) -> Out:
-    """Read again where a file went while it was read: it has been merged into another."""
-    for _ in range(READINGS):
-        with contextlib.suppress(FileNotFoundError):
-            return read()
-    raise BikdError("files of the store go faster than they can be read; try again")

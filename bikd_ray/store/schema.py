@@ -34,6 +34,7 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         *_MODEL,
         ("source", _S, "timm name or factory"),
         ("checkpoint", _S, "file of the weights; null for a library's own"),
+        ("entry", _S, "JSON: its entry in the spec's zoo, which builds it"),
         ("params", _I, "parameters"),
         ("flops", _I, "of a forward pass of one image; a multiply-add is 2"),
         ("input_size", _I, "side of the square input, pixels"),
@@ -132,7 +133,7 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("recovered", _F, "100 (after - before) / (ensemble - before); null if that is not > 0"),
         ("correct", _B, "after; one bit an image, sample order, first in the highest bit"),
         ("sample_set_id", _S, "which images, in which order"),
-        ("weights", _S, "URI of the kept weights; null where none are kept"),
+        ("weights", _S, "path in this store of the kept weights; null where none are kept"),
     ],
     "curves": [
         ("job_id", _S, ""),

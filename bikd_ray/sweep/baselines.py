@@ -225,6 +225,7 @@ def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
         "data_id": data.data_id,
         "source": model.entry.source,
         "checkpoint": model.entry.checkpoint,
+        "entry": model.entry.model_dump_json(exclude_defaults=True),
         "params": model.cost.params,
         "flops": model.cost.flops,
         "input_size": how.size,

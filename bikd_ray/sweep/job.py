@@ -132,8 +132,8 @@ def _result(
         "top1_before": before.top1,
         "top1_after": after.top1,
         "delta_top1": delta,
-        "delta_low": interval.low if fair else None,
-        "delta_high": interval.high if fair else None,
+        "delta_low": float(interval.low) if fair else None,
+        "delta_high": float(interval.high) if fair else None,
         "p_value": mcnemar(gained, lost) if fair else None,
         "gained": gained,
         "lost": lost,
@@ -159,10 +159,9 @@ def _error_overlap(fitted: Fit, selection: str) -> float | None:
 
 
 def _keep_weights(order: Order, k: int, selection: str, chosen: Chosen) -> str:
-    """Write a member's selected weights as safetensors under the store; returns their URI."""
+    """Write a member's selected weights as safetensors in the store; returns their path there."""
     member = order.job.members[k]
     relative = f"weights/{order.job.job_id}/{member.model_id}-{selection}.safetensors"
-    place = Place.at(order.store)
     about = {"model": member.name, "epoch": str(chosen.epoch), "job_id": order.job.job_id}
-    place.write(relative, pack_state(chosen.state, about))
-    return f"{place.uri}/{relative}"
+    Place.at(order.store).write(relative, pack_state(chosen.state, about))
+    return relative

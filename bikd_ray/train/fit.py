@@ -26,7 +26,7 @@ from bikd_ray.transfer import OBJECTIVES
 
 
 class NonFiniteLoss(BikdError):
-    """The loss became NaN or infinite; says at which step and learning rate."""
+    """A loss became NaN or infinite; says whose, at which step and learning rate."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ def fit(
     recipe = job.recipe
     members = [Member(m, net, device) for m, net in zip(job.members, networks, strict=True)]
     train, val, held, rows = _loaders(job, members, device, workers)
-    steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
+    batches = max(1, -(-(len(rows) - 1) // recipe.batch_size))  # a lone last sample makes none
+    steps = recipe.epochs * batches
     frozen = _frozen(job, members)
     learners = [Learner.of(member, recipe, steps) for member in members[: len(job.live)]]
     measured = [learner.measured for learner in learners]
     teachers = members[len(learners) :]
     similarity = similarity and len(members) > 1
-    scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
     before = after = evaluate(members, val, features=similarity)
     select = evaluate(measured, held) if held else None
@@ -125,16 +125,10 @@ def fit(
                 step=step,
                 frozen=frozen,
                 precision=recipe.precision,
-                scaler=scaler,
             )
             tally.add(lesson, step)
             step += 1
-        bad = int(tally.first_bad_step)
-        if bad >= 0:
-            raise NonFiniteLoss(
-                f"the loss became NaN or infinite at step {bad} (epoch {epoch}) "
-                f"with lr {recipe.lr:g}; try a lower recipe.lr"
-            )
+        _refuse_bad(tally, learners, job, epoch, step - 1)
         last = epoch == recipe.epochs
         after = evaluate(
             [*measured, *teachers] if last else measured, val, features=similarity and last
@@ -144,6 +138,23 @@ def fit(
         yield _rows(epoch, len(learners), after, select, tally)
     likeness = list(_likeness(before, after, device)) if similarity else []
     yield Fit(before, selections.chosen(), after.ensemble_top1, likeness)
+
+
+def _refuse_bad(
+    tally: Tally, learners: Sequence[Learner], job: Job, epoch: int, last_step: int
+) -> None:
+    """Raise NonFiniteLoss for a loss of the epoch, or what its last step made of the weights."""
+    bad = [(step, k, "loss") for k, step in enumerate(tally.first_bad_K.tolist()) if step >= 0]
+    if not bad:
+        bad = [(last_step, k, "weights") for k, one in enumerate(learners) if not one.is_finite()]
+    if bad:
+        step, k, what = min(bad)
+        name, recipe = job.members[k].name, job.recipe
+        setting = f"recipe.lrs.{name}" if name in recipe.lrs else "recipe.lr"
+        raise NonFiniteLoss(
+            f"the {what} of {name} became NaN or infinite at step {step} (epoch {epoch}) "
+            f"with lr {recipe.lrs.get(name, recipe.lr):g}; try a lower {setting}"
+        )
 
 
 def _frozen(job: Job, members: Sequence[Member]) -> list[Member]:

@@ -38,15 +38,15 @@ class Tally:
     right_K: Tensor
     taught_K: Tensor  # samples on which member k was the teacher
     cases_K4: Tensor  # samples on which it was the student, by who of the two was right
-    first_bad_step: Tensor  # the first step whose loss was not finite, -1 while there is none
+    first_bad_K: Tensor  # the first step at which k's loss was not finite, -1 while there is none
 
     @classmethod
     def zero(cls, members: int, device: torch.device) -> "Tally":
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(members, *shape, device=device, dtype=torch.float64)
 
-        bad = torch.tensor(-1, device=device)
-        return cls(0, zeros(), zeros(), zeros(), zeros(), zeros(), zeros(CASES), bad)
+        never = torch.full((members,), -1, device=device)
+        return cls(0, zeros(), zeros(), zeros(), zeros(), zeros(), zeros(CASES), never)
 
     def add(self, lesson: Lesson, step: int) -> None:
         loss, members = lesson.loss, len(self.ce_K)
@@ -54,13 +54,16 @@ class Tally:
         self.samples += size
         self.ce_K += loss.supervised * size
         self.divergence_K += loss.divergence * size
-        self.loss_K += (supervision * loss.supervised + divergence * loss.divergence) * size
+        loss_K = supervision * loss.supervised + divergence * loss.divergence
+        self.loss_K += loss_K * size
         self.right_K += lesson.right_SB[:members].sum(1)
         is_teacher_KB = loss.teacher == torch.arange(members, device=loss.teacher.device)[:, None]
         self.taught_K += is_teacher_KB.sum(1)
         self.cases_K4 += _cases(lesson, is_teacher_KB)
-        bad = ~loss.total.detach().isfinite() & (self.first_bad_step < 0)
-        self.first_bad_step = torch.where(bad, step, self.first_bad_step)
+        # a teacher that fails spoils its students' losses too: it alone is to blame
+        failed_K = ~loss.supervised.isfinite()
+        bad_K = torch.where(failed_K.any(), failed_K, ~loss_K.isfinite())
+        self.first_bad_K = torch.where(bad_K & (self.first_bad_K < 0), step, self.first_bad_K)
 
 
 def _cases(lesson: Lesson, is_teacher_KB: Tensor) -> Tensor:
@@ -90,21 +93,18 @@ def train_step(
     step: int,
     frozen: Sequence[Member] = (),
     precision: str = "fp32",
-    scaler: torch.amp.GradScaler | None = None,
 ) -> Lesson:
     """Forward every source on its view of the batch, one joint loss, one step for each learner.
 
     frozen: sources that do not learn, in eval mode, in the order that the objective takes them.
-    scaler: of the loss, for fp16; it has to be updated here and so belongs to the whole run.
     """
     device, dtype = learners[0].member.device, AUTOCAST[precision]
-    scaler = scaler or torch.amp.GradScaler(device.type, enabled=False)
     with tf32(precision == "tf32"):
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             logits_K = []
             for learner in learners:
                 learner.reseed(seed, step)
-                logits_K.append(learner.member.logits(batch))
+                logits_K.append(learner.logits(batch))
             with torch.no_grad():
                 logits_F = [source.logits(batch) for source in frozen]
         loss = joint_loss(
@@ -122,9 +122,8 @@ def train_step(
         )
         for learner in learners:
             learner.optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss.total).backward()
+        loss.total.backward()
         for learner in learners:
-            learner.update(scaler)
-        scaler.update()
+            learner.update()
     right = [z.detach().argmax(-1) == batch.labels for z in (*logits_K, *logits_F)]
     return Lesson(loss, torch.stack(right))

@@ -74,20 +74,20 @@ def joint_loss(
     logq_SBC = logp_SBC
     if temperature != 1.0:
         logq_SBC = (torch.cat([logits_KBC, frozen_FBC]) / temperature).log_softmax(-1)
-    if rule.mixed and len(frozen_FBC) > 1:
+    several = rule.mixed and len(frozen_FBC) > 1
+    if several:
         mean_1BC = logq_SBC[live:].logsumexp(0, keepdim=True) - math.log(len(frozen_FBC))
         logq_SBC = torch.cat([logq_SBC[:live], mean_1BC])
         confidence_SB = confidence_SB[: live + 1]
     lessons = rule.lessons(confidence_SB, live, ties)
+    teacher_B = lessons.teacher_N.new_full((len(labels),), -1) if several else lessons.teacher_N
     divergence_KB = _divergence(logq_SBC, lessons.weights_SKN, live, detach_teacher)
     divergence_KB = divergence_KB * temperature**2
 
     supervised_K, divergence_K = supervised_KB.mean(1), divergence_KB.mean(1)
     weights = (ce_weight * rule.supervised(kd_weight), kl_weight * rule.divergence(kd_weight))
     total = weights[0] * supervised_K.sum() + weights[1] * divergence_K.sum()
-    return JointLoss(
-        total, supervised_K.detach(), divergence_K.detach(), lessons.teacher_N, weights
-    )
+    return JointLoss(total, supervised_K.detach(), divergence_K.detach(), teacher_B, weights)
 
 
 def _divergence(logq_SBC: Tensor, weights_SKB: Tensor, live: int, detach: bool) -> Tensor:

@@ -1,0 +1,105 @@
+"""Who teaches well and who learns well, whatever the partner: an additive model of the gains.
+
+    gain[r] = learns[learner[r]] + teaches[teacher[r]] + rest[r],   sum of teaches = 0
+
+by least squares. Suffixes: R pairings (ordered), M models, N images.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bikd_ray.analysis.significance import Estimates
+
+
+@dataclass(frozen=True)
+class Effects:
+    """`learns`: the gain with an average teacher; `teaches`: what a teacher adds to that average.
+
+    Percentage points; their intervals count the images and the pairings, as if both were drawn.
+    The shares are of the variance of the gains: that of the learner first, then what the teacher
+    adds to it.
+    """
+
+    learns: Estimates  # [M]
+    teaches: Estimates  # [M]
+    learner_share: float
+    teacher_share: float
+
+
+class Pairings:
+    """Gains of ordered pairings, added one by one: only sums are held."""
+
+    def __init__(self, models: int, n: int) -> None:
+        self.n = n
+        self.models = models
+        self.learner: list[int] = []
+        self.teacher: list[int] = []
+        self.gains: list[float] = []
+        self.sums = np.zeros((2 * models, n), np.float32)  # over pairings, per image
+
+    def add(self, learner: int, teacher: int, gain_N: np.ndarray) -> None:
+        """gain_N: per image, after minus before (or minus control), mean over the seeds."""
+        self.learner.append(learner)
+        self.teacher.append(teacher)
+        self.gains.append(float(gain_N.mean()))
+        self.sums[learner] += gain_N
+        self.sums[self.models + teacher] += gain_N
+
+    def effects(self) -> Effects:
+        """The least-squares fit. Models without a pairing as learner or teacher have NaN there."""
+        learner, teacher, gains = map(np.array, (self.learner, self.teacher, self.gains))
+        both = (learner, self.models + teacher)
+        normal = np.zeros((2 * self.models, 2 * self.models))  # of the design's 0s and 1s
+        for i in both:
+            for j in both:
+                np.add.at(normal, (i, j), 1)
+        seen = normal.diagonal() > 0
+        fit = _centring(seen, self.models) @ np.linalg.pinv(normal, hermitian=True)
+        effect = fit @ sum(np.bincount(i, gains, 2 * self.models) for i in both)
+        rest = gains - effect[both[0]] - effect[both[1]]
+        free = len(gains) - int(np.linalg.matrix_rank(normal, hermitian=True))
+        per_image = fit @ self.sums
+        noise = rest @ rest / free if free else np.nan
+        estimates = Estimates(
+            100 * effect,
+            1e4 * per_image.var(1, dtype=np.float64) / self.n,
+            1e4 * noise * ((fit @ normal) * fit).sum(1),
+            np.full(len(effect), free + 1),
+            self.n,
+        )
+        total = ((gains - gains.mean()) ** 2).sum() or np.nan
+        by_learner = _between(gains, learner) / total
+        return Effects(
+            _where(estimates, slice(None, self.models), seen),
+            _where(estimates, slice(self.models, None), seen),
+            by_learner,
+            float(1 - rest @ rest / total - by_learner),
+        )
+
+
+def _centring(seen: np.ndarray, models: int) -> np.ndarray:
+    """Takes the mean of the teachers that there are from each, and adds it to the learners."""
+    teachers = seen[models:] / max(1, seen[models:].sum())
+    centre = np.eye(2 * models)
+    centre[:models, models:] += teachers
+    centre[models:, models:] -= teachers
+    return centre
+
+
+def _between(gains: np.ndarray, group: np.ndarray) -> float:
+    """Sum of squares between groups."""
+    sizes = np.bincount(group)
+    means = np.bincount(group, gains) / np.maximum(1, sizes)
+    return float((sizes * (means - gains.mean()) ** 2).sum())
+
+
+def _where(estimates: Estimates, part: slice, seen: np.ndarray) -> Estimates:
+    known = np.where(seen[part], 1.0, np.nan)
+    return Estimates(
+        estimates.mean[part] * known,
+        estimates.var_images[part],
+        estimates.var_seeds[part],
+        estimates.seeds[part],
+        estimates.n,
+    )

@@ -1,0 +1,170 @@
+"""The card of an exported model: what it is, what it gained, at what cost, and how it was made.
+
+Markdown with the front matter of the Hugging Face Hub, so that the folder can be pushed as is.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+import yaml
+
+from bikd_ray import __version__
+from bikd_ray.export.facts import Choice, Row
+from bikd_ray.export.licence import UNKNOWN, hub_licence, is_non_commercial
+from bikd_ray.export.snippet import snippet
+from bikd_ray.export.tables import classes, code, plain, results, signed, with_interval
+from bikd_ray.plan import ResolvedModel
+from bikd_ray.specs import Data, DataSource, TimmData
+
+OBJECTIVES = {
+    "bikd": "for every image the model most confident in the true class taught the others",
+    "dml": "every model taught every other",
+    "kd": "a frozen teacher taught it, beside the labels",
+    "kl_dp": "a frozen teacher taught it where more confident than its old self, else that did",
+    "kl_dp_supervised": "a frozen teacher taught it where more confident in the true class than "
+    "its old self, else that did",
+    "self": "a control: its own frozen start taught it",
+    "ce": "a control: the labels alone, no teacher",
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that was trained further. hub: its repository on the Hub, where it has one."""
+
+    model: ResolvedModel
+    hub: str | None
+
+
+def card(choice: Choice, base: Base, data: Data | None, made_by: str) -> str:
+    """The whole README.md. data: where the images came from, None where that is not known."""
+    parts = [
+        _front_matter(choice, base, data),
+        f"# {plain(_title(choice))}",
+        *_warnings(choice),
+        _summary(choice),
+        "## Use\n\n" + snippet(base.model),
+        "## Results\n\n" + results(choice),
+        "## Classes\n\n" + classes(choice, base.model.classes),
+        "## How it was made\n\n" + _making(choice, base, data, made_by),
+    ]
+    text = "\n\n".join(parts) + "\n"
+    return re.sub(r"://[^/@\s]*@", "://", text)  # addresses without the keys they may hold
+
+
+def _front_matter(choice: Choice, base: Base, data: Data | None) -> str:
+    timm = base.model.blueprint is not None
+    hubs = [
+        source.name.partition("/")[2]
+        for source in ((data.train, data.val) if data else ())
+        if isinstance(source, TimmData) and source.name.startswith("hfds/")
+    ]
+    about: Row = hub_licence(base.model.licence)
+    if timm:
+        about["library_name"] = "timm"
+    about["pipeline_tag"] = "image-classification"
+    if base.hub:
+        about |= {"base_model": base.hub, "base_model_relation": "finetune"}
+    if hubs:
+        about["datasets"] = list(dict.fromkeys(hubs))
+    about["metrics"] = ["accuracy"]
+    about["tags"] = ["image-classification", "knowledge-transfer", "bikd", *(["timm"] * timm)]
+    return f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---"
+
+
+def _title(choice: Choice) -> str:
+    name, partner = choice.result["model"], choice.gain["partner"]
+    if not partner:
+        return f"{name}, trained alone"
+    how = "taught by" if choice.result["role"] == "student" else "trained with"
+    return f"{name}, {how} {partner}"
+
+
+def _warnings(choice: Choice) -> list[str]:
+    lines = []
+    for model_id, row in choice.models.items():
+        if is_non_commercial(row["licence"]):
+            own = model_id == choice.result["model_id"]
+            lines.append(
+                f"> **Not for commercial use.** The weights of {plain(row['model'])} are licensed "
+                f"{plain(row['licence'])}{'' if own else ', and this model learned from them'}."
+            )
+    if choice.got_worse:
+        lines.append("> **Worse than the base model** on the images it was measured on.")
+    if choice.result["epoch"] == 0:
+        lines.append("> **Unchanged.** Epoch 0 was selected: these are the base model's weights.")
+    return lines
+
+
+def _summary(choice: Choice) -> str:
+    gain = choice.gain
+    text = (
+        f"Top-1 {gain['top1_before']:.2f}% → **{gain['top1_after']:.2f}%** on {gain['n']:,} "
+        f"images: Δ {with_interval(gain, 'delta_top1', 'delta')} percentage points."
+    )
+    if gain["net_delta"] is not None:
+        return (
+            f"{text} The same training without a partner gave {signed(gain['control_delta'])}: "
+            f"net Δ {with_interval(gain, 'net_delta', 'net')}, {_verdict(gain)}."
+        )
+    if gain["partner"]:
+        text += " There is no control: how much of it the same training alone gives is unknown."
+    return text
+
+
+def _verdict(gain: Row) -> str:
+    if gain["net_low"] is None:
+        return "without a fair interval"
+    if gain["net_low"] > 0:
+        return "more than training alone gives"
+    if gain["net_high"] < 0:
+        return "less than training alone gives"
+    return "a tie with training alone"
+
+
+def _making(choice: Choice, base: Base, data: Data | None, made_by: str) -> str:
+    result, model = choice.result, base.model
+    file = (model.entry.checkpoint or "").partition("?")[0]  # what follows may be a key
+    own = f", weights from {code(file)}" if file else ""
+    lines = [
+        f"- Base model: {code(model.entry.source)}{own} ({code(model.weights_id)}), licence "
+        f"{plain(model.licence or UNKNOWN)}"
+    ]
+    for model_id, name in zip(result["partner_ids"], result["partners"], strict=True):
+        row = choice.models.get(model_id, {})
+        lines.append(
+            f"- Partner: {plain(name)}, {code(row.get('source', '–'))}, licence "
+            f"{plain(row.get('licence') or 'unknown')}"
+        )
+    label = result["objective"]
+    lines += [
+        f"- Objective: {code(label)}, {OBJECTIVES[label.partition('(')[0]]}",
+        f"- Recipe: {code(_recipe(choice))}",
+        f"- Data: {_data(choice, data)}",
+        f"- Seed {result['seed']}, epoch {result['epoch']} (selection {result['selection']}), job "
+        f"{code(result['job_id'])} of the sweep {plain(choice.job['sweep'])}",
+        f"- Made with bikd-ray {__version__}:",
+    ]
+    return "\n".join(lines) + f"\n\n```console\n$ {made_by}\n```"
+
+
+def _recipe(choice: Choice) -> str:
+    """The recipe as a spec has it, what is unset left out; the learning rate is the model's own."""
+    recipe = json.loads(choice.job["recipe"])
+    own = recipe.pop("lrs", {}).get(choice.result["model"])
+    given = {k: v for k, v in recipe.items() if v is not None} | ({"lr": own} if own else {})
+    return f"{{{', '.join(f'{k}: {v}' for k, v in given.items())}}}"
+
+
+def _data(choice: Choice, data: Data | None) -> str:
+    identity = f"{code(choice.result['data_id'])}, {choice.result['n']:,} images to measure on"
+    if data is None:
+        return identity
+    held = f", {data.select_fraction:g} of train held out" if data.select_fraction else ""
+    return f"train {code(_where(data.train))}{held}, val {code(_where(data.val))} ({identity})"
+
+
+def _where(source: DataSource) -> str:
+    given = source.model_dump(exclude_defaults=True)
+    return " ".join([given.pop("source"), *(str(value) for value in given.values())])

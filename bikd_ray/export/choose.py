@@ -1,0 +1,163 @@
+"""Which stored result a person takes home, chosen so that no seed is picked for its luck."""
+
+from collections.abc import Sequence
+
+from bikd_ray.errors import UserError, choices
+from bikd_ray.export.facts import Choice, Row, around, results, results_of
+from bikd_ray.specs import CHOSEN_ON_VAL
+from bikd_ray.store import Store
+from bikd_ray.store.read import pc
+
+
+def choose(
+    store: Store,
+    model: str,
+    *,
+    partner: str | None = None,
+    job: str | None = None,
+    objective: str | None = None,
+    selection: str = "last",
+    seed: int | None = None,
+) -> Choice:
+    """The result that was named, else that of the best partner by mean Δ and its lowest seed.
+
+    The lowest seed with kept weights is fixed before any result is looked at, so the Δ of its
+    checkpoint is not that of the luckiest. Raises UserError where a choice is left to make, where
+    there is no such result, or where its weights were not kept.
+    """
+    if job is not None:
+        if partner is not None or objective is not None or seed is not None:
+            raise UserError(
+                "--job names one result; leave out --partner, --objective and --seed beside it"
+            )
+        result, why = _of_job(store, model, job, selection), ("It was named by its job.",)
+    else:
+        row, why = _with_partner(store, model, partner, objective, selection)
+        result, how = _of_seed(store, row, seed)
+        why = (*why, how)
+    return around(store, result, why)
+
+
+def _of_job(store: Store, model: str, job: str, selection: str) -> Row:
+    done = store.done()
+    if job not in done:
+        raise UserError(f"no finished job {job!r} in the store {store.uri}; {choices(job, done)}")
+    rows = results(store, pc.field("job_id") == job)
+    learned = sorted({row["model"] for row in rows})
+    mine = [row for row in rows if row["model_id"] in store.model_ids(model)]
+    if not mine:
+        raise UserError(f"job {job} did not train {model}; it trained {' and '.join(learned)}")
+    found = [row for row in mine if row["selection"] == selection]
+    if not found:
+        known = choices(selection, {row["selection"] for row in mine})
+        raise UserError(f"job {job} has no selection {selection!r}; {known}")
+    return _kept(store, found)[0]
+
+
+def _with_partner(
+    store: Store, model: str, partner: str | None, objective: str | None, selection: str
+) -> tuple[Row, tuple[str, ...]]:
+    """The row of GAINS of one partner set, and why it is this one."""
+    rows = store.partners(model, objective, selection).to_pylist()
+    if not rows:
+        raise UserError(
+            f"{model} has no results with a partner (selection {selection}) in the store "
+            f"{store.uri}; run bikd sweep first, or name a control with --job"
+        )
+    labels = sorted({row["objective"] for row in rows})
+    if len(labels) > 1:
+        raise UserError(
+            f"{model} was trained with {len(labels)} objectives; choose one with --objective: "
+            f"{', '.join(labels)}"
+        )
+    if partner is not None:
+        named = [row for row in rows if _is_named(partner, row)]
+        if not named:
+            raise UserError(
+                f"{model} was not trained with {partner!r}; "
+                f"{choices(partner, {row['partner'] for row in rows})}"
+            )
+        _one_setting(store, model, named)
+        return named[0], ("The partner was named.",)
+    _one_setting(store, model, rows)
+    return rows[0], _why_best(rows, selection)
+
+
+def _is_named(partner: str, row: Row) -> bool:
+    wanted = {name.strip() for name in partner.split("+")}
+    return row["partner"] == partner or wanted in (set(row["partners"]), set(row["partner_ids"]))
+
+
+def _one_setting(store: Store, model: str, rows: Sequence[Row]) -> None:
+    """Refuse to choose between data sets, recipes, or models of one name."""
+    settings: dict[tuple[str, str, str], Row] = {}
+    for row in rows:
+        settings.setdefault((row["data_id"], row["recipe_id"], row["model_id"]), row)
+    if len(settings) == 1:
+        return
+    jobs = [
+        f"{result['job_id']} (data {data_id[:6]}, recipe {recipe_id[:6]}, model {model_id[:6]}, "
+        f"with {row['partner']}, seed {result['seed']})"
+        for (data_id, recipe_id, model_id), row in settings.items()
+        for result in results_of(store, row)[:1]
+    ]
+    raise UserError(
+        f"{model} was trained on several data sets, by several recipes or from several weights; "
+        f"name one result with --job: {', '.join(jobs)}"
+    )
+
+
+def _why_best(rows: Sequence[Row], selection: str) -> tuple[str, ...]:
+    if len(rows) == 1:
+        return ("It is the only partner in the store.",)
+    first, *others = rows
+    tied = [row["partner"] for row in others if row["tie"]]
+    alike = (
+        f" The images cannot tell it from {', '.join(tied)} (95%)." if tied and first["tie"] else ""
+    )
+    if selection == CHOSEN_ON_VAL:
+        alike = " Epochs were chosen on the same images, so this is no fair ranking."
+    return (
+        f"Of {len(rows)} partners it has the highest mean Δ.{alike}",
+        "A partner chosen for its Δ makes that Δ look larger than it is.",
+    )
+
+
+def _of_seed(store: Store, row: Row, seed: int | None) -> tuple[Row, str]:
+    found = results_of(store, row)
+    seeds = [result["seed"] for result in found]
+    if seed is not None:
+        named = [result for result in found if result["seed"] == seed]
+        if not named:
+            raise UserError(
+                f"{row['model']} with {row['partner']} has no seed {seed}; "
+                f"choose from {', '.join(map(str, seeds))}"
+            )
+        return _kept(store, named)[0], "The seed was named."
+    first = _kept(store, found)[0]
+    return first, f"Seed {first['seed']} is the lowest with kept weights, whatever its result."
+
+
+def _kept(store: Store, found: Sequence[Row]) -> list[Row]:
+    """Those of some results of one selection whose weights were kept. Raises UserError if none."""
+    kept = [result for result in found if result["weights"]]
+    if kept:
+        return kept
+    first = found[0]
+    jobs, model_id = [result["job_id"] for result in found], first["model_id"]
+    elsewhere = [
+        row["selection"]
+        for row in results(store, pc.field("job_id").isin(jobs))
+        if row["model_id"] == model_id and row["weights"]
+    ]
+    who = " with ".join(filter(None, [first["model"], " + ".join(first["partners"])]))
+    if elsewhere:
+        other = ", ".join(dict.fromkeys(elsewhere))
+        raise UserError(
+            f"{who}: weights were kept of selection {other}, not of {first['selection']}; "
+            f"add --selection {elsewhere[0]}"
+        )
+    raise UserError(
+        f"{who}: no weights were kept (keep_weights: none); set resources: {{keep_weights: best}} "
+        "in the spec and sweep into another --store, since what is done is not run again"
+    )

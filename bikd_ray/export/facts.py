@@ -1,0 +1,137 @@
+"""What the store knows of one checkpoint, as its card tells it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bikd_ray.analysis.bits import gram, stack, unpack
+from bikd_ray.analysis.significance import contrast
+from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL
+from bikd_ray.store import Store
+from bikd_ray.store.read import pc
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One result whose weights were kept, and what the store knows around it.
+
+    result, job, baseline, models: rows of the store's tables (models by model_id, the partners'
+    too). gain: the result with `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of
+    its own seed. seeds: the same over all seeds, a row of GAINS; None where there is only one.
+    classes: a row for each class of this checkpoint, empty where the store has lost the
+    predictions. why: sentences that say how it was chosen.
+    """
+
+    result: Row
+    job: Row
+    baseline: Row
+    models: dict[str, Row]
+    gain: Row
+    seeds: Row | None
+    classes: list[Row]
+    why: tuple[str, ...]
+
+    @property
+    def got_worse(self) -> bool:
+        return self.result["lost"] > self.result["gained"]
+
+
+def around(store: Store, result: Row, why: tuple[str, ...]) -> Choice:
+    """A result row with everything that its card says."""
+    data_id, model_id = result["data_id"], result["model_id"]
+    mine = (pc.field("data_id") == data_id) & (pc.field("model_id") == model_id)
+    (baseline,) = store.reader.table("baselines", where=mine).to_pylist()
+    (job,) = store.reader.table("jobs", where=pc.field("job_id") == result["job_id"]).to_pylist()
+    control = _control(store, result)
+    stored = store.reader.table("predictions", ["sample", "label"], mine)
+    labels_N = stored.sort_by("sample")["label"].to_numpy()
+    whole = len(labels_N) == result["n"]
+    members = [model_id, *result["partner_ids"]]
+    here = (pc.field("data_id") == data_id) & pc.field("model_id").isin(members)
+    models = store.reader.table("models", where=here).to_pylist()
+    return Choice(
+        result=result,
+        job=job,
+        baseline=baseline,
+        models={row["model_id"]: row for row in models},
+        gain={**result, "partner": " + ".join(result["partners"]), **_net(result, control)},
+        seeds=_over_seeds(store, result),
+        classes=_classes(result, baseline, control, labels_N) if whole else [],
+        why=why,
+    )
+
+
+def results(store: Store, where: Any) -> list[Row]:
+    """Rows of the table `results`; where: a pyarrow expression over its columns."""
+    return store.reader.table("results", where=where).to_pylist()
+
+
+def results_of(store: Store, row: Row) -> list[Row]:
+    """The results of a row's model, partners, objective, recipe, data and selection, by seed."""
+    where = (
+        (pc.field("model_id") == row["model_id"])
+        & (pc.field("data_id") == row["data_id"])
+        & (pc.field("recipe_id") == row["recipe_id"])
+        & (pc.field("objective") == row["objective"])
+        & (pc.field("selection") == row["selection"])
+    )
+    found = [r for r in results(store, where) if r["partner_ids"] == row["partner_ids"]]
+    return sorted(found, key=lambda result: result["seed"])
+
+
+def _control(store: Store, result: Row) -> Row | None:
+    """The same training without a partner, of the same seed."""
+    if result["objective"] == CONTROL.label:
+        return None
+    alone = results_of(store, {**result, "objective": CONTROL.label, "partner_ids": []})
+    return next((row for row in alone if row["seed"] == result["seed"]), None)
+
+
+def _net(result: Row, control: Row | None) -> Row:
+    if control is None:
+        return dict.fromkeys(("control_delta", "net_delta", "net_low", "net_high"))
+    counts = gram(stack([control["correct"], result["correct"]]))
+    net = contrast(counts, result["n"], np.array([[-1.0, 1.0]]))
+    fair = result["selection"] != CHOSEN_ON_VAL
+    return {
+        "control_delta": control["delta_top1"],
+        "net_delta": float(net.mean),
+        "net_low": float(net.low) if fair else None,
+        "net_high": float(net.high) if fair else None,
+    }
+
+
+def _classes(result: Row, baseline: Row, control: Row | None, labels_N: np.ndarray) -> list[Row]:
+    """For each class its images, and the share of them that is right, in percent."""
+    counts = np.bincount(labels_N)
+
+    def percent(row: Row) -> np.ndarray:
+        right_N = unpack(row["correct"], result["n"])
+        return 100 * np.bincount(labels_N, right_N) / np.maximum(1, counts)
+
+    before, after = percent(baseline), percent(result)
+    alone = percent(control) - before if control else None
+    return [
+        {
+            "label": int(label),
+            "n": int(counts[label]),
+            "top1_before": before[label],
+            "top1_after": after[label],
+            "delta_top1": after[label] - before[label],
+            "control_delta": None if alone is None else alone[label],
+        }
+        for label in np.flatnonzero(counts)
+    ]
+
+
+def _over_seeds(store: Store, result: Row) -> Row | None:
+    same = ("data_id", "recipe_id", "model_id", "partner_ids")
+    if result["role"] == "control":
+        rows = store.controls(result["selection"], result["objective"])
+    else:
+        rows = store.partners(result["model_id"], result["objective"], result["selection"])
+    found = [row for row in rows.to_pylist() if all(row[name] == result[name] for name in same)]
+    return found[0] if found and found[0]["seeds"] > 1 else None

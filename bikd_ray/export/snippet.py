@@ -1,0 +1,51 @@
+"""The Python by which an exported model is built again."""
+
+from typing import Any
+
+from bikd_ray.export.folder import WEIGHTS, input_config
+from bikd_ray.plan import ResolvedModel
+
+TIMM = """\
+import timm
+
+model = timm.create_model("local-dir:.", pretrained=True).eval()  # "." is this folder
+config = timm.data.resolve_model_data_config(model)
+transform = timm.data.create_transform(**config)"""
+
+OTHER = """\
+{imports}
+from safetensors.torch import load_file
+from timm.data import create_transform
+
+model = {call}
+model.load_state_dict(load_file("{weights}"))  # of this folder
+model.eval()
+transform = create_transform({pixels})"""
+
+
+def snippet(model: ResolvedModel) -> str:
+    """A Markdown block that builds `model` with its weights and its preprocessing."""
+    entry = model.entry
+    if entry.timm:
+        return _block(TIMM)
+    if entry.factory:
+        module, _, function = entry.factory.partition(":")
+        imports = f"from {module} import {function.partition('.')[0]}"
+        call = f"{function}({_arguments(entry.kwargs)})"
+    else:
+        repository, _, function = (entry.hub or "").rpartition(":")
+        local = "/" in repository and repository.startswith(("/", "."))
+        where = repository if local else repository.replace("@", ":")
+        how = {**({"source": "local"} if local else {}), **entry.kwargs}
+        imports, listed = "import torch", _arguments(how)
+        call = f"torch.hub.load({where!r}, {function!r}{', ' * bool(listed)}{listed})"
+    pixels = _arguments(input_config(model.input))
+    return _block(OTHER.format(imports=imports, call=call, weights=WEIGHTS, pixels=pixels))
+
+
+def _arguments(kwargs: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in kwargs.items())
+
+
+def _block(code: str) -> str:
+    return f"```python\n{code}\n```"

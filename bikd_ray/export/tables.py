@@ -1,0 +1,117 @@
+"""The tables of a card: what a checkpoint gained over all images, and what it lost by class."""
+
+from typing import Any
+
+from bikd_ray.export.facts import Choice, Row
+
+LOSSES = 10
+"""Classes that a card lists, of those that lost."""
+
+
+def with_interval(gain: Row, mean: str, name: str) -> str:
+    """A mean of a row of GAINS with its 95% interval, where it has a fair one."""
+    low, high = gain[f"{name}_low"], gain[f"{name}_high"]
+    if gain[mean] is None:
+        return "–"
+    if low is None:
+        return signed(gain[mean])
+    return f"{signed(gain[mean])} [{signed(low)}, {signed(high)}]"
+
+
+def results(choice: Choice) -> str:
+    """The checkpoint beside the mean of all seeds, and how to read that."""
+    result, gain, seeds = choice.result, choice.gain, choice.seeds
+    n = result["n"]
+
+    def both(show: Any) -> list[str]:
+        return [show(gain), *([show(seeds)] if seeds else [])]
+
+    def once(text: str) -> list[str]:
+        return [text, *(["–"] if seeds else [])]
+
+    def images(count: int) -> str:
+        return f"{count:,} ({100 * count / n:.2f}%)"
+
+    mean = [f"mean of {seeds['seeds']} seeds"] if seeds else []
+    rows = [
+        ["", "this checkpoint", *mean],
+        ["---", *["---:"] * (1 + len(mean))],
+        ["top-1 before, %", *both(lambda r: f"{r['top1_before']:.2f}")],
+        ["top-1 after, %", *both(lambda r: f"{r['top1_after']:.2f}")],
+        ["Δ top-1 [95%]", *both(lambda r: with_interval(r, "delta_top1", "delta"))],
+        ["control: Δ without a partner", *both(lambda r: signed(r["control_delta"]))],
+        ["net Δ [95%]", *both(lambda r: with_interval(r, "net_delta", "net"))],
+        ["ensemble before, %", *both(lambda r: number(r["ensemble_top1_before"], 2))],
+        ["recovered of the ensemble's lead, %", *both(lambda r: number(r["recovered"], 1))],
+        ["wrong before, right now", *once(images(result["gained"]))],
+        ["right before, wrong now (negative flips)", *once(images(result["lost"]))],
+        ["negative log-likelihood", *once(_change(choice, "nll"))],
+        ["calibration error (ECE)", *once(_change(choice, "ece"))],
+    ]
+    if not gain["partner"]:
+        rows = [row for row in rows if not row[0].startswith(("ensemble", "recovered"))]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines) + "\n\n" + _reading(choice)
+
+
+def _reading(choice: Choice) -> str:
+    if choice.gain["delta_low"] is None:
+        text = (
+            "The epoch was chosen on the same images, which makes Δ look larger than it is; no "
+            "interval would be fair."
+        )
+    else:
+        text = "Intervals of this checkpoint count which images were drawn, not which seed."
+    return f"Differences are in percentage points. {text} " + plain(" ".join(choice.why))
+
+
+def _change(choice: Choice, name: str) -> str:
+    before, after = choice.baseline[name], choice.result[f"{name}_after"]
+    return f"{number(before, 3)} → {number(after, 3)}"
+
+
+def classes(choice: Choice, names: tuple[str, ...] | None) -> str:
+    """How many classes gained and lost, and those that lost most; names in label order."""
+    if not choice.classes:
+        return "Not known: the store has no predictions of the base model."
+    rows = choice.classes
+    lost = sorted((r for r in rows if r["delta_top1"] < 0), key=lambda r: r["delta_top1"])
+    won = sum(r["delta_top1"] > 0 for r in rows)
+    each = sorted(r["n"] for r in rows)
+    few = f"{each[0]:,}" if each[0] == each[-1] else f"{each[0]:,} to {each[-1]:,}"
+    text = (
+        f"Of {len(rows):,} classes {won:,} gained, {len(lost):,} lost and "
+        f"{len(rows) - won - len(lost):,} stayed as they were, on {few} images each."
+    )
+    if not lost:
+        return text
+    shown = [
+        f"| {plain(names[r['label']]) if names else r['label']} | {r['n']:,} "
+        f"| {r['top1_before']:.2f} | {r['top1_after']:.2f} | {signed(r['delta_top1'])} "
+        f"| {signed(r['control_delta'])} |"
+        for r in lost[:LOSSES]
+    ]
+    head = "| class | images | before, % | after, % | Δ | control |\n|---|---:|---:|---:|---:|---:|"
+    title = "Those that lost" if len(lost) <= LOSSES else f"The {LOSSES} that lost most"
+    return "\n".join([f"{text} {title}:", "", head, *shown])
+
+
+def signed(value: float | None) -> str:
+    """Percentage points with their sign."""
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+
+
+def number(value: float | None, digits: int) -> str:
+    """A number, or a dash for None."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def plain(text: str) -> str:
+    """A name as Markdown shows it, whatever signs it has."""
+    line = " ".join(text.split())
+    return "".join(f"\\{sign}" if sign in r"\`*_[]<>#|" else sign for sign in line)
+
+
+def code(text: str) -> str:
+    """Text between backticks."""
+    return f"`{' '.join(text.replace('`', '').split())}`"

@@ -1,0 +1,129 @@
+"""From a stored result to a folder that a person takes home."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from bikd_ray.errors import BikdError, UserError
+from bikd_ray.export.card import Base, card
+from bikd_ray.export.choose import choose
+from bikd_ray.export.facts import Choice
+from bikd_ray.export.folder import (
+    CARD,
+    check_free,
+    check_loads,
+    new_folder,
+    write_config,
+    write_weights,
+)
+from bikd_ray.export.licence import is_non_commercial
+from bikd_ray.export.origin import origin
+from bikd_ray.specs import Spec
+from bikd_ray.store import Store
+from bikd_ray.zoo import rebuild
+
+
+@dataclass(frozen=True)
+class Request:
+    """Which result of a model to take; what is None is chosen as `choose` says."""
+
+    model: str
+    partner: str | None = None
+    job: str | None = None
+    objective: str | None = None
+    selection: str = "last"
+    seed: int | None = None
+
+    def command(self, store: str, spec: Path, out: Path, *, anyway: bool) -> str:
+        """The command line of this request."""
+        given = {
+            "--partner": self.partner,
+            "--job": self.job,
+            "--objective": self.objective,
+            "--selection": self.selection if self.selection != "last" else None,
+            "--seed": self.seed,
+            "--store": store,
+            "--spec": spec,
+            "--out": out,
+        }
+        words = ["bikd", "export", self.model]
+        for option, value in given.items():
+            words += [] if value is None else [option, str(value)]
+        return shlex.join([*words, *(["--anyway"] if anyway else [])])
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Where an exported model lies, which result it is, and what its taker should know."""
+
+    folder: Path
+    choice: Choice
+    notes: tuple[str, ...]
+
+
+def export_model(
+    store: Store, spec: Spec, request: Request, out: Path, *, anyway: bool = False, made_by: str
+) -> Exported:
+    """Write the model of a stored result to the new folder `out`: weights, config.json, card.
+
+    A timm model is loaded from there once, by timm alone, before the folder takes its name.
+    anyway: also a model that got worse. made_by: the command, for the card.
+    Raises UserError, and BikdError where the weights are gone or cannot be written.
+    """
+    check_free(out)
+    choice = choose(store, **vars(request))
+    result = choice.result
+    if choice.got_worse and not anyway:
+        with_whom = f" with {choice.gain['partner']}" if choice.gain["partner"] else ""
+        raise UserError(
+            f"{result['model']} got worse{with_whom} (seed {result['seed']}): top-1 "
+            f"{result['top1_before']:.2f} to {result['top1_after']:.2f}; choose another --partner "
+            "or --seed, or add --anyway"
+        )
+    source = origin(spec, result)
+    state = _kept_state(store, choice)
+    network = rebuild(source.model, state)
+    config = getattr(network, "pretrained_cfg", None) or {}
+    base = Base(source.model, None if source.model.entry.checkpoint else config.get("hf_hub_id"))
+    with new_folder(out) as folder:
+        write_weights(folder, state, {"job_id": result["job_id"], "model": result["model"]})
+        if source.model.blueprint:
+            write_config(folder, source.model, network)
+            check_loads(folder, source.model, network)
+        text = card(choice, base, source.data, made_by)
+        (folder / CARD).write_text(text, encoding="utf-8")
+    return Exported(out, choice, tuple(_notes(choice)))
+
+
+def _kept_state(store: Store, choice: Choice) -> dict[str, Tensor]:
+    """The kept tensors, from where the store lies now: it may have been copied since."""
+    relative = choice.result["weights"]
+    try:
+        return load(store.reader.place.read(relative))
+    except FileNotFoundError:
+        raise BikdError(
+            f"{choice.result['model']}: its kept weights are gone ({relative} in {store.uri})"
+        ) from None
+    except SafetensorError as error:
+        raise BikdError(
+            f"{choice.result['model']}: its kept weights are damaged ({relative}: {error})"
+        ) from None
+
+
+def _notes(choice: Choice) -> list[str]:
+    notes = [
+        f"licence of {row['model']}: {row['licence']}, not for commercial use"
+        for row in choice.models.values()
+        if is_non_commercial(row["licence"])
+    ]
+    net = choice.gain["net_delta"]
+    if net is not None and net <= 0:
+        notes.append(
+            f"{choice.result['model']} gained as much or more alone (net Δ {net:+.2f} points); "
+            "its control may be the better model"
+        )
+    return notes

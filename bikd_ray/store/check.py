@@ -1,0 +1,89 @@
+"""What is wrong with a store's files: damaged, of another schema, or belonging to nothing."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bikd_ray.store.place import Place
+from bikd_ray.store.read import Reader, damage, is_merged, schema_version, stem
+from bikd_ray.store.schema import COMMITTED_BY, KEYS, SCHEMA_VERSION, SCHEMAS
+
+FINDINGS = pa.schema(
+    [
+        ("severity", pa.string()),
+        ("path", pa.string()),
+        ("what", pa.string()),
+        ("remedy", pa.string()),
+    ],
+    metadata={"severity": "error: answers lack something; note: harmless, takes up space"},
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One file or job that is not as it should be."""
+
+    severity: str
+    path: str
+    what: str
+    remedy: str
+
+
+def check(uri: str) -> pa.Table:
+    """Read every file of a store whole and say what is wrong; columns `FINDINGS`, empty if sound.
+
+    A sweep that runs meanwhile may have rows that are not committed yet.
+    """
+    reader = Reader(uri)
+    found = [finding for table in SCHEMAS for finding in _files(reader.place, table)]
+    if not found:  # else what is missing follows from what is damaged
+        found += _jobs(reader)
+    return pa.Table.from_pylist([vars(finding) for finding in found], FINDINGS)
+
+
+def _files(place: Place, table: str) -> Iterator[Finding]:
+    for path in place.listing(table, ".parquet"):
+        by = COMMITTED_BY.get(table, table)
+        again = "delete it and run the spec again: " + (
+            "its job is done anew" if by == "jobs" else "what it held is measured anew"
+        )
+        if fault := damage(place, path):
+            yield Finding("error", path, f"damaged: {fault}", again)
+            continue
+        schema = pq.read_schema(path, filesystem=place.filesystem)
+        if (version := schema_version(schema)) > SCHEMA_VERSION:
+            what = f"has schema {version}, this bikd reads up to {SCHEMA_VERSION}"
+            yield Finding("error", path, what, "install a newer bikd-ray")
+        elif missing := [name for name in (*KEYS[table], "attempt") if name not in schema.names]:
+            what = f"is no file of {table}: it has no {', '.join(missing)}"
+            yield Finding("error", path, what, "move it out of the store")
+
+
+def _jobs(reader: Reader) -> Iterator[Finding]:
+    """Jobs and results that lack each other, and weights that no result knows."""
+    place = reader.place
+    jobs = reader.committed("jobs").select(["job_id", "attempt", "status"]).to_pylist()
+    done = {row["job_id"] for row in jobs if row["status"] == "done"}
+    attempts = {f"{row['job_id']}-{row['attempt']}" for row in jobs}
+    results = reader.table("results", ["job_id", "weights"])
+    for job_id in sorted(done - set(results["job_id"].to_pylist())):
+        what = f"job {job_id} is done and has no results"
+        yield Finding("error", place.path("results"), what, "run the spec again: it is done anew")
+    for table, by in COMMITTED_BY.items():
+        if by != "jobs":
+            continue
+        for path in reader.listing(table):
+            if not is_merged(path) and stem(path) not in attempts:
+                what = "not committed: its job was interrupted or repeated, or is being written"
+                yield Finding("note", path, what, "delete it if no sweep runs")
+    kept = {place.path(path) for path in results["weights"].to_pylist() if path}
+    there = place.listing("weights", ".safetensors", recursive=True)
+    base = place.listing("weights/base", ".safetensors")
+    for path in sorted(kept - there.keys()):
+        what = "weights of a result are gone"
+        yield Finding("error", path, what, "restore the file; the result itself is whole")
+    for path in sorted(there.keys() - base.keys() - kept):
+        what = "weights that no result has: their job was interrupted or repeated"
+        yield Finding("note", path, what, "delete it if no sweep runs")

@@ -1,0 +1,165 @@
+"""Stored results sorted into learners.
+
+A learner is one model under one recipe and objective on one data set, with every partner set that
+it was trained with, seed by seed.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from bikd_ray.errors import UserError, choices
+from bikd_ray.specs import ALONE, CHOSEN_ON_VAL
+from bikd_ray.store.read import Reader, pc
+
+Row = dict[str, Any]
+Seeds = dict[int, Row]
+
+SELECTIONS = ("last", "best_val", "best_select")
+
+PORTION = 128 << 20
+"""Bytes of correctness bits that are read at a time."""
+
+COLUMNS = (
+    "job_id",
+    "model_id",
+    "partners",
+    "partner_ids",
+    "data_id",
+    "recipe_id",
+    "objective",
+    "seed",
+    "role",
+    "selection",
+    "n",
+    "delta_top1",
+    "ensemble_top1_before",
+    "correct",
+)
+
+
+@dataclass
+class Learner:
+    """One model's results; every row is one of the table `results`."""
+
+    data_id: str
+    recipe_id: str
+    objective: str
+    baseline: Row  # of the table `baselines`
+    selection: str
+    by_partners: dict[tuple[str, ...], Seeds] = field(default_factory=dict)
+    control: Seeds = field(default_factory=dict)  # its jobs of cross-entropy alone
+    own: Seeds = field(default_factory=dict)  # its jobs taught by its own frozen start
+
+    @property
+    def model_id(self) -> str:
+        return self.baseline["model_id"]
+
+    @property
+    def n(self) -> int:
+        """Val images."""
+        return self.baseline["n"]
+
+    @property
+    def fair(self) -> bool:
+        """Whether the epoch was chosen on other images than these."""
+        return self.selection != CHOSEN_ON_VAL
+
+    @property
+    def about(self) -> Row:
+        """What every row of an answer says of its learner."""
+        return {
+            "model": self.baseline["model"],
+            "objective": self.objective,
+            "top1_before": self.baseline["top1"],
+            "n": self.n,
+            "selection": self.selection,
+            "data_id": self.data_id,
+            "recipe_id": self.recipe_id,
+            "model_id": self.model_id,
+        }
+
+
+def baselines(reader: Reader) -> dict[tuple[str, str], Row]:
+    """(data_id, model_id) -> its row of the table `baselines`."""
+    rows = reader.table("baselines").to_pylist()
+    return {(row["data_id"], row["model_id"]): row for row in rows}
+
+
+def learners(
+    reader: Reader,
+    wanted: Collection[str] | None,
+    objective: str | None,
+    selection: str,
+) -> Iterator[Learner]:
+    """Every learner, in no order; the results of some models are in memory at a time.
+
+    wanted: model_ids; None for all. objective: its label, or its name if only one label has it;
+    None for all but the jobs without partners, whose labels are in `specs.ALONE` (their learners
+    have one empty set of partners). Raises UserError for what the store does not know.
+    """
+    if selection not in SELECTIONS:
+        raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
+    jobs = reader.committed("jobs")
+    jobs = jobs.filter(pc.equal(jobs["status"], "done"))
+    label = objective if objective in ALONE else _label(jobs, objective)
+    known = baselines(reader)
+    for models, job_ids in _portions(jobs, known, wanted):
+        where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)
+        rows = reader.table("results", COLUMNS, where, job_ids).to_pylist()
+        # a result whose baseline file is damaged says nothing until the baseline is run again
+        rows = [row for row in rows if (row["data_id"], row["model_id"]) in known]
+        yield from _sorted_out(rows, known, label, selection)
+
+
+def _sorted_out(
+    rows: Sequence[Row], known: Mapping[tuple[str, str], Row], label: str | None, selection: str
+) -> Iterator[Learner]:
+    found: dict[tuple, dict[tuple[str, ...], Seeds]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        who = (row["data_id"], row["recipe_id"], row["model_id"], row["objective"])
+        found[who][tuple(row["partner_ids"])][row["seed"]] = row
+    for (*who, objective), by_partners in found.items():
+        if label == objective or (label is None and objective not in ALONE):
+            data_id, recipe_id, model_id = who
+            baseline = known[data_id, model_id]
+            learner = Learner(data_id, recipe_id, objective, baseline, selection, by_partners)
+            if objective not in ALONE:
+                alone = [found.get((*who, name), {}).get((), {}) for name in ALONE]
+                learner.control, learner.own = alone
+            yield learner
+
+
+def _label(jobs: pa.Table, wanted: str | None) -> str | None:
+    several = pc.greater(pc.list_value_length(jobs["member_ids"]), 1)
+    known = set(jobs.filter(several)["objective"].unique().to_pylist())
+    if wanted is None or wanted in known:
+        return wanted
+    named = sorted(label for label in known if label.split("(")[0] == wanted)
+    if len(named) == 1:
+        return named[0]
+    raise UserError(f"no objective {wanted!r} in the store; {choices(wanted, named or known)}")
+
+
+def _portions(
+    jobs: pa.Table, known: Mapping[tuple[str, str], Row], wanted: Collection[str] | None
+) -> Iterator[tuple[list[str], set[str]]]:
+    """Models whose results fit into PORTION, and the jobs in which they took part."""
+    members = jobs["member_ids"].combine_chunks()
+    job, model = pc.list_parent_indices(members), pc.list_flatten(members)
+    counts = {found["values"]: found["counts"] for found in pc.value_counts(model).to_pylist()}
+    size = max((row["n"] for row in known.values()), default=0) // 8
+    portions: list[list[str]] = [[]]
+    held = 0
+    for one in sorted({i for _, i in known} if wanted is None else wanted):
+        held += size * counts.get(one, 0)
+        if held > PORTION and portions[-1]:
+            portions.append([])
+            held = size * counts.get(one, 0)
+        portions[-1].append(one)
+    for portion in portions:
+        theirs = job.filter(pc.is_in(model, value_set=pa.array(portion, pa.string())))
+        yield portion, set(jobs["job_id"].take(theirs.unique()).to_pylist())

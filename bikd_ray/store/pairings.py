@@ -1,0 +1,105 @@
+"""Pairs as rows and as a matrix: what they know together, and what each gained."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import pyarrow as pa
+
+from bikd_ray.errors import UserError
+from bikd_ray.store.answers import LIKENESS, PAIR_GAINS
+from bikd_ray.store.gains import mean
+from bikd_ray.store.learners import Row
+from bikd_ray.store.read import Reader, pc
+
+SYMMETRIC = (
+    "error_overlap",
+    "ensemble_top1",
+    "oracle_top1",
+    "disagreement",
+    "cca_before",
+    "cca_after",
+    "error_inconsistency",
+    "double_fault",
+    "kappa",
+    "q",
+    "phi",
+)
+DIRECTED = ("delta_top1", "net_delta", "q_value", "recovered", "top1_after")
+METRICS = (*DIRECTED, *SYMMETRIC)
+"""What a pair matrix can show: directed ones have the learner as row, the partner as column."""
+
+
+def pair_rows(reader: Reader, gains: Iterable[Row]) -> list[Row]:
+    """Rows of `answers.PAIRS`; gains: rows of GAINS."""
+    gained: dict[tuple, dict[tuple, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
+    for row in gains:
+        if len(row["partner_ids"]) == 1:
+            pair = (row["data_id"], frozenset((row["model_id"], row["partner_ids"][0])))
+            gained[pair][row["objective"], row["recipe_id"]][row["model_id"]] = row
+    alike = _likeness(reader)
+    out, seen = [], set()
+    for row in reader.table("pairs").to_pylist():
+        pair = (row["data_id"], frozenset((row["model_id_a"], row["model_id_b"])))
+        if pair in seen:
+            continue
+        seen.add(pair)
+        for (label, recipe_id), sides in (gained.get(pair) or {(None, None): {}}).items():
+            both: Row = {"objective": label, "recipe_id": recipe_id}
+            both |= alike.get((*pair, label, recipe_id), {})
+            for side in "ab":
+                learner = sides.get(row[f"model_id_{side}"], {})
+                both |= {f"{name}_{side}": learner.get(name) for name in PAIR_GAINS}
+            out.append({**row, **both})
+    return out
+
+
+def _likeness(reader: Reader) -> dict[tuple, dict[str, float | None]]:
+    """(data, pair, objective, recipe) -> the mean CCA of its jobs of two."""
+    jobs = reader.committed("jobs")
+    two = pc.and_(
+        pc.equal(jobs["status"], "done"), pc.equal(pc.list_value_length(jobs["member_ids"]), 2)
+    )
+    twos = set(jobs.filter(two)["job_id"].to_pylist())
+    found: dict[tuple, list[Row]] = defaultdict(list)
+    for row in reader.table("similarities").to_pylist():
+        if row["job_id"] in twos:
+            pair = frozenset((row["model_id_a"], row["model_id_b"]))
+            found[row["data_id"], pair, row["objective"], row["recipe_id"]].append(row)
+    return {
+        key: {name: mean(row[name] for row in rows) for name in LIKENESS}
+        for key, rows in found.items()
+    }
+
+
+def matrix(pairs: pa.Table, baselines: pa.Table, metric: str) -> pa.Table:
+    """One of METRICS as an N x N table; see `Store.matrix`."""
+    rows = pairs.to_pylist()
+    settings = {(r["data_id"], r["recipe_id"], r["objective"]) for r in rows}
+    shown = {s for s in settings if s[2] is not None} or settings
+    if len(shown) > 1:
+        found = ", ".join(sorted(f"{o} (data {d}, recipe {r})" for d, r, o in shown))
+        raise UserError(f"one matrix shows one objective, recipe and data set; found {found}")
+    data_id = next(iter(shown))[0] if shown else None
+    values: dict[tuple[str, str], float | None] = {}
+    for row in rows:
+        if row["data_id"] != data_id:
+            continue
+        a, b = row["model_id_a"], row["model_id_b"]
+        if metric in SYMMETRIC:
+            values[a, b] = values[b, a] = row[metric]
+        else:
+            values[a, b], values[b, a] = row[f"{metric}_a"], row[f"{metric}_b"]
+    known = {i for pair in values for i in pair}
+    models = [r for r in baselines.to_pylist() if r["data_id"] == data_id]
+    models = [r for r in models if r["model_id"] in known]
+    aliases = [r["model"] for r in models]
+    names = {
+        r["model_id"]: r["model"]
+        + (f" ({r['model_id'][:6]})" if aliases.count(r["model"]) > 1 else "")
+        for r in models
+    }
+    columns: dict[str, list] = {"model": list(names.values())}
+    for partner, name in names.items():
+        columns[name] = [values.get((learner, partner)) for learner in names]
+    types = {"model": pa.string()}
+    return pa.table({k: pa.array(v, types.get(k, pa.float64())) for k, v in columns.items()})
