@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from bikd_ray.identity import RESULT_VERSION, digest
 from bikd_ray.specs import CONTROL, Data, Objective, Pairings, Recipe, Spec, ZooEntry
 
@@ -79,6 +81,17 @@ class ResolvedModel:
     def name(self) -> str:
         return self.entry.name
 
+    def to_json(self) -> str:
+        return _RESOLVED.dump_json(self).decode()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "ResolvedModel":
+        """What `to_json` wrote. Raises ValueError for anything else."""
+        return _RESOLVED.validate_json(text)
+
+
+_RESOLVED = TypeAdapter(ResolvedModel)
+
 
 @dataclass(frozen=True)
 class ResolvedData:
@@ -131,6 +144,15 @@ class Job:
         sign = " ← " if self.objective.directed else " + "
         who = sign.join([student, " + ".join(others)]) if others else student
         return f"{who} · {self.objective.label} · seed {self.seed}"
+
+    @property
+    def flops(self) -> float:
+        """About what it computes: a training step is three forward passes, of a teacher one."""
+        images = self.recipe.epochs * self.recipe.train_fraction * self.data.n_train
+        looks = (self.recipe.epochs + 1) * self.data.n_val
+        live = sum(m.cost.flops for m in self.live)
+        frozen = sum(m.cost.flops for m in self.teachers)
+        return images * (3 * live + frozen) + looks * live
 
     @property
     def role(self) -> str:

@@ -333,10 +333,15 @@ class Resources(Frozen):
     """What one job occupies; never part of its identity."""
 
     gpus_per_job: float | Literal["auto"] = Field(
-        default="auto", description="auto: 1 if there are GPUs"
+        default="auto", description="auto: what its memory asks for of a GPU, if there are GPUs"
     )
     cpus_per_job: float | Literal["auto"] = Field(
         default="auto", description="auto: 4 with a GPU, else 1"
+    )
+    slots: Literal["auto", "warm", "fresh"] = Field(
+        default="auto",
+        description="warm: one worker does job after job; fresh: a new one for each; auto: warm "
+        "for jobs of minutes",
     )
     keep_weights: Literal["none", "best", "all"] = Field(
         default="best",

@@ -73,6 +73,8 @@ def curves_figure(info: Curves) -> go.Figure:
         hovermode="closest",
     )
     figure.update_xaxes(title="epoch", showgrid=False, showline=True, zeroline=False, nticks=8)
+    if max((e for line in info.lines for e in line.epochs), default=0) <= 10:
+        figure.update_xaxes(dtick=1)
     figure.update_yaxes(title=title, zeroline=False, nticks=6)
     if info.measure == "teacher_share":
         figure.update_yaxes(tickformat=".0%")

@@ -1,21 +1,29 @@
-"""Pair heatmaps and forest plots. An info builder makes plain values of tables, a figure builder
-draws them.
+"""The pair heatmap. An info builder makes plain values of tables, a figure builder draws them.
 
 The tables come from `bikd_ray.store.Store` and hold one combination of data, recipe, objective
 and selection. `names` maps each model_id to the name to show, in the order to show it.
+
+Axes of arrays: L learners (rows), P partners (columns).
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
+import pyarrow.compute
 
 from dashboards.theme import DIVERGING, LIGHT, SEQUENTIAL
 from dashboards.wording import count, label, plain, signed, span
 
-ALONE = "alone"
+pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
+
+ALONE, ALONE_ID = "alone", ""
+ROOMY = 30
+"""Models up to which every cell has its number; above, cells are for the eye and the hover."""
 TICK = 24
 """Characters of a model's name on an axis; the whole name stands in the hover."""
 
@@ -66,11 +74,13 @@ METRICS: dict[str, Metric] = {
         diverging=True,
         digits=0,
     ),
-    "ensemble_top1": Metric(
-        "ensemble top-1",
-        "%",
-        "Top-1 of the averaged probabilities of both models before any training.",
-        digits=1,
+    "ensemble_gain": Metric(
+        "ensemble gain",
+        "pp",
+        "Top-1 of the averaged probabilities of both models before any training, less the "
+        "learner's own: the room that the partner opens.",
+        learner=True,
+        diverging=True,
     ),
     "error_overlap": Metric(
         "error overlap",
@@ -86,6 +96,13 @@ METRICS: dict[str, Metric] = {
         "",
         "Agreement on which images are hard, beyond chance. 1: the same ones, 0: unrelated.",
     ),
+    "cca_before": Metric(
+        "CCA",
+        "",
+        "Mean canonical correlation of the two models' features before training. 1: one is a "
+        "linear map of the other. Known where a job of the two has measured it.",
+    ),
+    "cca_after": Metric("CCA after", "", "The same after training together."),
 }
 
 
@@ -103,22 +120,52 @@ class Interval:
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
-@dataclass(frozen=True)
-class Cell:
-    row: int
-    column: int
-    interval: Interval
-    n: int
-    seeds: int | None = None
-    muted: bool = False
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Heatmap:
+    """A matrix of one metric; NaN where there is nothing.
+
+    ids are those of the models, `learners` and `partners` their names; low and high are the ends
+    of the 95% interval, seeds and n what it was measured with. The last partner may be ALONE,
+    with the id ALONE_ID.
+    """
+
     metric: str
+    learner_ids: tuple[str, ...]
+    partner_ids: tuple[str, ...]
     learners: tuple[str, ...]
     partners: tuple[str, ...]
-    cells: tuple[Cell, ...]
+    value_LP: np.ndarray
+    low_LP: np.ndarray
+    high_LP: np.ndarray
+    seeds_LP: np.ndarray
+    n_LP: np.ndarray
+
+    @property
+    def known_LP(self) -> np.ndarray:
+        return ~np.isnan(self.value_LP)
+
+    @property
+    def muted_LP(self) -> np.ndarray:
+        """Cells that cannot be told from zero, of a metric that has a test."""
+        if not METRICS[self.metric].tested:
+            return np.zeros_like(self.known_LP)
+        return self.known_LP & ~((self.low_LP > 0) | (self.high_LP < 0))
+
+    def taken(self, rows: np.ndarray) -> "Heatmap":
+        """The models at these rows, in this order, on both axes; ALONE stays last."""
+        columns = np.concatenate([rows, range(len(self.learners), len(self.partners))]).astype(int)
+        arrays = {
+            name: getattr(self, name)[np.ix_(rows, columns)]
+            for name in ("value_LP", "low_LP", "high_LP", "seeds_LP", "n_LP")
+        }
+        return replace(
+            self,
+            learner_ids=tuple(self.learner_ids[i] for i in rows),
+            learners=tuple(self.learners[i] for i in rows),
+            partner_ids=tuple(self.partner_ids[i] for i in columns),
+            partners=tuple(self.partners[i] for i in columns),
+            **arrays,
+        )
 
 
 def heatmap_info(
@@ -126,63 +173,97 @@ def heatmap_info(
 ) -> Heatmap:
     """The matrix of one metric of `METRICS`: row = learner, column = partner.
 
-    Δ top-1 has a last column with the controls. Groups of three or more are left out.
+    pairs: rows of the table `pairs`, with cca_before and cca_after where known. Δ top-1 has a
+    last column with the controls. Groups of three or more are left out.
     """
-    about = METRICS[metric]
-    found: dict[tuple[str, str], tuple[Interval, int, int | None]] = {}
-    if about.learner:
+    known = pa.array([*names, ALONE_ID], pa.string())
+    shape = (len(names), len(names) + 1)
+    arrays = {name: np.full(shape, np.nan) for name in ("value", "low", "high", "seeds", "n")}
+
+    def put(rows: pa.Table, learner: Any, partner: Any, **columns: Any) -> None:
+        at = (pc.fill_null(pc.index_in(c, value_set=known), -1) for c in (learner, partner))
+        row, column = (np.asarray(c) for c in at)
+        there = (row >= 0) & (column >= 0)
+        for name, values in columns.items():
+            found = np.asarray(pc.cast(values, pa.float64()))
+            arrays[name][row[there], column[there]] = found[there]
+
+    if METRICS[metric].learner and metric != "ensemble_gain":
         ends = {"delta_top1": ("delta_low", "delta_high"), "net_delta": ("net_low", "net_high")}
-        low, high = ends.get(metric, ("", ""))
-        rows = [(r["partner_ids"][0], r) for r in gains.to_pylist() if len(r["partner_ids"]) == 1]
+        single = gains.filter(pc.equal(pc.list_value_length(gains["partner_ids"]), 1))
+        fill = [(single, pc.list_flatten(single["partner_ids"]))]
         if metric == "delta_top1":
-            rows += [(ALONE, r) for r in controls.to_pylist()]
-        for partner, r in rows:
-            if r[metric] is not None:
-                interval = Interval(r[metric], r.get(low), r.get(high))
-                found[r["model_id"], partner] = (interval, r["n"], r["seeds"])
+            fill.append((controls, pa.repeat(pa.scalar(ALONE_ID), len(controls))))
+        for rows, partner in fill:
+            bounds = zip(("low", "high"), ends.get(metric, ()), strict=False)
+            put(
+                rows,
+                rows["model_id"],
+                partner,
+                value=rows[metric],
+                seeds=rows["seeds"],
+                n=rows["n"],
+                **{name: rows[column] for name, column in bounds},
+            )
     else:
-        for r in pairs.to_pylist():
-            if r[metric] is not None:
-                a, b = r["model_id_a"], r["model_id_b"]
-                found[a, b] = found[b, a] = (Interval(r[metric]), r["n"], None)
-    shown = {i for pair in found for i in pair}
-    ids = [i for i in names if i in shown]
-    columns = [*ids, ALONE] if ALONE in shown else ids
-    cells = tuple(
-        Cell(row, column, interval, n, seeds, about.tested and not interval.clear)
-        for row, learner in enumerate(ids)
-        for column, partner in enumerate(columns)
-        if (learner, partner) in found
-        for interval, n, seeds in [found[learner, partner]]
+        for learner, partner in ("ab", "ba"):
+            value = (
+                pc.subtract(pairs["ensemble_top1"], pairs[f"top1_{learner}"])
+                if metric == "ensemble_gain"
+                else pairs[metric]
+            )
+            ids = pairs[f"model_id_{learner}"], pairs[f"model_id_{partner}"]
+            put(pairs, *ids, value=value, n=pairs["n"])
+    there = ~np.isnan(arrays["value"])
+    shown = np.flatnonzero(there.any(1) | there[:, :-1].any(0))
+    ids, titles = [*names], [*names.values()]
+    whole = Heatmap(
+        metric,
+        tuple(ids),
+        (*ids, ALONE_ID),
+        tuple(titles),
+        (*titles, ALONE),
+        *(arrays[name] for name in ("value", "low", "high", "seeds", "n")),
+    ).taken(shown)
+    return whole if there[:, -1].any() else _without_alone(whole)
+
+
+def _without_alone(info: Heatmap) -> Heatmap:
+    arrays = ("value_LP", "low_LP", "high_LP", "seeds_LP", "n_LP")
+    return replace(
+        info,
+        partner_ids=info.partner_ids[:-1],
+        partners=info.partners[:-1],
+        **{name: getattr(info, name)[:, :-1] for name in arrays},
     )
-    learners = tuple(names[i] for i in ids)
-    return Heatmap(metric, learners, (*learners, *columns[len(ids) :]), cells)
 
 
 def heatmap_figure(info: Heatmap) -> go.Figure:
-    """Coloured cells with their numbers; those not told from zero are pale and not bold."""
+    """Coloured cells; those not told from zero are pale. Small ones have their numbers.
+
+    A cell's x and y are the ids of the partner and the learner.
+    """
     about = METRICS[info.metric]
-    values = [c.interval.value for c in info.cells]
+    known = info.value_LP[info.known_LP]
     if about.diverging:
-        reach = max(map(abs, values), default=0.0) or 1.0
+        reach = float(np.abs(known).max(initial=0)) or 1.0
         if info.metric == "recovered":
             reach = min(reach, 100.0)  # a tiny room to the ensemble makes shares of any size
         low, high, scale = -reach, reach, DIVERGING
     else:
-        low, high, scale = min(values, default=0.0), max(values, default=1.0), SEQUENTIAL
+        low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
+        scale = SEQUENTIAL
         if low == high:
             low, high = low - 0.5, high + 0.5
-    figure = go.Figure(
-        [
-            _cells(info, [c for c in info.cells if not c.muted], 1.0, "<b>{}</b>"),
-            _cells(info, [c for c in info.cells if c.muted], 0.4, "{}"),
-        ]
-    )
     rows, columns = len(info.learners), len(info.partners)
-    steep = max(map(len, info.partners), default=0) > 9
+    roomy = columns <= ROOMY
+    muted = info.muted_LP
+    cells = partial(_cells, info, roomy)
+    figure = go.Figure([cells(info.known_LP & ~muted, 1.0, "<b>{}</b>"), cells(muted, 0.4, "{}")])
+    steep = max(map(len, info.partners), default=0) * columns > 80
     figure.update_layout(
         template=LIGHT,
-        height=110 + 46 * rows + (60 if steep else 0),
+        height=110 + 46 * rows + (60 if steep else 0) if roomy else min(900, 160 + 14 * rows),
         coloraxis={
             "colorscale": scale,
             "cmin": low,
@@ -201,18 +282,22 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
         },
     )
     axis = {"showgrid": False, "zeroline": False, "showline": False, "ticks": ""}
+    axis |= {"type": "category", "showticklabels": columns <= 2 * ROOMY}
+    if not roomy:
+        axis |= {"fixedrange": False, "tickfont": {"size": 9}}
+        figure.update_layout(dragmode="pan")
     figure.update_xaxes(
         **axis,
         side="top",
-        tickvals=list(range(columns)),
+        tickvals=info.partner_ids,
         ticktext=[label(p, TICK) for p in info.partners],
-        tickangle=-40 if steep else 0,
+        tickangle=(-40 if roomy else -90) if steep else 0,
         range=[-0.5, columns - 0.5],
         title="partner" if about.learner else None,
     )
     figure.update_yaxes(
         **axis,
-        tickvals=list(range(rows)),
+        tickvals=info.learner_ids,
         ticktext=[f"{label(p, TICK)} " for p in info.learners],
         range=[rows - 0.5, -0.5],
         title="learner" if about.learner else None,
@@ -220,40 +305,47 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
     return figure
 
 
-def _cells(info: Heatmap, cells: Sequence[Cell], opacity: float, form: str) -> go.Heatmap:
-    def grid(empty: Any) -> list[list[Any]]:
-        return [[empty] * len(info.partners) for _ in info.learners]
-
-    about, value, text, hover = METRICS[info.metric], grid(None), grid(""), grid("")
-    for cell in cells:
-        value[cell.row][cell.column] = cell.interval.value
-        text[cell.row][cell.column] = form.format(about.text(cell.interval.value))
-        hover[cell.row][cell.column] = _hover(info, cell)
+def _cells(
+    info: Heatmap, roomy: bool, shown_LP: np.ndarray, opacity: float, form: str
+) -> go.Heatmap:
+    about = METRICS[info.metric]
+    rounded = np.round(info.value_LP, about.digits + 1)
+    each: dict[str, Any] = {
+        "hovertemplate": f"%{{y}} {'with' if about.learner else 'and'} %{{x}}<br>"
+        f"{about.title} %{{z}} {about.unit}<extra></extra>"
+    }
+    if roomy:
+        text = [[""] * len(info.partners) for _ in info.learners]
+        hover = [[""] * len(info.partners) for _ in info.learners]
+        for row, column in np.argwhere(shown_LP):
+            text[row][column] = form.format(about.text(float(info.value_LP[row, column])))
+            hover[row][column] = _hover(info, row, column)
+        each = {"text": text, "texttemplate": "%{text}", "hovertext": hover, "hoverinfo": "text"}
     return go.Heatmap(
-        x=list(range(len(info.partners))),
-        y=list(range(len(info.learners))),
-        z=value,
-        text=text,
-        texttemplate="%{text}",
-        hovertext=hover,
-        hoverinfo="text",
+        x=info.partner_ids,
+        y=info.learner_ids,
+        z=np.where(shown_LP, rounded, None).tolist(),
         hoverongaps=False,
         opacity=opacity,
-        xgap=3,
-        ygap=3,
+        xgap=3 if roomy else 0,
+        ygap=3 if roomy else 0,
         coloraxis="coloraxis",
+        **each,
     )
 
 
-def _hover(info: Heatmap, cell: Cell) -> str:
+def _hover(info: Heatmap, row: int, column: int) -> str:
     about = METRICS[info.metric]
-    learner, partner = label(info.learners[cell.row]), label(info.partners[cell.column])
-    if cell.column >= len(info.learners):
+    learner, partner = label(info.learners[row]), label(info.partners[column])
+    if column >= len(info.learners):
         who = f"<b>{learner}</b> alone (control)"
     else:
         who = f"<b>{learner}</b> {'with' if about.learner else 'and'} <b>{partner}</b>"
-    lines = [who, f"{about.title} {about.text(cell.interval.value)} {about.unit}".rstrip()]
-    if cell.interval.low is not None:
-        lines.append(f"95% interval {span(cell.interval.low, cell.interval.high)}")
-    seeds = f"{count(cell.seeds, 'seed')}, " if cell.seeds else ""
-    return "<br>".join([*lines, f"{seeds}n = {cell.n:,}"])
+    value = float(info.value_LP[row, column])
+    lines = [who, f"{about.title} {about.text(value)} {about.unit}".rstrip()]
+    low, high = float(info.low_LP[row, column]), float(info.high_LP[row, column])
+    if not np.isnan(low):
+        lines.append(f"95% interval {span(low, high)}")
+    seeds = info.seeds_LP[row, column]
+    counted = "" if np.isnan(seeds) else f"{count(int(seeds), 'seed')}, "
+    return "<br>".join([*lines, f"{counted}n = {int(info.n_LP[row, column]):,}"])

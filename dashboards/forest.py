@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from dashboards.answers import interval, partner_name, standing
-from dashboards.figures import ALONE, TICK, Interval
+from dashboards.figures import ALONE, TICK, Interval, pc
 from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
 from dashboards.wording import count, label, signed, span
 
@@ -29,29 +29,42 @@ class Forest:
     model: str
     partners: tuple[Partner, ...]
     control: Interval | None
+    left_out: int = 0  # between the best and the last of them
 
 
 def forest_info(
-    model_id: str, gains: pa.Table, controls: pa.Table, names: Mapping[str, str]
+    model_id: str,
+    gains: pa.Table,
+    controls: pa.Table,
+    names: Mapping[str, str],
+    most: int | None = None,
 ) -> Forest:
     """The partners of one model in the order of Δ, best first, and its control.
 
-    Tables and `names` as in `dashboards.figures`; groups have a partner like "A + B".
+    Tables and `names` as in `dashboards.figures`; groups have a partner like "A + B". most: of
+    more partners the best are kept, and the last few.
     """
-    mine = [r for r in gains.to_pylist() if r["model_id"] == model_id]
+    mine = gains.filter(pc.equal(gains["model_id"], model_id)).sort_by(
+        [("delta_top1", "descending")]
+    )
+    total = len(mine)
+    if most is not None and total > most:
+        last = most // 5
+        mine = pa.concat_tables([mine.slice(0, most - last), mine.slice(total - last)])
     partners = tuple(
         Partner(
             partner_name(r, names),
             Interval(r["delta_top1"], r["delta_low"], r["delta_high"]),
             interval(r, "net"),
-            standing(r) if len(mine) > 1 else "",
+            standing(r) if total > 1 else "",
             r["seeds"],
             r["n"],
         )
-        for r in sorted(mine, key=lambda r: -r["delta_top1"])
+        for r in mine.to_pylist()
     )
-    alone = next((r for r in controls.to_pylist() if r["model_id"] == model_id), None)
-    return Forest(names[model_id], partners, interval(alone, "delta") if alone else None)
+    own = controls.filter(pc.equal(controls["model_id"], model_id)).to_pylist()
+    control = interval(own[0], "delta") if own else None
+    return Forest(names[model_id], partners, control, total - len(partners))
 
 
 @dataclass(frozen=True)

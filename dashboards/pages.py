@@ -1,211 +1,330 @@
-"""A store as one page: plain values for a template to lay out, nothing pooled.
+"""The pages, for the report and the app alike: each turns a setting and some choices into blocks.
 
-Each combination of data, recipe, objective and selection is a group with its own answers.
+Nothing is pooled: a view is one combination of data, recipe, objective and selection.
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 
-from bikd_ray.store import Store
-from dashboards.answers import Answer, answers, interval, partner_name, standing, verdict
-from dashboards.curves import MEASURES, Curves, curves_info
-from dashboards.figures import METRICS, Heatmap, Interval, heatmap_info
-from dashboards.forest import Forest, forest_info
-from dashboards.runs import Run, facts, recipe_text, runs
+from dashboards.answers import Answer, answers, verdict
+from dashboards.blocks import (
+    Block,
+    Cell,
+    Choice,
+    Column,
+    Downloads,
+    Failure,
+    Grid,
+    Link,
+    Notes,
+    Plot,
+    Strip,
+    Table,
+    Tag,
+    Text,
+)
+from dashboards.figures import METRICS, Heatmap, heatmap_figure, heatmap_info, pc
+from dashboards.model_page import model_page
+from dashboards.objectives import objectives_figure, objectives_info
+from dashboards.order import ORDERS, order
+from dashboards.pair_page import pair_blocks
+from dashboards.runs import runs
+from dashboards.snapshot import View
+from dashboards.why import REASONS, says, scatter_figure, scatter_info, single_partners
+from dashboards.wording import NONE, count, plain, signed
 
-SELECTIONS = {
-    "last": "last epoch",
-    "best_select": "epoch chosen on held-out images",
-    "best_val": "epoch chosen on the reported images",
-}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What must not be pooled. Nothing trained yet: no objective, perhaps no recipe."""
-
-    data_id: str
-    recipe_id: str | None
-    objective: str | None
-    selection: str
-
-    @property
-    def key(self) -> str:
-        """For a link."""
-        parts = (self.objective, self.selection, self.recipe_id, self.data_id)
-        return ".".join(part for part in parts if part)
-
-
-@dataclass(frozen=True)
-class Gain:
-    """One learner with one partner set, a row of the table of all numbers."""
-
-    model: str
-    partner: str
-    delta: Interval | None
-    net: Interval | None
-    recovered: float | None
-    standing: str
-    seeds: int
-
-
-@dataclass(frozen=True)
-class Group:
-    setting: Setting
-    label: str
-    verdict: str
-    notes: tuple[str, ...]
-    answers: tuple[Answer, ...]
-    gains: tuple[Gain, ...]
-    heatmaps: tuple[Heatmap, ...]
-    forests: tuple[Forest, ...]
-    curves: tuple[Curves, ...]
+Chosen = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Page:
-    sweeps: tuple[str, ...]
-    facts: tuple[tuple[str, str], ...]
-    groups: tuple[Group, ...]
-    runs: tuple[Run, ...]
-    gains: pa.Table
-    pairs: pa.Table
-
-
-def page(store: Store, written: datetime | None = None) -> Page:
-    """All that a report of this store shows. written: when, now unless given (UTC).
-
-    `gains` and `pairs` are the tables to download: as the store answers, over all selections
-    and for the last epoch.
+    """draw: what to show of a view. opened: what one of its choices opens below it.
+    whole: it says the same for every setting.
     """
-    jobs = store.table("jobs").to_pylist()
-    baselines, pairs, curves = store.baselines(), store.pairs(), store.curves()
-    gains = pa.concat_tables([store.gains(selection=s) for s in SELECTIONS])
-    controls = pa.concat_tables([store.controls(s) for s in SELECTIONS])
-    settings = _settings(gains, controls, baselines)
-    recipes = {j["recipe_id"]: recipe_text(j["recipe"]) for j in jobs}
-    groups = tuple(
-        _group(setting, label, gains, controls, pairs, curves, baselines)
-        for setting, label in zip(settings, _labels(settings, recipes), strict=True)
+
+    key: str
+    title: str
+    draw: Callable[[View, Chosen], list[Block]]
+    opened: Callable[[View, Chosen], list[Block]] | None = None
+    whole: bool = False
+
+
+def overview(view: View, chosen: Chosen) -> list[Block]:
+    """The headline: for each model the best partner or a tie."""
+    sentence, notes = verdict(view.gains, view.controls, view.names, view.setting.selection)
+    rows = answers(view.gains, view.controls.to_pylist(), view.baselines, view.names)
+    ends = [x for a in rows if a.net for x in (a.net.low, a.net.high) if x is not None]
+    reach = max(map(abs, ends), default=1.0)
+    shown = rows
+    left_out = ""
+    if len(rows) > view.limits.rows:
+        shown = sorted(rows, key=lambda a: -(a.net.value if a.net else -1e9))[: view.limits.rows]
+        left_out = (
+            f"The {len(shown):,} models with the highest net Δ of {len(rows):,}; "
+            "the file has all of them."
+        )
+    table = Table(
+        "Headline table",
+        "Percentage points, 95% intervals",
+        (
+            Column("Model"),
+            Column("Top-1 before, %", number=True),
+            Column("Best partner"),
+            Column("Δ top-1", number=True),
+            Column("Alone (control)", number=True),
+            Column("Net Δ", number=True),
+            Column("Net Δ around 0"),
+            Column("Recovered", number=True),
+        ),
+        tuple(_headline(a, reach) for a in shown),
+        left_out,
     )
-    return Page(
-        sweeps=tuple(dict.fromkeys(j["sweep"] for j in jobs if j["sweep"])),
-        facts=facts(baselines.to_pylist(), pairs.to_pylist(), jobs, written or datetime.now(UTC)),
-        groups=groups,
-        runs=runs(jobs),
-        gains=gains,
-        pairs=pairs,
+    blocks: list[Block] = [Text(view.label, "label"), Text(sentence, "verdict")]
+    blocks += [Notes(notes)] if notes else []
+    return [*blocks, table, Downloads(("gains", "controls", "baselines"))]
+
+
+def _headline(answer: Answer, reach: float) -> tuple[Cell | tuple[Cell, ...], ...]:
+    partners = ", ".join(answer.partners)
+    partners += f" and {answer.others:,} more" if answer.others else ""
+    named: tuple[Cell, ...] = ("none trained yet",)
+    if answer.partners:
+        pair = f"{answer.model_id}~{answer.partner_id}"
+        known = answer.standing in ("best", "tie")
+        named = (
+            Tag(answer.standing) if known else f"({answer.standing})",
+            Link(partners, "pairs", (("pair", pair),)) if answer.partner_id else partners,
+        )
+    net = answer.net
+    return (
+        Link(answer.model, "model", (("model", answer.model_id),))
+        if answer.model_id
+        else answer.model,
+        plain(answer.top1_before),
+        named,
+        answer.delta,
+        answer.control,
+        net,
+        Strip(net, reach) if net and net.low is not None else "",
+        NONE if answer.recovered is None else f"{plain(answer.recovered, 0)} %",
     )
 
 
-def _settings(gains: pa.Table, controls: pa.Table, baselines: pa.Table) -> list[Setting]:
-    """Every combination with results; else what has a control alone, else a baseline alone."""
-    found = [
-        Setting(r["data_id"], r["recipe_id"], r["objective"], r["selection"])
-        for r in gains.select(["data_id", "recipe_id", "objective", "selection"]).to_pylist()
+def heatmap(view: View, metric: str) -> Heatmap:
+    """The whole matrix of a view, worked out once."""
+    key = ("heatmap", view.setting, metric)
+    inputs = (view.gains, view.controls, view.pairs, view.names)
+    return view.snapshot.once(key, lambda: heatmap_info(metric, *inputs))
+
+
+def pairs(view: View, chosen: Chosen) -> list[Block]:
+    """The heatmap of one metric, and the pair that was opened."""
+    there = [m for m in METRICS if heatmap(view, m).known_LP.any()]
+    if not there:
+        return [Text("No pair has been compared yet.")]
+    metric = chosen.get("metric", "")
+    metric = metric if metric in there else there[0]
+    by = chosen.get("order", "")
+    by = by if by in ORDERS else next(iter(ORDERS))
+    info, total = heatmap(view, metric), 0
+    if len(info.learners) > view.limits.matrix:
+        total = len(info.learners)
+        best = order(heatmap(view, there[0]), "gain")
+        ids = [heatmap(view, there[0]).learner_ids[i] for i in best]
+        place = {model_id: i for i, model_id in enumerate(info.learner_ids)}
+        kept = [place[i] for i in ids if i in place][: view.limits.matrix]
+        info = info.taken(order(info, "accuracy")[sorted(kept)])
+    orders = {name: order(info, name) for name in ORDERS}
+    titles = tuple(
+        (m, METRICS[m].title + (f", {METRICS[m].unit}" if METRICS[m].unit else "")) for m in there
+    )
+    blocks: list[Block] = [
+        Choice("metric", "Show", titles, metric),
+        Choice("order", "Order by", tuple(ORDERS.items()), by),
+        heatmap_plot(info.taken(orders[by]), orders),
     ]
-    trained = {(s.data_id, s.recipe_id, s.selection) for s in found}
-    for r in controls.select(["data_id", "recipe_id", "selection"]).to_pylist():
-        if (r["data_id"], r["recipe_id"], r["selection"]) not in trained:
-            found.append(Setting(r["data_id"], r["recipe_id"], None, r["selection"]))
-    begun = {s.data_id for s in found}
-    for data_id in baselines["data_id"].to_pylist():
-        if data_id not in begun:
-            found.append(Setting(data_id, None, None, "last"))
-    order = list(SELECTIONS)
-    return sorted(
-        dict.fromkeys(found),
-        key=lambda s: (
-            order.index(s.selection),
-            s.objective or "~",
-            s.recipe_id or "",
-            s.data_id,
+    if total:
+        left = total - len(info.learners)
+        blocks.append(
+            Text(
+                f"{count(left, 'model')} of {total:,} left out: shown are those that gain most on "
+                "average. bikd dashboard shows all."
+            )
+        )
+    return [
+        *blocks,
+        Downloads(("pairs", "gains", "flips", "teachers")),
+        Text("Choose a cell to open its pair."),
+    ]
+
+
+def opened(view: View, chosen: Chosen) -> list[Block]:
+    """The pair that was chosen, as `id~id`; nothing without one."""
+    a, _, b = chosen.get("pair", "").partition("~")
+    if a == b or not {a, b} <= view.names.keys():
+        return []
+    return pair_blocks(view, a, b)
+
+
+def heatmap_plot(info: Heatmap, orders: dict) -> Plot:
+    """The heatmap with what it says to who cannot see it."""
+    about, columns = METRICS[info.metric], len(info.partners)
+    known = info.value_LP[info.known_LP]
+    text = (
+        f"Heatmap of {about.title}, {count(len(info.learners), 'model')}: from "
+        f"{about.text(float(known.min()))} to {about.text(float(known.max()))} {about.unit}"
+    )
+    roomy = columns <= 30
+    return Plot(
+        f"heatmap-{info.metric}",
+        about.title,
+        heatmap_figure(info),
+        text.rstrip(),
+        96 + 50 * columns if roomy else 290,
+        190 + 104 * columns if roomy else 1100,
+        about.meaning,
+        opens=True,
+        legend=about.tested,
+        orders=orders,
+    )
+
+
+def why(view: View, chosen: Chosen) -> list[Block]:
+    """Whether what differs between two models predicts what they gain."""
+    gain = heatmap(view, "net_delta")
+    if not single_partners(gain):
+        gain = heatmap(view, "delta_top1")
+    if not single_partners(gain):
+        return [Text("No pair has been trained yet: there is no gain to explain.")]
+    top1 = {r["model_id"]: r["top1"] for r in view.baselines}
+    plots, notes = [], []
+    for reason, (axis, meaning) in REASONS.items():
+        x = (
+            np.array([top1[i] for i in gain.learner_ids])
+            if reason == "accuracy_gap"
+            else heatmap(view, reason)
+        )
+        info = scatter_info(reason, gain, x)
+        title = axis.split(",")[0].capitalize() if reason != "accuracy_gap" else "Accuracy gap"
+        told = says(info)
+        plots.append(
+            Plot(f"why-{reason}", title, scatter_figure(info), told, meaning=f"{meaning} {told}")
+        )
+        notes.append(told)
+    about = METRICS[gain.metric].title
+    return [
+        Text(
+            f"Does diversity predict {about} here? One mark for each learner and partner; filled "
+            "where the interval of the gain leaves 0 out. Intervals of r are 95%, over the models: "
+            "pairs that share a model count as related. Learners differ much more than partners "
+            "do, so the second r, among the partners of one learner, is the one for choosing."
+        ),
+        Grid(tuple(plots)),
+        Downloads(("pairs", "gains")),
+    ]
+
+
+def objectives(view: View, chosen: Chosen) -> list[Block]:
+    """The objectives against bikd, pair by pair."""
+    info = objectives_info(view.of_every_objective, view.controls, view.names)
+    if not info.summaries:
+        return [Text("No pairing has been trained yet.")]
+    first = info.names[0]
+    table = Table(
+        "Objectives",
+        f"Means over learners and partners, percentage points. Compared with {first} are the "
+        "learners and partners that both have trained.",
+        (
+            Column("Objective"),
+            Column("Cases", number=True),
+            Column("Mean Δ top-1", number=True),
+            Column("Mean net Δ", number=True),
+            Column(f"Δ less that of {first}", number=True),
+            Column("Ahead : behind", number=True),
+        ),
+        tuple(
+            (
+                s.objective,
+                f"{s.cases:,}",
+                signed(s.delta),
+                signed(s.net),
+                signed(s.difference),
+                f"{s.ahead:,} : {s.behind:,}" if s.shared else NONE,
+            )
+            for s in info.summaries
         ),
     )
+    blocks: list[Block] = [
+        Text(
+            "The same learner with the same partner, taught in different ways, beside training "
+            "alone. In kd and kl_dp the partner is frozen and only the learner learns."
+        ),
+        table,
+    ]
+    if info.lines:
+        text = f"Δ top-1 by objective for {count(len(info.lines), 'learner and partner pair')}"
+        blocks.append(
+            Plot("objectives", "Learner and partner", objectives_figure(info), text, 420, 1000)
+        )
+    if info.left_out:
+        text = f"{info.left_out:,} more left out: shown are those whose objectives differ most."
+        blocks.append(Text(text))
+    return [*blocks, Downloads(("gains", "controls"))]
 
 
-def _labels(settings: Sequence[Setting], recipes: Mapping[str, str]) -> list[str]:
-    """What tells each setting from the others, in words."""
-    several_recipes = len({s.recipe_id for s in settings}) > 1
-    several_data = len({s.data_id for s in settings}) > 1
-    labels = []
-    for s in settings:
-        parts = [s.objective or ("controls only" if s.recipe_id else "baselines only")]
-        parts += [SELECTIONS[s.selection]] if s.recipe_id else []
-        if several_recipes and s.recipe_id:
-            parts.append(f"{recipes.get(s.recipe_id, 'recipe')} ({s.recipe_id[:6]})")
-        if several_data:
-            parts.append(f"data {s.data_id[:6]}")
-        labels.append(" · ".join(parts))
-    return labels
+def runs_page(view: View, chosen: Chosen) -> list[Block]:
+    """Every job, failed ones first."""
+    jobs = view.snapshot.jobs
+    if not len(jobs):
+        return [Text("No job has run yet.")]
+    found = runs(jobs, view.limits.runs)
+    failed = pc.sum(pc.equal(jobs["status"], "failed")).as_py()
+    left_out = f"{len(jobs) - len(found):,} more jobs left out; the file has all of them."
+    return [
+        Table(
+            "Runs table",
+            f"{count(len(jobs), 'job')}, {failed:,} failed; failed ones first.",
+            (
+                Column("Members"),
+                Column("Status"),
+                Column("Objective"),
+                Column("Seed", number=True),
+                Column("Time", number=True),
+                Column("Device"),
+                Column("Throughput", number=True),
+                Column("GPU memory", number=True),
+                Column("Error"),
+            ),
+            tuple(
+                (
+                    r.members,
+                    Tag(r.status),
+                    r.objective,
+                    f"{r.seed}",
+                    r.seconds,
+                    r.device,
+                    r.throughput,
+                    r.memory,
+                    Failure(r.error, r.trace) if r.error else "",
+                )
+                for r in found
+            ),
+            left_out if len(found) < len(jobs) else "",
+        ),
+        Downloads(("jobs",)),
+    ]
 
 
-def shown_names(baselines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """model_id to name, the most accurate first; equal names get the start of their id."""
-    ranked = sorted(baselines, key=lambda r: -r["top1"])
-    often = Counter(r["model"] for r in ranked)
-    return {
-        r["model_id"]: r["model"]
-        if often[r["model"]] == 1
-        else f"{r['model']} ({r['model_id'][:6]})"
-        for r in ranked
-    }
-
-
-def _where(table: pa.Table, **values: str | None) -> pa.Table:
-    for name, value in values.items():
-        table = table.filter(pc.field(name) == value)
-    return table
-
-
-def _group(
-    setting: Setting,
-    label: str,
-    gains: pa.Table,
-    controls: pa.Table,
-    pairs: pa.Table,
-    curves: pa.Table,
-    baselines: pa.Table,
-) -> Group:
-    data = {"data_id": setting.data_id}
-    run = {**data, "recipe_id": setting.recipe_id}
-    mine = _where(gains, **run, objective=setting.objective, selection=setting.selection)
-    alone = _where(controls, **run, selection=setting.selection)
-    known = _where(baselines, **data).to_pylist()
-    names = shown_names(known)
-    rows = mine.to_pylist()
-    sentence, notes = verdict(rows, alone.to_pylist(), names, setting.selection)
-    heatmaps = (heatmap_info(m, mine, alone, _where(pairs, **data), names) for m in METRICS)
-    forests = (forest_info(model_id, mine, alone, names) for model_id in names)
-    own = (pc.field("objective") == setting.objective) | (pc.field("partner") == "")
-    epochs = _where(curves, **run).filter(own)
-    drawn = (curves_info(r["model"], m, epochs) for m in MEASURES for r in known)
-    return Group(
-        setting,
-        label,
-        sentence,
-        notes,
-        answers(rows, alone.to_pylist(), known, names),
-        tuple(_gain(r, names) for r in rows),
-        tuple(h for h in heatmaps if h.cells),
-        tuple(f for f in forests if f.partners),
-        tuple(c for c in dict.fromkeys(drawn) if c.lines),
+PAGES: dict[str, Page] = {
+    page.key: page
+    for page in (
+        Page("overview", "Overview", overview),
+        Page("pairs", "Pairs", pairs, opened),
+        Page("model", "Model", model_page),
+        Page("why", "Why", why),
+        Page("objectives", "Objectives", objectives),
+        Page("runs", "Runs", runs_page, whole=True),
     )
-
-
-def _gain(row: Mapping[str, Any], names: Mapping[str, str]) -> Gain:
-    return Gain(
-        names[row["model_id"]],
-        partner_name(row, names),
-        interval(row, "delta"),
-        interval(row, "net"),
-        row["recovered"],
-        standing(row),
-        row["seeds"],
-    )
+}

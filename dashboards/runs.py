@@ -1,11 +1,14 @@
 """What was swept, and how every job went."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import pyarrow as pa
+
+from dashboards.figures import pc
 from dashboards.wording import NONE, count, listed
 
 Row = Mapping[str, Any]
@@ -20,26 +23,36 @@ class Run:
     members: str
     seed: int
     seconds: str
+    device: str
+    throughput: str
+    memory: str
     error: str
     trace: str
 
 
-def runs(jobs: Sequence[Row]) -> tuple[Run, ...]:
-    """All jobs, the failed ones first."""
-    order = sorted(
-        jobs, key=lambda j: (j["status"] == "done", j["objective"], j["members"], j["seed"])
-    )
-    return tuple(_run(job) for job in order)
+def runs(jobs: pa.Table, most: int | None = None) -> tuple[Run, ...]:
+    """The jobs, failed ones first, then by objective and members; at most so many."""
+    names = pc.binary_join(jobs["members"], " + ")
+    failed = pc.equal(jobs["status"], "failed")
+    keyed = jobs.append_column("failed", failed).append_column("names", names)
+    order = [("failed", "descending"), ("objective", "ascending"), ("names", "ascending")]
+    ranked = keyed.sort_by([*order, ("seed", "ascending")])
+    return tuple(_run(job) for job in ranked.slice(0, most).to_pylist())
 
 
 def _run(job: Row) -> Run:
     error, _, trace = (job["error"] or "").strip().partition("\n")
+    used = json.loads(job["resources"] or "{}")
+    speed, memory = used.get("images_per_second"), used.get("gpu_memory_bytes")
     return Run(
         job["status"],
         job["objective"],
         " + ".join(job["members"]),
         job["seed"],
         duration(job["seconds"]),
+        used.get("device", NONE),
+        NONE if speed is None else f"{speed:,.0f} images/s",
+        NONE if memory is None else f"{memory / 2**30:.1f} GiB",
         error,
         trace.strip(),
     )
@@ -60,40 +73,57 @@ def duration(seconds: float | None) -> str:
 
 def recipe_text(recipe: str) -> str:
     """A recipe's JSON as one line, without the settings that say "none" or "all of it"."""
-    values = {k: v for k, v in json.loads(recipe).items() if v != "none"}
+    values = {k: v for k, v in json.loads(recipe).items() if v not in ("none", None, {}, 0)}
     if values.get("train_fraction") == 1:
         del values["train_fraction"]
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
 def facts(
-    baselines: Sequence[Row], pairs: Sequence[Row], jobs: Sequence[Row], written: datetime
+    baselines: pa.Table,
+    pairs: pa.Table,
+    jobs: pa.Table,
+    recipes: Mapping[str, str],
+    written: datetime,
 ) -> tuple[tuple[str, str], ...]:
-    """(term, description) of what the store holds, for the page's head."""
-    done = [j for j in jobs if j["status"] == "done"]
-    joint = {(j["data_id"], frozenset(j["member_ids"])) for j in done if len(j["member_ids"]) > 1}
-    trained = {key for key in joint if len(key[1]) == 2}
-    known = {(p["data_id"], frozenset((p["model_id_a"], p["model_id_b"]))) for p in pairs}
-    pairings = f"{len(trained)} of {count(len(trained | known), 'pair')} trained"
-    if len(joint) > len(trained):
-        pairings += f", {count(len(joint) - len(trained), 'larger group')}"
-    failed = len(jobs) - len(done)
-    sizes = {b["data_id"]: b["n"] for b in baselines}
-    recipes = {j["recipe_id"]: recipe_text(j["recipe"]) for j in jobs}
-    objectives = sorted({j["objective"] for j in jobs} - {"ce"})
-    if any(j["objective"] == "ce" for j in jobs):
-        objectives.append("ce (control)")
-    seconds = sum(j["seconds"] or 0 for j in jobs)
+    """(term, description) of what the store holds, for the page's head.
+
+    pairs: of the table `pairs`. recipes: recipe_id to what it says.
+    """
+    done = jobs.filter(pc.equal(jobs["status"], "done"))
+    groups = pc.value_counts(pc.list_value_length(done["member_ids"])).to_pylist()
+    trained = _sets(done.filter(pc.equal(pc.list_value_length(done["member_ids"]), 2)))
+    known = set(
+        zip(
+            pairs["data_id"].to_pylist(),
+            map(frozenset, zip(*(pairs[f"model_id_{s}"].to_pylist() for s in "ab"), strict=True)),
+            strict=True,
+        )
+    )
+    pairings = f"{len(trained):,} of {count(len(trained | known), 'pair')} trained"
+    if any(g["values"] > 2 for g in groups):
+        larger = _sets(done.filter(pc.greater(pc.list_value_length(done["member_ids"]), 2)))
+        pairings += f", {count(len(larger), 'larger group')}"
+    sizes = {b["data_id"]: b["n"] for b in baselines.select(["data_id", "n"]).to_pylist()}
+    objectives = set(jobs["objective"].unique().to_pylist())
+    named = sorted(objectives - {"ce"}) + ["ce (control)"] * ("ce" in objectives)
+    seconds = pc.sum(jobs["seconds"]).as_py() or 0
+    seeds = sorted(jobs["seed"].unique().to_pylist())
     entries = [
-        ("Models", f"{len({b['model_id'] for b in baselines})}"),
+        ("Models", f"{len(baselines['model_id'].unique()):,}"),
         ("Pairings", pairings),
-        ("Jobs", f"{len(done):,} done, {failed:,} failed"),
-        ("Seeds", listed([str(s) for s in sorted({j["seed"] for j in jobs})], 12)),
+        ("Jobs", f"{len(done):,} done, {len(jobs) - len(done):,} failed"),
+        ("Seeds", listed([str(s) for s in seeds], 12)),
         ("Val images", " · ".join(f"{n:,}" for n in sizes.values())),
         ("Data", " · ".join(sizes)),
-        ("Objective", ", ".join(objectives)),
-        ("Time of all jobs", duration(seconds) if jobs else ""),
+        ("Objective", ", ".join(named)),
+        ("Time of all jobs", duration(seconds) if len(jobs) else ""),
         ("Written", f"{written:%Y-%m-%d %H:%M} UTC"),
         *(("Recipe", f"{text} ({recipe_id})") for recipe_id, text in sorted(recipes.items())),
     ]
     return tuple((term, text) for term, text in entries if text)
+
+
+def _sets(jobs: pa.Table) -> set[tuple[str, frozenset[str]]]:
+    members = map(frozenset, jobs["member_ids"].to_pylist())
+    return set(zip(jobs["data_id"].to_pylist(), members, strict=True))

@@ -127,6 +127,10 @@ def sweep(
     only: Annotated[
         str | None, typer.Option(metavar="MODEL", help="only jobs with this model")
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="GPU_HOURS", help="begin no job that would exceed this"),
+    ] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="run jobs again that failed before")
     ] = False,
@@ -144,6 +148,7 @@ def sweep(
         address=address,
         limit=limit,
         only=only,
+        budget=budget,
         retry_failed=retry_failed,
     )
     _end(report)
@@ -399,9 +404,6 @@ def classes(
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder")],
-    spec: Annotated[
-        Path, typer.Option(metavar="SPEC", help="the spec of the sweep: how MODEL is built")
-    ],
     store: StoreUri = None,
     partner: Annotated[
         str | None, typer.Option(metavar="P", help="trained with P; default: the best by mean Δ")
@@ -416,18 +418,14 @@ def export(
 ) -> None:
     """Write MODEL as it is after learning: safetensors, timm's config.json, and a card.
 
-    [dim]Example: bikd export ViT --spec sweep.yaml --out vit-taught[/dim]
+    [dim]Example: bikd export ViT --out vit-taught[/dim]
     """
     from bikd_ray.export import Request, export_model
-    from bikd_ray.spec_file import load_spec
-    from bikd_ray.store import open_store
-    from bikd_ray.store.place import store_uri
 
-    loaded = load_spec(spec)
-    answers = open_store(store_uri(store, loaded.store))
+    answers = _store(store)
     request = Request(model, partner, job, objective, selection, seed)
-    made_by = request.command(answers.uri, spec, out, anyway=anyway)
-    taken = export_model(answers, loaded, request, out, anyway=anyway, made_by=made_by)
+    made_by = request.command(answers.uri, out, anyway=anyway)
+    taken = export_model(answers, request, out, anyway=anyway, made_by=made_by)
     for note in taken.notes:
         print(f"bikd: {note}", file=sys.stderr)
     print(taken.folder)
@@ -512,6 +510,20 @@ def report(
     from dashboards.report import write_report
 
     print(write_report(_store(store), out))
+
+
+@app.command()
+def dashboard(
+    store: StoreUri = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8050,
+) -> None:
+    """Show the answers in the browser, on 127.0.0.1, live while a sweep runs.
+
+    [dim]Example: bikd dashboard --store bikd-demo[/dim]
+    """
+    from dashboards.app import serve
+
+    serve(_store(store), port)
 
 
 def _version(value: bool) -> None:

@@ -81,7 +81,9 @@ def bucket(own_credentials: None) -> Iterator[Callable[..., str]]:
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
 
     def put(path: str, content: bytes = b"") -> None:
-        urllib.request.urlopen(urllib.request.Request(f"{endpoint}/{path}", content, method="PUT"))
+        headers = {"Content-Type": "application/json"}  # without one moto takes it for a form
+        request = urllib.request.Request(f"{endpoint}/{path}", content, headers, method="PUT")
+        urllib.request.urlopen(request).close()
 
     def make(name: str, denied: list[str] | None = None) -> str:
         put(name)

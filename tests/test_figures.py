@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from bikd_ray.store.answers import CURVES, GAINS, PAIRS
 from dashboards.answers import verdict
 from dashboards.curves import Curves, Line, curves_figure, curves_info
-from dashboards.figures import Cell, Heatmap, Interval, heatmap_figure, heatmap_info
+from dashboards.figures import Heatmap, Interval, heatmap_figure, heatmap_info
 from dashboards.forest import Forest, Frame, Partner, forest_figure, forest_info, frame
+from dashboards.order import order
 from dashboards.runs import duration, recipe_text
 from dashboards.theme import DARK, DIVERGING, LIGHT, LINES, SEQUENTIAL
 from dashboards.wording import label, listed, signed, span
@@ -42,44 +44,98 @@ GAIN_TABLE = pa.Table.from_pylist(GAIN_ROWS, GAINS)
 CONTROL_TABLE = pa.Table.from_pylist([gain("1", "", (0.3, -0.2, 0.8), None)], GAINS)
 PAIR_TABLE = pa.Table.from_pylist(
     [
-        {"model_id_a": "2", "model_id_b": "1", "n": 900, "kappa": 0.25},
+        {
+            "model_id_a": "2",
+            "model_id_b": "1",
+            "n": 900,
+            "kappa": 0.25,
+            "ensemble_top1": 82.0,
+            "top1_a": 75.0,
+            "top1_b": 80.0,
+        },
         {"model_id_a": "1", "model_id_b": "3", "n": 900, "kappa": None},
     ],
     PAIRS,
 )
 
 
+def values(info: Heatmap) -> dict[tuple[str, str], float]:
+    """(learner, partner) -> value, of the cells that have one."""
+    return {
+        (info.learners[row], info.partners[column]): info.value_LP[row, column]
+        for row, column in np.argwhere(info.known_LP)
+    }
+
+
 def test_the_matrix_has_the_learner_as_row_and_mutes_what_may_be_zero():
     got = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
-    assert got == Heatmap(
-        "net_delta",
-        ("vit", "mixer", "resnet"),
-        ("vit", "mixer", "resnet"),
-        (
-            Cell(0, 1, Interval(0.2, -0.4, 0.8), 900, 3, muted=True),
-            Cell(0, 2, Interval(0.6, 0.1, 1.1), 900, 3),
-            Cell(1, 0, Interval(-1.0, -1.5, -0.5), 900, 3),
-        ),
+    assert got.learners == got.partners == ("vit", "mixer", "resnet")
+    assert values(got) == {
+        ("vit", "mixer"): 0.2,
+        ("vit", "resnet"): 0.6,
+        ("mixer", "vit"): -1.0,
+    }
+    assert np.argwhere(got.muted_LP).tolist() == [[0, 1]]
+    assert (got.low_LP[0, 2], got.high_LP[0, 2], got.seeds_LP[0, 2], got.n_LP[0, 2]) == (
+        (0.1, 1.1, 3, 900)
     )
 
 
 def test_the_matrix_of_gains_ends_in_the_controls():
     got = heatmap_info("delta_top1", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert got.partners == ("vit", "mixer", "resnet", "alone")
-    assert Cell(0, 3, Interval(0.3, -0.2, 0.8), 900, 3, muted=True) in got.cells
-    assert len(got.cells) == 4
+    assert values(got)["vit", "alone"] == 0.3
+    assert got.muted_LP[0, 3]
+    assert len(values(got)) == 4
 
 
 def test_what_belongs_to_a_pair_stands_on_both_sides_of_the_diagonal():
     got = heatmap_info("kappa", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert got.learners == ("vit", "mixer")
-    assert got.cells == (Cell(0, 1, Interval(0.25), 900), Cell(1, 0, Interval(0.25), 900))
+    assert values(got) == {("vit", "mixer"): 0.25, ("mixer", "vit"): 0.25}
+    assert not got.muted_LP.any()
+
+
+def test_the_ensemble_gain_is_the_learners_own():
+    got = heatmap_info("ensemble_gain", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    assert values(got) == {("vit", "mixer"): 2.0, ("mixer", "vit"): 7.0}
 
 
 def test_a_matrix_without_values_has_no_cells_and_can_be_drawn():
     empty = heatmap_info("kappa", GAINS.empty_table(), GAINS.empty_table(), PAIRS.empty_table(), {})
-    assert empty == Heatmap("kappa", (), (), ())
+    assert (empty.learners, empty.partners, empty.value_LP.shape) == ((), (), (0, 0))
     assert heatmap_figure(empty).layout.coloraxis.cmin == 0
+
+
+def test_models_come_in_the_order_asked_for_and_the_control_stays_last():
+    info = heatmap_info("delta_top1", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    assert [info.learners[i] for i in order(info, "name")] == ["mixer", "resnet", "vit"]
+    assert [info.learners[i] for i in order(info, "gain")] == ["vit", "mixer", "resnet"]
+    turned = info.taken(order(info, "name"))
+    assert turned.partners == ("mixer", "resnet", "vit", "alone")
+    assert values(turned) == values(info)
+
+
+def test_clusters_stand_together():
+    square = np.array([[9, 1, 8, 1], [1, 9, 1, 8], [8, 1, 9, 1], [1, 8, 1, 9]], float)
+    names = ("a", "b", "c", "d")
+    info = Heatmap("kappa", names, names, names, names, *[square] * 5)
+    found = "".join(names[i] for i in order(info, "cluster"))
+    assert {frozenset(found[:2]), frozenset(found[2:])} == {frozenset("ac"), frozenset("bd")}
+
+
+def big(models: int) -> Heatmap:
+    names = tuple(f"m{i}" for i in range(models))
+    value = np.random.default_rng(0).normal(size=(models, models))
+    return Heatmap(
+        "net_delta", names, names, names, names, *[value, value - 1, value + 1], value, value
+    )
+
+
+def test_a_large_matrix_carries_no_text_for_each_cell():
+    figure = heatmap_figure(big(200))
+    assert {t.text for t in traces(figure)} == {t.hovertext for t in traces(figure)} == {None}
+    assert len(figure.to_json()) < 200 * 200 * 16
 
 
 @pytest.mark.parametrize(
@@ -93,12 +149,8 @@ def test_gains_and_losses_of_one_size_get_colours_of_one_strength(metric, reach)
 
 
 def test_a_measure_without_a_middle_runs_from_its_least_to_its_greatest():
-    info = Heatmap(
-        "error_overlap",
-        ("a", "b"),
-        ("a", "b"),
-        (Cell(0, 1, Interval(0.2), 9), Cell(1, 0, Interval(0.6), 9)),
-    )
+    square = np.array([[np.nan, 0.2], [0.6, np.nan]])
+    info = Heatmap("error_overlap", *[("a", "b")] * 4, *[square] * 5)
     axis = heatmap_figure(info).layout.coloraxis
     assert (axis.cmin, axis.cmax) == (0.2, 0.6)
     assert axis.colorscale == SEQUENTIAL
@@ -108,8 +160,8 @@ def test_muted_cells_are_pale_and_the_others_bold():
     info = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     strong, pale = traces(heatmap_figure(info))
     assert strong.opacity > 2 * pale.opacity
-    assert pale.z == ([None, 0.2, None], [None] * 3, [None] * 3)
-    assert strong.z == ([None, None, 0.6], [-1.0, None, None], [None] * 3)
+    assert [*pale.z] == [[None, 0.2, None], [None] * 3, [None] * 3]
+    assert [*strong.z] == [[None, None, 0.6], [-1.0, None, None], [None] * 3]
     assert pale.text[0] == ["", "+0.20", ""]
     assert strong.text[1] == ["<b>−1.00</b>", "", ""]
 
@@ -134,6 +186,15 @@ def test_a_forest_ranks_all_partner_sets_and_knows_its_control():
     )
     assert forest_info("2", GAIN_TABLE, CONTROL_TABLE, NAMES).partners[0].standing == ""
     assert forest_info("3", GAIN_TABLE, CONTROL_TABLE, NAMES) == Forest("resnet", (), None)
+
+
+def test_a_long_ranking_keeps_the_best_and_the_last_and_counts_the_rest():
+    rows = [gain("1", "2", (d / 10, None, None), None) for d in range(30)]
+    table = pa.Table.from_pylist(rows, GAINS)
+    info = forest_info("1", table, CONTROL_TABLE, NAMES, most=10)
+    kept = [p.delta.value for p in info.partners]
+    assert kept == pytest.approx([2.9, 2.8, 2.7, 2.6, 2.5, 2.4, 2.3, 2.2, 0.1, 0.0])
+    assert info.left_out == 20
 
 
 def test_all_forests_share_one_frame_that_holds_every_interval():
@@ -245,8 +306,8 @@ def test_every_line_has_contrast_3_to_1_on_both_backgrounds(theme, colour):
 
 
 def test_the_verdict_counts_models_not_pairings():
-    rows = [r for r in GAIN_ROWS if r["model_id"] == "1"]
-    sentence, notes = verdict(rows, [], NAMES, "last")
+    rows = pa.Table.from_pylist(GAIN_ROWS[:3], GAINS)
+    sentence, notes = verdict(rows, CONTROL_TABLE, NAMES, "last")
     assert sentence == (
         "1 of 1 model gains more with a partner than alone: vit (with resnet, +0.60 pp)."
     )
@@ -254,12 +315,12 @@ def test_the_verdict_counts_models_not_pairings():
 
 
 def test_the_verdict_says_when_nothing_came_out_and_when_it_did_harm():
-    nothing, _ = verdict(GAIN_ROWS[:1], [], NAMES, "last")
+    nothing, _ = verdict(GAIN_TABLE[:1], CONTROL_TABLE, NAMES, "last")
     assert nothing == (
         "No partner helps any model by more than training alone does: "
         "every net Δ interval includes 0."
     )
-    harm, _ = verdict([GAIN_ROWS[0], GAIN_ROWS[3]], [], NAMES, "last")
+    harm, _ = verdict(GAIN_TABLE.take([0, 3]), CONTROL_TABLE, NAMES, "last")
     assert harm.endswith("; in 1 of 2 cases the learner ends below its control.")
 
 

@@ -17,11 +17,16 @@ from bikd_ray.analysis.pairs import counts
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 from bikd_ray.store import Store, Writer
-from dashboards.pages import page
-from dashboards.report import write_report
+from dashboards.blocks import Link, Tag
+from dashboards.files import FILES
+from dashboards.forest import forest_info
+from dashboards.pages import PAGES, heatmap
+from dashboards.report import LIMITS, write_report
+from dashboards.snapshot import Snapshot, View
 
 DATA, RECIPE, N = "d4f1c09a77e0b312", "9be1a0c3550d7f42", 899
 SKILL = {"resnet": 1.35, "vit": 1.1, "mixer": 0.8, "convnext": 1.6}
+CLASSES = 10
 HELP = {("vit", "convnext"): 0.030, ("mixer", "convnext"): 0.022, ("mixer", "vit"): 0.012}
 ALONE = 0.006
 HOSTILE = "<script>alert('x')</script>"
@@ -47,10 +52,10 @@ class Zoo:
         for name, correct_N in self.before.items():
             row = {**self.ids(name), **shared, "n": self.n, "correct": pack(correct_N)}
             row |= {"top1": 100 * correct_N.mean(), "top5": 99.0, "sample_set_id": "s"}
-            predictions = pa.table({"sample": pa.array([0]), "label": pa.array([1], pa.int32())})
-            nothing = dict.fromkeys(("predicted", "label_prob", "top_classes", "top_probs"))
-            for column in nothing:
-                predictions = predictions.append_column(column, pa.nulls(1))
+            label_N = pa.array(np.arange(self.n) % CLASSES, pa.int32())
+            predictions = pa.table({"sample": pa.array(range(self.n)), "label": label_N})
+            for column in ("predicted", "label_prob", "top_classes", "top_probs"):
+                predictions = predictions.append_column(column, pa.nulls(self.n))
             self.writer.commit_baseline(row, predictions, {**self.ids(name), "data_id": DATA})
         self.writer.write_pairs(
             [
@@ -104,6 +109,7 @@ class Zoo:
                         "top1_after": after,
                         "delta_top1": after - before,
                         "ensemble_top1_before": ensemble,
+                        "error_overlap_after": 0.4 if mates else None,
                         "correct": pack(after_N),
                         "sample_set_id": "s",
                     }
@@ -117,6 +123,9 @@ class Zoo:
                     row |= {"ce": 0.5 - 0.2 * done, "kl": (0.3 - 0.15 * done) * bool(mates)}
                     row["train_loss"] = row["ce"] + row["kl"]
                     row["teacher_share"] = 0.5 + 0.1 * (SKILL.get(name, 1.0) - 1) * bool(mates)
+                    if mates:
+                        shares = (0.3 + 0.1 * done, 0.1 - 0.05 * done, 0.08 - 0.05 * done, 0.02)
+                        row |= {f"case{c}": share for c, share in enumerate(shares, 1)}
                 curves.append(row)
         self.commit(run, members, "done", None, results, curves)
 
@@ -173,7 +182,8 @@ def embedded(text: str) -> dict:
 def cells(text: str, model: str) -> list[str]:
     """The texts of a model's row in the first table, the headline."""
     table = markup(text).split("<tbody>")[1].split("</tbody>")[0]
-    row = next(r for r in table.split("<tr>") if f'<th scope="row">{model}</th>' in r)
+    named = re.compile(rf'<th scope="row">\s*(?:<a[^>]*>)?{model}\s*<')
+    row = next(r for r in table.split("<tr>") if named.search(r))
     return [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", c)).strip() for c in row.split("<td")[1:]]
 
 
@@ -208,8 +218,9 @@ def test_the_sentence_on_top_names_the_models_that_gain_more_than_alone(swept):
 def test_the_downloads_hold_the_numbers_of_the_store(swept):
     store, text = swept
     files = embedded(text)["files"]
-    for name, table in (("gains.csv", store.gains()), ("pairs.csv", store.pairs())):
-        got = list(csv.DictReader(io.StringIO(files[name])))
+    for name, work_out in FILES.items():
+        table = work_out(Snapshot(store))
+        got = list(csv.DictReader(io.StringIO(files[f"{name}.csv"])))
         want = table.to_pylist()
         assert len(got) == len(want) > 0
         assert list(got[0]) == table.column_names
@@ -229,7 +240,7 @@ def test_the_downloads_hold_the_numbers_of_the_store(swept):
 
 def test_failed_jobs_come_first_with_their_error(swept):
     _, text = swept
-    rows = text.split('aria-label="Runs table"')[1].split("<tr>")[2:]
+    rows = text.split('aria-label="Runs table"')[1].split("</section>")[0].split("<tr>")[2:]
     assert len(rows) == 31
     assert "OutOfMemoryError: no room" in rows[0]
     assert "at &lt;line&gt;" in rows[0]
@@ -246,7 +257,7 @@ def test_a_hostile_name_stays_text_everywhere(tmp_path):
     assert not any("<script" in t for t in texts)
     assert sum("&lt;script&gt;" in t for t in texts) > 20
     assert any("b%{x}&lt;b&gt;&amp;amp;" in t for t in texts)
-    assert not any("%{x}" in t for f in figures.values() for t in templates(f))
+    assert not any("b%{x}" in t for f in figures.values() for t in templates(f))
 
 
 def strings(value: object) -> list[str]:
@@ -275,8 +286,8 @@ def test_baselines_alone_show_the_pairs_but_claim_nothing(tmp_path):
     text = report(tmp_path)
     assert "Only baselines are there" in text
     assert "none trained yet" in " ".join(cells(text, "vit"))
-    options = re.findall(r'<option value="(\w+)"', text)
-    assert options == ["ensemble_top1", "error_overlap", "disagreement", "kappa"]
+    options = re.findall(r'<option value="(\w+)"', text.split('data-choice="metric"')[1])[:4]
+    assert options == ["ensemble_gain", "error_overlap", "disagreement", "kappa"]
 
 
 def test_a_store_of_failed_jobs_shows_the_failures(tmp_path):
@@ -317,14 +328,14 @@ def test_settings_are_groups_of_their_own(tmp_path):
         zoo.job(["vit", "mixer"], 0, objective=objective, selections=both)
     zoo.job(["vit"], 0, objective="ce", selections=both)
     zoo.job(["vit", "mixer"], 0, recipe_id="ffff000011112222")
-    groups = page(Store(str(tmp_path / "s"))).groups
-    found = [(g.setting.objective, g.setting.selection, g.setting.recipe_id) for g in groups]
+    now = Snapshot(Store(str(tmp_path / "s")))
+    found = [(s.objective, s.selection, s.recipe_id) for s in now.settings]
     hot, other = "bikd(temperature=2.0)", "ffff000011112222"
     assert sorted(found) == sorted(
         [(o, s, RECIPE) for o in ("bikd", hot) for s in both] + [("bikd", "last", other)]
     )
-    assert len({g.label for g in groups}) == len(groups)
-    assert all(len(g.gains) == 2 for g in groups)
+    assert len(set(now.labels.values())) == len(now.settings)
+    assert all(len(View(now, s, LIMITS).gains) == 2 for s in now.settings)
 
 
 def test_an_epoch_chosen_on_the_reported_images_gets_no_interval(tmp_path):
@@ -332,16 +343,34 @@ def test_an_epoch_chosen_on_the_reported_images_gets_no_interval(tmp_path):
     zoo.baselines()
     for members, objective in ((["vit", "mixer"], "bikd"), (["vit"], "ce"), (["mixer"], "ce")):
         zoo.job(members, 0, objective, ("last", "best_val"))
-    last, chosen = page(Store(str(tmp_path / "s"))).groups
+    last, chosen = views(tmp_path)
     assert chosen.setting.selection == "best_val"
-    assert "these gains are too high" in chosen.verdict
-    for before, after in zip(last.gains, chosen.gains, strict=True):
-        assert before.net
-        assert after.net
-        assert after.delta
-        assert before.net.low is not None
-        assert (after.delta.low, after.net.low, after.net.high) == (None, None, None)
-        assert after.net.value == before.net.value
+    assert "these gains are too high" in report(tmp_path)
+    for before, after in zip(last.gains.to_pylist(), chosen.gains.to_pylist(), strict=True):
+        assert before["net_low"] is not None
+        assert (after["delta_low"], after["net_low"], after["net_high"]) == (None, None, None)
+        assert after["net_delta"] == before["net_delta"]
+    assert "[" not in " ".join(chosen_row(chosen, "vit"))
+
+
+def views(folder: Path) -> list[View]:
+    now = Snapshot(Store(str(folder / "s")))
+    return [View(now, setting, LIMITS) for setting in now.settings]
+
+
+def chosen_row(view: View, model: str) -> list[str]:
+    """A model's row of the headline, as text."""
+    (table,) = [b for b in PAGES["overview"].draw(view, {}) if type(b).__name__ == "Table"]
+    (row,) = [r for r in table.rows if text_of(r[0]) == model]
+    return [text_of(cell) for cell in row]
+
+
+def text_of(cell: object) -> str:
+    if isinstance(cell, tuple):
+        return " ".join(map(text_of, cell))
+    if isinstance(cell, Link):
+        return cell.text
+    return cell.word if isinstance(cell, Tag) else str(getattr(cell, "value", cell))
 
 
 def test_a_group_of_three_stands_among_partners_but_not_in_the_matrix(tmp_path):
@@ -351,16 +380,16 @@ def test_a_group_of_three_stands_among_partners_but_not_in_the_matrix(tmp_path):
     for seed in (0, 1):
         zoo.job(names, seed)
         zoo.job(names[:2], seed)
-    (group,) = page(Store(str(tmp_path / "s"))).groups
-    forests = {f.model: {p.name for p in f.partners} for f in group.forests}
+    (view,) = views(tmp_path)
+    infos = [forest_info(i, view.gains, view.controls, view.names) for i in view.names]
+    forests = {f.model: {p.name for p in f.partners} for f in infos}
     assert forests == {
         "vit": {"mixer", "mixer + resnet"},
         "mixer": {"vit", "vit + resnet"},
         "resnet": {"vit + mixer"},
     }
-    (matrix,) = [h for h in group.heatmaps if h.metric == "delta_top1"]
-    assert set(matrix.learners) == {"vit", "mixer"}
-    assert ("only", ("vit + mixer",)) in [(a.standing, a.partners) for a in group.answers]
+    assert set(heatmap(view, "delta_top1").learners) == {"vit", "mixer"}
+    assert chosen_row(view, "resnet")[2] == "(only) vit + mixer"
     assert "1 larger group" in report(tmp_path)
 
 
@@ -369,9 +398,9 @@ def test_two_models_of_one_name_keep_apart(tmp_path):
     zoo.ids = lambda name: {"model": "same", "model_id": f"id-{name}", "weights_id": name}
     zoo.baselines()
     zoo.job(["vit", "mixer"], 0)
-    (group,) = page(Store(str(tmp_path / "s"))).groups
-    assert {a.model for a in group.answers} == {"same (id-vit)", "same (id-mix)"}
-    assert len(group.heatmaps[0].cells) == 2
+    (view,) = views(tmp_path)
+    assert set(view.names.values()) == {"same (id-vit)", "same (id-mix)"}
+    assert heatmap(view, "delta_top1").known_LP.sum() == 2
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

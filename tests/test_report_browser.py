@@ -8,8 +8,9 @@ from typing import NoReturn
 import pytest
 
 from bikd_ray.store import Store
-from dashboards.pages import page as page_of
-from dashboards.report import csv, write_report
+from dashboards.files import FILES, csv
+from dashboards.report import write_report
+from dashboards.snapshot import Snapshot
 from tests.test_report import HOSTILE, sweep
 
 CHROMIUM = "/usr/bin/chromium"
@@ -109,22 +110,44 @@ def test_the_chooser_works_by_keyboard_and_the_link_keeps_the_choice(opened):
 
 
 def test_one_group_is_shown_at_a_time(opened):
-    labels = opened.locator("p.group-label")
+    labels = opened.locator("p.label")
     assert [labels.nth(i).is_visible() for i in range(2)] == [True, False]
     opened.locator('select[data-choice="group"]').select_option(index=1)
     assert [labels.nth(i).is_visible() for i in range(2)] == [False, True]
-    opened.get_by_role("link", name="Partners").click()
-    assert opened.locator('[data-section="partners"]:visible').count() == 1
+    opened.get_by_role("link", name="Model", exact=True).click()
+    assert opened.locator('[data-section="model"]:visible').count() == 1
     assert "group=bikd%28temperature" in opened.url
 
 
-@pytest.mark.parametrize(("button", "name"), [(0, "gains"), (1, "pairs")])
-def test_the_download_is_the_table(opened, report, button, name):
+@pytest.mark.parametrize("name", ["gains", "pairs"])
+def test_the_download_is_the_table(opened, report, name):
     with opened.expect_download() as waiting:
-        opened.locator("button[data-file]:visible").nth(button).click()
+        opened.locator(f'button[data-file="{name}.csv"]:visible').first.click()
     assert waiting.value.suggested_filename == f"{name}.csv"
-    table = getattr(page_of(report[0]), name)
-    assert Path(waiting.value.path()).read_text() == csv(table)
+    assert Path(waiting.value.path()).read_text() == csv(FILES[name](Snapshot(report[0])))
+
+
+def test_a_click_on_a_cell_opens_its_pair(opened):
+    heatmap(opened)
+    opened.locator('select[data-choice="order"]:visible').select_option("name")
+    heatmap(opened)
+    ticks = opened.locator('[data-panel="metric"]:visible .ytick text').all_text_contents()
+    box = opened.locator('[data-panel="metric"]:visible .plot .plot').first.bounding_box()
+    width, height = box["width"] / 3, box["height"] / 3
+    opened.mouse.move(box["x"] + 2.4 * width, box["y"] + 1.5 * height)
+    opened.mouse.click(box["x"] + 2.5 * width, box["y"] + 1.5 * height)
+    pair = opened.locator('[data-panel="pair"]:visible')
+    pair.wait_for()
+    head = pair.locator("h3.head").inner_text()
+    assert {t.strip() for t in ticks[1:]} == set(head.split(" and "))
+    assert "pair=id-" in opened.url
+
+
+def test_a_link_in_the_headline_leads_to_the_model(opened):
+    opened.get_by_role("link", name="convnext", exact=True).first.click()
+    panel = opened.locator('[data-panel="model"]:visible')
+    panel.wait_for()
+    assert panel.get_attribute("data-value") == "id-convnext"
 
 
 def test_figures_follow_the_colour_scheme(opened):

@@ -1,17 +1,22 @@
-"""How many jobs fit where: plain numbers, no Ray running."""
+"""What a job occupies, and what fits where: plain numbers, no Ray running."""
 
 import pytest
 
 from bikd_ray.errors import UserError
 from bikd_ray.specs import Resources
-from bikd_ray.sweep.resources import needs_of, slots
-from bikd_ray.sweep.slot import Needs
+from bikd_ray.sweep import resources
+from bikd_ray.sweep.needs import Needs, fit
+from bikd_ray.sweep.resources import needs_of, part_of
 
 GIB = 2**30
 
 
 def node(cpus: float, gpus: float = 0, memory: float = 64) -> dict[str, float]:
     return {"CPU": cpus, "memory": memory * GIB, **({"GPU": gpus} if gpus else {})}
+
+
+def room(needs: Needs, nodes: list[dict[str, float]]) -> int:
+    return next(count for count in range(100) if not fit([needs] * (count + 1), nodes))
 
 
 @pytest.mark.parametrize(
@@ -27,12 +32,40 @@ def node(cpus: float, gpus: float = 0, memory: float = 64) -> dict[str, float]:
 def test_auto_uses_every_gpu_and_asks_for_what_one_node_has(nodes, needs, count):
     got = needs_of(Resources(), nodes)
     assert got == needs
-    assert slots(got, nodes) == count
+    assert room(got, nodes) == count
 
 
 def test_fractions_share_a_gpu_and_never_straddle_two():
     got = needs_of(Resources(gpus_per_job=0.4, cpus_per_job=1), [node(16, 2)])
-    assert slots(got, [node(16, 2)]) == 4
+    assert room(got, [node(16, 2)]) == 4
+
+
+def test_a_gpu_that_is_shared_is_not_given_whole():
+    two = [node(16, 2)]
+    half, whole, both = Needs(1, 0.5), Needs(1, 1), Needs(1, 2)
+    assert fit([whole, half, half], two)
+    assert not fit([whole, half, half, half], two)
+    assert not fit([both, half], two)
+    assert fit([both], two)
+    assert not fit([both], [node(8, 1), node(8, 1)])
+
+
+def test_jobs_of_other_needs_are_put_where_there_is_room():
+    nodes = [node(4, 1), node(8)]
+    gpu, cpu = Needs(4, 1), Needs(8, 0)
+    assert fit([cpu, gpu], nodes)
+    assert not fit([cpu, gpu, Needs(1, 0)], nodes)
+
+
+def test_a_job_takes_as_much_of_a_gpu_as_its_memory_asks_for(monkeypatch):
+    monkeypatch.setattr(resources, "gpu_bytes", lambda: 80 * GIB)
+    most = Needs(4, 1)
+    assert part_of(most, 1 * GIB) == Needs(1, 1 / 8)
+    assert part_of(most, 15 * GIB) == Needs(1, 1 / 4)
+    assert part_of(most, 30 * GIB) == Needs(2, 1 / 2)
+    assert part_of(most, 60 * GIB) == most
+    assert part_of(most, 300 * GIB) == most
+    assert part_of(Needs(2, 0.5), 60 * GIB) == Needs(2, 0.5)
 
 
 @pytest.mark.parametrize("asked", [{"cpus_per_job": 64}, {"gpus_per_job": 1}, {"gpus_per_job": 2}])

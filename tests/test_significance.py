@@ -40,7 +40,7 @@ def test_a_contrast_equals_the_formula_worked_out_image_by_image():
 
     d_SN = after.astype(float) - before
     image_mean = d_SN.mean(0)
-    v_images = ((image_mean**2).sum() + 1) / n - image_mean.mean() ** 2
+    v_images = ((image_mean**2).sum() + 3) / n - image_mean.mean() ** 2
     v_seeds = d_SN.mean(1).var(ddof=1)
     a, b = v_images / n, v_seeds / seeds
     assert estimate.mean == pytest.approx(100 * d_SN.mean(), abs=1e-12)

@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
+from bikd_ray.store.read import is_merged
 from bikd_ray.sweep.job import run_job
 from bikd_ray.sweep.messages import Order
 
@@ -41,7 +43,8 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
 
     store = Store(again.store)
     assert statuses(store) == {"done": 12}
-    assert len(store.reader.place.listing("jobs", ".parquet")) == 12  # none twice
+    assert pq.read_table(f"{store.uri}/jobs").num_rows == 12  # none twice
+    assert all(is_merged(path) for path in store.reader.listing("results"))  # at its end
     assert store.done() == {job.job_id for job in planned}
     assert store.table("results").num_rows == 2 * (6 + 2 * 6)  # two selections
     assert store.table("pairs").num_rows == 3

@@ -47,7 +47,11 @@ class Pairings:
         self.sums[self.models + teacher] += gain_N
 
     def effects(self) -> Effects:
-        """The least-squares fit. Models without a pairing as learner or teacher have NaN there."""
+        """The least-squares fit.
+
+        NaN for a model without a pairing as learner, or as teacher; and for all where the pairings
+        fall into parts that share no learner and no teacher, which cannot be compared.
+        """
         learner, teacher, gains = map(np.array, (self.learner, self.teacher, self.gains))
         both = (learner, self.models + teacher)
         normal = np.zeros((2 * self.models, 2 * self.models))  # of the design's 0s and 1s
@@ -58,7 +62,10 @@ class Pairings:
         fit = _centring(seen, self.models) @ np.linalg.pinv(normal, hermitian=True)
         effect = fit @ sum(np.bincount(i, gains, 2 * self.models) for i in both)
         rest = gains - effect[both[0]] - effect[both[1]]
-        free = len(gains) - int(np.linalg.matrix_rank(normal, hermitian=True))
+        rank = int(np.linalg.matrix_rank(normal, hermitian=True))
+        free = len(gains) - rank
+        if rank < seen.sum() - 1:
+            effect = np.full_like(effect, np.nan)
         per_image = fit @ self.sums
         noise = rest @ rest / free if free else np.nan
         estimates = Estimates(

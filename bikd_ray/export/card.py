@@ -37,8 +37,8 @@ class Base:
     hub: str | None
 
 
-def card(choice: Choice, base: Base, data: Data | None, made_by: str) -> str:
-    """The whole README.md. data: where the images came from, None where that is not known."""
+def card(choice: Choice, base: Base, data: Data, made_by: str) -> str:
+    """The whole README.md. data: where the images came from."""
     parts = [
         _front_matter(choice, base, data),
         f"# {plain(_title(choice))}",
@@ -53,11 +53,11 @@ def card(choice: Choice, base: Base, data: Data | None, made_by: str) -> str:
     return re.sub(r"://[^/@\s]*@", "://", text)  # addresses without the keys they may hold
 
 
-def _front_matter(choice: Choice, base: Base, data: Data | None) -> str:
+def _front_matter(choice: Choice, base: Base, data: Data) -> str:
     timm = base.model.blueprint is not None
     hubs = [
         source.name.partition("/")[2]
-        for source in ((data.train, data.val) if data else ())
+        for source in (data.train, data.val)
         if isinstance(source, TimmData) and source.name.startswith("hfds/")
     ]
     about: Row = hub_licence(base.model.licence)
@@ -123,7 +123,7 @@ def _verdict(gain: Row) -> str:
     return "a tie with training alone"
 
 
-def _making(choice: Choice, base: Base, data: Data | None, made_by: str) -> str:
+def _making(choice: Choice, base: Base, data: Data, made_by: str) -> str:
     result, model = choice.result, base.model
     file = (model.entry.checkpoint or "").partition("?")[0]  # what follows may be a key
     own = f", weights from {code(file)}" if file else ""
@@ -157,10 +157,8 @@ def _recipe(choice: Choice) -> str:
     return f"{{{', '.join(f'{k}: {v}' for k, v in given.items())}}}"
 
 
-def _data(choice: Choice, data: Data | None) -> str:
+def _data(choice: Choice, data: Data) -> str:
     identity = f"{code(choice.result['data_id'])}, {choice.result['n']:,} images to measure on"
-    if data is None:
-        return identity
     held = f", {data.select_fraction:g} of train held out" if data.select_fraction else ""
     return f"train {code(_where(data.train))}{held}, val {code(_where(data.val))} ({identity})"
 

@@ -22,7 +22,6 @@ from bikd_ray.export.folder import (
 )
 from bikd_ray.export.licence import is_non_commercial
 from bikd_ray.export.origin import origin
-from bikd_ray.specs import Spec
 from bikd_ray.store import Store
 from bikd_ray.zoo import rebuild
 
@@ -38,7 +37,7 @@ class Request:
     selection: str = "last"
     seed: int | None = None
 
-    def command(self, store: str, spec: Path, out: Path, *, anyway: bool) -> str:
+    def command(self, store: str, out: Path, *, anyway: bool) -> str:
         """The command line of this request."""
         given = {
             "--partner": self.partner,
@@ -47,7 +46,6 @@ class Request:
             "--selection": self.selection if self.selection != "last" else None,
             "--seed": self.seed,
             "--store": store,
-            "--spec": spec,
             "--out": out,
         }
         words = ["bikd", "export", self.model]
@@ -66,7 +64,7 @@ class Exported:
 
 
 def export_model(
-    store: Store, spec: Spec, request: Request, out: Path, *, anyway: bool = False, made_by: str
+    store: Store, request: Request, out: Path, *, anyway: bool = False, made_by: str
 ) -> Exported:
     """Write the model of a stored result to the new folder `out`: weights, config.json, card.
 
@@ -84,7 +82,7 @@ def export_model(
             f"{result['top1_before']:.2f} to {result['top1_after']:.2f}; choose another --partner "
             "or --seed, or add --anyway"
         )
-    source = origin(spec, result)
+    source = origin(choice)
     state = _kept_state(store, choice)
     network = rebuild(source.model, state)
     config = getattr(network, "pretrained_cfg", None) or {}

@@ -176,7 +176,9 @@ def flip_rows(learner: Learner, known: Mapping[tuple[str, str], Row]) -> list[Ro
     for partner_ids, seeds in learner.by_partners.items():
         first = next(iter(seeds.values()))
         partners = [known.get((learner.data_id, i)) for i in partner_ids]
-        knew = np.bitwise_or.reduce([_bits(row) for row in partners if row])
+        knew = np.zeros_like(before)
+        for partner in partners:
+            knew = knew | _bits(partner) if partner else knew
         after = [_bits(row) for row in seeds.values()]
         rows.append(
             {

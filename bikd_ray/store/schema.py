@@ -34,7 +34,6 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         *_MODEL,
         ("source", _S, "timm name or factory"),
         ("checkpoint", _S, "file of the weights; null for a library's own"),
-        ("entry", _S, "JSON: its entry in the spec's zoo, which builds it"),
         ("params", _I, "parameters"),
         ("flops", _I, "of a forward pass of one image; a multiply-add is 2"),
         ("input_size", _I, "side of the square input, pixels"),
@@ -43,6 +42,7 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("crop_pct", _F, "centre crop, share of the resized side"),
         ("interpolation", _S, "of the resizing"),
         ("licence", _S, "of the pretrained weights, where known"),
+        ("resolved", _S, "JSON: all that it takes to build it again"),
     ],
     "baselines": [
         *_MODEL,
@@ -101,6 +101,7 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("member_ids", _LIST, ""),
         *_RUN,
         ("recipe", _S, "JSON"),
+        ("data", _S, "JSON: where its images came from"),
         ("status", _S, "done or failed"),
         ("error", _S, "why it failed, with the traceback"),
         ("seconds", _F, "of training and evaluation"),

@@ -16,9 +16,9 @@ from bikd_ray.plan import ResolvedData, ResolvedModel
 from bikd_ray.store.place import Place
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
+from bikd_ray.sweep.needs import Needs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import baseline_needs, task_options
-from bikd_ray.sweep.slot import Needs
 
 SPLIT = "val"
 
@@ -225,7 +225,6 @@ def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
         "data_id": data.data_id,
         "source": model.entry.source,
         "checkpoint": model.entry.checkpoint,
-        "entry": model.entry.model_dump_json(exclude_defaults=True),
         "params": model.cost.params,
         "flops": model.cost.flops,
         "input_size": how.size,
@@ -234,4 +233,5 @@ def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
         "crop_pct": how.crop_pct,
         "interpolation": how.interpolation,
         "licence": model.licence,
+        "resolved": model.to_json(),
     }

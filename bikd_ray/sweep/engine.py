@@ -10,31 +10,39 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
 
 import ray
 from ray import tune
+from ray.autoscaler.sdk import request_resources
 
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.plan import Job, ResolvedData, ResolvedModel
+from bikd_ray.plan import ResolvedData, ResolvedModel
 from bikd_ray.resolve import planned, resolve
 from bikd_ray.specs import Spec
+from bikd_ray.store.compact import compact
+from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer, new_attempt
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
-from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
+from bikd_ray.sweep.commits import Commits
+from bikd_ray.sweep.line import Line, Waiting
+from bikd_ray.sweep.messages import Order
+from bikd_ray.sweep.needs import DRIVER_MEMORY
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.resources import DRIVER_MEMORY, check_shared, needs_of, nodes, slots
-from bikd_ray.sweep.slot import Needs
+from bikd_ray.sweep.queue import JobQueue
+from bikd_ray.sweep.resources import check_shared, job_needs, needs_of, nodes
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
 
 __all__ = ["SweepReport", "quiet", "run_baseline_sweep", "run_sweep"]
+
+
+WINDOW = 2000
+"""Jobs that one run of Tune is given: it rewrites its state of all of them again and again."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class SweepReport:
     done: int
     failed: int
     left: int
-    skipped: int  # done before this run
+    skipped: int  # done before this run, or by another sweep meanwhile
 
     @property
     def complete(self) -> bool:
@@ -59,15 +67,18 @@ def run_sweep(
     address: str | None = None,
     limit: int | None = None,
     only: str | None = None,
+    budget: float | None = None,
     retry_failed: bool = False,
 ) -> SweepReport:
     """Run the baselines and all jobs of `spec` that the store lacks.
 
     store: URI, before the spec's. address: of a running Ray cluster; None takes $RAY_ADDRESS, or
     starts Ray here; a connection that is there already is used. limit: at most so many jobs.
-    only: jobs with this model. retry_failed: also run jobs that failed before.
+    only: jobs with this model. budget: GPU-hours (of jobs without GPUs, their hours) that jobs may
+    take; none begins that would exceed it. retry_failed: also run jobs that failed before.
 
-    Raises UserError for a spec that cannot work, before anything is written.
+    Raises UserError for a spec that cannot work, before anything is written, and BikdError where
+    finished jobs cannot be written.
     """
     writer = Writer(store_uri(store, spec.store))
     zoo, data = resolve(spec)
@@ -77,28 +88,31 @@ def run_sweep(
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed)
     asked = [job for job in plan.todo if only is None or only in job.names]
     failed = [job for job in plan.failed if only is None or only in job.names]
-    todo = asked[:limit]
+    todo, elsewhere = asked[:limit], 0
     with Progress(spec.name) as progress:
         if todo or _unmeasured(zoo, data, reader):
             with _ray(address), _terminable():
-                needs = needs_of(spec.resources, nodes())
+                most = needs_of(spec.resources, nodes())
                 check_shared(writer.place)
                 keep_all(writer.place, zoo.values())
                 splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
-                run_baselines(zoo, data, splits, reader, writer, needs, progress)
-                run_pairs(zoo, data, reader, writer, needs, progress)
-                keep = _keep(spec)
-                where = (spec.name, writer.place.uri, keep, spec.similarity == "cca")
-                orders = {job.job_id: Order(job, *where) for job in todo}
+                run_baselines(zoo, data, splits, reader, writer, most, progress)
+                run_pairs(zoo, data, reader, writer, most, progress)
+                where = (spec.name, writer.place.uri)
+                keep = (_keep(spec), spec.similarity == "cca")
+                orders = {
+                    job.job_id: Order(job, *where, job_needs(spec.resources, job, most), *keep)
+                    for job in todo
+                }
                 if orders:
                     progress.start_jobs(len(orders), len(plan.done))
-                    _run_jobs(orders, needs, writer, progress)
+                    elsewhere = _run_jobs(orders, spec, reader, writer, progress, budget)
     return SweepReport(
         store=writer.place.uri,
         done=progress.done,
         failed=progress.failed + len(failed),
-        left=len(asked) - progress.done - progress.failed,
-        skipped=len(plan.done),
+        left=len(asked) - progress.done - progress.failed - elsewhere,
+        skipped=len(plan.done) + elsewhere,
     )
 
 
@@ -109,11 +123,11 @@ def run_baseline_sweep(spec: Spec, *, store: str | None = None, address: str | N
     reader = Store(writer.place.uri)
     if _unmeasured(zoo, data, reader):
         with Progress(spec.name) as progress, _ray(address), _terminable():
-            needs = needs_of(spec.resources, nodes())
+            most = needs_of(spec.resources, nodes())
             check_shared(writer.place)
             keep_all(writer.place, zoo.values())
-            run_baselines(zoo, data, {"val": "none"}, reader, writer, needs, progress)
-            run_pairs(zoo, data, reader, writer, needs, progress)
+            run_baselines(zoo, data, {"val": "none"}, reader, writer, most, progress)
+            run_pairs(zoo, data, reader, writer, most, progress)
     return writer.place.uri
 
 
@@ -128,69 +142,60 @@ def _keep(spec: Spec) -> tuple[str, ...]:
     return (spec.selection,) if policy == "best" else ("last", "best_val", "best_select")
 
 
-class _Commit(tune.Callback):
-    """In the command's process: stores what a trial has finished, and moves the display."""
-
-    def __init__(self, orders: dict[str, Order], writer: Writer, progress: Progress) -> None:
-        self._live: Any = (orders, writer, progress)
-
-    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
-        return {"_live": None}
-
-    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        orders, _, progress = self._live
-        order = orders[trial.config["job_id"]]
-        progress.begin(order.job.job_id, order.job.label)
-
-    def on_trial_result(
-        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
-    ) -> None:
-        orders, _, progress = self._live
-        job, message = orders[trial.config["job_id"]].job, result.get("message")
-        if isinstance(message, Epoch):
-            progress.advance(job.job_id, job.label, message.epoch, message.epochs)
-        elif isinstance(message, Outcome):
-            self._store(job, message)
-
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial that Tune has given up on, such as one whose node went away too often."""
-        order = self._live[0][trial.config["job_id"]]
-        reason = getattr(trial, "error_file", None)
-        text = Path(reason).read_text() if reason and Path(reason).exists() else "its trial died"
-        row = job_row(order, 0.0, {}, f"the trial failed outside the job\n\n{text}")
-        self._store(order.job, Outcome(row))
-
-    def _store(self, job: Job, outcome: Outcome) -> None:
-        _, writer, progress = self._live
-        writer.commit_job(outcome.job, outcome.results, outcome.curves, outcome.similarities)
-        progress.finish(job.job_id, job.label, outcome.job["seconds"], outcome.error)
-
-
-def _run_jobs(orders: dict[str, Order], needs: Needs, writer: Writer, progress: Progress) -> None:
-    width = min(len(orders), slots(needs, nodes()))
+def _run_jobs(
+    orders: dict[str, Order],
+    spec: Spec,
+    store: Store,
+    writer: Writer,
+    progress: Progress,
+    budget: float | None,
+) -> int:
+    """Run all jobs, a window of them at a time; returns how many another sweep has done."""
     place, work = writer.place, f"_work/{new_attempt()}"
-    scratch = f"{place.uri}/{work}"  # every node reaches the store
+    lease = Lease(place, spec.name)
+    waiting = [Waiting(i, order.needs, order.job.flops) for i, order in orders.items()]
+    line = Line(waiting, nodes, store, lease, None if budget is None else 3600 * budget)
+    commits = Commits(orders, line, writer, progress)
     try:
-        trainable = tune.with_parameters(
-            JobTrial, orders=orders, needs=needs, storage=f"{scratch}/train"
-        )
-        tuner = tune.Tuner(
-            tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
-            param_space={"job_id": tune.grid_search(list(orders))},
-            tune_config=tune.TuneConfig(max_concurrent_trials=width, reuse_actors=True),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=scratch,
-                verbose=0,
-                callbacks=[_Commit(orders, writer, progress)],
-                failure_config=tune.FailureConfig(max_failures=2),
-                # reused actors have no checkpoint of their own; saving one would retire them
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-            ),
-        )
-        tuner.fit()
+        # an autoscaler adds nodes for what is asked; elsewhere this says nothing to anybody
+        request_resources(bundles=[order.needs.bundle for order in orders.values()][:WINDOW])
+        while line.waiting and not line.stopped:
+            window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
+            _run_window(window, line, commits, spec, f"{place.uri}/{work}")
+            if line.running or not line.over:
+                break  # Ctrl-C: Tune ends as if all were well
+        commits.settle()
     finally:
+        request_resources(bundles=[])
+        lease.end()
         place.remove(work)
+    if not line.running:
+        compact(place.uri)
+    return len(line.elsewhere)
+
+
+def _run_window(
+    orders: dict[str, Order], line: Line, commits: Commits, spec: Spec, scratch: str
+) -> None:
+    scratch = f"{scratch}/{new_attempt()}"  # every node reaches the store
+    trainable = tune.with_parameters(
+        JobTrial, orders=orders, slots=spec.resources.slots, storage=f"{scratch}/train"
+    )
+    tuner = tune.Tuner(
+        tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
+        param_space={"ticket": tune.grid_search(list(range(len(orders))))},
+        tune_config=tune.TuneConfig(search_alg=JobQueue(line), reuse_actors=True),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=scratch,
+            verbose=0,
+            callbacks=[commits],
+            failure_config=tune.FailureConfig(max_failures=2),
+            # reused actors have no checkpoint of their own; saving one would retire them
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    tuner.fit()
 
 
 @contextlib.contextmanager

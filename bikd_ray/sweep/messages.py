@@ -5,6 +5,7 @@ from typing import Any
 
 from bikd_ray.identity import RESULT_VERSION, canonical
 from bikd_ray.plan import Job
+from bikd_ray.sweep.needs import Needs
 
 Row = dict[str, Any]
 
@@ -16,6 +17,7 @@ class Order:
     job: Job
     sweep: str
     store: str
+    needs: Needs = field(default=Needs(1, 0))
     keep: tuple[str, ...] = ()  # selections whose weights to keep
     similarity: bool = True
 
@@ -51,6 +53,7 @@ def job_row(order: Order, seconds: float, resources: Row, error: str | None) -> 
         "members": list(job.names),
         "member_ids": [m.model_id for m in job.members],
         "recipe": canonical(job.recipe.model_dump()),
+        "data": canonical(job.data.data.model_dump(exclude={"cache"})),
         "status": "failed" if error else "done",
         "error": error,
         "seconds": seconds,

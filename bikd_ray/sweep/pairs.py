@@ -20,9 +20,9 @@ from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import SPLIT, ours, probabilities
+from bikd_ray.sweep.needs import Needs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import baseline_needs, task_options
-from bikd_ray.sweep.slot import Needs
 
 TILE = 32
 """Models in one side of a task: it holds the predictions of two sides, 10 MB a model at 50,000

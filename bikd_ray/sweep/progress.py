@@ -27,13 +27,13 @@ class Progress:
     total: int = 0
     done: int = 0
     failed: int = 0
+    eta: float | None = None
     last_error: str | None = None
     running: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._console = Console(file=self.stream, highlight=False)
         self._started = time.monotonic()
-        self._seconds, self._width = 0.0, 1
         self._live: Live | None = None
 
     def __enter__(self) -> Self:
@@ -73,15 +73,21 @@ class Progress:
 
     def begin(self, job_id: str, label: str) -> None:
         self.running[job_id] = label
-        self._width = max(self._width, len(self.running))
 
     def advance(self, job_id: str, label: str, epoch: int, epochs: int) -> None:
         self.running[job_id] = f"{label} · epoch {epoch}/{epochs}"
 
-    def finish(self, job_id: str, label: str, seconds: float, error: str | None) -> None:
-        """A job is over and stored."""
+    def finish(
+        self,
+        job_id: str,
+        label: str,
+        seconds: float,
+        error: str | None,
+        eta: float | None = None,
+    ) -> None:
+        """A job is over and stored; eta: seconds to the end of all."""
         self.running.pop(job_id, None)
-        self._seconds += seconds
+        self.eta = eta if self.left > 1 else None
         if error is None:
             self.done += 1
             self._line(f"{self._count()} {label} · {seconds:.1f} s")
@@ -93,12 +99,6 @@ class Progress:
     @property
     def left(self) -> int:
         return self.total - self.done - self.failed
-
-    @property
-    def eta(self) -> float | None:
-        """Seconds to the end if jobs go on costing what they have; None before the first."""
-        over = self.done + self.failed
-        return self._seconds / over * self.left / self._width if over and self.left else None
 
     def _count(self) -> str:
         eta = f", {_clock(self.eta)} left" if self.eta else ""

@@ -1,6 +1,7 @@
-"""What the cluster has, what a job needs, and how many jobs fit at once."""
+"""What the cluster has and what a job needs of it."""
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -8,25 +9,21 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bikd_ray.errors import UserError
-from bikd_ray.plan import Cost
+from bikd_ray.plan import Cost, Job
 from bikd_ray.specs import Resources
 from bikd_ray.store.place import Place
 from bikd_ray.store.write import new_attempt
-from bikd_ray.sweep.slot import Needs
+from bikd_ray.sweep.needs import Needs, Node, fit
 from bikd_ray.train.evaluate import EVAL_BATCH
-from bikd_ray.zoo.cost import inference_bytes
-
-DRIVER_MEMORY = 2**30
-"""Bytes that a trial's own processes reserve. Reserving memory and no CPU means that a job waits
-for one thing only, its worker's resources, so that jobs cannot wait for each other in a ring."""
+from bikd_ray.zoo.cost import inference_bytes, training_bytes
 
 
-def nodes() -> list[dict[str, float]]:
+def nodes() -> list[Node]:
     """The resources of every node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
-def needs_of(spec: Resources, has: list[dict[str, float]]) -> Needs:
+def needs_of(spec: Resources, has: Sequence[Node]) -> Needs:
     """One job's needs; `auto` is one GPU and up to four CPUs where there are GPUs, else one CPU.
 
     Raises UserError for what no single node of the cluster can ever give.
@@ -40,7 +37,7 @@ def needs_of(spec: Resources, has: list[dict[str, float]]) -> Needs:
     else:
         cpus = 1.0
     needs = Needs(cpus, gpus)
-    if not any(_on(node, needs) for node in has):
+    if not any(fit([needs], [node]) for node in has):
         there = "; ".join(sorted({_described(node) for node in has}))
         raise UserError(
             f"resources: a job needs cpus_per_job {cpus:g} and gpus_per_job {gpus:g} on one node, "
@@ -49,32 +46,39 @@ def needs_of(spec: Resources, has: list[dict[str, float]]) -> Needs:
     return needs
 
 
-def _described(node: dict[str, float]) -> str:
+def _described(node: Node) -> str:
     memory = node.get("memory", 0) / 2**30
     return f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs, {memory:.3g} GiB"
 
 
-def _on(node: dict[str, float], needs: Needs) -> int:
-    """How many jobs one node can hold."""
-    limits = [node.get("memory", 0) // DRIVER_MEMORY]
-    if needs.cpus:
-        limits.append(node.get("CPU", 0) // needs.cpus)
-    if needs.gpus:
-        gpus = node.get("GPU", 0)
-        limits.append(gpus // needs.gpus if needs.gpus >= 1 else gpus * (1 // needs.gpus))
-    return int(min(limits))
+def job_needs(spec: Resources, job: Job, most: Needs) -> Needs:
+    """What one job occupies: with `gpus_per_job: auto` no more of a GPU than its memory asks for.
+
+    most: what `needs_of` allows.
+    """
+    if spec.gpus_per_job != "auto" or not most.gpus:
+        return most
+    costs, recipe = [m.cost for m in job.members], job.recipe
+    classes = job.data.num_classes
+    return part_of(
+        most,
+        training_bytes(costs, recipe.batch_size, classes, recipe.optimizer, recipe.precision),
+    )
 
 
-def baseline_needs(cost: Cost, needs: Needs) -> Needs:
-    """What one baseline occupies: no more of a GPU than its memory asks for, in halves."""
-    if not needs.gpus:
-        return needs
-    whole = min(1.0, needs.gpus)
-    wanted, gpus = inference_bytes(cost, EVAL_BATCH) / (0.8 * gpu_bytes()), 1 / 8
-    while gpus < min(wanted, whole):
+def baseline_needs(cost: Cost, most: Needs) -> Needs:
+    """What one baseline occupies: no more of a GPU than its memory asks for."""
+    return part_of(most, inference_bytes(cost, EVAL_BATCH)) if most.gpus else most
+
+
+def part_of(most: Needs, wanted: int) -> Needs:
+    """The smallest of 1/8, 1/4, 1/2 and all of a GPU that leaves a fifth of its memory free."""
+    whole, gpus = min(1.0, most.gpus), 1 / 8
+    while gpus < min(wanted / (0.8 * gpu_bytes()), whole):
         gpus *= 2
-    gpus = min(gpus, whole)
-    return Needs(max(1.0, needs.cpus * gpus // needs.gpus), gpus)
+    if gpus >= whole:
+        return most
+    return Needs(max(1.0, most.cpus * gpus // most.gpus), gpus)
 
 
 @cache
@@ -87,11 +91,6 @@ def _gpu_bytes() -> int:
     import torch
 
     return torch.cuda.get_device_properties(0).total_memory
-
-
-def slots(needs: Needs, has: list[dict[str, float]]) -> int:
-    """How many jobs of these needs the cluster can run at once."""
-    return sum(_on(node, needs) for node in has)
 
 
 def check_shared(place: Place) -> None:

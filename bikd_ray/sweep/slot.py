@@ -7,25 +7,13 @@ import os
 import pickle
 import threading
 import traceback
-from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
 
 from bikd_ray.sweep.mailbox import Mailbox
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What one job's worker occupies."""
-
-    cpus: float
-    gpus: float
-
-    @property
-    def threads(self) -> int:
-        return max(1, int(self.cpus))
+from bikd_ray.sweep.needs import Needs
 
 
 class SlotDied(Exception):
@@ -47,14 +35,11 @@ class Slot:
         from ray.train.torch import TorchTrainer
         from ray.train.v2.api.config import LoggingConfig
 
-        resources = {"CPU": self.needs.cpus}
-        if self.needs.gpus:
-            resources["GPU"] = self.needs.gpus
         trainer = TorchTrainer(
             worker_loop,
             train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
             scaling_config=ScalingConfig(
-                num_workers=1, use_gpu=bool(self.needs.gpus), resources_per_worker=resources
+                num_workers=1, use_gpu=bool(self.needs.gpus), resources_per_worker=self.needs.bundle
             ),
             run_config=RunConfig(
                 # the same name would resume a finished run and do nothing

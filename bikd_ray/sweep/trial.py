@@ -1,37 +1,50 @@
 """One Tune trial for each job; the actor that runs it is reused, and with it its slot."""
 
+import threading
 from typing import Any
 
 from ray import tune
 
 from bikd_ray.sweep.messages import Order, Outcome, job_row
-from bikd_ray.sweep.slot import Needs, Slot, SlotDied
+from bikd_ray.sweep.slot import Slot, SlotDied
 
 ATTEMPTS = 3
 """How many slots may die under one job before the job is called failed."""
+
+LONG = 600.0
+"""Seconds of a job beside which the start of a fresh slot (about 10) does not count."""
+
+IDLE = 10.0
+"""Seconds after which a slot without a job gives back its CPUs and GPUs: a job of other needs may
+be waiting for them."""
 
 
 class JobTrial(tune.Trainable):
     """Hands its job to the slot and passes the slot's messages on, one for each step."""
 
     _slot: Slot | None = None
+    _idle: threading.Timer | None = None
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], *, orders: dict[str, Order], needs: Needs, storage: str
+        self, config: dict[str, Any], *, orders: dict[str, Order], slots: str, storage: str
     ) -> None:
-        self._orders, self._needs, self._scratch = orders, needs, storage
+        self._orders, self._slots, self._scratch = orders, slots, storage
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Take the next job into the slot that is already warm."""
+        if self._idle is not None:
+            self._idle.cancel()
         self._order = self._orders[new_config["job_id"]]
         self._deaths: list[str] = []
         self._begin()
         return True
 
     def _begin(self) -> None:
+        if self._slot is not None and self._slot.needs != self._order.needs:
+            self._close()
         if self._slot is None or not self._slot.alive:
-            self._slot = Slot(self._needs, self._scratch)
+            self._slot = Slot(self._order.needs, self._scratch)
         self._slot.put(self._order)
 
     def step(self) -> dict[str, Any]:
@@ -41,14 +54,23 @@ class JobTrial(tune.Trainable):
             message = self._slot.next()
         except SlotDied as death:
             return self._after(str(death))
+        if isinstance(message, Outcome):
+            self._rest(message.job["seconds"])
         return {"message": message, "done": isinstance(message, Outcome)}
+
+    def _rest(self, seconds: float) -> None:
+        """Keep the slot warm for the next job, or give back what it occupies."""
+        if self._slots == "fresh" or (self._slots == "auto" and seconds > LONG):
+            self._close()
+        else:
+            self._idle = threading.Timer(IDLE, self._close)
+            self._idle.daemon = True
+            self._idle.start()
 
     def _after(self, death: str) -> dict[str, Any]:
         """Start again in a new slot, or fail the job that has cost too many."""
         self._deaths.append(death)
-        if self._slot is not None:
-            self._slot.close()
-            self._slot = None
+        self._close()
         if len(self._deaths) < ATTEMPTS:
             self._begin()
             return {"message": None, "done": False}
@@ -58,5 +80,9 @@ class JobTrial(tune.Trainable):
 
     def cleanup(self) -> None:
         """Called once, when no job is left for this actor."""
-        if self._slot is not None:
-            self._slot.close()
+        self._close()
+
+    def _close(self) -> None:
+        slot, self._slot = self._slot, None
+        if slot is not None:
+            slot.close()

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyarrow.fs as pafs
 import timm
-from pydantic import TypeAdapter
 from timm.models import parse_model_name
 
 from bikd_ray.identity import RESULT_VERSION, digest
@@ -19,14 +18,12 @@ from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import WEB, downloaded
 
-_FORM = TypeAdapter(ResolvedModel)
-
 
 def recall(entry: ZooEntry) -> ResolvedModel | None:
     """The model that `remember` noted for this entry, unless something has changed since."""
     try:
         path = _path(entry)
-        found = _FORM.validate_json(path.read_bytes()) if path else None
+        found = ResolvedModel.from_json(path.read_bytes()) if path else None
     except (OSError, TypeError, ValueError):  # no file, no stable form, damaged
         return None
     return replace(found, entry=entry) if found else None  # its alias may be another one now
@@ -36,7 +33,7 @@ def remember(model: ResolvedModel) -> None:
     """Note a resolved model; where that cannot be done it is resolved again next time."""
     with contextlib.suppress(OSError):
         if path := _path(model.entry):
-            replace_file(path, _FORM.dump_json(model))
+            replace_file(path, model.to_json().encode())
 
 
 def _path(entry: ZooEntry) -> Path | None:

@@ -1,0 +1,86 @@
+"""Which sweeps are at work on a store, and at which jobs: how two of them share the work.
+
+A lease is a small file under `_work/leases/` that its sweep renews; one that is not renewed is
+nobody's. Leases only save repeated work. What is done is decided by the tables alone.
+"""
+
+import json
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from bikd_ray.store.place import Place
+from bikd_ray.store.write import new_attempt
+
+FOLDER = "_work/leases"
+RENEW = 20.0  # seconds
+EXPIRES = 120.0  # seconds
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What a sweep that is at work says of itself."""
+
+    name: str
+    host: str
+    pid: int
+    jobs: frozenset[str]  # job_ids that run now
+    about: dict[str, Any]  # done, failed, left, eta, …
+
+
+class Lease:
+    """One sweep's own file, and a view of the others'. Times are those of the files' server."""
+
+    def __init__(self, place: Place, name: str) -> None:
+        self.place = place
+        self.path = f"{FOLDER}/{new_attempt()}.json"
+        self._about = {"name": name, "host": socket.gethostname(), "pid": os.getpid()}
+        self._said: tuple[frozenset[str], dict[str, Any]] = (frozenset(), {})
+        self._renewed = 0.0
+
+    def say(self, jobs: frozenset[str], **about: Any) -> None:
+        """Tell the others at which jobs this sweep is; written if it is news or time."""
+        said = (jobs, about)
+        if said[0] != self._said[0] or time.monotonic() - self._renewed > RENEW:
+            content = {**self._about, "jobs": sorted(jobs), "about": about}
+            self.place.write(self.path, json.dumps(content).encode())
+            self._said, self._renewed = said, time.monotonic()
+
+    def others(self) -> list[tuple[str, Sweep]]:
+        """(path, sweep) of every other sweep that is alive."""
+        return [(path, sweep) for path, sweep in at_work(self.place) if path != self._mine]
+
+    def precedes(self, path: str) -> bool:
+        """Whether this lease is older than the one at `path`: of two that want a job, it has it."""
+        return self._mine < path
+
+    @property
+    def _mine(self) -> str:
+        return self.place.path(self.path)
+
+    def end(self) -> None:
+        """Give up the lease."""
+        self.place.delete(self._mine)
+
+
+def at_work(place: Place) -> list[tuple[str, Sweep]]:
+    """(path, sweep) of all sweeps that are alive, the oldest first.
+
+    The newest file tells the server's time; a lone file is measured by this machine's clock.
+    """
+    files = place.listing(FOLDER, ".json")
+    if not files:
+        return []
+    now = max(time.time_ns(), *(changed for _, changed in files.values()))
+    found = []
+    for path, (_, changed) in files.items():
+        if (now - changed) / 1e9 < EXPIRES:
+            try:
+                content = json.loads(place.read_path(path))
+            except (FileNotFoundError, ValueError):
+                continue  # it ended, or is being written
+            jobs = frozenset(content.pop("jobs"))
+            found.append((path, Sweep(**content, jobs=jobs)))
+    return found

@@ -1,0 +1,94 @@
+"""In the command's process: what a trial has finished goes into the store and on the display."""
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from bikd_ray.errors import BikdError
+from bikd_ray.plan import Job
+from bikd_ray.store.write import Writer
+from bikd_ray.sweep.line import Line
+from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
+from bikd_ray.sweep.progress import Progress
+
+HICCUP = 5.0
+"""Seconds for which a store that cannot be written is tried again while others train on."""
+
+PATIENCE = 60.0
+"""The same at the end of the sweep, when nothing else is left to do."""
+
+
+class Commits(tune.Callback):
+    """Stores each outcome as it comes. What cannot be written is kept, and nothing new begins."""
+
+    def __init__(
+        self, orders: dict[str, Order], line: Line, writer: Writer, progress: Progress
+    ) -> None:
+        self.orders, self.line, self.writer, self.progress = orders, line, writer, progress
+        self.unwritten: list[tuple[Job, Outcome]] = []
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """The display shows the job."""
+        order = self.orders[trial.config["job_id"]]
+        self.progress.begin(order.job.job_id, order.job.label)
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+    ) -> None:
+        """An epoch moves the display; an outcome is stored."""
+        job, message = self.orders[trial.config["job_id"]].job, result.get("message")
+        if isinstance(message, Epoch):
+            self.progress.advance(job.job_id, job.label, message.epoch, message.epochs)
+        elif isinstance(message, Outcome):
+            self._over(job, message)
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        """A trial that Tune has given up on, such as one whose node went away too often."""
+        order = self.orders[trial.config["job_id"]]
+        reason = getattr(trial, "error_file", None)
+        text = Path(reason).read_text() if reason and Path(reason).exists() else "its trial died"
+        row = job_row(order, 0.0, {}, f"the trial failed outside the job\n\n{text}")
+        self._over(order.job, Outcome(row))
+
+    def _over(self, job: Job, outcome: Outcome) -> None:
+        self.line.release(job.job_id)
+        self.unwritten.append((job, outcome))
+        try:
+            _attempts(HICCUP)(self._write)
+        except BikdError as error:
+            self.line.stop()
+            self.progress.note(f"{error}; nothing new begins, and it is tried again at the end")
+
+    def _write(self) -> None:
+        while self.unwritten:
+            job, outcome = self.unwritten[0]
+            self.writer.commit_job(
+                outcome.job, outcome.results, outcome.curves, outcome.similarities
+            )
+            self.unwritten.pop(0)
+            seconds, eta = outcome.job["seconds"], self.line.eta
+            self.progress.finish(job.job_id, job.label, seconds, outcome.error, eta)
+
+    def settle(self) -> None:
+        """Write what could not be written so far. Raises BikdError if it still cannot."""
+        try:
+            _attempts(PATIENCE)(self._write)
+        except BikdError as error:
+            raise BikdError(
+                f"{error}; {len(self.unwritten)} finished jobs are lost by it and will be done "
+                "again by the next bikd sweep"
+            ) from None
+
+
+def _attempts(seconds: float) -> Retrying:
+    return Retrying(
+        retry=retry_if_exception_type(BikdError),
+        wait=wait_exponential(multiplier=0.5, max=10),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )

@@ -1,0 +1,142 @@
+"""The jobs that are waiting, in the order in which they are handed out; no Ray in here."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from bikd_ray.store.lease import Lease
+from bikd_ray.store.queries import Store
+from bikd_ray.sweep.needs import Needs, Node, fit
+
+LOOK = 3.0
+"""Seconds between two looks at the cluster and at the other sweeps."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A job in line: what it occupies, and how much work it is in relation to others."""
+
+    job_id: str
+    needs: Needs
+    work: float
+
+
+@dataclass
+class Line:
+    """Hands out jobs: the largest needs first and then the longest, so that the end is short.
+
+    A job is handed out when the cluster, as it is now, has room for it beside those that run.
+    One that another sweep is at waits; it is dropped once that has done it.
+    """
+
+    waiting: list[Waiting]
+    nodes: Callable[[], Sequence[Node]]
+    store: Store
+    lease: Lease
+    budget: float | None = None  # seconds of GPUs, or of slots where jobs use no GPU
+    running: dict[str, Waiting] = field(default_factory=dict)
+    window: set[str] = field(default_factory=set)
+    elsewhere: set[str] = field(default_factory=set)  # done by other sweeps meanwhile
+    stopped: bool = False
+
+    def __post_init__(self) -> None:
+        self.waiting.sort(key=lambda w: (-w.needs.gpus, -w.needs.cpus, -w.work))
+        self._spent, self._measured = 0.0, (0.0, 0.0)
+        self._began: dict[str, float] = {}
+        self._looked = float("-inf")
+        self._room: Sequence[Node] = ()
+        self._others: set[str] = set()
+
+    def open(self, count: int) -> list[str]:
+        """Choose at most so many jobs as the window from which `take` takes; returns them."""
+        self._look()
+        free = [job for job in self.waiting if job.job_id not in self._others]
+        self.window = {job.job_id for job in (free or self.waiting)[:count]}
+        return sorted(self.window)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of the window will be handed out any more."""
+        if self.stopped:
+            return True
+        inside = [job for job in self.waiting if job.job_id in self.window]
+        if any(job.job_id not in self._others for job in inside):
+            return False
+        elsewhere = any(job.job_id not in self._others for job in self.waiting)
+        return not inside or elsewhere  # outside the window there is something better to do
+
+    def take(self) -> str | None:
+        """The next job of the window; None if none can start now."""
+        self._look()
+        for job in [] if self.stopped else list(self.waiting):
+            if job.job_id in self._others or job.job_id not in self.window:
+                continue
+            if not self._affordable(job) or not self._has_room(job.needs):
+                return None  # smaller ones that overtake would keep a large one waiting for ever
+            self.running[job.job_id] = job
+            self.lease.say(frozenset(self.running))
+            if self._taken(job.job_id):
+                del self.running[job.job_id]
+                continue
+            self.waiting.remove(job)
+            self._began[job.job_id] = time.monotonic()
+            return job.job_id
+        return None
+
+    def release(self, job_id: str) -> None:
+        """A job that was taken is over, done or failed."""
+        job = self.running.pop(job_id, None)
+        if job is not None:
+            seconds = time.monotonic() - self._began.pop(job_id)
+            self._spent += seconds * (job.needs.gpus or 1)
+            self._measured = (self._measured[0] + seconds, self._measured[1] + job.work)
+
+    def stop(self) -> None:
+        """Hand out nothing more; what runs may end."""
+        self.stopped = True
+
+    @property
+    def eta(self) -> float | None:
+        """Seconds to the end if work goes on at its rate; None before the first job is over."""
+        spent, done = self._measured
+        if not done:
+            return None
+        left = sum(job.work for job in (*self.waiting, *self.running.values()))
+        began = sum(time.monotonic() - then for then in self._began.values())
+        return max(0.0, spent / done * left - began) / max(1, len(self.running))
+
+    def _affordable(self, job: Waiting) -> bool:
+        if self.budget is None:
+            return True
+        now = time.monotonic()
+        running = sum((now - self._began[i]) * (j.needs.gpus or 1) for i, j in self.running.items())
+        spent, done = self._measured
+        expected = spent / done * job.work * (job.needs.gpus or 1) if done else 0.0
+        if self._spent + running + expected > self.budget:
+            self.stop()
+        return not self.stopped
+
+    def _has_room(self, needs: Needs) -> bool:
+        return fit([*(job.needs for job in self.running.values()), needs], self._room)
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        self._room = self.nodes()
+        self.lease.say(frozenset(self.running))
+        before = self._others
+        self._others = {i for _, sweep in self.lease.others() for i in sweep.jobs}
+        if before - self._others:
+            done = self.store.done()
+            found = {job.job_id for job in self.waiting} & done
+            self.elsewhere |= found
+            self.waiting = [job for job in self.waiting if job.job_id not in found]
+
+    def _taken(self, job_id: str) -> bool:
+        """Whether an older sweep began the same job at the same moment."""
+        for path, sweep in self.lease.others():
+            if job_id in sweep.jobs and not self.lease.precedes(path):
+                self._others.add(job_id)
+                return True
+        return False

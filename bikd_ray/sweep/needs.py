@@ -1,0 +1,66 @@
+"""What a job occupies, and whether jobs fit on nodes together; no Ray in here."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+Node = Mapping[str, float]
+"""A node's resources as Ray names them: CPU, GPU, memory (bytes)."""
+
+DRIVER_MEMORY = 2**30
+"""Bytes that a job's own processes reserve. Reserving memory and no CPU means that a job waits
+for one thing only, its worker's resources, so that jobs cannot wait for each other in a ring."""
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one job's worker occupies."""
+
+    cpus: float
+    gpus: float
+
+    @property
+    def threads(self) -> int:
+        return max(1, int(self.cpus))
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """As Ray names resources."""
+        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+
+
+def fit(jobs: Iterable[Needs], nodes: Sequence[Node]) -> bool:
+    """Whether all jobs fit on the nodes at once: the largest first, each where it fits first.
+
+    A GPU is shared only by jobs that need a part of one.
+    """
+    free = [_Free(node) for node in nodes]
+    wanted = sorted(jobs, key=lambda n: (-n.gpus, -n.cpus))
+    return all(any(node.take(needs) for node in free) for needs in wanted)
+
+
+class _Free:
+    """What is left of a node while jobs are put on it."""
+
+    def __init__(self, node: Node) -> None:
+        self.cpus = node.get("CPU", 0.0)
+        self.memory = node.get("memory", 0.0)
+        self.gpus = [1.0] * int(node.get("GPU", 0))
+
+    def take(self, needs: Needs) -> bool:
+        if needs.cpus > self.cpus + 1e-9 or self.memory < DRIVER_MEMORY:
+            return False
+        if needs.gpus >= 1:
+            whole = [i for i, free in enumerate(self.gpus) if free == 1]
+            chosen, share = whole[: int(needs.gpus)], 1.0
+            if len(chosen) < needs.gpus:
+                return False
+        else:
+            chosen = [i for i, free in enumerate(self.gpus) if free >= needs.gpus - 1e-9][:1]
+            share = needs.gpus
+            if needs.gpus and not chosen:
+                return False
+        for i in chosen:
+            self.gpus[i] -= share
+        self.cpus -= needs.cpus
+        self.memory -= DRIVER_MEMORY
+        return True

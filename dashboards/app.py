@@ -1,0 +1,231 @@
+"""The live dashboard: the report's pages over a store that grows, for this machine alone."""
+
+import logging
+import socket
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl
+
+import flask
+from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
+
+from bikd_ray.errors import UserError
+from bikd_ray.store import Store
+from dashboards.blocks import Choice
+from dashboards.components import Maker, choice
+from dashboards.files import FILES, OF_ONE_MODEL, csv
+from dashboards.live import Live
+from dashboards.pages import PAGES
+from dashboards.runs import facts
+from dashboards.snapshot import Limits, Setting, Snapshot, View, distinct_recipes
+from dashboards.theme import DARK, LIGHT
+
+HOST = "127.0.0.1"
+EVERY_MS = 4_000
+"""Between two looks at the store."""
+PATIENCE = 1.5
+"""Seconds that a page waits for the first snapshot before it says that it is being worked out."""
+LIMITS = Limits(matrix=600, models=10_000, pairs=1_000_000, rows=200, runs=500)
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:"
+)
+
+COLOURS = """() => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light" """
+OPEN = """(...clicks) => window.bikd.open(dash_clientside.callback_context.triggered)"""
+
+
+def make_app(store: Store) -> Dash:
+    """The app over one store, which it watches. It asks no network for anything."""
+    live = Live(store)
+    app = Dash(
+        "bikd",
+        assets_folder=str(Path(__file__).parent / "assets"),
+        title="bikd",
+        update_title="",
+        suppress_callback_exceptions=True,
+    )
+    app.layout = _layout(store.uri)
+    app.clientside_callback(COLOURS, Output("colours", "data"), Input("colours", "id"))
+    app.clientside_callback(OPEN, Input({"plot": ALL, "opens": True}, "clickData"))
+
+    @app.callback(Output("seen", "data"), Input("tick", "n_intervals"))
+    def look(_: int | None) -> int:
+        return live.look()
+
+    @app.callback(
+        Output("head", "children"),
+        Output("nav", "children"),
+        Output("page", "children"),
+        Output("opened", "children"),
+        Output("drawn", "data"),
+        Input("link", "pathname"),
+        Input("link", "search"),
+        Input("seen", "data"),
+        Input("colours", "data"),
+        State("drawn", "data"),
+    )
+    def draw(
+        path: str, search: str, _: int, colours: str, drawn: list[Any] | None
+    ) -> tuple[Any, ...]:
+        live.look()
+        now = live.now(wait=PATIENCE)
+        chosen = dict(parse_qsl((search or "").lstrip("?")))
+        if now is None:
+            return no_update, no_update, _waiting(live.error), [], None
+        key = (path or "").strip("/") or "overview"
+        kept = {k: v for k, v in chosen.items() if k == "group"}
+        view = View(now, _setting(now, chosen), LIMITS)
+        make = Maker(kept, DARK if colours == "dark" else LIGHT, view.names)
+        rest = {k: v for k, v in chosen.items() if k != "pair"}
+        wanted = [live.number, key, sorted(rest.items()), colours]
+        page = PAGES.get(key)
+        if page is None:
+            return _head(now, store.uri), _nav("", make), _unknown(), [], wanted
+        opened = make.blocks(page.opened(view, chosen)) if page.opened else []
+        card = html.Section(opened, className="card", tabIndex=-1) if opened else []
+        if drawn is not None and _same(drawn, wanted):
+            return no_update, no_update, no_update, card, no_update
+        blocks = make.blocks(page.draw(view, chosen))
+        body = [
+            *_settings(now, chosen),
+            html.Section([html.H2(page.title), *blocks], className="card"),
+        ]
+        return _head(now, store.uri), _nav(key, make), body, card, wanted
+
+    _routes(app.server, live)
+    return app
+
+
+def serve(store: Store, port: int) -> None:
+    """Show the store until Ctrl-C. port: 0 for any free one. Raises UserError if it is taken."""
+    from werkzeug.serving import make_server
+
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((HOST, port))
+        except (OSError, OverflowError) as error:
+            raise UserError(f"port {port} cannot be used ({error}); give another --port") from None
+        listening.listen()
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
+        port = listening.getsockname()[1]
+        server = make_server(
+            HOST, port, make_app(store).server, threaded=True, fd=listening.fileno()
+        )
+        print(f"http://{HOST}:{port}/  {store.uri}  (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
+
+
+def _layout(uri: str) -> html.Div:
+    return html.Div(
+        [
+            dcc.Location(id="link", refresh=False),
+            dcc.Interval(id="tick", interval=EVERY_MS),
+            dcc.Store(id="seen"),
+            dcc.Store(id="colours"),
+            dcc.Store(id="drawn"),
+            html.Header([html.P(uri, className="sweep")], className="wrap", id="head"),
+            html.Div(
+                html.Div(html.Nav(id="nav", **{"aria-label": "Pages"}), className="wrap"),
+                className="bar",
+            ),
+            html.Main([html.Div(id="page"), html.Div(id="opened")], className="wrap"),
+        ]
+    )
+
+
+def _head(now: Snapshot, uri: str) -> list[Any]:
+    def work_out() -> tuple[tuple[str, str], ...]:
+        recipes = distinct_recipes(now.jobs)
+        return facts(now.baselines, now.pairs, now.jobs, recipes, datetime.now(UTC))
+
+    told = [(t if t != "Written" else "Read", text) for t, text in now.once(("facts",), work_out)]
+    short = [(t, text) for t, text in told if t in ("Models", "Pairings", "Jobs", "Seeds", "Read")]
+    rest = [item for item in told if item not in short]
+    return [
+        html.P(uri, className="sweep"),
+        html.H1("Which models can teach each other, and what do they gain?"),
+        _facts(short),
+        html.Details([html.Summary("What was swept"), _facts(rest)], className="swept"),
+    ]
+
+
+def _facts(entries: list[tuple[str, str]]) -> html.Dl:
+    return html.Dl(
+        [
+            html.Div([html.Dt(t), html.Dd(text)], className="wide" if len(text) > 60 else None)
+            for t, text in entries
+        ],
+        className="facts",
+    )
+
+
+def _nav(here: str, make: Maker) -> html.Ul:
+    return html.Ul(
+        [
+            html.Li(
+                dcc.Link(
+                    page.title,
+                    href=make.link("" if key == "overview" else key, {}),
+                    className="here" if key == here else "",
+                )
+            )
+            for key, page in PAGES.items()
+        ]
+    )
+
+
+def _settings(now: Snapshot, chosen: Mapping[str, str]) -> list[Any]:
+    if len(now.settings) < 2:
+        return []
+    options = tuple((s.key, now.labels[s.key]) for s in now.settings)
+    return [choice(Choice("group", "Setting", options, _setting(now, chosen).key))]
+
+
+def _setting(now: Snapshot, chosen: Mapping[str, str]) -> Setting:
+    """The one of the link, else the first."""
+    known = {s.key: s for s in now.settings}
+    nothing = Setting("", None, None, "last")
+    return known.get(chosen.get("group", "")) or next(iter(known.values()), nothing)
+
+
+def _waiting(error: str) -> html.Section:
+    text = error or "Reading the store and working out its answers …"
+    return html.Section(html.P(text, className="verdict"), className="card")
+
+
+def _unknown() -> html.Section:
+    return html.Section(html.P("There is no such page.", className="verdict"), className="card")
+
+
+def _same(drawn: list[Any], wanted: list[Any]) -> bool:
+    """What came back from the browser has lists for tuples."""
+    return drawn == [*wanted[:2], [list(item) for item in wanted[2]], wanted[3]]
+
+
+def _routes(server: flask.Flask, live: Live) -> None:
+    @server.before_request
+    def ours() -> None:
+        # a page elsewhere whose name was turned to this machine must not read the results
+        if flask.request.host.rpartition(":")[0] not in (HOST, "localhost", "[::1]"):
+            flask.abort(403)
+
+    @server.after_request
+    def closed(response: flask.Response) -> flask.Response:
+        response.headers["Content-Security-Policy"] = POLICY
+        return response
+
+    @server.get("/csv/<name>.csv")
+    def download(name: str) -> flask.Response:
+        now = live.now(wait=60.0)
+        model = flask.request.args.get("model", "")
+        if now is None or not (name in FILES or (name in OF_ONE_MODEL and model)):
+            flask.abort(404)
+        try:
+            table = OF_ONE_MODEL[name](now, model) if model else FILES[name](now)
+        except UserError:
+            flask.abort(404)
+        return flask.Response(csv(table), mimetype="text/csv")

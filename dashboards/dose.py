@@ -1,0 +1,111 @@
+"""How much of it is good: the gain against the number of models and against the epochs."""
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+import pyarrow as pa
+
+from dashboards.answers import interval
+from dashboards.figures import Interval, pc
+from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from dashboards.wording import count, signed, span
+
+
+@dataclass(frozen=True)
+class Size:
+    """The mean over all groups of one size that a model was in."""
+
+    models: int
+    groups: int
+    delta: Interval
+    net: Interval | None
+
+
+@dataclass(frozen=True)
+class Sizes:
+    model: str
+    sizes: tuple[Size, ...]
+    control: Interval | None
+
+
+def sizes_info(model_id: str, name: str, growth: pa.Table, control: Interval | None) -> Sizes:
+    """The gain of one model for each K that it was trained with.
+
+    growth: rows of `Store.groups()` of one setting.
+    """
+    rows = growth.filter(pc.equal(growth["model_id"], model_id)).sort_by("size").to_pylist()
+    found = (
+        Size(
+            r["size"],
+            r["groups"],
+            Interval(r["delta_top1"], r["delta_low"], r["delta_high"]),
+            interval(r, "net"),
+        )
+        for r in rows
+    )
+    return Sizes(name, tuple(found), control)
+
+
+def sizes_figure(info: Sizes) -> go.Figure:
+    """Δ and net Δ with their intervals over K; the control is K = 1."""
+    figure = go.Figure()
+    delta = [(s.models - 0.06, s.delta, s) for s in info.sizes]
+    net = [(s.models + 0.06, s.net, s) for s in info.sizes if s.net]
+    figure.add_trace(_marks("Δ", "circle", VERMILION, delta))
+    if net:
+        figure.add_trace(_marks("net Δ", "diamond", BLUE, net))
+    if info.control:
+        figure.add_trace(_marks("alone", "square", GREY, [(1.0, info.control, None)]))
+    figure.update_layout(
+        template=LIGHT,
+        height=300,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "xanchor": "left"},
+        showlegend=True,
+        hovermode="closest",
+    )
+    most = max((s.models for s in info.sizes), default=2)
+    figure.update_xaxes(
+        title="K, models that train together",
+        tickvals=list(range(1, most + 1)),
+        range=[0.5, most + 0.5],
+        showgrid=False,
+        zeroline=False,
+    )
+    figure.update_yaxes(title="percentage points", zeroline=True, zerolinewidth=1.5, nticks=6)
+    return figure
+
+
+def _marks(
+    name: str, symbol: str, colour: str, rows: list[tuple[float, Interval, Size | None]]
+) -> go.Scatter:
+    return go.Scatter(
+        x=[x for x, _, _ in rows],
+        y=[i.value for _, i, _ in rows],
+        name=name,
+        mode="lines+markers",
+        line={"color": colour, "width": 1.5, "dash": "dot"},
+        marker={
+            "symbol": [symbol if i.clear else f"{symbol}-open" for _, i, _ in rows],
+            "size": 10,
+            "line": {"width": 2, "color": colour},
+        },
+        error_y={
+            "type": "data",
+            "symmetric": False,
+            "array": [0 if i.high is None else i.high - i.value for _, i, _ in rows],
+            "arrayminus": [0 if i.low is None else i.value - i.low for _, i, _ in rows],
+            "color": colour,
+            "thickness": 1.8,
+            "width": 0,
+        },
+        hovertext=[_hover(name, i, size) for _, i, size in rows],
+        hoverinfo="text",
+    )
+
+
+def _hover(name: str, gain: Interval, size: Size | None) -> str:
+    where = f"K = {size.models}, {count(size.groups, 'group')}" if size else "K = 1, the control"
+    lines = [where, f"{name} {signed(gain.value)} pp"]
+    if gain.low is not None:
+        lines.append(f"95% interval {span(gain.low, gain.high)}")
+    return "<br>".join(lines)

@@ -1,0 +1,145 @@
+"""One model: its partners ranked, how much of it is good, and how it learned."""
+
+from collections.abc import Mapping
+
+from dashboards.answers import interval, partner_name, standing
+from dashboards.blocks import Block, Choice, Column, Downloads, Grid, Link, Plot, Table, Tag, Text
+from dashboards.curves import MEASURES, curves_figure, curves_info
+from dashboards.dose import sizes_figure, sizes_info
+from dashboards.figures import pc
+from dashboards.forest import Forest, forest_figure, forest_info, frame
+from dashboards.snapshot import View
+from dashboards.wording import NONE, count, listed, plain, signed
+
+
+def model_page(view: View, chosen: Mapping[str, str]) -> list[Block]:
+    """The model chosen, or the first that was trained."""
+    ids = trained(view)
+    if not ids:
+        return [Text("No model has been trained with a partner yet.")]
+    model_id = chosen.get("model", "")
+    model_id = model_id if model_id in ids else ids[0]
+    options = tuple((i, view.names[i]) for i in ids)
+    return [Choice("model", "Model", options, model_id), *about(view, model_id)]
+
+
+def trained(view: View) -> list[str]:
+    """Models with a partner, as they come in `names`."""
+    there = set(view.gains["model_id"].unique().to_pylist())
+    return [i for i in view.names if i in there]
+
+
+def about(view: View, model_id: str) -> list[Block]:
+    """All that is known of one model."""
+    name = view.names[model_id]
+    info = forest_info(model_id, view.gains, view.controls, view.names, view.limits.partners)
+    plots = [_forest(info)]
+    sizes = sizes_info(model_id, name, view.groups, info.control)
+    if len(sizes.sizes) + bool(sizes.control) > 1:
+        says = "; ".join(f"K = {s.models}: Δ {signed(s.delta.value)}" for s in sizes.sizes)
+        plots.append(
+            Plot(
+                f"dose-{model_id}",
+                "Gain against the number of models",
+                sizes_figure(sizes),
+                f"{name}: {says}",
+                meaning="The mean over all groups of that size; K = 1 is training alone.",
+            )
+        )
+    return [
+        Text(
+            "Lines are 95% intervals; a mark is filled where the interval leaves 0 out. Compare Δ "
+            "with the dashed line (alone), and net Δ with 0. Bold names may be the best partner."
+        ),
+        Grid(tuple(plots)),
+        *_left_out(info.left_out, "partner"),
+        *_curves(view, model_id, name),
+        _table(view, model_id),
+        Downloads(("gains", "groups", "curves")),
+    ]
+
+
+def _forest(info: Forest) -> Plot:
+    ranked = [f"{p.name} {signed(p.delta.value)}" for p in info.partners]
+    says = f"Δ top-1 of {info.model} with each partner: {listed(ranked, 12)}"
+    if info.control:
+        says += f"; alone {signed(info.control.value)}"
+    shared = frame([info])
+    figure = forest_figure(info, shared)
+    return Plot("forest", f"{info.model}: partners ranked", figure, says, shared.left + 180)
+
+
+def _left_out(number: int, noun: str) -> list[Block]:
+    if not number:
+        return []
+    return [Text(f"{count(number, noun)} between the best and the last left out of the figure.")]
+
+
+def _curves(view: View, model_id: str, name: str) -> list[Block]:
+    rows = view.curves(model_id)
+    ranked = view.gains.filter(pc.equal(view.gains["model_id"], model_id))
+    ranked = ranked.sort_by([("delta_top1", "descending")])["partner"].to_pylist()
+    kept, total = ranked[: view.limits.lines], len(ranked)
+    rows = rows.filter(pc.is_in(rows["partner"], value_set=_texts([*kept, ""])))
+    plots = []
+    for measure, (title, meaning) in MEASURES.items():
+        info = curves_info(rows["model"][0].as_py() if len(rows) else name, measure, rows)
+        if info.lines:
+            says = f"{title} of {name} over the epochs, {count(len(info.lines), 'line')}"
+            key = f"curve-{model_id}-{measure}"
+            plots.append(Plot(key, title, curves_figure(info), says, meaning=meaning))
+    if not plots:
+        return []
+    few = f" The {len(kept)} partners with the highest Δ of {total:,}." if total > len(kept) else ""
+    return [
+        Text("Over the epochs", "head"),
+        Text(f"Mean over seeds; dashed: alone.{few}"),
+        Grid(tuple(plots)),
+    ]
+
+
+def _texts(values: list[str]):  # noqa: ANN202
+    import pyarrow as pa
+
+    return pa.array(values, pa.string())
+
+
+def _table(view: View, model_id: str) -> Table:
+    rows = view.gains.filter(pc.equal(view.gains["model_id"], model_id))
+    rows = rows.sort_by([("delta_top1", "descending")])
+    shown = rows.slice(0, view.limits.rows).to_pylist()
+    left = len(rows) - len(shown)
+    return Table(
+        "All partners",
+        "Percentage points, 95% intervals",
+        (
+            Column("Partner"),
+            Column("Δ top-1", number=True),
+            Column("Net Δ", number=True),
+            Column("q", number=True),
+            Column("Recovered", number=True),
+            Column("Seeds", number=True),
+        ),
+        tuple(
+            (
+                (
+                    Link(
+                        partner_name(r, view.names),
+                        "pairs",
+                        (("pair", f"{model_id}~{r['partner_ids'][0]}"),),
+                    )
+                    if len(r["partner_ids"]) == 1
+                    else partner_name(r, view.names),
+                    Tag(standing(r)) if standing(r) else "",
+                ),
+                interval(r, "delta"),
+                interval(r, "net"),
+                plain(r["q_value"], 3),
+                NONE if r["recovered"] is None else f"{plain(r['recovered'], 0)} %",
+                f"{r['seeds']}",
+            )
+            for r in shown
+        ),
+        f"{left:,} more left out; the file has all of them." if left else "",
+        folded=True,
+    )

@@ -1,0 +1,218 @@
+"""One pair, opened: what both know, what each learned and forgot, and in which classes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import plotly.graph_objects as go
+
+from dashboards.figures import TICK
+from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from dashboards.wording import count, label, signed
+
+Row = Mapping[str, Any]
+
+CLASSES = 24
+"""Classes that are drawn: of more, those with the largest gains and losses."""
+
+SHARES = {"both": "both right", "one": "exactly one right", "none": "both wrong"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Shares of images; `teacher` is the part of `one` in which the teacher was right, if known."""
+
+    when: str
+    both: float
+    one: float
+    none: float
+    teacher: float | None = None
+
+
+def cases_info(before: Row | None, epochs: Sequence[Row], after: Sequence[Row]) -> tuple[Case, ...]:
+    """What the two got right before, in each epoch of training, and after.
+
+    before: the pair's row of the table `pairs`, on val. epochs: curve rows of both with each
+    other, on the training images. after: rows with top1_a, top1_b and error_overlap_after of each
+    job, on val.
+    """
+    cases = []
+    if before is not None:
+        n = before["n"]
+        one = before["n10"] + before["n01"]
+        cases.append(Case("before", before["n11"] / n, one / n, before["n00"] / n, before["case2"]))
+    for epoch in sorted({r["epoch"] for r in epochs}):
+        rows = [r for r in epochs if r["epoch"] == epoch and r["case1"] is not None]
+        shares = [sum(r[f"case{c}"] for r in rows) for c in (1, 2, 3, 4)]
+        if rows and sum(shares):
+            c1, c2, c3, c4 = (share / sum(shares) for share in shares)
+            cases.append(Case(f"epoch {epoch}", c1, c2 + c4, c3, c2))
+    joint = [_after(r["top1_a"] / 100, r["top1_b"] / 100, r["error_overlap_after"]) for r in after]
+    if joint:
+        both, none = (sum(values) / len(joint) for values in zip(*joint, strict=True))
+        cases.append(Case("after", both, 1 - both - none, none))
+    return tuple(cases)
+
+
+def _after(a: float, b: float, overlap: float) -> tuple[float, float]:
+    """Shares with both right and both wrong, from both accuracies and the errors' Jaccard.
+
+    With r both right and w both wrong: a + b = 1 + r - w and w = overlap (1 - r).
+    """
+    both = (a + b - 1 + overlap) / (1 + overlap)
+    return both, overlap * (1 - both)
+
+
+def cases_figure(cases: Sequence[Case]) -> go.Figure:
+    """A stacked bar for each moment."""
+    colours = dict(zip(SHARES, (BLUE, VERMILION, GREY), strict=True))
+    figure = go.Figure(
+        [
+            go.Bar(
+                x=[c.when for c in cases],
+                y=[getattr(c, share) for c in cases],
+                name=title,
+                marker={"color": colours[share], "opacity": 0.85},
+                hovertext=[_hover(c, share) for c in cases],
+                hoverinfo="text",
+            )
+            for share, title in SHARES.items()
+        ]
+    )
+    figure.update_layout(
+        template=LIGHT,
+        height=320,
+        barmode="stack",
+        bargap=0.25,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+    )
+    figure.update_xaxes(type="category", showgrid=False)
+    figure.update_yaxes(title="share of images", tickformat=".0%", range=[0, 1])
+    return figure
+
+
+def _hover(case: Case, share: str) -> str:
+    text = f"{case.when}: {SHARES[share]} {getattr(case, share):.1%}"
+    if share == "one" and case.teacher is not None:
+        text += f"<br>the teacher {case.teacher:.1%}, the student {case.one - case.teacher:.1%}"
+    return text
+
+
+def flips_figure(flips: Sequence[tuple[str, str, Row]]) -> go.Figure:
+    """Images learned (right of 0) and forgotten (left), with the partner and alone.
+
+    flips: for each learner its name, the other's, and its row of `Store.flips` with it.
+    """
+    rows: list[tuple[str, float, float, float, float]] = []
+    for name, partner, r in flips:
+        known = r["gained_known"], r["gained"] - r["gained_known"]
+        forgot = r["lost_known"], r["lost"] - r["lost_known"]
+        rows.append((f"{name} with {partner}", *known, *forgot))
+        if r["control_gained"] is not None:
+            alone = (0.0, r["control_gained"], 0.0, r["control_lost"])
+            rows.append((f"{name}, alone", *alone))
+    ticks = [label(r[0], 30) for r in rows]
+    parts = (
+        ("learned, the partner knew it", 1, 1, BLUE, 0.9),
+        ("learned otherwise", 2, 1, BLUE, 0.4),
+        ("forgot, the partner knew it", 3, -1, VERMILION, 0.9),
+        ("forgot otherwise", 4, -1, VERMILION, 0.4),
+    )
+    figure = go.Figure(
+        [
+            go.Bar(
+                y=list(range(len(rows))),
+                x=[sign * r[i] for r in rows],
+                orientation="h",
+                name=title,
+                marker={"color": colour, "opacity": strength},
+                hovertext=[
+                    f"<b>{label(r[0])}</b><br>{title}: {count(round(r[i]), 'image')}" for r in rows
+                ],
+                hoverinfo="text",
+            )
+            for title, i, sign, colour, strength in parts
+        ]
+    )
+    figure.update_layout(
+        template=LIGHT,
+        height=150 + 40 * len(rows),
+        barmode="relative",
+        bargap=0.35,
+        legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+    )
+    figure.update_xaxes(title="images, mean of the seeds", zeroline=True, zerolinewidth=1.5)
+    figure.update_yaxes(
+        tickvals=list(range(len(rows))),
+        ticktext=[f"{tick} " for tick in ticks],
+        range=[len(rows) - 0.5, -0.5],
+        showgrid=False,
+    )
+    return figure
+
+
+@dataclass(frozen=True)
+class ClassGain:
+    label: int
+    n: int
+    delta: float
+    control: float | None
+
+
+@dataclass(frozen=True)
+class Classes:
+    model: str
+    partner: str
+    gains: tuple[ClassGain, ...]
+    left_out: int
+
+
+def classes_info(model: str, partner: str, rows: Sequence[Row]) -> Classes:
+    """Δ class by class, the largest gain first. rows: of `Store.classes`, one partner set."""
+    ranked = sorted(rows, key=lambda r: -r["delta_top1"])
+    half = CLASSES // 2
+    shown = ranked if len(ranked) <= CLASSES else [*ranked[:half], *ranked[-half:]]
+    gains = (ClassGain(r["label"], r["n"], r["delta_top1"], r["control_delta"]) for r in shown)
+    return Classes(model, partner, tuple(gains), len(ranked) - len(shown))
+
+
+def classes_figure(info: Classes) -> go.Figure:
+    """A bar for each class, and a mark where training alone has brought it."""
+    names = [f"class {c.label}" for c in info.gains]
+    figure = go.Figure(
+        go.Bar(
+            x=[c.delta for c in info.gains],
+            y=names,
+            orientation="h",
+            name=f"with {label(info.partner, TICK)}",
+            marker={"color": [BLUE if c.delta >= 0 else VERMILION for c in info.gains]},
+            hovertext=[
+                f"class {c.label}, n = {c.n:,}<br>Δ {signed(c.delta)} pp"
+                + ("" if c.control is None else f"<br>alone {signed(c.control)} pp")
+                for c in info.gains
+            ],
+            hoverinfo="text",
+        )
+    )
+    control = [c for c in info.gains if c.control is not None]
+    if control:
+        figure.add_trace(
+            go.Scatter(
+                x=[c.control for c in control],
+                y=[f"class {c.label}" for c in control],
+                mode="markers",
+                name="alone (control)",
+                marker={"symbol": "line-ns-open", "size": 12, "line": {"width": 3}, "color": GREY},
+                hoverinfo="skip",
+            )
+        )
+    figure.update_layout(
+        template=LIGHT,
+        height=110 + 22 * len(info.gains),
+        showlegend=bool(control),
+        legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
+        bargap=0.3,
+    )
+    figure.update_xaxes(title="Δ top-1 of the class, pp", zeroline=True, zerolinewidth=1.5)
+    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    return figure

@@ -1,0 +1,186 @@
+"""One pair, opened from its cell."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from dashboards.answers import interval
+from dashboards.blocks import Block, Column, Downloads, Grid, Plot, Table, Text
+from dashboards.curves import curves_figure, curves_info
+from dashboards.figures import METRICS, pc
+from dashboards.pair import (
+    cases_figure,
+    cases_info,
+    classes_figure,
+    classes_info,
+    flips_figure,
+)
+from dashboards.snapshot import View
+from dashboards.wording import NONE, plain
+
+ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before", "cca_after")
+
+
+def pair_blocks(view: View, a: str, b: str) -> list[Block]:
+    """Curves, flips, classes and case shares of two models, by their ids."""
+    name_a, name_b = view.names[a], view.names[b]
+    rows = [(m, p, _with(view.gains, m, p)) for m, p in ((a, b), (b, a))]
+    rows = [(m, p, found.to_pylist()[0]) for m, p, found in rows if len(found)]
+    pair = _pair(view, a, b)
+    blocks: list[Block] = [Text(f"{name_a} and {name_b}", "head")]
+    if pair:
+        known = [
+            f"{METRICS[m].title if m in METRICS else 'ensemble top-1'} {plain(pair[m])}"
+            for m in ALIKE
+            if pair[m] is not None
+        ]
+        blocks.append(Text(f"Over {pair['n']:,} val images before training: {', '.join(known)}."))
+    if not rows:
+        return [*blocks, Text("This pair has not been trained with this setting yet.")]
+    blocks.append(_table(view, rows))
+    plots = [*_curves(view, rows)]
+    flips = [(m, p, _with(view.flips(m), m, p).to_pylist()) for m, p, _ in rows]
+    drawn = [(view.names[m], view.names[p], r[0]) for m, p, r in flips if r]
+    if drawn:
+        says = "; ".join(
+            f"{n}: learned {r['gained']:.0f}, forgot {r['lost']:.0f}" for n, _, r in drawn
+        )
+        plots.append(
+            Plot(
+                f"flips-{a}-{b}",
+                "Images learned and forgotten",
+                flips_figure(drawn),
+                says,
+                meaning="Strong: the partner had the image right before.",
+            )
+        )
+    cases = cases_info(pair, _epochs(view, a, b), _after(view, a, b))
+    if cases:
+        says = "; ".join(f"{c.when}: both right {c.both:.0%}, one {c.one:.0%}" for c in cases)
+        plots.append(
+            Plot(
+                f"cases-{a}-{b}",
+                "What the two know",
+                cases_figure(cases),
+                says,
+                meaning="Before and after on the val images; epochs on the training images.",
+            )
+        )
+    for model, partner, _ in rows:
+        found = _with(view.classes(model), model, partner).to_pylist()
+        if found:
+            info = classes_info(view.names[model], view.names[partner], found)
+            left = f" {info.left_out:,} classes in between left out." if info.left_out else ""
+            plots.append(
+                Plot(
+                    f"classes-{model}-{partner}",
+                    f"{info.model}: class by class",
+                    classes_figure(info),
+                    f"Δ top-1 of {info.model} with {info.partner} for {len(info.gains)} classes",
+                    meaning=f"Without intervals: many classes, few images each.{left}",
+                )
+            )
+    return [*blocks, Grid(tuple(plots)), Downloads(("classes",), a), Downloads(("classes",), b)]
+
+
+def _with(table: pa.Table, model_id: str, partner_id: str) -> pa.Table:
+    """The rows of a learner with this one partner."""
+    rows = table.filter(pc.equal(table["model_id"], model_id))
+    rows = rows.filter(pc.equal(pc.list_value_length(rows["partner_ids"]), 1))
+    return rows.filter(pc.equal(pc.list_flatten(rows["partner_ids"]), partner_id))
+
+
+def _pair(view: View, a: str, b: str) -> dict[str, Any] | None:
+    table = view.pairs
+    for x, y in ((a, b), (b, a)):
+        mine = pc.and_(pc.equal(table["model_id_a"], x), pc.equal(table["model_id_b"], y))
+        for row in table.filter(mine).to_pylist():
+            return row
+    return None
+
+
+def _table(view: View, rows: list[tuple[str, str, dict[str, Any]]]) -> Table:
+    return Table(
+        "What each gained",
+        "Percentage points, 95% intervals",
+        (
+            Column("Learner"),
+            Column("Top-1 before, %", number=True),
+            Column("Top-1 after, %", number=True),
+            Column("Δ top-1", number=True),
+            Column("Alone", number=True),
+            Column("Net Δ", number=True),
+            Column("q", number=True),
+            Column("Recovered", number=True),
+        ),
+        tuple(
+            (
+                view.names[m],
+                plain(r["top1_before"]),
+                plain(r["top1_after"]),
+                interval(r, "delta"),
+                plain(r["control_delta"]) if r["control_delta"] is not None else NONE,
+                interval(r, "net"),
+                plain(r["q_value"], 3),
+                NONE if r["recovered"] is None else f"{plain(r['recovered'], 0)} %",
+            )
+            for m, _, r in rows
+        ),
+    )
+
+
+def _curves(view: View, rows: list[tuple[str, str, dict[str, Any]]]) -> list[Plot]:
+    plots = []
+    for model, partner, row in rows:
+        own = view.curves(model)
+        with_it = pc.equal(pc.list_value_length(own["partner_ids"]), 1)
+        mates = own.filter(with_it)
+        mates = mates.filter(pc.equal(pc.list_flatten(mates["partner_ids"]), partner))
+        alone = own.filter(pc.equal(pc.list_value_length(own["partner_ids"]), 0))
+        info = curves_info(row["model"], "top1", pa.concat_tables([mates, alone]))
+        if info.lines:
+            name = view.names[model]
+            plots.append(
+                Plot(
+                    f"curve-{model}-{partner}",
+                    f"{name}: val top-1",
+                    curves_figure(info),
+                    f"Val top-1 of {name} over the epochs",
+                    meaning="Dashed: alone.",
+                )
+            )
+    return plots
+
+
+def _epochs(view: View, a: str, b: str) -> list[dict[str, Any]]:
+    rows = []
+    for model, partner in ((a, b), (b, a)):
+        rows += _with(view.curves(model), model, partner).to_pylist()
+    return rows
+
+
+def _after(view: View, a: str, b: str) -> list[dict[str, Any]]:
+    """Of each job of just these two: what both know after it."""
+    setting = view.setting
+    where = pc.field("model_id").isin([a, b]) & (pc.field("selection") == setting.selection)
+    where &= pc.field("objective") == setting.objective
+    where &= pc.field("data_id") == setting.data_id
+    where &= pc.field("recipe_id") == setting.recipe_id
+    columns = ["job_id", "model_id", "partner_ids", "top1_after", "error_overlap_after"]
+    table = view.snapshot.store.reader.table("results", columns, where)
+    untouched = {r["model_id"]: r["top1"] for r in view.baselines}
+    jobs: dict[str, dict[str, float]] = {}
+    overlap: dict[str, float] = {}
+    for m, p in ((a, b), (b, a)):
+        for row in _with(table, m, p).to_pylist():
+            if row["error_overlap_after"] is not None:
+                jobs.setdefault(row["job_id"], {})[m] = row["top1_after"]
+                overlap[row["job_id"]] = row["error_overlap_after"]
+    return [
+        {
+            "top1_a": after.get(a, untouched[a]),  # a frozen teacher stays as it was
+            "top1_b": after.get(b, untouched[b]),
+            "error_overlap_after": overlap[job_id],
+        }
+        for job_id, after in jobs.items()
+    ]

@@ -1,0 +1,259 @@
+"""A store's answers as they were at one moment, each worked out once and only when asked for."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from bikd_ray.specs import ALONE
+from bikd_ray.store import Store
+from dashboards.figures import pc
+from dashboards.runs import recipe_text
+
+SELECTIONS = {
+    "last": "last epoch",
+    "best_select": "epoch chosen on held-out images",
+    "best_val": "epoch chosen on the reported images",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What must not be pooled. Nothing trained yet: no objective, perhaps no recipe."""
+
+    data_id: str
+    recipe_id: str | None
+    objective: str | None
+    selection: str
+
+    @property
+    def key(self) -> str:
+        """For a link."""
+        parts = (self.objective, self.selection, self.recipe_id, self.data_id)
+        return ".".join(part for part in parts if part)
+
+
+class Snapshot:
+    """The answers of one store. Several threads may ask; each answer is worked out once."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._lock = threading.RLock()
+        self._held: dict[tuple, Any] = {}
+
+    def once(self, key: tuple, work_out: Callable[[], Any]) -> Any:
+        """What was worked out under this key, else what `work_out` says now."""
+        with self._lock:
+            if key not in self._held:
+                self._held[key] = work_out()
+            return self._held[key]
+
+    @property
+    def jobs(self) -> pa.Table:
+        return self.once(("jobs",), lambda: self.store.table("jobs"))
+
+    @property
+    def baselines(self) -> pa.Table:
+        return self.once(("baselines",), self.store.baselines)
+
+    @property
+    def pairs(self) -> pa.Table:
+        """The table `pairs`: what each pair knows before training."""
+        return self.once(("pairs",), lambda: self.store.table("pairs"))
+
+    @property
+    def similarities(self) -> pa.Table:
+        return self.once(("similarities",), lambda: self.store.table("similarities"))
+
+    def gains(self, selection: str) -> pa.Table:
+        return self.once(("gains", selection), lambda: self.store.gains(selection=selection))
+
+    def controls(self, selection: str) -> pa.Table:
+        return self.once(("controls", selection), lambda: self.store.controls(selection))
+
+    def groups(self, selection: str) -> pa.Table:
+        return self.once(("groups", selection), lambda: self.store.groups(selection=selection))
+
+    def teachers(self, selection: str) -> pa.Table:
+        return self.once(("teachers", selection), lambda: self.store.teachers(selection=selection))
+
+    def curves(self, model_id: str) -> pa.Table:
+        return self.once(("curves", model_id), lambda: self.store.curves(model_id))
+
+    def flips(self, model_id: str, selection: str) -> pa.Table:
+        key = ("flips", model_id, selection)
+        return self.once(key, lambda: self.store.flips(model_id, selection=selection))
+
+    def classes(self, model_id: str, selection: str) -> pa.Table:
+        key = ("classes", model_id, selection)
+        return self.once(key, lambda: self.store.classes(model_id, selection=selection))
+
+    @cached_property
+    def selections(self) -> tuple[str, ...]:
+        """Those with results, in the order of SELECTIONS."""
+        there = {s.selection for s in self.settings if s.recipe_id}
+        return tuple(s for s in SELECTIONS if s in there)
+
+    @cached_property
+    def settings(self) -> tuple[Setting, ...]:
+        """Every combination with results; else what has a control alone, else a baseline alone."""
+        columns = ["data_id", "recipe_id", "objective", "selection"]
+        rows = self.store.reader.table("results", columns).group_by(columns).aggregate([])
+        results = [Setting(**row) for row in rows.to_pylist()]
+        found = [s for s in results if s.objective not in ALONE]
+        trained = {(s.data_id, s.recipe_id, s.selection) for s in found}
+        for s in results:
+            alone = Setting(s.data_id, s.recipe_id, None, s.selection)
+            if (s.data_id, s.recipe_id, s.selection) not in trained and alone not in found:
+                found.append(alone)
+        begun = {s.data_id for s in found}
+        for data_id in self.baselines["data_id"].unique().to_pylist():
+            if data_id not in begun:
+                found.append(Setting(data_id, None, None, "last"))
+        order = list(SELECTIONS)
+        return tuple(
+            sorted(
+                found,
+                key=lambda s: (
+                    order.index(s.selection),
+                    s.objective or "~",
+                    s.recipe_id or "",
+                    s.data_id,
+                ),
+            )
+        )
+
+    @cached_property
+    def labels(self) -> dict[str, str]:
+        """A setting's key to what tells it from the others, in words."""
+        several_recipes = len({s.recipe_id for s in self.settings}) > 1
+        several_data = len({s.data_id for s in self.settings}) > 1
+        recipes = distinct_recipes(self.jobs) if several_recipes else {}
+        labels = {}
+        for s in self.settings:
+            parts = [s.objective or ("controls only" if s.recipe_id else "baselines only")]
+            parts += [SELECTIONS[s.selection]] if s.recipe_id else []
+            if several_recipes and s.recipe_id:
+                parts.append(f"{recipes.get(s.recipe_id, 'recipe')} ({s.recipe_id[:6]})")
+            if several_data:
+                parts.append(f"data {s.data_id[:6]}")
+            labels[s.key] = " · ".join(parts)
+        return labels
+
+
+class View:
+    """One setting of a snapshot, and how much of it to show."""
+
+    def __init__(self, snapshot: Snapshot, setting: Setting, limits: "Limits") -> None:
+        self.snapshot, self.setting, self.limits = snapshot, setting, limits
+
+    @property
+    def label(self) -> str:
+        return self.snapshot.labels[self.setting.key]
+
+    @cached_property
+    def baselines(self) -> list[dict[str, Any]]:
+        return self._own(self.snapshot.baselines, ("data_id",)).to_pylist()
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        return shown_names(self.baselines)
+
+    @cached_property
+    def gains(self) -> pa.Table:
+        table = self.snapshot.gains(self.setting.selection)
+        return self._own(table, ("data_id", "recipe_id", "objective"))
+
+    @cached_property
+    def controls(self) -> pa.Table:
+        table = self.snapshot.controls(self.setting.selection)
+        return self._own(table, ("data_id", "recipe_id"))
+
+    @cached_property
+    def of_every_objective(self) -> pa.Table:
+        """The gains of the same data, recipe and selection."""
+        table = self.snapshot.gains(self.setting.selection)
+        return self._own(table, ("data_id", "recipe_id"))
+
+    @cached_property
+    def groups(self) -> pa.Table:
+        table = self.snapshot.groups(self.setting.selection)
+        return self._own(table, ("data_id", "recipe_id", "objective"))
+
+    @cached_property
+    def pairs(self) -> pa.Table:
+        """Rows of the table `pairs`, with the mean CCA of this setting's jobs."""
+        pairs = self._own(self.snapshot.pairs, ("data_id",))
+        ids = ["model_id_a", "model_id_b"]
+        alike = self._own(self.snapshot.similarities, ("data_id", "recipe_id", "objective"))
+        means = alike.group_by(ids).aggregate([("cca_before", "mean"), ("cca_after", "mean")])
+        names = {"cca_before_mean": "cca_before", "cca_after_mean": "cca_after"}
+        means = means.rename_columns([names.get(c, c) for c in means.column_names])
+        turned = means.rename_columns(
+            [{ids[0]: ids[1], ids[1]: ids[0]}.get(c, c) for c in means.column_names]
+        ).select(means.column_names)
+        return pairs.join(pa.concat_tables([means, turned]), keys=ids, join_type="left outer")
+
+    def curves(self, model_id: str) -> pa.Table:
+        """Of this objective and of the control."""
+        rows = self._own(self.snapshot.curves(model_id), ("data_id", "recipe_id"))
+        own = pc.equal(rows["objective"], self.setting.objective or "")
+        return rows.filter(pc.or_(own, pc.equal(rows["objective"], "ce")))
+
+    def flips(self, model_id: str) -> pa.Table:
+        rows = self.snapshot.flips(model_id, self.setting.selection)
+        return self._own(rows, ("data_id", "recipe_id", "objective"))
+
+    def classes(self, model_id: str) -> pa.Table:
+        rows = self.snapshot.classes(model_id, self.setting.selection)
+        return self._own(rows, ("data_id", "recipe_id", "objective"))
+
+    def _own(self, table: pa.Table, columns: Sequence[str]) -> pa.Table:
+        for name in columns:
+            value = getattr(self.setting, name)
+            if value is not None:
+                table = table.filter(pc.equal(table[name], value))
+        return table
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a page shows; where something is left out it says so."""
+
+    matrix: int
+    """Models in a heatmap."""
+    models: int
+    """Models with figures of their own."""
+    pairs: int
+    """Pairs that can be opened."""
+    rows: int
+    """Rows of a table of gains."""
+    runs: int
+    partners: int = 20
+    """Partners in one ranking."""
+    lines: int = 7
+    """Partners with a curve."""
+    file: int = 20_000
+    """Rows of a file to download."""
+
+
+def shown_names(baselines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """model_id to name, the most accurate first; equal names get the start of their id."""
+    ranked = sorted(baselines, key=lambda r: -r["top1"])
+    often = Counter(r["model"] for r in ranked)
+    return {
+        r["model_id"]: r["model"]
+        if often[r["model"]] == 1
+        else f"{r['model']} ({r['model_id'][:6]})"
+        for r in ranked
+    }
+
+
+def distinct_recipes(jobs: pa.Table) -> dict[str, str]:
+    """recipe_id to the recipe in words."""
+    rows = jobs.select(["recipe_id", "recipe"]).group_by(["recipe_id", "recipe"]).aggregate([])
+    return {row["recipe_id"]: recipe_text(row["recipe"]) for row in rows.to_pylist()}

@@ -1,0 +1,208 @@
+"""Does what a pair knows before training predict what its models gain? Here, in this store."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+from scipy.stats import t as student
+
+from dashboards.figures import ALONE_ID, METRICS, Heatmap
+from dashboards.theme import BLUE, GREY, LIGHT, SEQUENTIAL, VERMILION
+from dashboards.wording import count, label, plain, signed, span
+
+CLOUD = 2_000
+"""Points up to which each is drawn; more are counted in a grid."""
+LEAST = 5
+"""Models below which no interval is given: each model left out is one of its draws."""
+
+REASONS = {
+    "error_overlap": ("error overlap", "Low: the two fail on different images."),
+    "ensemble_gain": ("ensemble gain, pp", "High: together they would be much better than alone."),
+    "accuracy_gap": (
+        "partner's top-1 less the learner's, pp",
+        "Right of 0: the partner is better.",
+    ),
+}
+"""What may explain a gain: axis, and how to read it."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    """Pearson's r with its 95% interval; None where there are too few models to tell."""
+
+    value: float
+    low: float | None
+    high: float | None
+
+    @property
+    def text(self) -> str:
+        interval = f" {span(self.low, self.high)}" if self.low is not None else ""
+        return f"r = {signed(self.value)}{interval}"
+
+
+@dataclass(frozen=True, eq=False)
+class Scatter:
+    """One point for each learner and partner [M]; `within` compares only points of one learner."""
+
+    reason: str
+    gain: str
+    x_M: np.ndarray
+    y_M: np.ndarray
+    muted_M: np.ndarray
+    learners_M: tuple[str, ...]
+    partners_M: tuple[str, ...]
+    models: int
+    overall: Correlation | None
+    within: Correlation | None
+
+
+def scatter_info(reason: str, gain: Heatmap, x: Heatmap | np.ndarray) -> Scatter:
+    """The gains of a matrix against a reason of `REASONS`.
+
+    x: the heatmap of the reason, or the models' top-1 [L] for the accuracy gap.
+    """
+    models = len(gain.learners)
+    x_LL = np.full((models, models), np.nan)
+    if isinstance(x, Heatmap):
+        at = {model_id: i for i, model_id in enumerate(x.learner_ids)}
+        rows = np.array([at.get(i, -1) for i in gain.learner_ids], int)
+        there = rows >= 0
+        x_LL[np.ix_(there, there)] = x.value_LP[np.ix_(rows[there], rows[there])]
+    else:
+        x_LL = x[None, :] - x[:, None]
+    y_LL = gain.value_LP[:, :models]
+    learner_M, partner_M = np.nonzero(~np.isnan(x_LL) & ~np.isnan(y_LL))
+    x_M, y_M = x_LL[learner_M, partner_M], y_LL[learner_M, partner_M]
+    ends = np.stack([learner_M, partner_M])
+    few = len(x_M) <= CLOUD
+    return Scatter(
+        reason,
+        gain.metric,
+        x_M,
+        y_M,
+        gain.muted_LP[learner_M, partner_M],
+        tuple(gain.learners[i] for i in learner_M) if few else (),
+        tuple(gain.learners[i] for i in partner_M) if few else (),
+        models,
+        correlation(x_M, y_M, ends),
+        correlation(centred(x_M, learner_M), centred(y_M, learner_M), ends),
+    )
+
+
+def centred(values_M: np.ndarray, group_M: np.ndarray) -> np.ndarray:
+    """[M]: values less the mean of their group."""
+    if not len(values_M):
+        return values_M
+    size = np.maximum(1, np.bincount(group_M))
+    return values_M - (np.bincount(group_M, values_M) / size)[group_M]
+
+
+def correlation(x_M: np.ndarray, y_M: np.ndarray, ends_2M: np.ndarray) -> Correlation | None:
+    """Pearson's r over pairs of models; ends_2M: the two models of each pair, by number.
+
+    Pairs that share a model are not independent, so the interval is the delete-one-model
+    jackknife of Fisher's z, with Student's t over the models. None where r does not exist.
+    """
+    if len(x_M) < 3:
+        return None
+    x_M, y_M = x_M - x_M.mean(), y_M - y_M.mean()  # sums of squares then lose no digits
+    terms_5M = np.stack([np.ones_like(x_M), x_M, y_M, x_M * x_M, y_M * y_M, x_M * y_M])
+    total = terms_5M.sum(1)
+    value = _pearson(total[:, None])[0]
+    if np.isnan(value):
+        return None
+    models = np.unique(ends_2M)
+    own = sum(
+        np.stack([np.bincount(end, term, ends_2M.max() + 1) for term in terms_5M])
+        for end in ends_2M
+    )
+    without = _pearson((total[:, None] - own)[:, models])
+    if len(models) < LEAST or np.isnan(without).any() or abs(value) > 1 - 1e-9:
+        return Correlation(float(value), None, None)
+    z, z_J = np.arctanh(value), np.arctanh(np.clip(without, -1 + 1e-12, 1 - 1e-12))
+    k = len(models)
+    error = np.sqrt((k - 1) / k * ((z_J - z_J.mean()) ** 2).sum())
+    reach = student.ppf(0.975, k - 1) * error
+    return Correlation(float(value), float(np.tanh(z - reach)), float(np.tanh(z + reach)))
+
+
+def _pearson(sums: np.ndarray) -> np.ndarray:
+    """Of columns of sums: count, x, y, xx, yy, xy. NaN where x or y does not vary."""
+    n, x, y, xx, yy, xy = sums
+    with np.errstate(divide="ignore", invalid="ignore"):
+        across = (xx - x * x / n) * (yy - y * y / n)
+        flat = ~(across > 1e-20 * (1 + xx * yy))
+        return np.where(flat | (n < 3), np.nan, (xy - x * y / n) / np.sqrt(across))
+
+
+def says(info: Scatter) -> str:
+    """The answer of one scatter in words."""
+    if info.overall is None:
+        return "Too few pairs have been trained to correlate anything."
+    parts = [f"Over {count(len(info.x_M), 'case')} of {count(info.models, 'model')}: "]
+    parts.append(info.overall.text)
+    if info.within is not None:
+        parts.append(f"; among the partners of one learner: {info.within.text}")
+    if info.overall.low is None:
+        return "".join([*parts, f". No interval: that takes at least {LEAST} models."])
+    ours = info.within or info.overall
+    clear = ours.low is not None and ours.high is not None and (ours.low > 0 or ours.high < 0)
+    told = "It helps to tell good partners from bad ones here."
+    return "".join([*parts, ". ", told if clear else "It cannot tell partners apart here."])
+
+
+def scatter_figure(info: Scatter) -> go.Figure:
+    """Points, filled where the gain's interval leaves 0 out; of very many their counts."""
+    about = METRICS[info.gain]
+    figure = go.Figure()
+    if len(info.x_M) > CLOUD:
+        counts, x, y = np.histogram2d(info.x_M, info.y_M, bins=(70, 50))
+        figure.add_trace(
+            go.Heatmap(
+                x=np.round((x[1:] + x[:-1]) / 2, 4).tolist(),
+                y=np.round((y[1:] + y[:-1]) / 2, 3).tolist(),
+                z=np.where(counts.T > 0, counts.T, None).tolist(),
+                colorscale=SEQUENTIAL,
+                hovertemplate="%{z} cases near (%{x:.2f}, %{y:.2f})<extra></extra>",
+                hoverongaps=False,
+                showscale=False,
+            )
+        )
+    else:
+        for muted in (False, True):
+            figure.add_trace(_points(info, np.flatnonzero(info.muted_M == muted), muted))
+    if info.reason == "accuracy_gap":
+        figure.add_vline(0, line={"color": GREY, "width": 1, "dash": "dot"})
+    figure.update_layout(template=LIGHT, height=330, showlegend=False, hovermode="closest")
+    figure.update_xaxes(title=REASONS[info.reason][0], zeroline=False, nticks=7)
+    figure.update_yaxes(title=f"{about.title}, {about.unit}", zeroline=True, zerolinewidth=1.5)
+    return figure
+
+
+def _points(info: Scatter, at: np.ndarray, muted: bool) -> go.Scatter:
+    colour = BLUE if info.gain == "net_delta" else VERMILION
+    many = len(info.x_M) > 300
+    return go.Scatter(
+        x=np.round(info.x_M[at], 4).tolist(),
+        y=np.round(info.y_M[at], 3).tolist(),
+        mode="markers",
+        marker={
+            "symbol": "circle-open" if muted else "circle",
+            "size": 5 if many else 9,
+            "color": colour,
+            "opacity": 0.5 if many else 0.9,
+        },
+        hovertext=[
+            f"<b>{label(info.learners_M[i])}</b> with <b>{label(info.partners_M[i])}</b><br>"
+            f"{METRICS[info.gain].title} {signed(float(info.y_M[i]))} pp<br>"
+            f"{REASONS[info.reason][0]} {plain(float(info.x_M[i]))}"
+            for i in at
+        ],
+        hoverinfo="text",
+    )
+
+
+def single_partners(gain: Heatmap) -> bool:
+    """Whether there is anything to compare: a gain with a partner that is no control."""
+    columns = [i for i, p in enumerate(gain.partner_ids) if p != ALONE_ID]
+    return bool(gain.known_LP[:, columns].any())

@@ -1,0 +1,139 @@
+"""The order in which jobs are handed out, beside other sweeps and within a budget; no Ray."""
+
+import os
+import time
+
+import pytest
+
+from bikd_ray.store import Store, Writer
+from bikd_ray.store.lease import EXPIRES, Lease, at_work
+from bikd_ray.store.place import Place
+from bikd_ray.sweep import line as module
+from bikd_ray.sweep.line import Line, Waiting
+from bikd_ray.sweep.needs import Needs
+from tests.test_store import after, baseline, job
+
+CPU, BIG = Needs(1, 0), Needs(2, 0)
+TWO = [{"CPU": 2, "memory": 2**40}]
+
+
+@pytest.fixture(autouse=True)
+def looks_always(monkeypatch):
+    monkeypatch.setattr(module, "LOOK", 0.0)
+
+
+def line(tmp_path, jobs, nodes=TWO, **options) -> Line:
+    waiting = [Waiting(i, needs, work) for i, needs, work in jobs]
+    uri = str(tmp_path / "store")
+    made = Line(waiting, lambda: nodes, Store(uri), Lease(Place.at(uri), "s"), **options)
+    made.open(100)
+    return made
+
+
+def test_the_largest_needs_and_the_longest_jobs_come_first_and_only_as_many_as_fit(tmp_path):
+    jobs = line(tmp_path, [("short", CPU, 1), ("long", CPU, 9), ("big", BIG, 1)])
+    assert jobs.take() == "big"
+    assert jobs.take() is None  # two CPUs are taken
+    jobs.release("big")
+    assert [jobs.take(), jobs.take(), jobs.take()] == ["long", "short", None]
+    assert jobs.over
+
+
+def test_nothing_overtakes_a_job_that_waits_for_room(tmp_path):
+    jobs = line(tmp_path, [("big", BIG, 1), ("small", CPU, 1), ("first", Needs(3, 0), 1)],
+                nodes=[{"CPU": 3, "memory": 2**40}])  # fmt: skip
+    assert jobs.take() == "first"
+    jobs.release("first")
+    assert [jobs.take(), jobs.take(), jobs.take()] == ["big", "small", None]
+
+
+def test_a_cluster_that_grows_is_used(tmp_path):
+    nodes = list(TWO)
+    jobs = line(tmp_path, [(str(i), CPU, 1) for i in range(5)], nodes)
+    assert [jobs.take() for _ in range(3)] == ["0", "1", None]
+    nodes.append({"CPU": 2, "memory": 2**40})
+    assert [jobs.take() for _ in range(3)] == ["2", "3", None]
+
+
+def test_a_window_holds_so_many_jobs_and_the_next_one_the_rest(tmp_path):
+    jobs = line(tmp_path, [(str(i), CPU, 1) for i in range(3)])
+    assert len(jobs.open(2)) == 2
+    for _ in range(2):
+        jobs.release(jobs.take())
+    assert jobs.over
+    assert jobs.take() is None
+    assert len(jobs.open(2)) == 1
+    assert jobs.take() is not None
+
+
+def test_a_job_that_another_sweep_is_at_waits_and_is_dropped_once_that_has_done_it(tmp_path):
+    uri = str(tmp_path / "store")
+    writer = Writer(uri)
+    for m in "ab":
+        baseline(writer, m)
+    other = Lease(Place.at(uri), "other")
+    other.say(frozenset({"x", "y"}))
+    jobs = line(tmp_path, [("x", CPU, 3), ("y", CPU, 2), ("z", CPU, 1)])
+    assert jobs.take() == "z"
+    assert jobs.take() is None
+    assert jobs.over  # of its first window, in which x and y were not
+    jobs.release("z")
+    jobs.open(100)
+    assert not jobs.over  # they may still become ours
+    job(writer, {"a": after("a", 0.1, 0), "b": after("b", 0.1, 0)}, 0, job_id="x")
+    other.end()  # it has done x, and died at y
+    assert jobs.take() == "y"
+    assert jobs.over
+    assert jobs.elsewhere == {"x"}
+
+
+def test_of_two_sweeps_that_want_a_job_at_once_the_older_has_it(tmp_path, monkeypatch):
+    uri = str(tmp_path / "store")
+    old = Lease(Place.at(uri), "old")
+    time.sleep(0.002)  # leases are named by the millisecond
+    new = line(tmp_path, [("x", CPU, 1)])
+    look = new._look
+    monkeypatch.setattr(new, "_look", lambda: (look(), old.say(frozenset({"x"}))))
+    assert new.take() is None
+    assert not new.running
+
+
+def test_a_lease_that_is_not_renewed_holds_nothing(tmp_path):
+    place = Place.at(str(tmp_path))
+    lease = Lease(place, "gone")
+    lease.say(frozenset({"x"}), left=3)
+    ((_, sweep),) = at_work(place)
+    assert (sweep.name, sweep.jobs, sweep.about, sweep.pid) == (
+        "gone", {"x"}, {"left": 3}, os.getpid()
+    )  # fmt: skip
+    then = time.time() - EXPIRES - 1
+    os.utime(place.path(lease.path), (then, then))
+    assert at_work(place) == []
+
+
+def test_a_budget_ends_the_handing_out_before_it_is_exceeded(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    jobs = line(tmp_path, [(str(i), CPU, 1) for i in range(9)], budget=100.0)
+    taken = []
+    while not jobs.over:
+        taken.append(jobs.take())
+        if taken[-1] is None:
+            break
+        now[0] += 30  # each takes half a minute, one after the other
+        jobs.release(taken[-1])
+    assert taken == ["0", "1", "2", None]
+    assert jobs.stopped
+
+
+def test_the_estimate_counts_the_work_that_is_left_and_the_jobs_side_by_side(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    jobs = line(tmp_path, [("a", CPU, 4), ("b", CPU, 4), ("c", CPU, 2), ("d", CPU, 2)])
+    assert jobs.eta is None
+    assert [jobs.take(), jobs.take()] == ["a", "b"]
+    now[0] = 40.0
+    jobs.release("a")
+    assert jobs.take() == "c"
+    # 10 s for each unit: b (4, begun 40 s ago), c (2) and d (2) are left, two at a time
+    assert jobs.eta == pytest.approx((40 + 20 + 20 - 40) / 2)

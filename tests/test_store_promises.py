@@ -1,0 +1,217 @@
+"""What the store promises wherever it lies: the commit rule, damage left out, one clear line."""
+
+import dataclasses
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from bikd_ray.errors import BikdError, UserError
+from bikd_ray.store import Store, Writer, open_store
+from bikd_ray.store.place import Place
+from pipelines import cli
+from tests.test_store import after, baseline, job
+
+
+@pytest.fixture
+def uri(place_uri):
+    """Two models, their pair, their controls."""
+    writer = Writer(place_uri)
+    for m in ("a", "b"):
+        baseline(writer, m)
+        job(writer, {m: after(m, 0.05, 0)}, 0)
+    pair(writer)
+    return place_uri
+
+
+def pair(writer: Writer, seed: int = 0, **how) -> str:
+    return job(writer, {"a": after("a", 0.10, 0), "b": after("b", 0.05, 9)}, seed, **how)
+
+
+def replace(uri: str, table: str, job_id: str, size: int) -> None:
+    """Cut a job's file to so many bytes."""
+    place = Place.at(uri)
+    path = next(path for path in place.listing(table, ".parquet") if job_id in path)
+    place.write(path.removeprefix(f"{place.root}/"), place.read_path(path)[:size])
+
+
+def test_a_repeated_job_counts_once_the_newest_attempt_done_before_failed(uri):
+    store, writer = Store(uri), Writer(uri)
+    before = store.partners("a").to_pylist()
+    again = pair(writer)
+    assert store.partners("a").to_pylist() == before
+    pair(writer, status="failed")
+    assert store.partners("a").to_pylist() == before
+    assert again in store.done()
+    assert again not in store.failures()
+    assert store.table("jobs").num_rows == 3
+
+
+def test_rows_without_their_commit_do_not_exist(uri):
+    store = Store(uri)
+    before = store.table("results").num_rows
+    ghost = pair(Writer(uri), seed=7, commit=False)
+    assert ghost not in store.done()
+    assert store.table("results").num_rows == before
+
+
+def test_a_failed_job_is_a_row_with_its_error(uri):
+    failed = pair(Writer(uri), seed=8, status="failed")
+    store = Store(uri)
+    assert store.failures() == {failed: "boom"}
+    assert failed not in store.done()
+
+
+def test_a_damaged_file_is_left_out_and_its_job_is_to_be_done_again(uri, caplog):
+    job_id = pair(Writer(uri), seed=1)
+    assert job_id in Store(uri).done()
+    replace(uri, "results", job_id, 100)
+    store = Store(uri)
+    assert len(store.done()) == 3
+    assert job_id not in store.done()
+    assert caplog.text.count("is damaged") == 1
+    assert store.partners("a")["seeds"].to_pylist() == [1]
+
+
+def test_a_file_of_a_newer_schema_is_refused_by_name(uri):
+    table = pa.table({"job_id": [1]}).replace_schema_metadata({"bikd_schema": "99"})
+    pq.write_table(table, sink := pa.BufferOutputStream())
+    Place.at(uri).write("jobs/x-ffffffffffff-00000000.parquet", memoryview(sink.getvalue()))
+    with pytest.raises(UserError, match=r"schema 99.*install a newer bikd-ray"):
+        Store(uri).done()
+
+
+def test_sql_reads_every_table_and_writes_nothing(uri, tmp_path):
+    store = Store(uri)
+    got = store.sql("select count(*) as jobs from jobs where status = 'done'")
+    assert got.to_pylist() == [{"jobs": 3}]
+    copy = f"copy jobs to '{tmp_path}/x.csv'"
+    for bad in (
+        copy,
+        "select * from nothing",
+        "drop view jobs",
+        "create table x(a int)",
+        "",
+        "-- ",
+    ):
+        with pytest.raises(UserError, match="sql: "):
+            store.sql(bad)
+    assert not (tmp_path / "x.csv").exists()
+
+
+def test_a_file_is_found_again_by_its_own_uri(place_uri):
+    place = Place.at(place_uri)
+    place.write("weights/w.safetensors", b"tensors")
+    found = Place.at(place.uri_of("weights/w.safetensors"))
+    assert found.root == place.path("weights/w.safetensors")
+    assert found.read_path(found.root) == b"tensors"
+    assert place.exists("weights/w.safetensors")
+    place.remove("weights")
+    assert not place.exists("weights")
+
+
+def test_a_uri_keeps_its_query_at_the_end():
+    place = Place.at("s3://bucket/zoo/?region=eu-west-1")
+    assert place.uri_of("weights/w") == "s3://bucket/zoo/weights/w?region=eu-west-1"
+    assert place.path("weights/w") == "bucket/zoo/weights/w"
+
+
+# What is wrong with a store is one line
+
+
+@pytest.fixture
+def bikd(tmp_path, monkeypatch, capsys):
+    """Runs a command; returns its exit code and the lines of its errors."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, list[str]]:
+        monkeypatch.setattr(sys, "argv", ["bikd", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        return int(end.value.code or 0), err.splitlines()
+
+    return run
+
+
+def test_an_empty_store_has_no_models_yet(bikd, place_uri):
+    Place.at(place_uri).write("note.txt", b"nothing else")
+    code, (line,) = bikd("partners", "a", "--store", place_uri)
+    assert code == 2
+    assert line.endswith(f"no model 'a' in the store {place_uri}; it has no baselines yet")
+    assert bikd("sql", "select * from jobs", "--store", place_uri, "--format", "csv") == (0, [])
+
+
+def test_a_store_that_is_not_there_is_named(bikd, place_uri):
+    code, (line,) = bikd("pairs", "--store", place_uri)
+    assert code == 2
+    assert f"there is no store at {place_uri}; run bikd sweep or bikd demo first" in line
+
+
+def test_a_damaged_store_still_answers_and_says_what_it_left_out(bikd, uri, caplog):
+    replace(uri, "results", "d-r-ce-a-0", 100)
+    code, _ = bikd("partners", "a", "--store", uri)
+    assert code == 0
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert said.startswith("left out: ")
+    assert said.endswith("; see bikd store check")
+    assert "\n" not in said
+
+
+def test_a_bucket_that_is_not_there_is_named(bikd, bucket):
+    uri = bucket("there").replace("s3://there/", "s3://not-there/")
+    code, (line,) = bikd("partners", "a", "--store", uri)
+    assert code == 2
+    assert f"there is no store at {uri}" in line
+    with pytest.raises(BikdError, match=r"^cannot write not-there/in/store/x: .*does not exist$"):
+        Place.at(uri).write("x", b"1")
+
+
+def test_without_credentials_a_private_bucket_says_access_denied(bikd, bucket, monkeypatch):
+    uri = bucket("private", denied=["s3:*"])
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    code, (line,) = bikd("partners", "a", "--store", uri)
+    assert code == 1
+    assert line.startswith("bikd: cannot read private/in/store: ")
+    assert "ACCESS_DENIED" in line
+
+
+def test_a_store_that_may_only_be_read_refuses_the_first_write(bikd, bucket, spec_file):
+    uri = bucket("readonly", denied=["s3:PutObject"])
+    code, lines = bikd("check", spec_file(), "--fetch", "--store", uri)
+    assert code in (1, 2)
+    assert all(line.startswith("bikd: ") for line in lines)
+    (line,) = {line for line in lines if "cannot write" in line}
+    assert "cannot write readonly/in/store/weights/base/" in line
+    assert "ACCESS_DENIED" in line
+
+
+def test_a_disk_that_is_full_is_one_line(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    writer = Writer(str(tmp_path))
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(BikdError, match=r"^cannot write .*/models/\w+\.parquet: No space left"):
+        baseline(writer, "a")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_folder_that_may_not_be_listed_is_one_line(tmp_path):
+    class Refusing:
+        def get_file_info(self, *_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+    place = dataclasses.replace(Place.at(str(tmp_path)), filesystem=Refusing())
+    with pytest.raises(BikdError, match=r"^cannot list .*/jobs: Permission denied$"):
+        place.listing("jobs", ".parquet")
+
+
+def test_open_store_of_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="there is no store at"):
+        open_store(str(tmp_path / "file"))
