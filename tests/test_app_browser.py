@@ -63,7 +63,7 @@ def cells(page) -> list[str]:
 
 def test_every_page_can_be_reached_and_says_something(opened):
     opened.get_by_role("heading", name="Overview", exact=True).wait_for()
-    assert "gain more with a partner" in opened.locator("p.verdict").inner_text()
+    assert "more than training alone" in opened.locator("p.verdict").inner_text()
     for page in PAGES.values():
         visit(opened, page.title)
         assert opened.locator("main .card").inner_text().count("\n") > 3
@@ -87,7 +87,7 @@ def test_the_heatmap_shows_what_was_chosen_and_the_link_keeps_it(opened, served)
 def test_a_click_on_a_cell_opens_its_pair(opened):
     visit(opened, "Pairs")
     cells(opened)
-    box = opened.locator(".js-plotly-plot .plot").first.bounding_box()
+    box = opened.locator(".nsewdrag").first.bounding_box()
     width, height = box["width"] / 3, box["height"] / 3
     opened.mouse.move(box["x"] + 1.4 * width, box["y"] + height / 2)
     opened.mouse.click(box["x"] + 1.5 * width, box["y"] + height / 2)
@@ -114,9 +114,9 @@ def test_another_name_for_this_machine_gets_nothing(served):
 
 def test_a_new_result_appears_by_itself(opened, served):
     visit(opened, "Runs")
-    opened.get_by_text("10 jobs, 0 failed").wait_for()
+    opened.get_by_text("13 jobs, 0 failed").wait_for()
     served[0].failed(["vit", "convnext"], 5, "OutOfMemoryError: no room")
-    opened.get_by_text("11 jobs, 1 failed").wait_for()
+    opened.get_by_text("14 jobs, 1 failed").wait_for()
     assert "no room" in opened.locator("tbody tr").first.inner_text()
 
 

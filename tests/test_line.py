@@ -34,7 +34,7 @@ def test_the_largest_needs_and_the_longest_jobs_come_first_and_only_as_many_as_f
     jobs = line(tmp_path, [("short", CPU, 1), ("long", CPU, 9), ("big", BIG, 1)])
     assert jobs.take() == "big"
     assert jobs.take() is None  # two CPUs are taken
-    jobs.release("big")
+    jobs.release("big", 1)
     assert [jobs.take(), jobs.take(), jobs.take()] == ["long", "short", None]
     assert jobs.over
 
@@ -43,7 +43,7 @@ def test_nothing_overtakes_a_job_that_waits_for_room(tmp_path):
     jobs = line(tmp_path, [("big", BIG, 1), ("small", CPU, 1), ("first", Needs(3, 0), 1)],
                 nodes=[{"CPU": 3, "memory": 2**40}])  # fmt: skip
     assert jobs.take() == "first"
-    jobs.release("first")
+    jobs.release("first", 1)
     assert [jobs.take(), jobs.take(), jobs.take()] == ["big", "small", None]
 
 
@@ -59,7 +59,7 @@ def test_a_window_holds_so_many_jobs_and_the_next_one_the_rest(tmp_path):
     jobs = line(tmp_path, [(str(i), CPU, 1) for i in range(3)])
     assert len(jobs.open(2)) == 2
     for _ in range(2):
-        jobs.release(jobs.take())
+        jobs.release(jobs.take(), 1)
     assert jobs.over
     assert jobs.take() is None
     assert len(jobs.open(2)) == 1
@@ -77,7 +77,7 @@ def test_a_job_that_another_sweep_is_at_waits_and_is_dropped_once_that_has_done_
     assert jobs.take() == "z"
     assert jobs.take() is None
     assert jobs.over  # of its first window, in which x and y were not
-    jobs.release("z")
+    jobs.release("z", 1)
     jobs.open(100)
     assert not jobs.over  # they may still become ours
     job(writer, {"a": after("a", 0.1, 0), "b": after("b", 0.1, 0)}, 0, job_id="x")
@@ -121,7 +121,7 @@ def test_a_budget_ends_the_handing_out_before_it_is_exceeded(tmp_path, monkeypat
         if taken[-1] is None:
             break
         now[0] += 30  # each takes half a minute, one after the other
-        jobs.release(taken[-1])
+        jobs.release(taken[-1], 30)
     assert taken == ["0", "1", "2", None]
     assert jobs.stopped
 
@@ -133,7 +133,7 @@ def test_the_estimate_counts_the_work_that_is_left_and_the_jobs_side_by_side(tmp
     assert jobs.eta is None
     assert [jobs.take(), jobs.take()] == ["a", "b"]
     now[0] = 40.0
-    jobs.release("a")
+    jobs.release("a", 40)
     assert jobs.take() == "c"
     # 10 s for each unit: b (4, begun 40 s ago), c (2) and d (2) are left, two at a time
     assert jobs.eta == pytest.approx((40 + 20 + 20 - 40) / 2)

@@ -32,6 +32,11 @@ ALONE = 0.006
 HOSTILE = "<script>alert('x')</script>"
 
 
+def id_of(name: str) -> str:
+    """As in a real store, an id has none of the characters of a name."""
+    return "id-" + re.sub(r"\W", "", name)
+
+
 class Zoo:
     """Models whose right and wrong answers are drawn, not trained."""
 
@@ -45,7 +50,7 @@ class Zoo:
         }
 
     def ids(self, name: str) -> dict[str, str]:
-        return {"model": name, "model_id": f"id-{name}", "weights_id": f"w-{name}"}
+        return {"model": name, "model_id": id_of(name), "weights_id": f"w-{name}"}
 
     def baselines(self) -> None:
         shared = {"data_id": DATA, "split": "val"}
@@ -62,8 +67,8 @@ class Zoo:
                 {
                     "model_a": a,
                     "model_b": b,
-                    "model_id_a": f"id-{a}",
-                    "model_id_b": f"id-{b}",
+                    "model_id_a": id_of(a),
+                    "model_id_b": id_of(b),
                     **shared,
                     **counts(self.before[a], self.before[b]),
                     "ensemble_top1": self.ensemble(a, b),
@@ -100,7 +105,7 @@ class Zoo:
                         **run,
                         **self.ids(name),
                         "partners": mates,
-                        "partner_ids": [f"id-{m}" for m in mates],
+                        "partner_ids": [id_of(m) for m in mates],
                         "role": "peer" if mates else "control",
                         "selection": selection,
                         "epoch": self.epochs,
@@ -138,7 +143,7 @@ class Zoo:
         recipe = {"epochs": self.epochs, "batch_size": 64, "optimizer": "adam", "lr": 1e-4}
         recipe |= {"schedule": "none", "precision": "fp32", "train_fraction": 1}
         job = {**run, "sweep": "demo", "members": list(members), "recipe": json.dumps(recipe)}
-        job |= {"member_ids": [f"id-{m}" for m in members], "status": status, "error": error}
+        job |= {"member_ids": [id_of(m) for m in members], "status": status, "error": error}
         self.writer.commit_job({**job, "seconds": 38.4}, results, curves)
 
     def after(self, name: str, gain: float) -> np.ndarray:
@@ -395,7 +400,7 @@ def test_a_group_of_three_stands_among_partners_but_not_in_the_matrix(tmp_path):
 
 def test_two_models_of_one_name_keep_apart(tmp_path):
     zoo = Zoo(tmp_path / "s", ("vit", "mixer"))
-    zoo.ids = lambda name: {"model": "same", "model_id": f"id-{name}", "weights_id": name}
+    zoo.ids = lambda name: {"model": "same", "model_id": id_of(name), "weights_id": name}
     zoo.baselines()
     zoo.job(["vit", "mixer"], 0)
     (view,) = views(tmp_path)

@@ -132,7 +132,7 @@ def test_a_click_on_a_cell_opens_its_pair(opened):
     opened.locator('select[data-choice="order"]:visible').select_option("name")
     heatmap(opened)
     ticks = opened.locator('[data-panel="metric"]:visible .ytick text').all_text_contents()
-    box = opened.locator('[data-panel="metric"]:visible .plot .plot').first.bounding_box()
+    box = opened.locator('[data-panel="metric"]:visible .nsewdrag').first.bounding_box()
     width, height = box["width"] / 3, box["height"] / 3
     opened.mouse.move(box["x"] + 2.4 * width, box["y"] + 1.5 * height)
     opened.mouse.click(box["x"] + 2.5 * width, box["y"] + 1.5 * height)

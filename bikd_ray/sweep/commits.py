@@ -56,7 +56,7 @@ class Commits(tune.Callback):
         self._over(order.job, Outcome(row))
 
     def _over(self, job: Job, outcome: Outcome) -> None:
-        self.line.release(job.job_id)
+        self.line.release(job.job_id, outcome.job["seconds"])
         self.unwritten.append((job, outcome))
         try:
             _attempts(HICCUP)(self._write)

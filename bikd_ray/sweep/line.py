@@ -83,12 +83,12 @@ class Line:
             return job.job_id
         return None
 
-    def release(self, job_id: str) -> None:
-        """A job that was taken is over, done or failed."""
+    def release(self, job_id: str, seconds: float) -> None:
+        """A job that was taken is over, done or failed, after so many seconds of its own."""
         job = self.running.pop(job_id, None)
         if job is not None:
-            seconds = time.monotonic() - self._began.pop(job_id)
-            self._spent += seconds * (job.needs.gpus or 1)
+            took = time.monotonic() - self._began.pop(job_id)  # with the start of its slot
+            self._spent += took * (job.needs.gpus or 1)
             self._measured = (self._measured[0] + seconds, self._measured[1] + job.work)
 
     def stop(self) -> None:

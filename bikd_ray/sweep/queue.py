@@ -18,13 +18,15 @@ class JobQueue(BasicVariantGenerator):
     def __init__(self, line: Line) -> None:
         super().__init__()
         self._line: Any = line
+        self._ticket: Trial | None = None
 
     def next_trial(self) -> Trial | None:
         """A trial with its job, or None if none can start now."""
-        if self.is_finished() or (job_id := self._line.take()) is None:
+        if self._ticket is None:
+            self._ticket = super().next_trial()
+        if self._ticket is None or (job_id := self._line.take()) is None:
             return None
-        trial = super().next_trial()
-        assert trial is not None, "there is a ticket for every job of the window"
+        trial, self._ticket = self._ticket, None
         trial.config["job_id"] = job_id
         return trial
 
@@ -32,7 +34,7 @@ class JobQueue(BasicVariantGenerator):
         return self._line.over or super().is_finished()
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles it, and nothing is ever restored
-        return {"_line": None}
+        return {}
 
     def save_to_dir(self, dirpath: str, session_str: str) -> None:
         """Nothing: the store says what is left."""
