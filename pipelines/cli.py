@@ -237,15 +237,18 @@ def status(
     [dim]Example: bikd status --failed[/dim]
     """
     from bikd_ray.spec_file import load_spec
-    from pipelines.planning import grouped, job_table, open_plan, stored_jobs
+    from bikd_ray.store.place import store_uri
+    from pipelines.planning import grouped, job_table, open_plan, stored_jobs, sweep_lines
 
-    planned = open_plan(load_spec(spec), store)[0] if spec else None
+    loaded = load_spec(spec) if spec else None
+    planned = open_plan(loaded, store)[0] if loaded else None
     table = job_table(planned) if planned else stored_jobs(_store(store))
     if failed:
         table = table.filter([state == "failed" for state in table["state"].to_pylist()])
     people = format is Format.table
     view = "failures" if failed else "jobs"
     _show(grouped(table) if people and not failed else table, format, view)
+    print("\n".join(sweep_lines(store_uri(store, loaded and loaded.store))), file=sys.stderr)
 
 
 @app.command()

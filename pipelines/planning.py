@@ -11,7 +11,8 @@ from bikd_ray.plan import Job, Plan
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.specs import Spec
 from bikd_ray.store import Store
-from bikd_ray.store.place import store_uri
+from bikd_ray.store.lease import at_work
+from bikd_ray.store.place import Place, store_uri
 from bikd_ray.zoo.cost import training_bytes
 from bikd_ray.zoo.published import WARN_BEYOND
 
@@ -108,6 +109,19 @@ def cost_lines(spec: Spec, plan: Plan, store: Store) -> list[str]:
         lines.append(
             f"{data.n_val} val images resolve ±{low:.2f} pp of one job's Δ with 95% if 2% of "
             f"them change sides, ±{high:.2f} pp if 4% do"
+        )
+    return lines
+
+
+def sweep_lines(store: str) -> list[str]:
+    """The sweeps that are at work on a store now, from whichever machine."""
+    lines = []
+    for _, sweep in at_work(Place.at(store)):
+        eta = sweep.about.get("eta")
+        until = f", about {eta / 60:.0f} min to go" if eta is not None else ""
+        lines.append(
+            f"sweep {sweep.name} is at work on {sweep.host} (process {sweep.pid}): "
+            f"{len(sweep.jobs)} jobs run, {sweep.about.get('left', '?')} left{until}"
         )
     return lines
 

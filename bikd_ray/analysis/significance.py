@@ -45,7 +45,7 @@ class Estimates:
 
         It is the mean of the two t quantiles, weighted by their variances. Satterthwaite's degrees
         of freedom would be estimated from as few as two, and cover 92% where the method allows
-        94% (3 seeds that differ a lot; LOG.md has the table); this covers at least 94%.
+        94% (3 seeds that differ a lot; docs/statistics.md); this covers at least 94%.
         """
         of_images = stdtrit(max(1, self.n - 1), alpha) * self.var_images
         of_seeds = stdtrit(np.maximum(1, self.seeds - 1), alpha) * self.var_seeds

@@ -74,7 +74,7 @@ class Line:
             if not self._affordable(job) or not self._has_room(job.needs):
                 return None  # smaller ones that overtake would keep a large one waiting for ever
             self.running[job.job_id] = job
-            self.lease.say(frozenset(self.running))
+            self._say()
             if self._taken(job.job_id):
                 del self.running[job.job_id]
                 continue
@@ -105,6 +105,10 @@ class Line:
         began = sum(time.monotonic() - then for then in self._began.values())
         return max(0.0, spent / done * left - began) / max(1, len(self.running))
 
+    def _say(self) -> None:
+        left = len(self.waiting) + len(self.running)
+        self.lease.say(frozenset(self.running), left=left, eta=self.eta)
+
     def _affordable(self, job: Waiting) -> bool:
         if self.budget is None:
             return True
@@ -124,7 +128,7 @@ class Line:
             return
         self._looked = time.monotonic()
         self._room = self.nodes()
-        self.lease.say(frozenset(self.running))
+        self._say()
         before = self._others
         self._others = {i for _, sweep in self.lease.others() for i in sweep.jobs}
         if before - self._others:
