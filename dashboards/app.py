@@ -14,7 +14,7 @@ from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
 from dashboards.blocks import Choice
-from dashboards.components import Maker, choice
+from dashboards.components import Maker, choice, named
 from dashboards.files import FILES, OF_ONE_MODEL, csv
 from dashboards.live import Live
 from dashboards.pages import PAGES
@@ -77,7 +77,7 @@ def make_app(store: Store) -> Dash:
             return no_update, no_update, _waiting(live.error), [], None
         key = (path or "").strip("/") or "overview"
         kept = {k: v for k, v in chosen.items() if k == "group"}
-        view = View(now, _setting(now, chosen), LIMITS)
+        view = _view(now, _setting(now, chosen))
         make = Maker(kept, DARK if colours == "dark" else LIGHT, view.names)
         rest = {k: v for k, v in chosen.items() if k != "pair"}
         wanted = [live.number, key, sorted(rest.items()), colours]
@@ -129,7 +129,7 @@ def _layout(uri: str) -> html.Div:
             dcc.Store(id="drawn"),
             html.Header([html.P(uri, className="sweep")], className="wrap", id="head"),
             html.Div(
-                html.Div(html.Nav(id="nav", **{"aria-label": "Pages"}), className="wrap"),
+                html.Div(html.Nav(id="nav", **named("Pages")), className="wrap"),
                 className="bar",
             ),
             html.Main([html.Div(id="page"), html.Div(id="opened")], className="wrap"),
@@ -190,6 +190,10 @@ def _setting(now: Snapshot, chosen: Mapping[str, str]) -> Setting:
     known = {s.key: s for s in now.settings}
     nothing = Setting("", None, None, "last")
     return known.get(chosen.get("group", "")) or next(iter(known.values()), nothing)
+
+
+def _view(now: Snapshot, setting: Setting) -> View:
+    return now.once(("view", setting), lambda: View(now, setting, LIMITS))
 
 
 def _waiting(error: str) -> html.Section:

@@ -82,7 +82,9 @@ class Maker:
         )
 
     def plot(self, plot: Plot) -> Made:
-        figure = go.Figure(plot.figure).update_layout(template=self.template, uirevision=plot.key)
+        figure: Any = go.Figure(plot.figure).update_layout(
+            template=self.template, uirevision=plot.key
+        )
         graph = dcc.Graph(
             id={"plot": plot.key, "opens": plot.opens},
             figure=figure,
@@ -95,10 +97,10 @@ class Maker:
             style={"minWidth": plot.least, "maxWidth": plot.most, "height": figure.layout.height},
         )
         drawn = html.Figure(
-            html.Div(graph, role="img", **{"aria-label": plot.says}),
+            html.Div(graph, role="img", **named(plot.says)),
             tabIndex=0,
             className="scroll",
-            **{"aria-label": plot.says},
+            **named(plot.says),
         )
         if not plot.opens:
             parts = [html.H3(plot.title), drawn]
@@ -132,7 +134,7 @@ class Maker:
             className="scroll tall" if len(rows) > 12 else "scroll",
             tabIndex=0,
             role="region",
-            **{"aria-label": table.label},
+            **named(table.label),
         )
         note = [html.P(table.left_out, className="soft small")] if table.left_out else []
         if table.folded:
@@ -161,6 +163,16 @@ class Maker:
                 return html.Span([error, *more], className="error")
 
 
+def named(text: str) -> dict[str, Any]:
+    """What a component says to who cannot see it."""
+    return attribute("aria-label", text)
+
+
+def attribute(name: str, value: str) -> dict[str, Any]:
+    """An attribute whose name is no Python name, to hand over with `**`."""
+    return {name: value}
+
+
 def choice(block: Choice) -> Made:
     """A plain list of the browser: known to phones, keyboards and screen readers."""
     options = [
@@ -169,7 +181,7 @@ def choice(block: Choice) -> Made:
     ]
     # a list that is kept on the page keeps what a person chose; a new key makes a new one
     key = f"{block.name}={block.value}"
-    listed = html.Select(options, key=key, **{"data-choice": block.name})
+    listed = html.Select(options, key=key, **attribute("data-choice", block.name))
     return html.Label([f"{block.label} ", listed], className="choice")
 
 
@@ -195,5 +207,5 @@ def strip(interval: Interval, reach: float) -> Made:
     return html.Span(
         [html.Span(className="whisker", style=whisker), html.Span(className=kind, style=point)],
         className="strip",
-        **{"aria-hidden": "true"},
+        **attribute("aria-hidden", "true"),
     )

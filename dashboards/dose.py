@@ -1,5 +1,6 @@
 """How much of it is good: the gain against the number of models and against the epochs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
@@ -76,7 +77,7 @@ def sizes_figure(info: Sizes) -> go.Figure:
 
 
 def _marks(
-    name: str, symbol: str, colour: str, rows: list[tuple[float, Interval, Size | None]]
+    name: str, symbol: str, colour: str, rows: Sequence[tuple[float, Interval, Size | None]]
 ) -> go.Scatter:
     return go.Scatter(
         x=[x for x, _, _ in rows],

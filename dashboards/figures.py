@@ -324,7 +324,7 @@ def _cells(
     return go.Heatmap(
         x=info.partner_ids,
         y=info.learner_ids,
-        z=np.where(shown_LP, rounded, None).tolist(),
+        z=np.where(shown_LP, rounded, np.array(None)).tolist(),
         hoverongaps=False,
         opacity=opacity,
         xgap=3 if roomy else 0,

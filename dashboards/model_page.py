@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import pyarrow as pa
+
 from dashboards.answers import interval, partner_name, standing
 from dashboards.blocks import Block, Choice, Column, Downloads, Grid, Link, Plot, Table, Tag, Text
 from dashboards.curves import MEASURES, curves_figure, curves_info
@@ -80,7 +82,7 @@ def _curves(view: View, model_id: str, name: str) -> list[Block]:
     ranked = view.gains.filter(pc.equal(view.gains["model_id"], model_id))
     ranked = ranked.sort_by([("delta_top1", "descending")])["partner"].to_pylist()
     kept, total = ranked[: view.limits.lines], len(ranked)
-    rows = rows.filter(pc.is_in(rows["partner"], value_set=_texts([*kept, ""])))
+    rows = rows.filter(pc.is_in(rows["partner"], value_set=pa.array([*kept, ""], pa.string())))
     plots = []
     for measure, (title, meaning) in MEASURES.items():
         info = curves_info(rows["model"][0].as_py() if len(rows) else name, measure, rows)
@@ -96,12 +98,6 @@ def _curves(view: View, model_id: str, name: str) -> list[Block]:
         Text(f"Mean over seeds; dashed: alone.{few}"),
         Grid(tuple(plots)),
     ]
-
-
-def _texts(values: list[str]):  # noqa: ANN202
-    import pyarrow as pa
-
-    return pa.array(values, pa.string())
 
 
 def _table(view: View, model_id: str) -> Table:

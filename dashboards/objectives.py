@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 
@@ -23,11 +24,6 @@ class Line:
     learner: str
     partner: str
     gains: tuple[tuple[str, Interval], ...]
-
-    @property
-    def spread(self) -> float:
-        values = [gain.value for _, gain in self.gains]
-        return max(values) - min(values)
 
 
 @dataclass(frozen=True)
@@ -64,31 +60,51 @@ def objectives_info(
     gains: rows of one data set, recipe and selection, all objectives. most: lines to keep, those
     whose objectives differ most.
     """
-    wanted = ["model_id", "partner_ids", "objective"]
-    wanted += ["delta_top1", "delta_low", "delta_high", "net_delta"]
-    one = gains.filter(pc.equal(pc.list_value_length(gains["partner_ids"]), 1)).select(wanted)
+    single = gains.filter(pc.equal(pc.list_value_length(gains["partner_ids"]), 1))
+    columns = ["model_id", "objective", "delta_top1", "delta_low", "delta_high", "net_delta"]
+    one = single.select(columns).append_column("partner", pc.list_flatten(single["partner_ids"]))
     order = _order(one["objective"].unique().to_pylist())
-    found: dict[tuple[str, str], dict[str, tuple[Interval, float | None]]] = {}
-    for row in one.to_pylist():
-        gain = Interval(row["delta_top1"], row["delta_low"], row["delta_high"])
-        key = row["model_id"], row["partner_ids"][0]
-        found.setdefault(key, {})[row["objective"]] = gain, row["net_delta"]
     alone = {r["model_id"]: interval(r, "delta") for r in controls.to_pylist()}
+    kept, left_out = _most_different(one, {i: c.value for i, c in alone.items() if c}, most)
+    found: dict[tuple[str, str], dict[str, Interval]] = {}
+    for row in kept.to_pylist():
+        gain = Interval(row["delta_top1"], row["delta_low"], row["delta_high"])
+        found.setdefault((row["model_id"], row["partner"]), {})[row["objective"]] = gain
+    place = {model_id: i for i, model_id in enumerate(names)}
     lines = []
-    for (learner, partner), by in found.items():
-        values = [(name, by[name][0]) for name in order if name in by]
+    for learner, partner in sorted(found, key=lambda pair: [place[i] for i in pair]):
+        by = found[learner, partner]
+        values = [(name, by[name]) for name in order if name in by]
         control = alone.get(learner)
-        if control is not None:
-            values.append((CONTROL, control))
-        if len(values) > 1 and learner in names and partner in names:
-            lines.append(Line(names[learner], names[partner], tuple(values)))
-    shown = sorted(lines, key=lambda line: -line.spread)[:most] if len(lines) > most else lines
-    place = {name: i for i, name in enumerate(names.values())}
-    shown = sorted(shown, key=lambda line: (place[line.learner], place[line.partner]))
+        values += [(CONTROL, control)] if control else []
+        lines.append(Line(names[learner], names[partner], tuple(values)))
     labels = (*order, *([CONTROL] if alone else []))
-    return Objectives(
-        labels, tuple(shown), _summaries([*found.values()], order), len(lines) - len(shown)
-    )
+    return Objectives(labels, tuple(lines), _summaries(one, order), left_out)
+
+
+def _most_different(one: pa.Table, alone: Mapping[str, float], most: int) -> tuple[pa.Table, int]:
+    """The rows of so many learners and partners, those whose values lie widest apart, and how
+    many others have several values too.
+    """
+    if not len(one):
+        return one, 0
+    pair = pc.binary_join_element_wise(one["model_id"], one["partner"], " ").combine_chunks()
+    code_M = np.asarray(pair.dictionary_encode().indices)
+    known = pa.array(alone, pa.string())
+    control = pa.array(alone.values(), pa.float64())
+    control_M = np.asarray(control.take(pc.index_in(one["model_id"].combine_chunks(), known)))
+    delta_M = np.asarray(one["delta_top1"])
+    low_P = np.full(code_M.max() + 1, np.inf)
+    high_P = -low_P
+    for values_M in (delta_M, control_M):
+        np.fmin.at(low_P, code_M, values_M)
+        np.fmax.at(high_P, code_M, values_M)
+    several_P = np.bincount(code_M) > 1
+    several_P[code_M[~np.isnan(control_M)]] = True
+    ranked = np.argsort(np.where(several_P, low_P - high_P, np.inf), kind="stable")
+    total = int(several_P.sum())
+    shown = ranked[: min(most, total)]
+    return one.filter(pa.array(np.isin(code_M, shown))), total - len(shown)
 
 
 def _order(labels: Sequence[str]) -> list[str]:
@@ -96,28 +112,27 @@ def _order(labels: Sequence[str]) -> list[str]:
     return sorted(labels, key=lambda name: (name.split("(")[0] != "bikd", name))
 
 
-def _summaries(
-    cases: Sequence[Mapping[str, tuple[Interval, float | None]]], order: Sequence[str]
-) -> tuple[Summary, ...]:
+def _summaries(one: pa.Table, order: Sequence[str]) -> tuple[Summary, ...]:
+    if not order:
+        return ()
+    keys = ["model_id", "partner"]
+    first = one.filter(pc.equal(one["objective"], order[0])).select([*keys, "delta_top1"])
+    joined = one.join(first.rename_columns([*keys, "first"]), keys, join_type="left outer")
     out = []
     for name in order:
-        mine = [by[name] for by in cases if name in by]
-        net = [value for _, value in mine if value is not None]
-        both = [
-            by[name][0].value - by[order[0]][0].value
-            for by in cases
-            if name in by and order[0] in by and name != order[0]
-        ]
+        mine = joined.filter(pc.equal(joined["objective"], name))
+        less = pc.drop_null(pc.subtract(mine["delta_top1"], mine["first"]))
+        less = less if name != order[0] else less.slice(0, 0)
         out.append(
             Summary(
                 name,
                 len(mine),
-                sum(gain.value for gain, _ in mine) / len(mine),
-                sum(net) / len(net) if net else None,
-                len(both),
-                sum(both) / len(both) if both else None,
-                sum(d > 0 for d in both),
-                sum(d < 0 for d in both),
+                pc.mean(mine["delta_top1"]).as_py(),
+                pc.mean(mine["net_delta"]).as_py(),
+                len(less),
+                pc.mean(less).as_py(),
+                pc.sum(pc.greater(less, 0)).as_py() or 0,
+                pc.sum(pc.less(less, 0)).as_py() or 0,
             )
         )
     return tuple(out)

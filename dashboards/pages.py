@@ -136,7 +136,8 @@ def pairs(view: View, chosen: Chosen) -> list[Block]:
         place = {model_id: i for i, model_id in enumerate(info.learner_ids)}
         kept = [place[i] for i in ids if i in place][: view.limits.matrix]
         info = info.taken(order(info, "accuracy")[sorted(kept)])
-    orders = {name: order(info, name) for name in ORDERS}
+    key = ("orders", view.setting, view.limits, metric)
+    orders = view.snapshot.once(key, lambda: {name: order(info, name) for name in ORDERS})
     titles = tuple(
         (m, METRICS[m].title + (f", {METRICS[m].unit}" if METRICS[m].unit else "")) for m in there
     )

@@ -103,35 +103,34 @@ def flips_figure(flips: Sequence[tuple[str, str, Row]]) -> go.Figure:
 
     flips: for each learner its name, the other's, and its row of `Store.flips` with it.
     """
-    rows: list[tuple[str, float, float, float, float]] = []
+    rows: list[tuple[str, tuple[float, float, float, float]]] = []
     for name, partner, r in flips:
-        known = r["gained_known"], r["gained"] - r["gained_known"]
-        forgot = r["lost_known"], r["lost"] - r["lost_known"]
-        rows.append((f"{name} with {partner}", *known, *forgot))
+        learned, forgot = r["gained_known"], r["lost_known"]
+        parts = (learned, r["gained"] - learned, forgot, r["lost"] - forgot)
+        rows.append((f"{name} with {partner}", parts))
         if r["control_gained"] is not None:
-            alone = (0.0, r["control_gained"], 0.0, r["control_lost"])
-            rows.append((f"{name}, alone", *alone))
-    ticks = [label(r[0], 30) for r in rows]
-    parts = (
-        ("learned, the partner knew it", 1, 1, BLUE, 0.9),
-        ("learned otherwise", 2, 1, BLUE, 0.4),
-        ("forgot, the partner knew it", 3, -1, VERMILION, 0.9),
-        ("forgot otherwise", 4, -1, VERMILION, 0.4),
+            rows.append((f"{name}, alone", (0.0, r["control_gained"], 0.0, r["control_lost"])))
+    kinds = (
+        ("learned, the partner knew it", 1, BLUE, ""),
+        ("learned otherwise", 1, BLUE, "/"),
+        ("forgot, the partner knew it", -1, VERMILION, ""),
+        ("forgot otherwise", -1, VERMILION, "/"),
     )
     figure = go.Figure(
         [
             go.Bar(
                 y=list(range(len(rows))),
-                x=[sign * r[i] for r in rows],
+                x=[sign * parts[i] for _, parts in rows],
                 orientation="h",
                 name=title,
-                marker={"color": colour, "opacity": strength},
+                marker={"color": colour, "pattern": {"shape": shape, "solidity": 0.35}},
                 hovertext=[
-                    f"<b>{label(r[0])}</b><br>{title}: {count(round(r[i]), 'image')}" for r in rows
+                    f"<b>{label(name)}</b><br>{title}: {count(round(parts[i]), 'image')}"
+                    for name, parts in rows
                 ],
                 hoverinfo="text",
             )
-            for title, i, sign, colour, strength in parts
+            for i, (title, sign, colour, shape) in enumerate(kinds)
         ]
     )
     figure.update_layout(
@@ -144,7 +143,7 @@ def flips_figure(flips: Sequence[tuple[str, str, Row]]) -> go.Figure:
     figure.update_xaxes(title="images, mean of the seeds", zeroline=True, zerolinewidth=1.5)
     figure.update_yaxes(
         tickvals=list(range(len(rows))),
-        ticktext=[f"{tick} " for tick in ticks],
+        ticktext=[f"{label(name, 30)} " for name, _ in rows],
         range=[len(rows) - 0.5, -0.5],
         showgrid=False,
     )

@@ -51,7 +51,7 @@ def pair_blocks(view: View, a: str, b: str) -> list[Block]:
                 "Images learned and forgotten",
                 flips_figure(drawn),
                 says,
-                meaning="Strong: the partner had the image right before.",
+                meaning="Plain: the partner had the image right before; hatched: it had not.",
             )
         )
     cases = cases_info(pair, _epochs(view, a, b), _after(view, a, b))

@@ -91,19 +91,19 @@ def facts(
     pairs: of the table `pairs`. recipes: recipe_id to what it says.
     """
     done = jobs.filter(pc.equal(jobs["status"], "done"))
-    groups = pc.value_counts(pc.list_value_length(done["member_ids"])).to_pylist()
-    trained = _sets(done.filter(pc.equal(pc.list_value_length(done["member_ids"]), 2)))
-    known = set(
-        zip(
-            pairs["data_id"].to_pylist(),
-            map(frozenset, zip(*(pairs[f"model_id_{s}"].to_pylist() for s in "ab"), strict=True)),
-            strict=True,
-        )
-    )
-    pairings = f"{len(trained):,} of {count(len(trained | known), 'pair')} trained"
-    if any(g["values"] > 2 for g in groups):
-        larger = _sets(done.filter(pc.greater(pc.list_value_length(done["member_ids"]), 2)))
-        pairings += f", {count(len(larger), 'larger group')}"
+    size = pc.list_value_length(done["member_ids"])
+    two = done.filter(pc.equal(size, 2))
+    ends = (pc.list_element(two["member_ids"], i) for i in (0, 1))
+    trained = _unordered(two["data_id"], *ends)
+    known = _unordered(pairs["data_id"], pairs["model_id_a"], pairs["model_id_b"])
+    every = pa.chunked_array([*trained.chunks, *known.chunks], pa.string())
+    pairings = f"{pc.count_distinct(trained).as_py():,} of "
+    pairings += f"{count(pc.count_distinct(every).as_py(), 'pair')} trained"
+    larger = done.filter(pc.greater(size, 2))
+    if len(larger):
+        members = map(frozenset, larger["member_ids"].to_pylist())
+        groups = set(zip(larger["data_id"].to_pylist(), members, strict=True))
+        pairings += f", {count(len(groups), 'larger group')}"
     sizes = {b["data_id"]: b["n"] for b in baselines.select(["data_id", "n"]).to_pylist()}
     objectives = set(jobs["objective"].unique().to_pylist())
     named = sorted(objectives - {"ce"}) + ["ce (control)"] * ("ce" in objectives)
@@ -124,6 +124,7 @@ def facts(
     return tuple((term, text) for term, text in entries if text)
 
 
-def _sets(jobs: pa.Table) -> set[tuple[str, frozenset[str]]]:
-    members = map(frozenset, jobs["member_ids"].to_pylist())
-    return set(zip(jobs["data_id"].to_pylist(), members, strict=True))
+def _unordered(data_id: Any, a: Any, b: Any) -> pa.ChunkedArray:
+    """One text for each pair, the same for both orders."""
+    first, second = pc.min_element_wise(a, b), pc.max_element_wise(a, b)
+    return pc.binary_join_element_wise(data_id, first, second, " ")

@@ -161,7 +161,7 @@ def scatter_figure(info: Scatter) -> go.Figure:
             go.Heatmap(
                 x=np.round((x[1:] + x[:-1]) / 2, 4).tolist(),
                 y=np.round((y[1:] + y[:-1]) / 2, 3).tolist(),
-                z=np.where(counts.T > 0, counts.T, None).tolist(),
+                z=np.where(counts.T > 0, counts.T, np.array(None)).tolist(),
                 colorscale=SEQUENTIAL,
                 hovertemplate="%{z} cases near (%{x:.2f}, %{y:.2f})<extra></extra>",
                 hoverongaps=False,

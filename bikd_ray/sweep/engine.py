@@ -98,10 +98,9 @@ def run_sweep(
                 splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
                 run_baselines(zoo, data, splits, reader, writer, most, progress)
                 run_pairs(zoo, data, reader, writer, most, progress)
-                where = (spec.name, writer.place.uri)
-                keep = (_keep(spec), spec.similarity == "cca")
+                how = (spec.name, writer.place.uri, _keep(spec), spec.similarity == "cca")
                 orders = {
-                    job.job_id: Order(job, *where, job_needs(spec.resources, job, most), *keep)
+                    job.job_id: Order(job, *how, job_needs(spec.resources, job, most))
                     for job in todo
                 }
                 if orders:

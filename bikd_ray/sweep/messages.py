@@ -17,9 +17,9 @@ class Order:
     job: Job
     sweep: str
     store: str
-    needs: Needs = field(default=Needs(1, 0))
     keep: tuple[str, ...] = ()  # selections whose weights to keep
     similarity: bool = True
+    needs: Needs = field(default=Needs(1, 0))
 
 
 @dataclass(frozen=True)
