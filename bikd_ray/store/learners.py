@@ -85,7 +85,7 @@ class Learner:
 
 def baselines(reader: Reader) -> dict[tuple[str, str], Row]:
     """(data_id, model_id) -> its row of the table `baselines`."""
-    rows = reader.table("baselines").to_pylist()
+    rows = reader.committed("baselines").to_pylist()
     return {(row["data_id"], row["model_id"]): row for row in rows}
 
 

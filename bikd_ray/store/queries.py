@@ -96,7 +96,7 @@ class Store:
     def baselines(self) -> pa.Table:
         """One row for each model and data set, the most accurate first."""
         columns = [name for name in SCHEMAS["baselines"].names if name != "correct"]
-        table = self.reader.table("baselines", columns)
+        table = self.reader.committed("baselines").select(columns)
         return table.sort_by([("data_id", "ascending"), ("top1", "descending")])
 
     def partners(
@@ -192,7 +192,8 @@ class Store:
 
     @property
     def _known(self) -> pa.Table:
-        return self.reader.table("baselines", ["model", "model_id", "weights_id", "data_id"])
+        columns = ["model", "model_id", "weights_id", "data_id"]
+        return self.reader.committed("baselines").select(columns)
 
     def _gains(
         self, models: Collection[str] | None, objective: str | None, selection: str

@@ -32,7 +32,7 @@ INDEX = {
     table: (*KEYS[table], "attempt", *(RUN if table == "jobs" else ()))
     for table in KEYS
     if table not in COMMITTED_BY
-}
+} | {"baselines": tuple(SCHEMAS["baselines"].names)}
 """Columns that a reader holds in memory of the tables that say what is committed."""
 
 AT_ONCE = 500

@@ -160,7 +160,8 @@ def _run_jobs(
         request_resources(bundles=[order.needs.bundle for order in orders.values()][:WINDOW])
         while line.waiting and not line.stopped:
             window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
-            _run_window(window, line, commits, spec, f"{place.uri}/{work}")
+            # the store is where every node reaches it
+            _run_window(window, line, commits, spec, place.uri_of(f"{work}/{new_attempt()}"))
             if line.running or not line.over:
                 break  # Ctrl-C: Tune ends as if all were well
         commits.settle()
@@ -176,9 +177,8 @@ def _run_jobs(
 def _run_window(
     orders: dict[str, Order], line: Line, commits: Commits, spec: Spec, scratch: str
 ) -> None:
-    scratch = f"{scratch}/{new_attempt()}"  # every node reaches the store
     trainable = tune.with_parameters(
-        JobTrial, orders=orders, slots=spec.resources.slots, storage=f"{scratch}/train"
+        JobTrial, orders=orders, slots=spec.resources.slots, storage=scratch
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
