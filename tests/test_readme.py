@@ -46,6 +46,7 @@ def test_every_command_is_one():
     from pipelines.cli import app
 
     known = {c.name or c.callback.__name__ for c in app.registered_commands}
+    known |= {group.name for group in app.registered_groups}
     code = [*blocks("console"), *re.findall(r"`[^`]+`", PROSE)]
     used = set(re.findall(r"\bbikd ([a-z]+)\b", "\n".join(code)))
     assert {"sweep", "partners", "plan"} <= used <= known
