@@ -51,7 +51,8 @@ def pair_blocks(view: View, a: str, b: str) -> list[Block]:
                 "Images learned and forgotten",
                 flips_figure(drawn),
                 says,
-                meaning="Plain: the partner had the image right before; hatched: it had not.",
+                meaning="Plain: the partner had the image right before; hatched: it had not. "
+                "Alone is not split.",
             )
         )
     cases = cases_info(pair, _epochs(view, a, b), _after(view, a, b))

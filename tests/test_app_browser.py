@@ -130,7 +130,9 @@ def test_figures_follow_the_colour_scheme_and_a_phone_needs_no_sideways_scrollin
         f"(light) => document.querySelector('.xtick text') && ({colour})() !== light", arg=light
     )
     opened.set_viewport_size({"width": 390, "height": 844})
-    assert opened.evaluate("document.documentElement.scrollWidth") == 390
+    for page in PAGES.values():
+        visit(opened, page.title)
+        assert opened.evaluate("document.documentElement.scrollWidth") == 390, page.title
 
 
 def test_a_port_that_is_taken_is_named(served, tmp_path):
