@@ -248,7 +248,8 @@ def status(
     people = format is Format.table
     view = "failures" if failed else "jobs"
     _show(grouped(table) if people and not failed else table, format, view)
-    print("\n".join(sweep_lines(store_uri(store, loaded and loaded.store))), file=sys.stderr)
+    for line in sweep_lines(store_uri(store, loaded and loaded.store)):
+        print(line, file=sys.stderr)
 
 
 @app.command()

@@ -19,7 +19,7 @@ HEAVY = ("torch", "ray", "pyarrow", "plotly", "timm")
         ("bikd_ray.sweep.engine, bikd_ray.sweep.job", ("plotly", "dashboards", "pipelines")),
         ("bikd_ray.sweep.trial", ("timm", "bikd_ray.train", "plotly")),
         ("bikd_ray.sweep.mailbox, bikd_ray.sweep.messages", ("torch", "pyarrow.dataset", "plotly")),
-        ("dashboards.report", ("torch", "ray", "bikd_ray.train", "pipelines")),
+        ("dashboards.report, dashboards.app", ("torch", "ray", "bikd_ray.train", "pipelines")),
         ("pipelines.cli", HEAVY),
     ],
 )  # fmt: skip

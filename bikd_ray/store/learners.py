@@ -109,6 +109,8 @@ def learners(
     known = baselines(reader)
     for models, job_ids in _portions(jobs, known, wanted):
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)
+        if objective in ALONE:  # a row or two of each model instead of all of them
+            where &= pc.field("objective") == objective
         rows = reader.table("results", COLUMNS, where, job_ids).to_pylist()
         # a result whose baseline file is damaged says nothing until the baseline is run again
         rows = [row for row in rows if (row["data_id"], row["model_id"]) in known]
