@@ -4,13 +4,17 @@ BIN := .venv/bin
 # Ray starts many processes; each would compile every import again without cached bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint format clean
+.PHONY: demo test test-slow lint format clean
 
 demo: .venv/ready
 	$(BIN)/bikd demo
 
 test: lint
 	$(BIN)/python -m pytest
+
+# What takes minutes, such as nodes that die; no part of `make test`.
+test-slow: .venv/ready
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/ready
 	$(BIN)/ruff check .
