@@ -343,10 +343,37 @@ class Resources(Frozen):
         description="warm: one worker does job after job; fresh: a new one for each; auto: warm "
         "for jobs of minutes",
     )
+    placement: Literal["together", "one_model_per_worker", "data_parallel"] = Field(
+        default="together",
+        description="together: one worker has all models; one_model_per_worker: they exchange "
+        "logits; data_parallel: each has all models and a share of every batch",
+    )
+    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        default="auto",
+        description="images that a worker computes at a time; auto: its whole batch, and halved "
+        "when memory runs out",
+    )
+    activation_checkpointing: bool = Field(
+        default=False, description="compute activations again in the backward pass: less memory"
+    )
+    compile: bool = Field(default=False, description="torch.compile each model for training")
+    save_every: float = Field(
+        default=600,
+        ge=0,
+        description="seconds between saved states, from which a job that is cut off goes on",
+    )
     keep_weights: Literal["none", "best", "all"] = Field(
         default="best",
         description="best: the weights of the selected epoch; all: of every selection",
     )
+
+    @model_validator(mode="after")
+    def _compiles(self) -> Self:
+        if self.compile and self.placement == "data_parallel":
+            raise ValueError(
+                "compile goes with placement together or one_model_per_worker, not data_parallel"
+            )
+        return self
 
     @field_validator("gpus_per_job", "cpus_per_job", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import CONTROL, DigitsData, Recipe, Spec, ZooEntry
 from bikd_ray.store.place import Place
 from bikd_ray.train.member import Learner, Member
-from bikd_ray.train.step import train_step
+from bikd_ray.train.step import Sources, train_step
 from bikd_ray.weights import pack_state
 from bikd_ray.zoo import resolve_model
 
@@ -129,11 +129,12 @@ def _first_lessons(
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
     learner = Learner.of(Member(model, network, device), recipe, steps)
     network.train()
+    sources = Sources([learner], CONTROL, seed=0)
     step = 0
     for epoch in range(recipe.epochs):
         order = np.random.default_rng(derived_seed("demo", epoch)).permutation(rows)
         for batch in loader.batches(order, recipe.batch_size):
-            train_step([learner], batch, CONTROL, seed=0, step=step)
+            train_step(sources, batch, step)
             step += 1
     return network.state_dict()
 

@@ -1,6 +1,6 @@
 """Batches for K models at once: each image decoded once, each model its own view of it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,11 +25,24 @@ of every job reads it."""
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples: `views[v]` is uint8 [B, 3, H, W], `labels` and `index` are int64 [B]."""
+    """B samples: `views[v]` is uint8 [B, 3, H, W], `labels` and `index` are int64 [B].
+
+    `counted`: B, or 0 where they only fill the place of a share without samples. `planned`: samples
+    of the whole batch, of which this may be one worker's share, with those that do not decode.
+    """
 
     views: dict[View, Tensor]
     labels: Tensor
     index: Tensor
+    counted: int
+    planned: int
+
+    def part(self, rows: slice) -> "Batch":
+        """Some of its samples."""
+        views = {view: pixels[rows] for view, pixels in self.views.items()}
+        labels = self.labels[rows]
+        counted = len(labels) if self.counted else 0
+        return Batch(views, labels, self.index[rows], counted, self.planned)
 
 
 class Loader:
@@ -69,23 +82,39 @@ class Loader:
         self.decoding = _Decoding(images, self.views, augment, seed)
         self._passes: _Passes | None = None
 
-    def batches(self, order: np.ndarray, batch_size: int, epoch: int = 0) -> Iterator[Batch]:
+    def batches(
+        self,
+        order: np.ndarray,
+        batch_size: int,
+        epoch: int = 0,
+        *,
+        begin: int = 0,
+        share: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> Iterator[Batch]:
         """The samples `order` [M] in batches, on the device; the last may be smaller.
 
         A lone last sample joins the batch before it: batch normalisation cannot train on one.
-        `epoch` tells the draws of one pass from those of another.
+        `epoch` tells the draws of one pass from those of another. `begin`: the batch to begin with.
+        `share` takes one worker's samples of a batch; where it has none, a black image stands in.
         """
-        parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
-        if len(parts) > 1 and len(parts[-1]) == 1:
-            parts[-2:] = [np.concatenate(parts[-2:])]
-        source = self._from_arrays(parts) if self.kept else self._decoded(parts, epoch)
-        for index, arrays in source:
+        parts = parts_of(order, batch_size)[begin:]
+        own = [share(part) for part in parts] if share else parts
+        source = self._from_arrays(own) if self.kept else self._decoded(own, epoch)
+        for part, (index, arrays) in zip(parts, source, strict=True):
             if len(index):
-                yield Batch(
-                    {v: self._to_device(arrays[v]) for v in self.views},
-                    self._to_device(self.labels[index]),
-                    index,
-                )
+                views = {v: self._to_device(arrays[v]) for v in self.views}
+                labels = self._to_device(self.labels[index])
+                yield Batch(views, labels, index, len(index), len(part))
+            elif share:
+                yield self._filler(len(part))
+
+    def _filler(self, planned: int) -> Batch:
+        black = {
+            v: torch.zeros(1, 3, v.size, v.size, dtype=torch.uint8, device=self.device)
+            for v in self.views
+        }
+        label = torch.zeros(1, dtype=torch.int64, device=self.device)
+        return Batch(black, label, torch.zeros(1, dtype=torch.int64), 0, planned)
 
     def _to_device(self, tensor: Tensor) -> Tensor:
         if self.device.type == "cuda":
@@ -112,6 +141,14 @@ class Loader:
             )  # empty if all bad
             arrays = {v: by_kind[self.decoding.kind(v)] for v in self.views if by_kind}
             yield samples.index, arrays
+
+
+def parts_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    """The samples of each batch of a pass."""
+    parts = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if len(parts) > 1 and len(parts[-1]) == 1:
+        parts[-2:] = [np.concatenate(parts[-2:])]
+    return parts
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.place import Place
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, Row, job_row, run_columns
 from bikd_ray.train import EpochRow, Fit, fit
-from bikd_ray.train.fit import Chosen, Likeness
+from bikd_ray.train.fit import Likeness
+from bikd_ray.train.selections import Chosen
 from bikd_ray.train.similarity import CCA_TOP
 from bikd_ray.weights import network_of, pack_state
 
 
-def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Epoch | Outcome]:
+def run_job(order: Order, device: torch.device, decoders: int = 0) -> Iterator[Epoch | Outcome]:
     """Train and measure one job: an Epoch after each epoch, then one Outcome.
 
     What is wrong with this job alone (a bad value, a loss that is not finite, memory) ends in a
@@ -33,7 +34,7 @@ def run_job(order: Order, device: torch.device, workers: int = 0) -> Iterator[Ep
     try:
         place = Place.at(order.store)
         networks = [network_of(member, place) for member in job.members]
-        for message in fit(job, networks, device, workers=workers, similarity=order.similarity):
+        for message in fit(job, networks, device, decoders=decoders, similarity=order.similarity):
             if isinstance(message, Fit):
                 results = _results(order, message)
                 likeness = [_likeness(job, found) for found in message.likeness]

@@ -53,22 +53,17 @@ class Outcome:
         return float(np.abs(gap).sum() / len(confidence))
 
 
-def outcome(logits_NC: Tensor, labels_N: Tensor) -> Outcome:
-    """Measure logits against labels, in float32 on their device; the result is on the host."""
+def answers(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, ...]:
+    """What `Outcome` holds, field by field, on the device of the logits; in float32."""
     logp = logits_NC.float().log_softmax(-1)
-    nll = -logp.gather(1, labels_N[:, None]).squeeze(1)
+    nll_N = -logp.gather(1, labels_N[:, None]).squeeze(1)
     # a stable sort keeps equal probabilities in class order, so that [:, 0] is the argmax
     order = logp.sort(dim=1, descending=True, stable=True)
     k = min(logp.shape[1], TOP_K)
+    classes_Nk, probs_Nk = order.indices[:, :k].int(), order.values[:, :k].exp()
+    return labels_N, order.indices[:, 0], torch.exp(-nll_N), nll_N, classes_Nk, probs_Nk
 
-    def host(tensor: Tensor) -> np.ndarray:
-        return tensor.cpu().numpy()
 
-    return Outcome(
-        label_N=host(labels_N),
-        predicted_N=host(order.indices[:, 0]),
-        label_prob_N=host(torch.exp(-nll)),
-        nll_N=host(nll),
-        top_classes_Nk=host(order.indices[:, :k]).astype(np.int32),
-        top_probs_Nk=host(order.values[:, :k].exp()),
-    )
+def outcome(logits_NC: Tensor, labels_N: Tensor) -> Outcome:
+    """Measure logits against labels; the result is on the host."""
+    return Outcome(*(tensor.cpu().numpy() for tensor in answers(logits_NC, labels_N)))

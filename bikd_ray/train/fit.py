@@ -1,28 +1,39 @@
 """A whole job: K models, R epochs, one row for each member and epoch as they come."""
 
 import copy
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from math import isnan, nan
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bikd_ray.data import open_split
-from bikd_ray.data.loader import SHARES, Loader
+from bikd_ray.data.loader import SHARES, Loader, parts_of
 from bikd_ray.data.resolve import Subset, split_train
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job
-from bikd_ray.tasks.classification import Outcome
-from bikd_ray.train.evaluate import Evaluation, evaluate
-from bikd_ray.train.member import Learner, Member
+from bikd_ray.specs import Resources
+from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
+from bikd_ray.train.member import Learner, Member, fast_layout
+from bikd_ray.train.selections import Chosen, Selections
 from bikd_ray.train.similarity import cca
-from bikd_ray.train.step import Tally, train_step
+from bikd_ray.train.state import Position, States, pack, unpack
+from bikd_ray.train.step import Sources, Tally, train_step
+from bikd_ray.train.workers import ALONE, Workers
 from bikd_ray.transfer import OBJECTIVES
+
+LOG_EVERY = 50
+"""Steps between log points, where a run waits for its device: it looks for losses that are not
+finite, and saves its state if it is time."""
+
+
+_DEFAULTS = Resources()
 
 
 class NonFiniteLoss(BikdError):
@@ -52,15 +63,6 @@ class EpochRow:
     case4: float | None = None
 
 
-@dataclass
-class Chosen:
-    """What one learner was at the epoch that a selection picks."""
-
-    epoch: int
-    outcome: Outcome
-    state: dict[str, Tensor] = field(repr=False)
-
-
 @dataclass(frozen=True)
 class Likeness:
     """CCA of two members' pre-logits features on val; None where it cannot be told."""
@@ -78,96 +80,216 @@ class Fit:
     chosen: dict[str, list[Chosen]]  # selection -> one for each learner
     ensemble_top1_after: float  # percent, of all members after the last epoch
     likeness: list[Likeness]
+    images_per_s: float  # of training, each counted once however many models see it
+    micro_batch: int | None  # images at a time, where memory or the spec asked for parts
 
 
 def fit(
     job: Job,
-    networks: Sequence[nn.Module],
+    networks: Sequence[nn.Module | None],
     device: torch.device,
     *,
-    workers: int = 0,
+    decoders: int = 0,
     similarity: bool = True,
+    resources: Resources = _DEFAULTS,
+    workers: Workers = ALONE,
+    states: States | None = None,
 ) -> Iterator[list[EpochRow] | Fit]:
     """Train the live members among `networks` (one for each member of the job).
 
-    Yields a list of EpochRow, one for each learner, for epoch 0, 1, … and at the end one Fit.
-    similarity: compare the members' features too. Raises NonFiniteLoss.
+    Yields a list of EpochRow, one for each learner, for epoch 0, 1, … and at the end one Fit; of
+    several workers each yields the same. networks: None for a member of another worker. decoders:
+    processes that decode images. similarity: compare the members' features too. states: where the
+    state of the run is kept, from which it goes on. Raises NonFiniteLoss.
     """
-    recipe = job.recipe
-    members = [Member(m, net, device) for m, net in zip(job.members, networks, strict=True)]
-    train, val, held, rows = _loaders(job, members, device, workers)
-    batches = max(1, -(-(len(rows) - 1) // recipe.batch_size))  # a lone last sample makes none
-    steps = recipe.epochs * batches
-    frozen = _frozen(job, members)
-    learners = [Learner.of(member, recipe, steps) for member in members[: len(job.live)]]
-    measured = [learner.measured for learner in learners]
-    teachers = members[len(learners) :]
-    similarity = similarity and len(members) > 1
+    run = _Run(job, networks, device, decoders, similarity, resources, workers)
+    yield from run.epochs(states)
+    yield run.end()
 
-    before = after = evaluate(members, val, features=similarity)
-    select = evaluate(measured, held) if held else None
-    selections = _Selections(measured)
-    selections.see(0, before, select)
-    yield _rows(0, len(learners), before, select)
 
-    step = 0
-    for epoch in range(1, recipe.epochs + 1):
-        for learner in learners:
-            learner.member.network.train()
-        tally = Tally.zero(len(learners), device)
-        order = np.random.default_rng(derived_seed(job.seed, "order", epoch)).permutation(rows)
-        for batch in train.batches(order, recipe.batch_size, epoch):
-            lesson = train_step(
-                learners,
-                batch,
-                job.objective,
-                seed=job.seed,
-                step=step,
-                frozen=frozen,
-                precision=recipe.precision,
-            )
-            tally.add(lesson, step)
-            step += 1
-        _refuse_bad(tally, learners, job, epoch, step - 1)
-        last = epoch == recipe.epochs
-        after = evaluate(
-            [*measured, *teachers] if last else measured, val, features=similarity and last
+class _Run:
+    """A job at work on one worker."""
+
+    def __init__(
+        self,
+        job: Job,
+        networks: Sequence[nn.Module | None],
+        device: torch.device,
+        decoders: int,
+        similarity: bool,
+        resources: Resources,
+        workers: Workers,
+    ) -> None:
+        self.job, self.device, self.workers, self.resources = job, device, workers, resources
+        self.members = [
+            net and Member(m, net, device, fast_layout(net, device, job.recipe.precision))
+            for m, net in zip(job.members, networks, strict=True)
+        ]
+        self.similarity = similarity and len(self.members) > 1
+        self.train, self.val, self.held, self.rows = _loaders(job, self.members, device, decoders)
+        self.batches = len(parts_of(self.rows, job.recipe.batch_size))
+        live = len(job.live)
+        frozen = _frozen(job, self.members)
+        steps = job.recipe.epochs * self.batches
+        self.learners = [
+            m and Learner.of(m, job.recipe, steps, resources, workers) for m in self.members[:live]
+        ]
+        self.measured = [learner and learner.measured for learner in self.learners]
+        self.sources = Sources(
+            self.learners, job.objective, job.seed, frozen, job.recipe.precision, workers
         )
-        select = evaluate(measured, held) if held else None
-        selections.see(epoch, after, select)
-        yield _rows(epoch, len(learners), after, select, tally)
-    likeness = list(_likeness(before, after, device)) if similarity else []
-    yield Fit(before, selections.chosen(), after.ensemble_top1, likeness)
+        self.selections = Selections(self.measured)
+        self.tally = self._nothing()
+        micro = resources.micro_batch
+        self.at = Position(micro_batch=None if micro == "auto" else micro)
+        self.before = self.after = self._evaluate(self.members, self.val, self.similarity)
 
+    def epochs(self, states: States | None) -> Iterator[list[EpochRow]]:
+        """Train, and yield the rows of each epoch; those of before the saved state at once."""
+        select = self._select()
+        self.selections.see(0, self.before, select)
+        done = [_rows(0, len(self.learners), self.before, select)]
+        done = self._resume(states) or done
+        yield from done
+        saved = time.monotonic()
+        for epoch in range(self.at.epoch, self.job.recipe.epochs + 1):
+            for learner in self.sources.here:
+                learner.member.network.train()
+            for _ in self._steps(epoch):
+                due = time.monotonic() - saved > self.resources.save_every
+                if states is not None and self.workers.agree(due):
+                    self._save(states, done)
+                    saved = time.monotonic()
+            last = epoch == self.job.recipe.epochs
+            of_all = [*self.measured, *self.members[len(self.learners) :]]
+            self.after = self._evaluate(
+                of_all if last else self.measured, self.val, self.similarity and last
+            )
+            select = self._select()
+            self.selections.see(epoch, self.after, select)
+            done.append(_rows(epoch, len(self.learners), self.after, select, self.tally))
+            yield done[-1]
+            self.tally = self._nothing()
+            self.at = replace(self.at, epoch=epoch + 1, batch=0)
 
-def _refuse_bad(
-    tally: Tally, learners: Sequence[Learner], job: Job, epoch: int, last_step: int
-) -> None:
-    """Raise NonFiniteLoss for a loss of the epoch, or what its last step made of the weights."""
-    bad = [(step, k, "loss") for k, step in enumerate(tally.first_bad_K.tolist()) if step >= 0]
-    if not bad:
-        bad = [(last_step, k, "weights") for k, one in enumerate(learners) if not one.is_finite()]
-    if bad:
-        step, k, what = min(bad)
-        name, recipe = job.members[k].name, job.recipe
+    def _steps(self, epoch: int) -> Iterator[None]:
+        """The rest of an epoch; stops at each log point."""
+        recipe, job = self.job.recipe, self.job
+        order = np.random.default_rng(derived_seed(job.seed, "order", epoch))
+        batches = self.train.batches(
+            order.permutation(self.rows),
+            recipe.batch_size,
+            epoch,
+            begin=self.at.batch,
+            share=self.workers.share if self.workers.by_samples else None,
+        )
+        began = time.monotonic()
+        for batch in batches:
+            at = self.at
+            lesson = train_step(self.sources, batch, at.step, at.micro_batch)
+            self.tally.add(lesson, at.step)
+            self.at = replace(
+                at, step=at.step + 1, batch=at.batch + 1, micro_batch=lesson.micro_batch
+            )
+            if self.at.step % LOG_EVERY == 0:
+                self._look(epoch)
+                self._count(began)
+                yield
+                began = time.monotonic()
+        self._look(epoch)
+        self._refuse_bad_weights(epoch)
+        self._count(began)
+
+    def _count(self, began: float) -> None:
+        self.at = replace(self.at, seconds=self.at.seconds + time.monotonic() - began)
+
+    def _look(self, epoch: int) -> None:
+        """Raise NonFiniteLoss for a loss so far; waits for the device."""
+        first_bad_K = self.tally.over(self.workers).first_bad_K.tolist()
+        bad = [(step, k) for k, step in enumerate(first_bad_K) if step >= 0]
+        if bad:
+            step, k = min(bad)
+            raise self._not_finite("loss", k, step, epoch)
+
+    def _refuse_bad_weights(self, epoch: int) -> None:
+        """Raise NonFiniteLoss for what the last step has made of the weights."""
+        for k, learner in enumerate(self.learners):
+            if learner is not None and not learner.is_finite():
+                raise self._not_finite("weights", k, self.at.step - 1, epoch)
+
+    def _not_finite(self, what: str, k: int, step: int, epoch: int) -> NonFiniteLoss:
+        name, recipe = self.job.members[k].name, self.job.recipe
         setting = f"recipe.lrs.{name}" if name in recipe.lrs else "recipe.lr"
-        raise NonFiniteLoss(
+        return NonFiniteLoss(
             f"the {what} of {name} became NaN or infinite at step {step} (epoch {epoch}) "
             f"with lr {recipe.lrs.get(name, recipe.lr):g}; try a lower {setting}"
         )
 
+    def _nothing(self) -> Tally:
+        return Tally.zero(len(self.job.live), self.device)
 
-def _frozen(job: Job, members: Sequence[Member]) -> list[Member]:
+    def _evaluate(
+        self, members: Sequence[Member | None], loader: Loader, features: bool = False
+    ) -> Evaluation:
+        # where training does not fit in one piece, a larger batch may not fit here either
+        most = min(EVAL_BATCH, 2 * (self.at.micro_batch or EVAL_BATCH))
+        return evaluate(members, loader, features=features, workers=self.workers, batch_size=most)
+
+    def _select(self) -> Evaluation | None:
+        return self._evaluate(self.measured, self.held) if self.held else None
+
+    def _save(self, states: States, done: list[list[EpochRow]]) -> None:
+        workers, step = self.workers, self.at.step
+        tally = self.tally.over(workers).to(self.device)
+        self.tally = tally if workers.rank == 0 or not workers.by_samples else self._nothing()
+        if workers.rank == 0 or workers.by_models:
+            rows = [[asdict(row) for row in epoch] for epoch in done]
+            states.write(step, pack(self.at, self.learners, self.tally, self.selections, rows))
+        workers.gather(step)  # all have written before any forgets
+        if workers.rank == 0:
+            states.forget(step)
+
+    def _resume(self, states: States | None) -> list[list[EpochRow]]:
+        """Go on from the newest state that every worker can read; the rows of its past."""
+        there = [] if states is None else states.steps()
+        common = set.intersection(*map(set, self.workers.gather(there)))
+        for step in sorted(common, reverse=True):
+            assert states is not None
+            found = unpack(states.read(step), self.learners, self.selections)
+            if not all(self.workers.gather(found is not None)):
+                continue
+            assert found is not None
+            self.at, tally, rows = found
+            mine = self.workers.rank == 0 or not self.workers.by_samples
+            self.tally = tally.to(self.device) if mine else self._nothing()
+            return [[EpochRow(**row) for row in epoch] for epoch in rows]
+        return []
+
+    def end(self) -> Fit:
+        images = len(self.rows) * self.job.recipe.epochs
+        likeness = _likeness(self.before, self.after, self.device) if self.similarity else ()
+        return Fit(
+            self.before,
+            self.selections.chosen(),
+            self.after.ensemble_top1,
+            list(likeness),
+            images / max(self.at.seconds, 1e-9),
+            self.at.micro_batch,
+        )
+
+
+def _frozen(job: Job, members: Sequence[Member | None]) -> list[Member | None]:
     """The sources that do not learn, in the order of `joint_loss`: the first learner as it is now,
     where the objective compares with it, then the teachers.
     """
     start = []
     if OBJECTIVES[job.objective.name].old_self:
         first = members[0]
-        start = [Member(first.model, copy.deepcopy(first.network), first.device)]
+        start = [first and replace(first, network=copy.deepcopy(first.network))]
     frozen = [*start, *members[len(job.live) :]]
     for source in frozen:
-        source.network.eval()
+        if source is not None:
+            source.network.eval()
     return frozen
 
 
@@ -181,13 +303,13 @@ def _likeness(before: Evaluation, after: Evaluation, device: torch.device) -> It
 
 
 def _loaders(
-    job: Job, members: Sequence[Member], device: torch.device, workers: int
+    job: Job, members: Sequence[Member | None], device: torch.device, decoders: int
 ) -> tuple[Loader, Loader, Loader | None, np.ndarray]:
     """(train, val, held-out part of train or None, rows of train to learn from)."""
-    data, views = job.data.data, [m.model.input.view for m in members]
+    data, views = job.data.data, [m.model.input.view for m in members if m is not None]
     how: dict[str, Any] = {
         "cache": data.cache,
-        "workers": workers,
+        "workers": decoders,
         "skip": data.on_bad_image == "skip",
     }
     images = open_split(job.data, "train")
@@ -229,44 +351,3 @@ def _lessons(tally: Tally, k: int) -> dict[str, float | None]:
         "teacher_share": float(tally.taught_K[k]) / tally.samples if taught else None,
         **{f"case{c}": share if taught else None for c, share in enumerate(cases, 1)},
     }
-
-
-class _Selections:
-    """Keeps, for every member, the epoch that each selection would pick so far.
-
-    The untouched model is epoch 0 and can win; an equal later epoch does not displace an earlier.
-    """
-
-    def __init__(self, members: Sequence[Member]) -> None:
-        self.members = members
-        self.best: dict[str, dict[int, tuple[float, Chosen]]] = {}
-        self.last: tuple[int, Evaluation] | None = None
-
-    def see(self, epoch: int, val: Evaluation, held: Evaluation | None) -> None:
-        self.last = (epoch, val)
-        for k in range(len(self.members)):
-            scores = {"best_val": val.outcomes[k].top1}
-            if held:
-                scores["best_select"] = held.outcomes[k].top1
-            won = {s: score for s, score in scores.items() if self._beats(s, k, score)}
-            if won:
-                chosen = self._now(k)
-                for selection, score in won.items():
-                    self.best.setdefault(selection, {})[k] = (score, chosen)
-
-    def _beats(self, selection: str, member: int, score: float) -> bool:
-        held = self.best.get(selection, {}).get(member)
-        return held is None or score > held[0]
-
-    def _now(self, k: int) -> Chosen:
-        assert self.last is not None
-        epoch, val = self.last
-        result = val.outcomes[k]
-        tensors = self.members[k].network.state_dict().items()
-        state = {name: t.detach().cpu().clone() for name, t in tensors}
-        return Chosen(epoch, result, state)
-
-    def chosen(self) -> dict[str, list[Chosen]]:
-        members = range(len(self.members))
-        best = {s: [held[k][1] for k in members] for s, held in self.best.items()}
-        return {"last": [self._now(k) for k in members], **best}

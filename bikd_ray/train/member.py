@@ -2,23 +2,31 @@
 
 import copy
 import random
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from bikd_ray.data.loader import Batch
 from bikd_ray.data.views import Normalise
+from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import ResolvedModel
-from bikd_ray.specs import Recipe
+from bikd_ray.specs import Recipe, Resources
+from bikd_ray.train.norm import SharedBatchNorm
 from bikd_ray.train.optim import make_optimizer
+from bikd_ray.train.workers import ALONE, Workers
 from bikd_ray.zoo import logits_of
+
+_DEFAULTS = Resources()
 
 
 @dataclass
@@ -28,15 +36,25 @@ class Member:
     model: ResolvedModel
     network: nn.Module
     device: torch.device
+    layout: torch.memory_format = torch.contiguous_format
 
     def __post_init__(self) -> None:
-        self.network.to(self.device)
+        self.network.to(self.device, memory_format=self.layout)
         self.normalise = Normalise(self.model.input, self.device)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """[B, C] for the member's own view of the batch."""
+    def logits(self, batch: Batch, through: nn.Module | None = None) -> Tensor:
+        """[B, C] for the member's own view of the batch; through: what wraps its network."""
         images = self.normalise(batch.views[self.model.input.view])
-        return logits_of(self.network(images), self.model.name)
+        images = images.contiguous(memory_format=self.layout)
+        return logits_of((through or self.network)(images), self.model.name)
+
+
+def fast_layout(network: nn.Module, device: torch.device, precision: str) -> torch.memory_format:
+    """Channels last where tensor cores convolve; elsewhere it was not faster to train (LOG.md)."""
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    tensor_cores = device.type == "cuda" and precision != "fp32"
+    several = convolutions > 1  # one is the patch embedding of a transformer
+    return torch.channels_last if tensor_cores and several else torch.contiguous_format
 
 
 @dataclass
@@ -49,49 +67,83 @@ class Learner:
     schedule: LRScheduler
     scaler: GradScaler
     average: nn.Module | None = field(repr=False)
+    forward: nn.Module = field(repr=False)  # the network, or what wraps it for training
 
     @classmethod
-    def of(cls, member: Member, recipe: Recipe, steps: int) -> "Learner":
-        """A member that trains by a recipe for `steps` steps."""
-        optimizer, schedule = make_optimizer(member.network, recipe, steps, member.model.name)
+    def of(
+        cls,
+        member: Member,
+        recipe: Recipe,
+        steps: int,
+        resources: Resources = _DEFAULTS,
+        workers: Workers = ALONE,
+    ) -> "Learner":
+        """A member that trains by a recipe for `steps` steps.
+
+        Raises BikdError for a network that cannot do what `resources` asks for.
+        """
+        network, name = member.network, member.model.name
+        optimizer, schedule = make_optimizer(network, recipe, steps, name)
         scaler = GradScaler(member.device.type, enabled=recipe.precision == "fp16")
-        average = copy.deepcopy(member.network) if recipe.ema is not None else None
-        return cls(member, recipe, optimizer, schedule, scaler, average)
+        average = copy.deepcopy(network) if recipe.ema is not None else None
+        if resources.activation_checkpointing:
+            _checkpoint_activations(network, name)
+        forward = torch.compile(network) if resources.compile else network
+        if workers.by_samples:
+            # statistics are shared by SharedBatchNorm; a parameter may be unused, as alone
+            forward = DistributedDataParallel(
+                network,
+                broadcast_buffers=False,
+                gradient_as_bucket_view=True,
+                find_unused_parameters=True,
+            )
+        return cls(member, recipe, optimizer, schedule, scaler, average, forward)
 
     @property
     def measured(self) -> Member:
         """The member that is evaluated and kept: with averaged weights, where there are any."""
         if self.average is None:
             return self.member
-        return Member(self.member.model, self.average, self.member.device)
+        return replace(self.member, network=self.average)
 
     def is_finite(self) -> bool:
         """Whether all trainable weights are numbers; waits for the device."""
         trained = [p for p in self.member.network.parameters() if p.requires_grad]
         return bool(torch.stack([p.isfinite().all() for p in trained]).all())
 
-    def reseed(self, seed: int, step: int) -> None:
+    def reseed(self, seed: int, step: int, *part: int) -> None:
         """Start this step's random stream (dropout, drop-path), whichever library draws from it.
 
         It depends on the job's seed, the weights and the step, never on the partners: a control
-        then sees exactly the noise that its job sees.
+        then sees exactly the noise that its job sees. part: which of several parts of the batch.
         """
-        stream = derived_seed(seed, self.member.model.weights_id, step)
+        stream = derived_seed(seed, self.member.model.weights_id, step, *part)
         torch.manual_seed(stream)
         random.seed(stream)
         np.random.seed(stream % 2**32)
 
     def logits(self, batch: Batch) -> Tensor:
-        """[B, C]; under fp16 their gradient comes back scaled.
+        """[B, C] in training; where workers share a batch, it is normalised over all of it."""
+        shared = isinstance(self.forward, DistributedDataParallel)
+        with SharedBatchNorm(batch.counted) if shared else nullcontext():
+            return self.member.logits(batch, self.forward)
 
-        Each learner has a scale of its own: a partner whose gradient overflows then changes
-        nothing, as a control asks for.
+    def backward(self, logits: Tensor, gradient: Tensor) -> None:
+        """Pass the gradient of the loss on to the weights, where it is added up.
+
+        Under fp16 it is scaled, by a scale of each learner's own: a partner whose gradient
+        overflows then changes nothing, as a control asks for.
         """
-        logits = self.member.logits(batch)
         if self.scaler.is_enabled():
-            logits = logits.float()  # in fp16 the gradient would be rounded before it is scaled
-            logits.register_hook(self.scaler.scale)
-        return logits
+            # scaled in float32: in fp16 the gradient would be rounded before
+            logits, gradient = logits.float(), self.scaler.scale(gradient)
+        logits.backward(gradient.to(logits.dtype))
+
+    def hold(self) -> AbstractContextManager:
+        """Within it, gradients are added up here and not yet over the workers."""
+        if isinstance(self.forward, DistributedDataParallel):
+            return self.forward.no_sync()
+        return nullcontext()
 
     def update(self) -> None:
         """One optimiser step from the gradients that the loss has left."""
@@ -103,6 +155,39 @@ class Learner:
         self.schedule.step()
         if self.average is not None and self.recipe.ema is not None:
             _follow(self.average, self.member.network, self.recipe.ema)
+
+    @property
+    def _parts(self) -> dict[str, Any]:
+        own = {
+            "network": self.member.network,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+            "scaler": self.scaler,
+        }
+        return own if self.average is None else {**own, "average": self.average}
+
+    def state(self) -> dict[str, Any]:
+        """All that training has changed, as plain values and tensors."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become what `state` was."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+
+
+def _checkpoint_activations(network: nn.Module, name: str) -> None:
+    """Let the backward pass compute block by block what the forward pass would have kept."""
+    switch = getattr(network, "set_grad_checkpointing", None)
+    try:
+        if switch is None:
+            raise AssertionError
+        switch(True)
+    except AssertionError:  # timm's way to say no
+        raise BikdError(
+            f"{name} has no activation checkpointing (timm's set_grad_checkpointing); leave out "
+            "resources.activation_checkpointing, or lower resources.micro_batch"
+        ) from None
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Precision: autocast and TensorFloat-32, switched for the length of a block."""
+"""Precision, switched for the length of a block; and how memory that runs out is known."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,3 +26,10 @@ def tf32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory, or the machine's, ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
