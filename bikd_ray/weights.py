@@ -50,11 +50,9 @@ def network_of(model: ResolvedModel, place: Place) -> nn.Module:
     """
     try:
         network = rebuild(model, load(place.read(base_path(model.weights_id))))
-        if weights_id(network) == model.weights_id:
-            return network
     except (FileNotFoundError, SafetensorError):
-        pass
-    return _planned(model, build(model.entry))  # the store lacks them, or its file is damaged
+        network = build(model.entry)
+    return _planned(model, network)
 
 
 def _planned(model: ResolvedModel, network: nn.Module) -> nn.Module:
