@@ -242,7 +242,7 @@ def status(
 
     loaded = load_spec(spec) if spec else None
     planned = open_plan(loaded, store)[0] if loaded else None
-    table = job_table(planned) if planned else stored_jobs(_store(store))
+    table = stored_jobs(_store(store)) if planned is None else job_table(planned)
     if failed:
         table = table.filter([state == "failed" for state in table["state"].to_pylist()])
     people = format is Format.table

@@ -1,13 +1,17 @@
 """Zoo factories that go wrong in the ways that sweeps meet."""
 
 import os
+import resource
 import signal
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tests.conftest import net
+from tests.faults import below
 
 
 class _Infinite(torch.autograd.Function):
@@ -31,24 +35,95 @@ class BadGradient(torch.nn.Module):
         return _Infinite.apply(self.net(x))  # type: ignore[return-value]
 
 
+class Trap(torch.nn.Module):
+    """Springs on the first batch that it trains on, once if it has a marker that is not there."""
+
+    def __init__(self, marker: str | None = None) -> None:
+        super().__init__()
+        self.net, self.marker = net(width=7), Path(marker) if marker else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch = len(x) > 3  # fewer are only a measurement of its memory
+        if self.training and batch and not (self.marker and self.marker.exists()):
+            if self.marker:
+                self.marker.touch()
+            self.spring()
+        return self.net(x)
+
+    def spring(self) -> None:
+        raise NotImplementedError
+
+
+class Dies(Trap):
+    """Kills the worker that trains it."""
+
+    def spring(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class KillsTrial(Trap):
+    """Kills the trial's actor, of which there is one."""
+
+    def spring(self) -> None:
+        (trial,) = below(os.getppid(), "ray::ResourceTrainable")
+        os.kill(trial, signal.SIGKILL)
+        time.sleep(60)
+
+
+class Leaves(Trap):
+    """Ends the worker's loop by what no job may catch, as a broken CUDA context does."""
+
+    def spring(self) -> None:
+        raise SystemExit("the device is lost")
+
+
+class Hungry(Trap):
+    """Asks for more memory than its process may have."""
+
+    def spring(self) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (2**36, limits[1]))
+        try:
+            torch.empty(2**37, dtype=torch.uint8)
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+class Moves(torch.nn.Module):
+    """Fails on its way to the device, as CUDA does."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__()
+        self.net, self.error = net(width=7), error
+
+    def to(self, *args: Any, **kwargs: Any) -> Any:
+        raise (torch.cuda.OutOfMemoryError if "memory" in self.error else RuntimeError)(self.error)
+
+
 def bad_gradient() -> torch.nn.Module:
     return BadGradient()
 
 
-class DiesOnce(torch.nn.Module):
-    """Kills the first worker that trains it."""
-
-    def __init__(self, marker: str) -> None:
-        super().__init__()
-        self.net, self.marker = net(width=7), Path(marker)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        batch = len(x) > 3  # fewer are only a measurement of its memory
-        if self.training and batch and not self.marker.exists():
-            self.marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return self.net(x)
+def dies(marker: str | None = None) -> torch.nn.Module:
+    return Dies(marker)
 
 
-def dies_once(marker: str) -> torch.nn.Module:
-    return DiesOnce(marker)
+def kills_trial(marker: str) -> torch.nn.Module:
+    return KillsTrial(marker)
+
+
+def leaves(marker: str) -> torch.nn.Module:
+    return Leaves(marker)
+
+
+def hungry() -> torch.nn.Module:
+    return Hungry()
+
+
+def broken(after: str | None = None) -> torch.nn.Module:
+    """Cannot be built on a worker, or not after it has been built there once."""
+    if Path(sys.argv[0]).name == "default_worker.py":
+        if after is None or Path(after).exists():
+            raise OSError("no licence for the weights on this node")
+        Path(after).touch()
+    return net(width=7)

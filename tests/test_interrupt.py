@@ -1,73 +1,89 @@
-"""`bikd sweep` as a process that is stopped or killed in the middle."""
+"""`bikd sweep` as a process that is stopped or killed in the middle, and what runs after it."""
 
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
-from bikd_ray.spec_file import load_spec
-from bikd_ray.store import Store
+from tests.faults import assert_whole, begin, below, jobs_done, run, wait_until
 
-ROOT = Path(__file__).parent.parent
-MARK = "BIKD_TEST_SWEEP"
+ONE_SLOT = {"cpus_per_job": 2}
+JOBS = 60
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_a_sweep_that_is_stopped_keeps_what_is_done_and_leaves_nothing_running(
-    spec_file, tmp_path, signum
-):
-    path = spec_file(seeds=list(range(100)), resources={"cpus_per_job": 2})
-    store = Store(str(tmp_path / "store"))
-    command = [sys.executable, "-m", "pipelines", "sweep", str(path)]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, MARK: str(tmp_path)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 600
-    while len(store.done()) < 3 and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.3)
-    process.send_signal(signum)
+def test_a_sweep_that_is_stopped_on_a_cluster_leaves_nothing_there(cluster, spec_file):
+    path = spec_file(seeds=list(range(100)), resources=ONE_SLOT)
+    process = begin(path, "--address", cluster.get_runtime_context().gcs_address)
+    assert wait_until(lambda: jobs_done(path) >= 3 or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)  # and so Ctrl-C, which it is turned into
     out, err = process.communicate(timeout=300)
 
-    kept = store.done()
-    assert 3 <= len(kept) < 600, err
-    assert len(store.reader.place.listing("jobs", ".parquet")) == len(kept)  # none twice
-    assert store.table("results").num_rows >= 2 * len(kept)
+    kept = jobs_done(path)
+    assert 3 <= kept < 600, err
+    assert process.returncode == 1
     assert out == ""
-    if signum == signal.SIGTERM:  # and so Ctrl-C, which it is turned into
-        assert process.returncode == 1
-        assert f"{600 - len(kept)} left" in err
-        assert err.splitlines()[-1] == "bikd: run the same command again to go on"
-    deadline = time.monotonic() + 120
-    while (left := ray_workers(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert not left
-
-    from bikd_ray.resolve import plan_jobs
-
-    plan = plan_jobs(load_spec(path), store.uri)  # what the next `bikd sweep` does
-    assert {job.job_id for job in plan.done} == kept
-    assert len(plan) == 600 - len(kept)
+    assert f"{600 - kept} left" in err
+    assert err.splitlines()[-1] == "bikd: run the same command again to go on"
+    assert wait_until(lambda: not below(os.getpid(), "ray::ResourceTrainable"), 60)
+    assert wait_until(lambda: not below(os.getpid(), "ray::RayTrainWorker"), 60)
+    assert wait_until(lambda: not placement_groups(), 60)
+    assert_whole(path, left=600 - kept)
 
 
-def ray_workers(mark: Path) -> list[str]:
-    """The actors and tasks that began below the process so marked; others may run beside it."""
-    return [p.name for p in Path("/proc").glob("[0-9]*") if _is_worker(p, f"{MARK}={mark}")]
+def placement_groups() -> list[dict]:
+    from ray.util import placement_group_table
+
+    return [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
 
 
-def _is_worker(process: Path, marked: str) -> bool:
-    try:
-        title, environment = ((process / name).read_bytes() for name in ("cmdline", "environ"))
-    except OSError:
-        return False  # it ended just now
-    if marked.encode() not in environment.split(b"\0"):
-        return False
-    return title.startswith(b"ray::") and b"Agent" not in title  # a killed head's agents linger
+def test_what_a_killed_sweep_has_left_two_sweeps_at_once_share(cluster, spec_file, tmp_path):
+    path = spec_file(seeds=list(range(JOBS // 6)), resources=ONE_SLOT)
+    killed = begin(path, BIKD_TEST=str(tmp_path))
+    assert wait_until(lambda: jobs_done(path) >= 3 or killed.poll() is not None)
+    killed.kill()
+    killed.communicate()
+    kept = jobs_done(path)
+    assert 3 <= kept < JOBS
+    assert wait_until(lambda: not marked(tmp_path), 120)
+
+    other = begin(path)
+    report = run(path)
+    _, err = other.communicate(timeout=300)
+    assert other.returncode == 0, err
+    assert report.complete
+    store = assert_whole(path)
+    assert pq.read_table(f"{store.uri}/jobs").num_rows == JOBS  # nobody did anything twice
+
+
+def marked(mark: os.PathLike) -> list[int]:
+    """The actors and tasks that began below the process so marked, which is gone."""
+    found = []
+    for pid in below(1, "ray::"):
+        try:
+            process = Path("/proc", str(pid))
+            environment, title = ((process / n).read_bytes() for n in ("environ", "cmdline"))
+        except OSError:
+            continue  # it ended just now
+        if f"BIKD_TEST={mark}".encode() in environment.split(b"\0") and b"Agent" not in title:
+            found.append(pid)  # a killed head's agents linger
+    return found
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_is_done_and_the_next_sweep_does_the_rest(spec_file, tmp_path):
+    path = spec_file(seeds=list(range(JOBS // 6)), resources=ONE_SLOT)
+    process = begin(path, BIKD_TEST=str(tmp_path))
+    assert wait_until(lambda: jobs_done(path) >= 3 or process.poll() is not None)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 1, err
+    kept = jobs_done(path)
+    assert f"{JOBS - kept} left" in err
+    assert wait_until(lambda: not marked(tmp_path), 120)
+    assert_whole(path, left=JOBS - kept)
+    rest = begin(path)
+    _, err = rest.communicate(timeout=300)
+    assert rest.returncode == 0, err
+    assert_whole(path)

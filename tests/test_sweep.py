@@ -1,7 +1,5 @@
 """Real sweeps on a real Ray. One slot each, since every slot costs seconds to start."""
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -12,15 +10,10 @@ from bikd_ray.store import Store
 from bikd_ray.store.read import is_merged
 from bikd_ray.sweep.job import run_job
 from bikd_ray.sweep.messages import Order
+from tests.faults import assert_whole, run
 
 ONE_SLOT = {"cpus_per_job": 2}
 SHAPE = {"input": {"size": 8, "crop_pct": 1.0}}
-
-
-def run(path: Path, **options):
-    from bikd_ray.sweep.engine import run_sweep
-
-    return run_sweep(load_spec(path), **options)
 
 
 def statuses(store: Store) -> dict[str, int]:
@@ -73,28 +66,40 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
     assert err.count("jobs to do") == 2
 
 
-def test_a_bad_job_or_a_dead_worker_stops_no_other_job(cluster, spec_file, tmp_path):
-    marker = tmp_path / "died"
+def test_bad_jobs_and_dead_workers_stop_no_other_job(cluster, spec_file, tmp_path):
+    died = tmp_path / "died"
+    entries = {
+        "good": ("tests.conftest:net", {}),
+        "fragile": ("tests.failing:dies", {"marker": str(died)}),
+        "diverging": ("tests.failing:bad_gradient", {}),
+        "hungry": ("tests.failing:hungry", {}),
+        "unbuilt": ("tests.failing:broken", {}),  # on any worker
+        "lost": ("tests.failing:broken", {"after": str(tmp_path / "built")}),  # after its baseline
+    }
     zoo = [
-        {"factory": "tests.conftest:net", "alias": "good", **SHAPE},
-        {"factory": "tests.failing:bad_gradient", "alias": "bad", **SHAPE},
-        {"factory": "tests.failing:dies_once", "alias": "fragile",
-         "kwargs": {"marker": str(marker)}, **SHAPE},
-    ]  # fmt: skip
-    path = spec_file(zoo=zoo, seeds=[0], resources=ONE_SLOT)
+        {"factory": factory, "alias": alias, "kwargs": kwargs, **SHAPE}
+        for alias, (factory, kwargs) in entries.items()
+    ]
+    failing = ("diverging", "hungry", "unbuilt", "lost")
+    pairs = [["good", other] for other in entries if other != "good"] + [["fragile", "hungry"]]
+    path = spec_file(zoo=zoo, pairings={"list": pairs}, seeds=[0], resources=ONE_SLOT)
     report = run(path)
-    assert marker.exists()  # a training worker did kill itself
-    assert (report.done, report.failed, report.left) == (3, 3, 0)
-    store = Store(report.store)
-    assert statuses(store) == {"done": 3, "failed": 3}
-    failures = store.failures()
-    assert all("NaN or infinite" in e and "Traceback" in e for e in failures.values())
-    bad = [r["members"] for r in store.table("jobs").to_pylist() if r["status"] == "failed"]
-    assert all("bad" in members for members in bad)
+    assert died.exists()  # a training worker did kill itself
+    assert (report.done, report.failed, report.left) == (3, 9, 0)
+    store = assert_whole(path, failing)
+    assert len(store.models()) == 5  # all but the one that cannot be measured
+
+    licence = "no licence for the weights"
+    why = {"diverging": "NaN or infinite", "hungry": "can't allocate memory",
+           "unbuilt": licence, "lost": licence}  # fmt: skip
+    for row in store.table("jobs").to_pylist():
+        blamed = [why[name] for name in row["members"] if name in why]
+        assert not blamed or any(text in row["error"] for text in blamed)
+        assert not blamed or "unbuilt" in row["members"] or "Traceback" in row["error"]
 
     later = run(path)  # failures are not retried unless asked
-    assert (later.done, later.failed, later.skipped) == (0, 3, 3)
-    assert len(plan_jobs(load_spec(path), report.store, retry_failed=True)) == 3
+    assert (later.done, later.failed, later.skipped) == (0, 9, 3)
+    assert len(plan_jobs(load_spec(path), report.store, retry_failed=True)) == 9
 
 
 def test_a_job_that_no_node_can_hold_is_refused_at_the_start(cluster, spec_file):

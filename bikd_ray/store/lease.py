@@ -1,9 +1,11 @@
 """Which sweeps are at work on a store, and at which jobs: how two of them share the work.
 
 A lease is a small file under `_work/leases/` that its sweep renews; one that is not renewed is
-nobody's. Leases only save repeated work. What is done is decided by the tables alone.
+nobody's, and neither is one whose process is gone from this machine. Leases only save repeated
+work: what is done is decided by the tables alone, and a store that fails them fails no sweep.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -11,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from bikd_ray.errors import BikdError
 from bikd_ray.store.place import Place
 from bikd_ray.store.write import new_attempt
 
@@ -38,6 +41,7 @@ class Lease:
         self.path = f"{FOLDER}/{new_attempt()}.json"
         self._about = {"name": name, "host": socket.gethostname(), "pid": os.getpid()}
         self._said: tuple[frozenset[str], dict[str, Any]] = (frozenset(), {})
+        self._seen: list[tuple[str, Sweep]] = []
         self._renewed = 0.0
 
     def say(self, jobs: frozenset[str], **about: Any) -> None:
@@ -45,12 +49,15 @@ class Lease:
         said = (jobs, about)
         if said[0] != self._said[0] or time.monotonic() - self._renewed > RENEW:
             content = {**self._about, "jobs": sorted(jobs), "about": about}
-            self.place.write(self.path, json.dumps(content).encode())
-            self._said, self._renewed = said, time.monotonic()
+            with contextlib.suppress(BikdError):  # it is said next time
+                self.place.write(self.path, json.dumps(content).encode())
+                self._said, self._renewed = said, time.monotonic()
 
     def others(self) -> list[tuple[str, Sweep]]:
-        """(path, sweep) of every other sweep that is alive."""
-        return [(path, sweep) for path, sweep in at_work(self.place) if path != self._mine]
+        """(path, sweep) of every other sweep that is alive, when the store last told."""
+        with contextlib.suppress(BikdError):
+            self._seen = [(path, s) for path, s in at_work(self.place) if path != self._mine]
+        return self._seen
 
     def precedes(self, path: str) -> bool:
         """Whether this lease is older than the one at `path`: of two that want a job, it has it."""
@@ -61,8 +68,11 @@ class Lease:
         return self.place.path(self.path)
 
     def end(self) -> None:
-        """Give up the lease."""
-        self.place.delete(self._mine)
+        """Give up the lease, and take away what dead sweeps have left."""
+        with contextlib.suppress(BikdError):
+            alive = {path for path, _ in at_work(self.place)} - {self._mine}
+            for path in self.place.listing(FOLDER, ".json").keys() - alive:
+                self.place.delete(path)
 
 
 def at_work(place: Place) -> list[tuple[str, Sweep]]:
@@ -81,6 +91,18 @@ def at_work(place: Place) -> list[tuple[str, Sweep]]:
                 content = json.loads(place.read_path(path))
             except (FileNotFoundError, ValueError):
                 continue  # it ended, or is being written
-            jobs = frozenset(content.pop("jobs"))
-            found.append((path, Sweep(**content, jobs=jobs)))
+            sweep = Sweep(**{**content, "jobs": frozenset(content["jobs"])})
+            if not _gone(sweep):
+                found.append((path, sweep))
     return found
+
+
+def _gone(sweep: Sweep) -> bool:
+    """Whether its process is known to have ended: it ran on this machine."""
+    if sweep.host != socket.gethostname():
+        return False
+    try:
+        os.kill(sweep.pid, 0)
+    except OSError as error:  # that of another person is refused, not missing
+        return isinstance(error, ProcessLookupError)
+    return False

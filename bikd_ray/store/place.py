@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.fs as pafs
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.local import replace_file
@@ -23,14 +24,18 @@ Listing = dict[str, tuple[int, int]]
 
 @dataclass(frozen=True)
 class Place:
-    """Its methods raise BikdError where the disk or the network fails, in one line."""
+    """Its methods raise BikdError where the disk or the network fails, in one line.
+
+    Whole files are read and written again for `patience` seconds before that.
+    """
 
     uri: str
     filesystem: pafs.FileSystem
     root: str
+    patience: float = 0.0
 
     @classmethod
-    def at(cls, uri: str) -> "Place":
+    def at(cls, uri: str, patience: float = 0.0) -> "Place":
         """The place a URI names; a plain path is local. Raises UserError for an unknown scheme.
 
         A query says how an object store is reached, such as
@@ -38,14 +43,14 @@ class Place:
         """
         if "://" not in uri:
             uri = str(Path(uri).expanduser().absolute())
-            return cls(uri, pafs.LocalFileSystem(), uri)
+            return cls(uri, pafs.LocalFileSystem(), uri, patience)
         try:
             filesystem, root = pafs.FileSystem.from_uri(_with_single_puts(uri))
         except (OSError, ValueError) as error:
             raise UserError(
                 f"store {uri!r} cannot be opened ({_why(error)}); give a folder, s3://… or gs://…"
             ) from None
-        return cls(uri, filesystem, root)
+        return cls(uri, filesystem, root, patience)
 
     @property
     def is_local(self) -> bool:
@@ -63,10 +68,9 @@ class Place:
 
     def write(self, relative: str, content: bytes | memoryview) -> None:
         """Put a whole file there or nothing: aside and renamed locally, one PUT elsewhere."""
-        try:
-            self._write(self.path(relative), content)
-        except OSError as error:
-            raise BikdError(f"cannot write {self.path(relative)}: {_why(error)}") from None
+        path = self.path(relative)
+        with _told(f"cannot write {path}", missing=True):
+            _again(self.patience)(self._write, path, content)
 
     def _write(self, path: str, content: bytes | memoryview) -> None:
         if not self.is_local:
@@ -81,16 +85,21 @@ class Place:
 
     def read_path(self, path: str) -> bytes:
         """A whole file, given by its full path. Raises FileNotFoundError."""
-        with _told(f"cannot read {path}"), self.filesystem.open_input_stream(path) as stream:
+        with _told(f"cannot read {path}"):
+            return _again(self.patience)(self._read, path)
+
+    def _read(self, path: str) -> bytes:
+        with self.filesystem.open_input_stream(path) as stream:
             return stream.read()
 
     def remove(self, relative: str) -> None:
         """Take away a folder, if it is there, and its parent if nothing else is in it."""
-        self.filesystem.delete_dir_contents(self.path(relative), missing_dir_ok=True)
-        for folder in (relative, relative.rpartition("/")[0]):
-            inside = pafs.FileSelector(self.path(folder), allow_not_found=True)
-            if folder and self.exists(folder) and not self.filesystem.get_file_info(inside):
-                self.filesystem.delete_dir(self.path(folder))
+        with _told(f"cannot delete {self.path(relative)}"):
+            self.filesystem.delete_dir_contents(self.path(relative), missing_dir_ok=True)
+            for folder in (relative, relative.rpartition("/")[0]):
+                inside = pafs.FileSelector(self.path(folder), allow_not_found=True)
+                if folder and self.exists(folder) and not self.filesystem.get_file_info(inside):
+                    self.filesystem.delete_dir(self.path(folder))
 
     def listing(self, folder: str, suffix: str, *, recursive: bool = False) -> Listing:
         """The finished files of a folder that end so, in sorted order; none if it is not there."""
@@ -118,13 +127,26 @@ class Place:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(what: str, *, missing: bool = False) -> Iterator[None]:
+    """missing: a file or folder that is not there is told too, not raised."""
     try:
         yield
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not missing:
+            raise
         raise BikdError(f"{what}: {_why(error)}") from None
+
+
+def _again(seconds: float) -> Retrying:
+    """Calls again for so long what the disk or the network fails."""
+    return Retrying(
+        retry=retry_if_exception(
+            lambda error: isinstance(error, OSError) and not isinstance(error, FileNotFoundError)
+        ),
+        wait=wait_exponential(multiplier=0.5, max=10),
+        stop=stop_after_delay(seconds),
+        reraise=True,
+    )
 
 
 def _why(error: Exception) -> str:

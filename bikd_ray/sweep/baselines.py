@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,12 +169,12 @@ def run_baselines(
     writer: Writer,
     needs: Needs,
     progress: Progress,
-) -> None:
+) -> dict[str, str]:
     """Decode the images that are to be kept, and store the baselines still missing.
 
-    splits: those that will be read, and how they are augmented.
-    Raises UserError for bad data and BikdError for models that cannot be measured, after the
-    others are stored.
+    splits: those that will be read, and how they are augmented. Returns why models could not be
+    measured, model_id to error, after the others are stored. Raises UserError for bad data, and
+    BikdError where no model could be measured.
     """
     missing = missing_baselines(zoo, data, store)
     progress.enter(f"baselines of {len(missing)} models" if missing else "images")
@@ -190,21 +190,29 @@ def run_baselines(
         raise ours(error, "cannot prepare the images") from None
     for note in notes:
         progress.note(note)
-    problems: list[BikdError] = []
+    problems: dict[str, BikdError] = {}
     while pending:
         ready, _ = ray.wait(list(pending))
         model = pending.pop(ready[0])
         try:
             measured: Measured = ray.get(ready[0])
         except RayError as error:
-            problems.append(ours(error, f"baseline of {model.name} failed"))
+            problem = ours(error, f"baseline of {model.name} failed")
+            problems[model.model_id] = problem
+            progress.note(f"{model.name}: {problem}")
             continue
         writer.commit_baseline(measured.baseline, measured.predictions, _model_row(model, data))
         progress.note(f"{model.name}: top-1 {measured.baseline['top1']:.2f} %")
-    if problems:
-        text = "\n".join(str(problem) for problem in problems)
-        kind = UserError if all(isinstance(p, UserError) for p in problems) else BikdError
-        raise kind(text)
+    if len(problems) == len(zoo):
+        raise together(problems.values())
+    return {model_id: str(problem) for model_id, problem in problems.items()}
+
+
+def together(problems: Iterable[BikdError]) -> BikdError:
+    """One error of several, a line each: the person's mistake if all are."""
+    problems = list(problems)
+    kind = UserError if all(isinstance(p, UserError) for p in problems) else BikdError
+    return kind("\n".join(str(problem) for problem in problems))
 
 
 def ours(error: Exception, doing: str) -> BikdError:

@@ -1,5 +1,6 @@
 """In the command's process: what a trial has finished goes into the store and on the display."""
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +14,28 @@ from bikd_ray.sweep.line import Line
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
 
-HICCUP = 5.0
-"""Seconds for which a store that cannot be written is tried again while others train on."""
+PATIENCE = 300.0
+"""Seconds for which a store that cannot be written is tried again once nothing runs any more."""
 
-PATIENCE = 60.0
-"""The same at the end of the sweep, when nothing else is left to do."""
+AGAIN = 2.0
+"""Seconds between two tries while others train on."""
+
+LAST = 5.0
+"""Seconds of trying where a person has stopped the sweep."""
 
 
 class Commits(tune.Callback):
-    """Stores each outcome as it comes. What cannot be written is kept, and nothing new begins."""
+    """Stores each outcome as it comes.
+
+    What cannot be written is kept and tried again; until then nothing new begins.
+    """
 
     def __init__(
         self, orders: dict[str, Order], line: Line, writer: Writer, progress: Progress
     ) -> None:
         self.orders, self.line, self.writer, self.progress = orders, line, writer, progress
         self.unwritten: list[tuple[Job, Outcome]] = []
+        self._failing, self._next = 0.0, 0.0  # since when, and when to try again
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
         return {}
@@ -52,17 +60,38 @@ class Commits(tune.Callback):
         order = self.orders[trial.config["job_id"]]
         reason = getattr(trial, "error_file", None)
         text = Path(reason).read_text() if reason and Path(reason).exists() else "its trial died"
-        row = job_row(order, 0.0, {}, f"the trial failed outside the job\n\n{text}")
-        self._over(order.job, Outcome(row))
+        self.fail(order, f"the trial failed outside the job\n\n{text}")
+
+    def fail(self, order: Order, error: str) -> None:
+        """Store a job as failed that has no outcome of its own."""
+        self._over(order.job, Outcome(job_row(order, 0.0, {}, error)))
+
+    def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
+        """Tries again what could not be written."""
+        if self.unwritten and time.monotonic() > self._next:
+            self._try()
 
     def _over(self, job: Job, outcome: Outcome) -> None:
         self.line.release(job.job_id, outcome.job["seconds"])
         self.unwritten.append((job, outcome))
+        self._try()
+
+    def _try(self) -> None:
+        held, now = self.line.held, time.monotonic()
         try:
-            _attempts(HICCUP)(self._write)
+            self._write()
         except BikdError as error:
-            self.line.stop()
-            self.progress.note(f"{error}; nothing new begins, and it is tried again at the end")
+            self.line.held = True
+            if not held:
+                self._failing = now
+                self.progress.note(f"{error}; nothing new begins until it can be written")
+            if not self.line.running and now - self._failing > PATIENCE:
+                self.line.stop()
+            self._next = time.monotonic() + AGAIN
+        else:
+            self.line.held = False
+            if held:
+                self.progress.note("the store can be written again")
 
     def _write(self) -> None:
         while self.unwritten:
@@ -74,21 +103,18 @@ class Commits(tune.Callback):
             seconds, eta = outcome.job["seconds"], self.line.eta
             self.progress.finish(job.job_id, job.label, seconds, outcome.error, eta)
 
-    def settle(self) -> None:
+    def settle(self, patience: float) -> None:
         """Write what could not be written so far. Raises BikdError if it still cannot."""
+        again = Retrying(
+            retry=retry_if_exception_type(BikdError),
+            wait=wait_exponential(multiplier=0.5, max=10),
+            stop=stop_after_delay(patience),
+            reraise=True,
+        )
         try:
-            _attempts(PATIENCE)(self._write)
+            again(self._write)
         except BikdError as error:
             raise BikdError(
                 f"{error}; {len(self.unwritten)} finished jobs are lost by it and will be done "
                 "again by the next bikd sweep"
             ) from None
-
-
-def _attempts(seconds: float) -> Retrying:
-    return Retrying(
-        retry=retry_if_exception_type(BikdError),
-        wait=wait_exponential(multiplier=0.5, max=10),
-        stop=stop_after_delay(seconds),
-        reraise=True,
-    )

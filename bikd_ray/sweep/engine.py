@@ -10,6 +10,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
 from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
 
@@ -25,9 +26,9 @@ from bikd_ray.store.compact import compact
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
-from bikd_ray.store.write import Writer, new_attempt
+from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
-from bikd_ray.sweep.commits import Commits
+from bikd_ray.sweep.commits import LAST, PATIENCE, Commits
 from bikd_ray.sweep.line import Line, Waiting
 from bikd_ray.sweep.messages import Order
 from bikd_ray.sweep.needs import DRIVER_MEMORY
@@ -96,8 +97,9 @@ def run_sweep(
                 check_shared(writer.place)
                 keep_all(writer.place, zoo.values())
                 splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
-                run_baselines(zoo, data, splits, reader, writer, most, progress)
-                run_pairs(zoo, data, reader, writer, most, progress)
+                broken = run_baselines(zoo, data, splits, reader, writer, most, progress)
+                whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
+                run_pairs(whole, data, reader, writer, most, progress)
                 how = (spec.name, writer.place.uri, _keep(spec), spec.similarity == "cca")
                 orders = {
                     job.job_id: Order(job, *how, job_needs(spec.resources, job, most))
@@ -105,7 +107,7 @@ def run_sweep(
                 }
                 if orders:
                     progress.start_jobs(len(orders), len(plan.done))
-                    elsewhere = _run_jobs(orders, spec, reader, writer, progress, budget)
+                    elsewhere = _run_jobs(orders, broken, spec, reader, writer, progress, budget)
     return SweepReport(
         store=writer.place.uri,
         done=progress.done,
@@ -125,8 +127,11 @@ def run_baseline_sweep(spec: Spec, *, store: str | None = None, address: str | N
             most = needs_of(spec.resources, nodes())
             check_shared(writer.place)
             keep_all(writer.place, zoo.values())
-            run_baselines(zoo, data, {"val": "none"}, reader, writer, most, progress)
-            run_pairs(zoo, data, reader, writer, most, progress)
+            broken = run_baselines(zoo, data, {"val": "none"}, reader, writer, most, progress)
+            whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
+            run_pairs(whole, data, reader, writer, most, progress)
+            if broken:
+                raise BikdError("\n".join(broken.values()))
     return writer.place.uri
 
 
@@ -143,43 +148,55 @@ def _keep(spec: Spec) -> tuple[str, ...]:
 
 def _run_jobs(
     orders: dict[str, Order],
+    broken: dict[str, str],
     spec: Spec,
     store: Store,
     writer: Writer,
     progress: Progress,
     budget: float | None,
 ) -> int:
-    """Run all jobs, a window of them at a time; returns how many another sweep has done."""
-    place, work = writer.place, f"_work/{new_attempt()}"
+    """Run all jobs, a window of them at a time; returns how many another sweep has done.
+
+    broken: model_id to why that model cannot be measured; its jobs fail at once.
+    """
+    place = writer.place
     lease = Lease(place, spec.name)
-    waiting = [Waiting(i, order.needs, order.job.flops) for i, order in orders.items()]
+    unable = {i: why for i, order in orders.items() if (why := _unable(order, broken))}
+    waiting = [Waiting(i, o.needs, o.job.flops) for i, o in orders.items() if i not in unable]
     line = Line(waiting, nodes, store, lease, None if budget is None else 3600 * budget)
     commits = Commits(orders, line, writer, progress)
+    for job_id, why in unable.items():
+        commits.fail(orders[job_id], why)
     try:
         # an autoscaler adds nodes for what is asked; elsewhere this says nothing to anybody
         request_resources(bundles=[order.needs.bundle for order in orders.values()][:WINDOW])
         while line.waiting and not line.stopped:
             window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
-            # the store is where every node reaches it
-            _run_window(window, line, commits, spec, place.uri_of(f"{work}/{new_attempt()}"))
+            with TemporaryDirectory(prefix="bikd-") as scratch:
+                _run_window(window, line, commits, spec, scratch)
             if line.running or not line.over:
                 break  # Ctrl-C: Tune ends as if all were well
-        commits.settle()
+        commits.settle(PATIENCE if line.over else LAST)
     finally:
         request_resources(bundles=[])
         lease.end()
-        place.remove(work)
     if not line.running:
-        compact(place.uri)
+        try:
+            compact(place.uri)
+        except BikdError as error:  # the jobs are stored
+            progress.note(f"{error}; the store's small files stay until bikd store compact")
     return len(line.elsewhere)
+
+
+def _unable(order: Order, broken: dict[str, str]) -> str | None:
+    """Why a job cannot be run: one of its models could not even be measured."""
+    return next((broken[m.model_id] for m in order.job.members if m.model_id in broken), None)
 
 
 def _run_window(
     orders: dict[str, Order], line: Line, commits: Commits, spec: Spec, scratch: str
 ) -> None:
-    trainable = tune.with_parameters(
-        JobTrial, orders=orders, slots=spec.resources.slots, storage=scratch
-    )
+    trainable = tune.with_parameters(JobTrial, orders=orders, slots=spec.resources.slots)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
         param_space={"ticket": tune.grid_search(list(range(len(orders))))},

@@ -21,6 +21,10 @@ from bikd_ray.train.selections import Chosen
 from bikd_ray.train.similarity import CCA_TOP
 from bikd_ray.weights import network_of, pack_state
 
+PATIENCE = 300.0
+"""Seconds for which a worker tries again to reach the store before its job is called failed: what
+it has computed is worth the wait."""
+
 
 def run_job(order: Order, device: torch.device, decoders: int = 0) -> Iterator[Epoch | Outcome]:
     """Train and measure one job: an Epoch after each epoch, then one Outcome.
@@ -32,7 +36,7 @@ def run_job(order: Order, device: torch.device, decoders: int = 0) -> Iterator[E
     error, results, curves, likeness = None, [], [], []
     networks = []
     try:
-        place = Place.at(order.store)
+        place = Place.at(order.store, PATIENCE)
         networks = [network_of(member, place) for member in job.members]
         for message in fit(job, networks, device, decoders=decoders, similarity=order.similarity):
             if isinstance(message, Fit):
@@ -164,5 +168,5 @@ def _keep_weights(order: Order, k: int, selection: str, chosen: Chosen) -> str:
     member = order.job.members[k]
     relative = f"weights/{order.job.job_id}/{member.model_id}-{selection}.safetensors"
     about = {"model": member.name, "epoch": str(chosen.epoch), "job_id": order.job.job_id}
-    Place.at(order.store).write(relative, pack_state(chosen.state, about))
+    Place.at(order.store, PATIENCE).write(relative, pack_state(chosen.state, about))
     return relative

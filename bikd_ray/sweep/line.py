@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from bikd_ray.errors import BikdError
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.queries import Store
 from bikd_ray.sweep.needs import Needs, Node, fit
@@ -38,6 +39,7 @@ class Line:
     window: set[str] = field(default_factory=set)
     elsewhere: set[str] = field(default_factory=set)  # done by other sweeps meanwhile
     stopped: bool = False
+    held: bool = False  # nothing is handed out for now
 
     def __post_init__(self) -> None:
         self.waiting.sort(key=lambda w: (-w.needs.gpus, -w.needs.cpus, -w.work))
@@ -68,7 +70,7 @@ class Line:
     def take(self) -> str | None:
         """The next job of the window; None if none can start now."""
         self._look()
-        for job in [] if self.stopped else list(self.waiting):
+        for job in [] if self.stopped or self.held else list(self.waiting):
             if job.job_id in self._others or job.job_id not in self.window:
                 continue
             if not self._affordable(job) or not self._has_room(job.needs):
@@ -129,13 +131,16 @@ class Line:
         self._looked = time.monotonic()
         self._room = self.nodes()
         self._say()
-        before = self._others
-        self._others = {i for _, sweep in self.lease.others() for i in sweep.jobs}
-        if before - self._others:
-            done = self.store.done()
+        others = {i for _, sweep in self.lease.others() for i in sweep.jobs}
+        if self._others - others:
+            try:
+                done = self.store.done()
+            except BikdError:  # asked again at the next look
+                return
             found = {job.job_id for job in self.waiting} & done
             self.elsewhere |= found
             self.waiting = [job for job in self.waiting if job.job_id not in found]
+        self._others = others
 
     def _taken(self, job_id: str) -> bool:
         """Whether an older sweep began the same job at the same moment."""

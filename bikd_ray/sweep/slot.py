@@ -3,10 +3,10 @@
 A fresh trainer for each job would pay its start-up (seconds) every time; a slot pays it once.
 """
 
-import os
 import pickle
 import threading
 import traceback
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import ray
@@ -23,34 +23,35 @@ class SlotDied(Exception):
 class Slot:
     """Starts a trainer in a thread and talks to its worker. Lives in the trial's actor."""
 
-    def __init__(self, needs: Needs, storage: str) -> None:
+    def __init__(self, needs: Needs) -> None:
         self.needs = needs
         self._error: str | None = None
         self.mailbox: Any = Mailbox.remote()
-        self._thread = threading.Thread(target=self._run, args=(storage,), daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def _run(self, storage: str) -> None:
+    def _run(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
         from ray.train.v2.api.config import LoggingConfig
 
-        trainer = TorchTrainer(
-            worker_loop,
-            train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
-            scaling_config=ScalingConfig(
-                num_workers=1, use_gpu=bool(self.needs.gpus), resources_per_worker=self.needs.bundle
-            ),
-            run_config=RunConfig(
-                # the same name would resume a finished run and do nothing
-                name=f"slot-{os.getpid()}-{id(self):x}",
-                storage_path=storage,
-                failure_config=FailureConfig(max_failures=0),  # a dead slot is replaced whole
-                logging_config=LoggingConfig(log_level="ERROR"),
-            ),
-        )
         try:
-            trainer.fit()
+            # Train's own files, which its controller on this node writes and nobody reads again
+            with TemporaryDirectory(prefix="bikd-slot-") as storage:
+                TorchTrainer(
+                    worker_loop,
+                    train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
+                    scaling_config=ScalingConfig(
+                        num_workers=1,
+                        use_gpu=bool(self.needs.gpus),
+                        resources_per_worker=self.needs.bundle,
+                    ),
+                    run_config=RunConfig(
+                        storage_path=storage,
+                        failure_config=FailureConfig(max_failures=0),  # a dead slot is replaced
+                        logging_config=LoggingConfig(log_level="ERROR"),
+                    ),
+                ).fit()
         except Exception:
             self._error = traceback.format_exc(limit=3)
 

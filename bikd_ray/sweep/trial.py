@@ -26,9 +26,9 @@ class JobTrial(tune.Trainable):
     _idle: threading.Timer | None = None
 
     def setup(  # type: ignore[override]
-        self, config: dict[str, Any], *, orders: dict[str, Order], slots: str, storage: str
+        self, config: dict[str, Any], *, orders: dict[str, Order], slots: str
     ) -> None:
-        self._orders, self._slots, self._scratch = orders, slots, storage
+        self._orders, self._slots = orders, slots
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -44,7 +44,7 @@ class JobTrial(tune.Trainable):
         if self._slot is not None and self._slot.needs != self._order.needs:
             self._close()
         if self._slot is None or not self._slot.alive:
-            self._slot = Slot(self._order.needs, self._scratch)
+            self._slot = Slot(self._order.needs)
         self._slot.put(self._order)
 
     def step(self) -> dict[str, Any]:
