@@ -27,14 +27,16 @@ from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer, new_attempt
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
+from bikd_ray.sweep.code import environment
 from bikd_ray.sweep.commits import Commits
 from bikd_ray.sweep.line import Line, Waiting
+from bikd_ray.sweep.loggers import Logging, loggers_of
 from bikd_ray.sweep.messages import Order
 from bikd_ray.sweep.needs import DRIVER_MEMORY
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.queue import JobQueue
-from bikd_ray.sweep.resources import check_shared, job_needs, needs_of, nodes
+from bikd_ray.sweep.resources import check_nodes, job_needs, needs_of, nodes
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
 
@@ -69,6 +71,7 @@ def run_sweep(
     only: str | None = None,
     budget: float | None = None,
     retry_failed: bool = False,
+    ship: bool = False,
 ) -> SweepReport:
     """Run the baselines and all jobs of `spec` that the store lacks.
 
@@ -76,6 +79,7 @@ def run_sweep(
     starts Ray here; a connection that is there already is used. limit: at most so many jobs.
     only: jobs with this model. budget: GPU-hours (of jobs without GPUs, their hours) that jobs may
     take; none begins that would exceed it. retry_failed: also run jobs that failed before.
+    ship: send this package to a cluster that lacks it.
 
     Raises UserError for a spec that cannot work, before anything is written, and BikdError where
     finished jobs cannot be written.
@@ -90,10 +94,11 @@ def run_sweep(
     failed = [job for job in plan.failed if only is None or only in job.names]
     todo, elsewhere = asked[:limit], 0
     with Progress(spec.name) as progress:
+        loggers = loggers_of(spec, progress.note) if todo else []
         if todo or _unmeasured(zoo, data, reader):
-            with _ray(address), _terminable():
+            with _ray(address, spec, ship), _terminable():
                 most = needs_of(spec.resources, nodes())
-                check_shared(writer.place)
+                check_nodes(writer.place)
                 keep_all(writer.place, zoo.values())
                 splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
                 run_baselines(zoo, data, splits, reader, writer, most, progress)
@@ -105,7 +110,7 @@ def run_sweep(
                 }
                 if orders:
                     progress.start_jobs(len(orders), len(plan.done))
-                    elsewhere = _run_jobs(orders, spec, reader, writer, progress, budget)
+                    elsewhere = _run_jobs(orders, spec, reader, writer, progress, budget, loggers)
     return SweepReport(
         store=writer.place.uri,
         done=progress.done,
@@ -115,15 +120,17 @@ def run_sweep(
     )
 
 
-def run_baseline_sweep(spec: Spec, *, store: str | None = None, address: str | None = None) -> str:
+def run_baseline_sweep(
+    spec: Spec, *, store: str | None = None, address: str | None = None, ship: bool = False
+) -> str:
     """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
     writer = Writer(store_uri(store, spec.store))
     zoo, data = resolve(spec)
     reader = Store(writer.place.uri)
     if _unmeasured(zoo, data, reader):
-        with Progress(spec.name) as progress, _ray(address), _terminable():
+        with Progress(spec.name) as progress, _ray(address, spec, ship), _terminable():
             most = needs_of(spec.resources, nodes())
-            check_shared(writer.place)
+            check_nodes(writer.place)
             keep_all(writer.place, zoo.values())
             run_baselines(zoo, data, {"val": "none"}, reader, writer, most, progress)
             run_pairs(zoo, data, reader, writer, most, progress)
@@ -148,6 +155,7 @@ def _run_jobs(
     writer: Writer,
     progress: Progress,
     budget: float | None,
+    loggers: list[Logging],
 ) -> int:
     """Run all jobs, a window of them at a time; returns how many another sweep has done."""
     place, work = writer.place, f"_work/{new_attempt()}"
@@ -155,19 +163,25 @@ def _run_jobs(
     waiting = [Waiting(i, order.needs, order.job.flops) for i, order in orders.items()]
     line = Line(waiting, nodes, store, lease, None if budget is None else 3600 * budget)
     commits = Commits(orders, line, writer, progress)
+    for logger in loggers:
+        logger.orders = orders
     try:
         # an autoscaler adds nodes for what is asked; elsewhere this says nothing to anybody
         request_resources(bundles=[order.needs.bundle for order in orders.values()][:WINDOW])
         while line.waiting and not line.stopped:
             window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
             # the store is where every node reaches it
-            _run_window(window, line, commits, spec, place.uri_of(f"{work}/{new_attempt()}"))
+            _run_window(
+                window, line, [commits, *loggers], spec, place.uri_of(f"{work}/{new_attempt()}")
+            )
             if line.running or not line.over:
                 break  # Ctrl-C: Tune ends as if all were well
         commits.settle()
     finally:
         request_resources(bundles=[])
         lease.end()
+        for logger in loggers:
+            logger.close()
         place.remove(work)
     if not line.running:
         compact(place.uri)
@@ -175,7 +189,7 @@ def _run_jobs(
 
 
 def _run_window(
-    orders: dict[str, Order], line: Line, commits: Commits, spec: Spec, scratch: str
+    orders: dict[str, Order], line: Line, callbacks: list[tune.Callback], spec: Spec, scratch: str
 ) -> None:
     trainable = tune.with_parameters(
         JobTrial, orders=orders, slots=spec.resources.slots, storage=scratch
@@ -188,7 +202,7 @@ def _run_window(
             name="tune",
             storage_path=scratch,
             verbose=0,
-            callbacks=[commits],
+            callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=2),
             # reused actors have no checkpoint of their own; saving one would retire them
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -198,20 +212,23 @@ def _run_window(
 
 
 @contextlib.contextmanager
-def _ray(address: str | None) -> Iterator[None]:
+def _ray(address: str | None, spec: Spec, ship: bool) -> Iterator[None]:
     """A connection to Ray for the length of the block; one that is there already is used."""
     if ray.is_initialized():
         yield
         return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         ray.init(
-            address=address or os.environ.get("RAY_ADDRESS") or "local",
+            address=address,
+            runtime_env=None if address == "local" else environment(spec.zoo, ship=ship),
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise BikdError(f"cannot reach Ray at {address or 'this machine'}: {reason}") from None
+        where = "this machine" if address == "local" else address
+        raise BikdError(f"cannot reach Ray at {where}: {reason}") from None
     try:
         yield
     finally:

@@ -6,9 +6,11 @@ from functools import cache
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bikd_ray.errors import UserError
+from bikd_ray import __version__
+from bikd_ray.errors import BikdError, UserError
 from bikd_ray.plan import Cost, Job
 from bikd_ray.specs import Resources
 from bikd_ray.store.place import Place
@@ -93,32 +95,47 @@ def _gpu_bytes() -> int:
     return torch.cuda.get_device_properties(0).total_memory
 
 
-def check_shared(place: Place) -> None:
-    """See that the store can be written, and that every node reaches a local one.
+def check_nodes(place: Place) -> None:
+    """See that the store can be written, that every node reaches a local one, and that every node
+    has this package, and the same.
 
-    Raises BikdError where it cannot be written, and UserError that names the nodes which do not
-    see a file that is put there.
+    Raises BikdError where it cannot be written, and UserError that names the nodes at fault.
     """
-    alive = [node for node in ray.nodes() if node["Alive"]] if place.is_local else []
     work = f"_work/shared-{new_attempt()}"
     place.write(f"{work}/here", b"")
-    look = ray.remote(os.path.exists)
+
+    def look(path: str) -> tuple[str | None, bool]:  # sent whole: a node may lack this package
+        try:
+            from bikd_ray import __version__ as version
+        except ImportError:
+            version = None
+        return version, os.path.exists(path)
+
+    task = ray.remote(look)
+    alive = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     try:
         seen = ray.get(
             [
-                look.options(
-                    num_cpus=0,
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                task.options(
+                    num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
                 ).remote(place.path(f"{work}/here"))
                 for node in alive
             ]
         )
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise BikdError(f"the nodes cannot begin to work: {reason}") from None
     finally:
         place.remove(work)
-    blind = [
-        node["NodeManagerHostname"] for node, sees in zip(alive, seen, strict=True) if not sees
-    ]
-    if blind:
+    others = [(h, v) for h, (v, _) in zip(alive.values(), seen, strict=True) if v != __version__]
+    if others:
+        named = ", ".join(f"{host} has {version or 'none'}" for host, version in others)
+        raise UserError(
+            f"every node needs bikd-ray {__version__}, as this machine has; {named}: install it "
+            "there, or send it along with --ship"
+        )
+    blind = [h for h, (_, sees) in zip(alive.values(), seen, strict=True) if not sees]
+    if blind and place.is_local:
         raise UserError(
             f"store {place.uri} is a folder that {', '.join(blind)} cannot see; give a folder on "
             "a shared mount, s3://… or gs://…"
