@@ -274,19 +274,39 @@ def check(
 
 
 @app.command()
-def plan(spec: SpecPath, store: StoreUri = None, format: HowShown = Format.table) -> None:
-    """List the jobs of SPEC: done, to do, failed. Trains nothing.
+def plan(
+    spec: SpecPath,
+    store: StoreUri = None,
+    address: Address = None,
+    limit: Limit = None,
+    only: Only = None,
+    budget: Budget = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="time a few steps of each model here: a minute")
+    ] = False,
+    format: HowShown = Format.table,
+) -> None:
+    """List the jobs of SPEC and what a sweep would do and cost. Trains nothing.
 
-    [dim]Example: bikd plan sweep.yaml[/dim]
+    [dim]Example: bikd plan sweep.yaml --calibrate --budget 24[/dim]
     """
     from bikd_ray.spec_file import load_spec
-    from pipelines.planning import cost_lines, grouped, job_table, open_plan
+    from pipelines.planning import cost_lines, grouped, job_table, open_plan, paces_of, resources_at
 
     loaded = load_spec(spec)
-    jobs, answers = open_plan(loaded, store)
+    jobs, answers = open_plan(loaded, store, only)
     table = job_table(jobs)
     _show(grouped(table) if format is Format.table else table, format, "jobs")
-    print("\n".join(cost_lines(loaded, jobs, answers)), file=sys.stderr)
+    if calibrate:
+        from pipelines.calibrate import calibrate as measure
+
+        paces = measure(jobs.todo, lambda line: print(f"bikd: {line}", file=sys.stderr))
+        source = "steps timed here"
+    else:
+        paces, source = paces_of(jobs, answers), f"the {len(jobs.done)} done jobs' seconds"
+    where = resources_at(address)
+    lines = cost_lines(loaded, jobs, paces, source, where, limit, budget)
+    print("\n".join(lines), file=sys.stderr)
 
 
 @app.command()

@@ -168,7 +168,8 @@ def submit(
 
 
 def _client(address: str | None) -> JobSubmissionClient:
-    logging.getLogger("ray").setLevel(logging.WARNING)
+    for name in ("dashboard_sdk", "job.sdk"):
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     if address:
         os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers its variables to an argument
     return JobSubmissionClient(address)

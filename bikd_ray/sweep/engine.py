@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
@@ -17,10 +17,10 @@ import ray
 from ray import tune
 from ray.autoscaler.sdk import request_resources
 
-from bikd_ray.errors import BikdError, UserError
+from bikd_ray.errors import BikdError
 from bikd_ray.plan import ResolvedData, ResolvedModel
 from bikd_ray.resolve import planned, resolve
-from bikd_ray.specs import Spec
+from bikd_ray.specs import Spec, ZooEntry
 from bikd_ray.store.compact import compact
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import store_uri
@@ -86,17 +86,13 @@ def run_sweep(
     """
     writer = Writer(store_uri(store, spec.store))
     zoo, data = resolve(spec)
-    if only is not None and only not in zoo:
-        raise UserError(f"--only {only!r} is not in the zoo; choose from {', '.join(zoo)}")
     reader = Store(writer.place.uri)
-    plan = planned(spec, zoo, data, reader, retry_failed=retry_failed)
-    asked = [job for job in plan.todo if only is None or only in job.names]
-    failed = [job for job in plan.failed if only is None or only in job.names]
-    todo, elsewhere = asked[:limit], 0
+    plan = planned(spec, zoo, data, reader, retry_failed=retry_failed, only=only)
+    todo, elsewhere = plan.todo[:limit], 0
     with Progress(spec.name) as progress:
         loggers = loggers_of(spec, progress.note) if todo else []
         if todo or _unmeasured(zoo, data, reader):
-            with _ray(address, spec, ship), _terminable():
+            with connected(address, spec.zoo, ship=ship), _terminable():
                 most = needs_of(spec.resources, nodes())
                 check_nodes(writer.place)
                 keep_all(writer.place, zoo.values())
@@ -114,8 +110,8 @@ def run_sweep(
     return SweepReport(
         store=writer.place.uri,
         done=progress.done,
-        failed=progress.failed + len(failed),
-        left=len(asked) - progress.done - progress.failed - elsewhere,
+        failed=progress.failed + len(plan.failed),
+        left=len(plan.todo) - progress.done - progress.failed - elsewhere,
         skipped=len(plan.done) + elsewhere,
     )
 
@@ -128,7 +124,11 @@ def run_baseline_sweep(
     zoo, data = resolve(spec)
     reader = Store(writer.place.uri)
     if _unmeasured(zoo, data, reader):
-        with Progress(spec.name) as progress, _ray(address, spec, ship), _terminable():
+        with (
+            Progress(spec.name) as progress,
+            connected(address, spec.zoo, ship=ship),
+            _terminable(),
+        ):
             most = needs_of(spec.resources, nodes())
             check_nodes(writer.place)
             keep_all(writer.place, zoo.values())
@@ -212,8 +212,13 @@ def _run_window(
 
 
 @contextlib.contextmanager
-def _ray(address: str | None, spec: Spec, ship: bool) -> Iterator[None]:
-    """A connection to Ray for the length of the block; one that is there already is used."""
+def connected(
+    address: str | None, zoo: Sequence[ZooEntry] = (), *, ship: bool = False
+) -> Iterator[None]:
+    """A connection to Ray for the length of the block; one that is there already is used.
+
+    zoo: models, built here before, whose code is sent to the nodes. Raises BikdError.
+    """
     if ray.is_initialized():
         yield
         return
@@ -221,7 +226,7 @@ def _ray(address: str | None, spec: Spec, ship: bool) -> Iterator[None]:
     try:
         ray.init(
             address=address,
-            runtime_env=None if address == "local" else environment(spec.zoo, ship=ship),
+            runtime_env=None if address == "local" else environment(zoo, ship=ship),
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

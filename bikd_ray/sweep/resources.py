@@ -25,6 +25,15 @@ def nodes() -> list[Node]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def this_machine() -> list[Node]:
+    """The resources that Ray would find here if it were started now."""
+    import torch
+
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    cpus = os.cpu_count() or 1
+    return [{"CPU": cpus, "GPU": torch.cuda.device_count(), "memory": 0.7 * free}]
+
+
 def needs_of(spec: Resources, has: Sequence[Node]) -> Needs:
     """One job's needs; `auto` is one GPU and up to four CPUs where there are GPUs, else one CPU.
 
@@ -85,7 +94,11 @@ def part_of(most: Needs, wanted: int) -> Needs:
 
 @cache
 def gpu_bytes() -> int:
-    """Memory of a GPU of the cluster; asked of one, since Ray's resources only count them."""
+    """Memory of a GPU of the cluster; asked of one, since Ray's resources only count them. Without
+    a connection to Ray, of this machine's.
+    """
+    if not ray.is_initialized():
+        return _gpu_bytes()
     return ray.get(ray.remote(_gpu_bytes).options(num_cpus=0, num_gpus=0.01).remote())
 
 
