@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -185,7 +186,7 @@ def test_own_code_reaches_a_node_that_does_not_see_it(project, tmp_path, how):
         "sweep": f"bikd sweep zoo.yaml --address 127.0.0.1:6390 --store {store}",
         "submit": f"bikd submit zoo.yaml --address http://127.0.0.1:8265 --store {store}",
     }[how]
-    run = two_nodes(tmp_path, project, command)
+    run = in_namespaces(project, [str(ROOT / "tests" / "two_nodes.sh"), command])
     assert run.returncode == 0, run.stdout + run.stderr
     assert f"bikd: 6 jobs done · {store}" in run.stderr
     lines = [line for line in run.stderr.splitlines() if "network_util" not in line]  # no internet
@@ -194,12 +195,11 @@ def test_own_code_reaches_a_node_that_does_not_see_it(project, tmp_path, how):
     assert [job["status"] for job in jobs] == ["done"] * 6
 
 
-def two_nodes(scratch, project, commands):
-    """Run commands beside a cluster of two nodes, in namespaces of their own."""
+def in_namespaces(project, script):
+    """Run a script with networks and processes of its own, so that it may start any Ray."""
     if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs namespaces (root, or user namespaces)")
-    short = Path("/tmp") / f"bikd-{os.getpid()}-{scratch.name[-2:]}"  # sockets need a short path
-    short.mkdir()
+    short = Path(tempfile.mkdtemp(prefix="bikd-", dir="/tmp"))  # sockets need a short path
     environment = {
         **os.environ,
         "SCRATCH": str(short),
@@ -208,10 +208,14 @@ def two_nodes(scratch, project, commands):
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }
     environment.pop("RAY_ADDRESS", None)
-    script = [*ALONE, "bash", str(ROOT / "tests" / "two_nodes.sh"), commands]
     try:
         return subprocess.run(
-            script, env=environment, capture_output=True, text=True, timeout=420, check=False
+            [*ALONE, "bash", *script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=420,
+            check=False,
         )
     finally:
         shutil.rmtree(short, ignore_errors=True)
