@@ -1,6 +1,6 @@
 """From a spec to its jobs: pure values, no torch, no Ray, no files."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Any
@@ -57,6 +57,14 @@ class Cost:
     activations: int  # bytes that a training forward keeps for the backward pass
     peak: int  # bytes, the largest transient of an inference forward
     features: int | None  # width of what the classifier reads; None where that is not found
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What one image takes of a model, in FLOPs or in seconds."""
+
+    train: float  # forward, backward and update
+    forward: float
 
 
 @dataclass(frozen=True)
@@ -147,12 +155,17 @@ class Job:
 
     @property
     def flops(self) -> float:
-        """About what it computes: a training step is three forward passes, of a teacher one."""
+        """About what it computes: a training step is three forward passes."""
+        return self.work(lambda m: Pace(3 * m.cost.flops, m.cost.flops))
+
+    def work(self, pace: Callable[[ResolvedModel], Pace]) -> float:
+        """What it takes in all, from what one image takes of each member."""
         images = self.recipe.epochs * self.recipe.train_fraction * self.data.n_train
         looks = (self.recipe.epochs + 1) * self.data.n_val
-        live = sum(m.cost.flops for m in self.live)
-        frozen = sum(m.cost.flops for m in self.teachers)
-        return images * (3 * live + frozen) + looks * live
+        learning = sum(pace(m).train for m in self.live) + sum(
+            pace(m).forward for m in self.teachers
+        )
+        return images * learning + looks * sum(pace(m).forward for m in self.live)
 
     @property
     def role(self) -> str:
@@ -180,6 +193,14 @@ class Plan:
     @property
     def jobs(self) -> tuple[Job, ...]:
         return self.todo + self.done + self.failed
+
+    def only(self, model: str) -> "Plan":
+        """The jobs with this model."""
+        todo, done, failed = (
+            tuple(job for job in jobs if model in job.names)
+            for jobs in (self.todo, self.done, self.failed)
+        )
+        return Plan(todo, done, failed, {job.job_id: self.errors[job.job_id] for job in failed})
 
 
 def recipe_id(spec: Spec, zoo: Mapping[str, ResolvedModel]) -> str:

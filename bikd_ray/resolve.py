@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from bikd_ray.data import resolve_data
-from bikd_ray.errors import UserError
+from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
 from bikd_ray.specs import Spec, ZooEntry
 from bikd_ray.zoo import check_classes, recall, remember, resolve_model
@@ -60,13 +60,16 @@ def same_twice(zoo: dict[str, ResolvedModel]) -> list[str]:
     return twice
 
 
-def plan_jobs(spec: Spec, store: "Store | str", *, retry_failed: bool = False) -> Plan:
+def plan_jobs(
+    spec: Spec, store: "Store | str", *, retry_failed: bool = False, only: str | None = None
+) -> Plan:
     """The jobs that `spec` asks for, split by what the store already holds.
 
-    The plan iterates over the jobs to do; `.done` and `.failed` are the others. Raises UserError.
+    The plan iterates over the jobs to do; `.done` and `.failed` are the others. only: jobs with
+    this model. Raises UserError.
     """
     zoo, data = resolve(spec)
-    return planned(spec, zoo, data, store, retry_failed=retry_failed)
+    return planned(spec, zoo, data, store, retry_failed=retry_failed, only=only)
 
 
 def planned(
@@ -76,10 +79,14 @@ def planned(
     store: "Store | str",
     *,
     retry_failed: bool = False,
+    only: str | None = None,
 ) -> Plan:
     """`plan_jobs` for a spec that is resolved already."""
     from bikd_ray.store import Store
 
+    if only is not None and only not in zoo:
+        raise UserError(f"--only {only!r} is not in the zoo; {choices(only, zoo)}")
     store = Store(store) if isinstance(store, str) else store
     jobs = all_jobs(spec, zoo, data)
-    return plan(jobs, store.done(), store.failures(), retry_failed=retry_failed)
+    found = plan(jobs, store.done(), store.failures(), retry_failed=retry_failed)
+    return found.only(only) if only else found

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.specs import (
+    LOGGER_OPTIONS,
     Data,
     DigitsData,
     FolderData,
     Input,
+    Logger,
     Objective,
     Pairings,
     ParquetData,
@@ -134,6 +136,7 @@ def _absolute(spec: Spec, base: Path) -> Spec:
     changed = {
         "zoo": tuple(_absolute_entry(e, base) for e in spec.zoo),
         "data": _absolute_data(spec.data, base),
+        "loggers": tuple(_absolute_logger(logger, base) for logger in spec.loggers),
         "store": _local(spec.store, base) if spec.store else None,
     }
     return spec.model_copy(update=changed)
@@ -152,6 +155,12 @@ def _absolute_entry(entry: ZooEntry, base: Path) -> ZooEntry:
     if entry.hub and (base / entry.hub.partition(":")[0]).is_dir():
         changed["hub"] = _local(entry.hub, base)
     return entry.model_copy(update=changed)
+
+
+def _absolute_logger(logger: Logger, base: Path) -> Logger:
+    if "dir" not in LOGGER_OPTIONS[logger.name]:
+        return logger
+    return logger.model_copy(update={"dir": _local(logger.dir, base)})
 
 
 def _absolute_data(data: Data, base: Path) -> Data:
@@ -223,6 +232,7 @@ def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> li
         "objectives": Objective,
         "recipe": Recipe,
         "resources": Resources,
+        "loggers": Logger,
     }
     names = [p for p in parts if isinstance(p, str)]
     if names and names[-1] in ("train", "val"):

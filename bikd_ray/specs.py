@@ -384,6 +384,37 @@ class Resources(Frozen):
         return value
 
 
+LOGGER_OPTIONS: dict[str, tuple[str, ...]] = {
+    "tensorboard": ("dir",),
+    "mlflow": ("tracking_uri", "experiment"),
+    "wandb": ("project", "mode", "dir"),
+}
+"""What each logger can be told."""
+
+
+class Logger(Frozen):
+    """Where jobs show as runs while they train, beside the store; never part of an identity."""
+
+    name: Literal["tensorboard", "mlflow", "wandb"]
+    dir: str = Field(default="runs", description="tensorboard, wandb: folder of the runs")
+    tracking_uri: str | None = Field(
+        default=None, description="mlflow: default $MLFLOW_TRACKING_URI, or MLflow's own"
+    )
+    experiment: str | None = Field(default=None, description="mlflow: default the sweep's name")
+    project: str | None = Field(default=None, description="wandb: default bikd")
+    mode: Literal["online", "offline"] | None = Field(
+        default=None, description="wandb: default $WANDB_MODE, or online"
+    )
+
+    @model_validator(mode="after")
+    def _knows_its_options(self) -> Self:
+        given = self.model_dump(exclude_defaults=True, exclude={"name"})
+        allowed = LOGGER_OPTIONS[self.name]
+        if wrong := [option for option in given if option not in allowed]:
+            raise ValueError(f"{self.name} takes {', '.join(allowed)}, not {', '.join(wrong)}")
+        return self
+
+
 Selection = Literal["last", "best_val", "best_select"]
 
 CHOSEN_ON_VAL = "best_val"
@@ -408,6 +439,9 @@ class Spec(Frozen):
     )
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     resources: Resources = Resources()
+    loggers: Annotated[
+        tuple[Annotated[Logger, BeforeValidator(_named)], ...], BeforeValidator(_listed)
+    ] = ()
     store: str | None = None
 
     @model_validator(mode="after")
@@ -435,6 +469,7 @@ class Spec(Frozen):
         for field, values in (
             ("seeds", self.seeds),
             ("objectives", [o.label for o in self.objectives]),
+            ("loggers", [logger.name for logger in self.loggers]),
         ):
             if len(set(values)) < len(values):
                 problems.append(f"{field} lists a value twice: {list(values)}; leave one out")

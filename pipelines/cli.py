@@ -59,6 +59,22 @@ Address = Annotated[
         "--address", metavar="ADDR", help="a running Ray cluster; default: start Ray here"
     ),
 ]
+Limit = Annotated[
+    int | None, typer.Option("--limit", min=1, metavar="N", help="at most so many jobs")
+]
+Only = Annotated[
+    str | None, typer.Option("--only", metavar="MODEL", help="only jobs with this model")
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(
+        "--budget", min=0, metavar="GPU_HOURS", help="begin no job that would exceed this"
+    ),
+]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="run jobs again that failed before")]
+Ship = Annotated[
+    bool, typer.Option("--ship", help="send this bikd to a cluster that has not got it")
+]
 
 
 def main() -> None:
@@ -123,17 +139,11 @@ def sweep(
     spec: SpecPath,
     store: StoreUri = None,
     address: Address = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="at most so many jobs")] = None,
-    only: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="only jobs with this model")
-    ] = None,
-    budget: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="GPU_HOURS", help="begin no job that would exceed this"),
-    ] = None,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="run jobs again that failed before")
-    ] = False,
+    limit: Limit = None,
+    only: Only = None,
+    budget: Budget = None,
+    retry_failed: Retry = False,
+    ship: Ship = False,
 ) -> None:
     """Run the baselines, then every job of SPEC that the store lacks. Run it again to resume.
 
@@ -150,6 +160,7 @@ def sweep(
         only=only,
         budget=budget,
         retry_failed=retry_failed,
+        ship=ship,
     )
     _end(report)
 
@@ -169,8 +180,59 @@ def _end(report: Any) -> None:
 
 
 @app.command()
+def submit(
+    spec: SpecPath,
+    store: StoreUri = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="URL",
+            help="the cluster's dashboard, http://HOST:8265; default: $RAY_ADDRESS, this machine",
+        ),
+    ] = None,
+    limit: Limit = None,
+    only: Only = None,
+    budget: Budget = None,
+    retry_failed: Retry = False,
+    ship: Ship = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="follow the job's log to its end")
+    ] = True,
+) -> None:
+    """Run the sweep of SPEC as a Ray job on a running cluster, and follow it.
+
+    The code around SPEC is sent along; weights, data and stores are not.
+
+    [dim]Example: bikd submit sweep.yaml --address http://head:8265 --store s3://bucket/bikd[/dim]
+    """
+    from pipelines.submit import follow, store_of, where_to_look
+    from pipelines.submit import submit as start
+
+    given = {"--limit": limit, "--only": only, "--budget": budget}
+    options = [str(x) for name, v in given.items() if v is not None for x in (name, v)]
+    options += ["--retry-failed"] * retry_failed
+    client, job = start(spec, store=store, address=address, options=options, ship=ship)
+    print(job)
+    hints = [f"bikd: {line}" for line in where_to_look(client, job, store_of(spec, store))]
+    try:
+        succeeded = follow(client, job) if wait else True
+    except KeyboardInterrupt:
+        print(f"\nbikd: job {job} goes on", *hints, sep="\n", file=sys.stderr)
+        sys.exit(1)
+    if not wait:
+        print(*hints, sep="\n", file=sys.stderr)
+    if not succeeded:
+        raise BikdError(f"job {job} did not end well")
+
+
+@app.command()
 def baseline(
-    spec: SpecPath, store: StoreUri = None, address: Address = None, format: HowShown = Format.table
+    spec: SpecPath,
+    store: StoreUri = None,
+    address: Address = None,
+    ship: Ship = False,
+    format: HowShown = Format.table,
 ) -> None:
     """Measure every model of SPEC before any training, and what each pair knows together.
 
@@ -181,7 +243,9 @@ def baseline(
     from bikd_ray.sweep.engine import run_baseline_sweep
     from pipelines.planning import drift_lines
 
-    answers = open_store(run_baseline_sweep(load_spec(spec), store=store, address=address))
+    answers = open_store(
+        run_baseline_sweep(load_spec(spec), store=store, address=address, ship=ship)
+    )
     measured = answers.baselines()
     _show(measured, format, "baselines")
     for line in drift_lines(measured):
@@ -210,19 +274,39 @@ def check(
 
 
 @app.command()
-def plan(spec: SpecPath, store: StoreUri = None, format: HowShown = Format.table) -> None:
-    """List the jobs of SPEC: done, to do, failed. Trains nothing.
+def plan(
+    spec: SpecPath,
+    store: StoreUri = None,
+    address: Address = None,
+    limit: Limit = None,
+    only: Only = None,
+    budget: Budget = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="time a few steps of each model here: a minute")
+    ] = False,
+    format: HowShown = Format.table,
+) -> None:
+    """List the jobs of SPEC and what a sweep would do and cost. Trains nothing.
 
-    [dim]Example: bikd plan sweep.yaml[/dim]
+    [dim]Example: bikd plan sweep.yaml --calibrate --budget 24[/dim]
     """
     from bikd_ray.spec_file import load_spec
-    from pipelines.planning import cost_lines, grouped, job_table, open_plan
+    from pipelines.planning import cost_lines, grouped, job_table, open_plan, paces_of, resources_at
 
     loaded = load_spec(spec)
-    jobs, answers = open_plan(loaded, store)
+    jobs, answers = open_plan(loaded, store, only)
     table = job_table(jobs)
     _show(grouped(table) if format is Format.table else table, format, "jobs")
-    print("\n".join(cost_lines(loaded, jobs, answers)), file=sys.stderr)
+    if calibrate:
+        from pipelines.calibrate import calibrate as measure
+
+        paces = measure(jobs.todo, lambda line: print(f"bikd: {line}", file=sys.stderr))
+        source = "steps timed here"
+    else:
+        paces, source = paces_of(jobs, answers), f"the {len(jobs.done)} done jobs' seconds"
+    where = resources_at(address)
+    lines = cost_lines(loaded, jobs, paces, source, where, limit, budget)
+    print("\n".join(lines), file=sys.stderr)
 
 
 @app.command()

@@ -1,18 +1,21 @@
 """What `bikd plan` and `bikd status` say: counts, costs, and what the val set can resolve."""
 
-from collections import Counter
-from statistics import median
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import pyarrow as pa
 
 from bikd_ray.analysis.significance import resolvable
 from bikd_ray.data.cache import size_on_disk
-from bikd_ray.plan import Job, Plan
+from bikd_ray.plan import Job, Pace, Plan
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.specs import Spec
 from bikd_ray.store import Store
 from bikd_ray.store.lease import at_work
 from bikd_ray.store.place import Place, store_uri
+from bikd_ray.sweep.needs import Needs, Node, fit
 from bikd_ray.zoo.cost import training_bytes
 from bikd_ray.zoo.published import WARN_BEYOND
 
@@ -28,10 +31,10 @@ JOBS = pa.schema(
 )
 
 
-def open_plan(spec: Spec, store: str | None) -> tuple[Plan, Store]:
-    """The plan of a spec against its store, which need not exist yet."""
+def open_plan(spec: Spec, store: str | None, only: str | None = None) -> tuple[Plan, Store]:
+    """The plan of a spec against its store, which need not exist yet; only: with this model."""
     answers = Store(store_uri(store, spec.store))
-    return plan_jobs(spec, answers), answers
+    return plan_jobs(spec, answers, only=only), answers
 
 
 def job_table(plan: Plan) -> pa.Table:
@@ -78,15 +81,104 @@ def grouped(jobs: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def cost_lines(spec: Spec, plan: Plan, store: Store) -> list[str]:
-    """What is left to pay, and what the images can show."""
-    left = len(plan.todo)
-    lines = [f"{left} of {len(plan.jobs)} jobs to do, {len(plan.failed)} failed before"]
-    seconds = _seconds_per_job(plan, store)
-    if seconds is not None and left:
+def resources_at(address: str | None) -> tuple[str, list[Node]]:
+    """A running cluster's name and nodes, or this machine's. Raises BikdError."""
+    from bikd_ray.sweep.engine import connected
+    from bikd_ray.sweep.resources import nodes, this_machine
+
+    if address is None:
+        return "this machine", this_machine()
+    with connected(address):
+        return f"the cluster at {address}", nodes()
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a sweep would do: how many jobs it begins, in how many seconds of GPUs (of slots where
+    jobs use no GPU), and in how many to its end; at most so many side by side.
+    """
+
+    begun: int
+    spent: float
+    until: float
+    abreast: int
+
+
+def paces_of(plan: Plan, store: Store) -> dict[str, Pace] | None:
+    """model_id to seconds, by what the plan's done jobs took for their FLOPs; None without any."""
+    took = {r["job_id"]: r["seconds"] for r in store.table("jobs").to_pylist()}
+    done = [(job.flops, took[job.job_id]) for job in plan.done if job.job_id in took]
+    if not done:
+        return None
+    rate = sum(seconds for _, seconds in done) / sum(flops for flops, _ in done)
+    costs = {m.model_id: m.cost.flops * rate for job in plan.jobs for m in job.members}
+    return {model_id: Pace(3 * seconds, seconds) for model_id, seconds in costs.items()}
+
+
+def forecast(
+    jobs: Sequence[tuple[Needs, float]], nodes: Sequence[Node], budget: float | None = None
+) -> Forecast:
+    """Play a sweep of jobs (needs, seconds) on nodes in the order of sweep.line.
+
+    budget: seconds of GPUs, or of slots where jobs use no GPU; nothing begins beyond it.
+    """
+    waiting = deque(sorted(jobs, key=lambda job: (-job[0].gpus, -job[0].cpus, -job[1])))
+    running: list[tuple[float, int, float, Needs]] = []  # end, number, start, needs
+    now, spent, begun, abreast = 0.0, 0.0, 0, 0
+    while waiting or running:
+        while waiting and fit([*(job[3] for job in running), waiting[0][0]], nodes):
+            needs, seconds = waiting[0]
+            so_far = spent + sum((now - start) * (n.gpus or 1) for _, _, start, n in running)
+            if budget is not None and so_far + seconds * (needs.gpus or 1) > budget:
+                waiting.clear()
+                break
+            waiting.popleft()
+            heappush(running, (now + seconds, begun, now, needs))
+            begun, abreast = begun + 1, max(abreast, len(running))
+        if not running:
+            break
+        now, _, start, needs = heappop(running)
+        spent += (now - start) * (needs.gpus or 1)
+    return Forecast(begun, spent, now, abreast)
+
+
+def cost_lines(
+    spec: Spec,
+    plan: Plan,
+    paces: Mapping[str, Pace] | None,
+    source: str,
+    where: tuple[str, Sequence[Node]],
+    limit: int | None = None,
+    budget: float | None = None,
+) -> list[str]:
+    """What is left to pay, and what the images can show.
+
+    paces: from `source`; None where nothing is known. where: the cluster's name and nodes. limit,
+    budget (GPU-hours): as of a sweep. Raises UserError for jobs that no node can hold.
+    """
+    from bikd_ray.sweep.resources import job_needs, needs_of
+
+    todo = plan.todo[:limit]
+    lines = [f"{len(plan.todo)} of {len(plan.jobs)} jobs to do, {len(plan.failed)} failed before"]
+    most = needs_of(spec.resources, where[1])
+    needs = [job_needs(spec.resources, job, most) for job in todo]
+    if paces is None and todo:
         lines.append(
-            f"about {left * seconds / 3600:.2g} slot-hours at {seconds:.3g} s a job (median of "
-            "the jobs of this recipe in the store)"
+            "no job of this recipe is done here, so its time is not known; --calibrate times a "
+            "few steps of each model"
+        )
+    elif paces is not None and todo:
+        pace_of = paces.__getitem__
+        seconds = [job.work(lambda m: pace_of(m.model_id)) for job in todo]
+        ahead = forecast(
+            list(zip(needs, seconds, strict=True)),
+            where[1],
+            None if budget is None else 3600 * budget,
+        )
+        unit = "GPU-hours" if most.gpus else "slot-hours"
+        lines.append(
+            f"a sweep begins {ahead.begun} of them: {ahead.spent / 3600:.2g} {unit}, "
+            f"{_duration(ahead.until)} on {where[0]} with {ahead.abreast} at a time (by {source})"
         )
     if plan.jobs:
         data = plan.jobs[0].data
@@ -144,11 +236,10 @@ def _memory(job: Job) -> int:
     return training_bytes(costs, recipe.batch_size, classes, recipe.optimizer, recipe.precision)
 
 
-def _seconds_per_job(plan: Plan, store: Store) -> float | None:
-    recipes = {job.recipe_id for job in plan.jobs}
-    jobs = store.table("jobs").select(["recipe_id", "status", "seconds"]).to_pylist()
-    known = [j["seconds"] for j in jobs if j["recipe_id"] in recipes and j["status"] == "done"]
-    return median(known) if known else None
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 7200 else f"about {seconds / 3600:.1f} h"
 
 
 def _kept_bytes(spec: Spec, job: Job) -> int:

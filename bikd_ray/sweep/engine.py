@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
@@ -18,24 +18,26 @@ import ray
 from ray import tune
 from ray.autoscaler.sdk import request_resources
 
-from bikd_ray.errors import BikdError, UserError
+from bikd_ray.errors import BikdError
 from bikd_ray.plan import ResolvedData, ResolvedModel
 from bikd_ray.resolve import planned, resolve
-from bikd_ray.specs import Spec
+from bikd_ray.specs import Spec, ZooEntry
 from bikd_ray.store.compact import compact
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
+from bikd_ray.sweep.code import environment
 from bikd_ray.sweep.commits import LAST, PATIENCE, Commits
 from bikd_ray.sweep.line import Line, Waiting
+from bikd_ray.sweep.loggers import Logging, loggers_of
 from bikd_ray.sweep.messages import Order
 from bikd_ray.sweep.needs import DRIVER_MEMORY
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.queue import JobQueue
-from bikd_ray.sweep.resources import check_shared, job_needs, needs_of, nodes
+from bikd_ray.sweep.resources import check_nodes, job_needs, needs_of, nodes
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
 
@@ -70,6 +72,7 @@ def run_sweep(
     only: str | None = None,
     budget: float | None = None,
     retry_failed: bool = False,
+    ship: bool = False,
 ) -> SweepReport:
     """Run the baselines and all jobs of `spec` that the store lacks.
 
@@ -77,24 +80,22 @@ def run_sweep(
     starts Ray here; a connection that is there already is used. limit: at most so many jobs.
     only: jobs with this model. budget: GPU-hours (of jobs without GPUs, their hours) that jobs may
     take; none begins that would exceed it. retry_failed: also run jobs that failed before.
+    ship: send this package to a cluster that lacks it.
 
     Raises UserError for a spec that cannot work, before anything is written, and BikdError where
     finished jobs cannot be written.
     """
     writer = Writer(store_uri(store, spec.store))
     zoo, data = resolve(spec)
-    if only is not None and only not in zoo:
-        raise UserError(f"--only {only!r} is not in the zoo; choose from {', '.join(zoo)}")
     reader = Store(writer.place.uri)
-    plan = planned(spec, zoo, data, reader, retry_failed=retry_failed)
-    asked = [job for job in plan.todo if only is None or only in job.names]
-    failed = [job for job in plan.failed if only is None or only in job.names]
-    todo, elsewhere = asked[:limit], 0
+    plan = planned(spec, zoo, data, reader, retry_failed=retry_failed, only=only)
+    todo, elsewhere = plan.todo[:limit], 0
     with Progress(spec.name) as progress:
+        loggers = loggers_of(spec, progress.note) if todo else []
         if todo or _unmeasured(zoo, data, reader):
-            with _ray(address), _terminable():
+            with connected(address, spec.zoo, ship=ship), _terminable():
                 most = needs_of(spec.resources, nodes())
-                check_shared(writer.place)
+                check_nodes(writer.place)
                 keep_all(writer.place, zoo.values())
                 splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
                 broken = run_baselines(zoo, data, splits, reader, writer, most, progress)
@@ -107,25 +108,33 @@ def run_sweep(
                 }
                 if orders:
                     progress.start_jobs(len(orders), len(plan.done))
-                    elsewhere = _run_jobs(orders, broken, spec, reader, writer, progress, budget)
+                    elsewhere = _run_jobs(
+                        orders, broken, spec, reader, writer, progress, budget, loggers
+                    )
     return SweepReport(
         store=writer.place.uri,
         done=progress.done,
-        failed=progress.failed + len(failed),
-        left=len(asked) - progress.done - progress.failed - elsewhere,
+        failed=progress.failed + len(plan.failed),
+        left=len(plan.todo) - progress.done - progress.failed - elsewhere,
         skipped=len(plan.done) + elsewhere,
     )
 
 
-def run_baseline_sweep(spec: Spec, *, store: str | None = None, address: str | None = None) -> str:
+def run_baseline_sweep(
+    spec: Spec, *, store: str | None = None, address: str | None = None, ship: bool = False
+) -> str:
     """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
     writer = Writer(store_uri(store, spec.store))
     zoo, data = resolve(spec)
     reader = Store(writer.place.uri)
     if _unmeasured(zoo, data, reader):
-        with Progress(spec.name) as progress, _ray(address), _terminable():
+        with (
+            Progress(spec.name) as progress,
+            connected(address, spec.zoo, ship=ship),
+            _terminable(),
+        ):
             most = needs_of(spec.resources, nodes())
-            check_shared(writer.place)
+            check_nodes(writer.place)
             keep_all(writer.place, zoo.values())
             broken = run_baselines(zoo, data, {"val": "none"}, reader, writer, most, progress)
             whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
@@ -154,6 +163,7 @@ def _run_jobs(
     writer: Writer,
     progress: Progress,
     budget: float | None,
+    loggers: list[Logging],
 ) -> int:
     """Run all jobs, a window of them at a time; returns how many another sweep has done.
 
@@ -167,19 +177,23 @@ def _run_jobs(
     commits = Commits(orders, line, writer, progress)
     for job_id, why in unable.items():
         commits.fail(orders[job_id], why)
+    for logger in loggers:
+        logger.orders = orders
     try:
         # an autoscaler adds nodes for what is asked; elsewhere this says nothing to anybody
         request_resources(bundles=[order.needs.bundle for order in orders.values()][:WINDOW])
         while line.waiting and not line.stopped:
             window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
             with TemporaryDirectory(prefix="bikd-") as scratch:
-                _run_window(window, line, commits, spec, scratch)
+                _run_window(window, line, [commits, *loggers], spec, scratch)
             if line.running or not line.over:
                 break  # Ctrl-C: Tune ends as if all were well
         commits.settle(PATIENCE if line.over else LAST)
     finally:
         request_resources(bundles=[])
         lease.end()
+        for logger in loggers:
+            logger.close()
     if not line.running:
         try:
             compact(place.uri)
@@ -194,7 +208,7 @@ def _unable(order: Order, broken: dict[str, str]) -> str | None:
 
 
 def _run_window(
-    orders: dict[str, Order], line: Line, commits: Commits, spec: Spec, scratch: str
+    orders: dict[str, Order], line: Line, callbacks: list[tune.Callback], spec: Spec, scratch: str
 ) -> None:
     trainable = tune.with_parameters(JobTrial, orders=orders, slots=spec.resources.slots)
     tuner = tune.Tuner(
@@ -205,7 +219,7 @@ def _run_window(
             name="tune",
             storage_path=scratch,
             verbose=0,
-            callbacks=[commits],
+            callbacks=callbacks,
             failure_config=tune.FailureConfig(max_failures=2),
             # reused actors have no checkpoint of their own; saving one would retire them
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
@@ -215,20 +229,28 @@ def _run_window(
 
 
 @contextlib.contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """A connection to Ray for the length of the block; one that is there already is used."""
+def connected(
+    address: str | None, zoo: Sequence[ZooEntry] = (), *, ship: bool = False
+) -> Iterator[None]:
+    """A connection to Ray for the length of the block; one that is there already is used.
+
+    zoo: models, built here before, whose code is sent to the nodes. Raises BikdError.
+    """
     if ray.is_initialized():
         yield
         return
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         ray.init(
-            address=address or os.environ.get("RAY_ADDRESS") or "local",
+            address=address,
+            runtime_env=None if address == "local" else environment(zoo, ship=ship),
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise BikdError(f"cannot reach Ray at {address or 'this machine'}: {reason}") from None
+        where = "this machine" if address == "local" else address
+        raise BikdError(f"cannot reach Ray at {where}: {reason}") from None
     try:
         yield
     finally:

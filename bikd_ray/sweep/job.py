@@ -43,8 +43,9 @@ def run_job(order: Order, device: torch.device, decoders: int = 0) -> Iterator[E
                 results = _results(order, message)
                 likeness = [_likeness(job, found) for found in message.likeness]
             else:
-                curves += [_curve(job, row) for row in message]
-                yield Epoch(message[0].epoch, job.recipe.epochs)
+                rows = [_curve(job, row) for row in message]
+                curves += rows
+                yield Epoch(message[0].epoch, job.recipe.epochs, rows)
     except Exception as caught:
         if _poisoned(caught, device):
             raise

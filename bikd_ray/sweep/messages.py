@@ -24,10 +24,11 @@ class Order:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A sign of life: epoch `epoch` of `epochs` is over."""
+    """A sign of life: epoch `epoch` of `epochs` is over; its rows of `curves`."""
 
     epoch: int
     epochs: int
+    rows: list[Row] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,11 @@ from functools import cache
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from bikd_ray.errors import UserError
+from bikd_ray import __version__
+from bikd_ray.errors import BikdError, UserError
 from bikd_ray.plan import Cost, Job
 from bikd_ray.specs import Resources
 from bikd_ray.store.place import Place
@@ -21,6 +23,15 @@ from bikd_ray.zoo.cost import inference_bytes, training_bytes
 def nodes() -> list[Node]:
     """The resources of every node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def this_machine() -> list[Node]:
+    """The resources that Ray would find here if it were started now."""
+    import torch
+
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    cpus = os.cpu_count() or 1
+    return [{"CPU": cpus, "GPU": torch.cuda.device_count(), "memory": 0.7 * free}]
 
 
 def needs_of(spec: Resources, has: Sequence[Node]) -> Needs:
@@ -83,7 +94,11 @@ def part_of(most: Needs, wanted: int) -> Needs:
 
 @cache
 def gpu_bytes() -> int:
-    """Memory of a GPU of the cluster; asked of one, since Ray's resources only count them."""
+    """Memory of a GPU of the cluster; asked of one, since Ray's resources only count them. Without
+    a connection to Ray, of this machine's.
+    """
+    if not ray.is_initialized():
+        return _gpu_bytes()
     return ray.get(ray.remote(_gpu_bytes).options(num_cpus=0, num_gpus=0.01).remote())
 
 
@@ -93,32 +108,47 @@ def _gpu_bytes() -> int:
     return torch.cuda.get_device_properties(0).total_memory
 
 
-def check_shared(place: Place) -> None:
-    """See that the store can be written, and that every node reaches a local one.
+def check_nodes(place: Place) -> None:
+    """See that the store can be written, that every node reaches a local one, and that every node
+    has this package, and the same.
 
-    Raises BikdError where it cannot be written, and UserError that names the nodes which do not
-    see a file that is put there.
+    Raises BikdError where it cannot be written, and UserError that names the nodes at fault.
     """
-    alive = [node for node in ray.nodes() if node["Alive"]] if place.is_local else []
     work = f"_work/shared-{new_attempt()}"
     place.write(f"{work}/here", b"")
-    look = ray.remote(os.path.exists)
+
+    def look(path: str) -> tuple[str | None, bool]:  # sent whole: a node may lack this package
+        try:
+            from bikd_ray import __version__ as version
+        except ImportError:
+            version = None
+        return version, os.path.exists(path)
+
+    task = ray.remote(look)
+    alive = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
     try:
         seen = ray.get(
             [
-                look.options(
-                    num_cpus=0,
-                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                task.options(
+                    num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
                 ).remote(place.path(f"{work}/here"))
                 for node in alive
             ]
         )
+    except RayError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise BikdError(f"the nodes cannot begin to work: {reason}") from None
     finally:
         place.remove(work)
-    blind = [
-        node["NodeManagerHostname"] for node, sees in zip(alive, seen, strict=True) if not sees
-    ]
-    if blind:
+    others = [(h, v) for h, (v, _) in zip(alive.values(), seen, strict=True) if v != __version__]
+    if others:
+        named = ", ".join(f"{host} has {version or 'none'}" for host, version in others)
+        raise UserError(
+            f"every node needs bikd-ray {__version__}, as this machine has; {named}: install it "
+            "there, or send it along with --ship"
+        )
+    blind = [h for h, (_, sees) in zip(alive.values(), seen, strict=True) if not sees]
+    if blind and place.is_local:
         raise UserError(
             f"store {place.uri} is a folder that {', '.join(blind)} cannot see; give a folder on "
             "a shared mount, s3://… or gs://…"

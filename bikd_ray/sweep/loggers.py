@@ -1,0 +1,224 @@
+"""Jobs as runs in TensorBoard, MLflow and Weights & Biases, as they train.
+
+The store has everything; this is for those who watch their runs there. Each logger writes from a
+thread of its own: one that fails or hangs costs its own output and never the sweep.
+"""
+
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+
+from bikd_ray.errors import UserError
+from bikd_ray.specs import Logger, Spec
+from bikd_ray.sweep.messages import Epoch, Order, Outcome, Row
+
+EPOCH = ("top1", "select_top1", "train_top1", "train_loss", "ce", "kl", "teacher_share")
+END = ("top1_before", "top1_after", "delta_top1", "delta_low", "delta_high", "recovered")
+"""Columns of `curves` and `results` that become metrics, each after its model's name."""
+
+PATIENCE = 30.0
+"""Seconds that the end of a sweep waits for what is still to be sent."""
+
+Metrics = dict[str, float]
+
+
+class Run(Protocol):
+    """One job in a logger."""
+
+    def log(self, metrics: Metrics, epoch: int) -> None: ...
+
+    def end(self, metrics: Metrics, error: str | None) -> None: ...
+
+
+def loggers_of(spec: Spec, note: Callable[[str], None]) -> list["Logging"]:
+    """The spec's loggers, ready. Raises UserError for one whose package is not installed."""
+    for logger in spec.loggers:
+        try:
+            import_module(KINDS[logger.name][0])
+        except ImportError:
+            raise UserError(
+                f"loggers: {logger.name} needs a package that is not installed; "
+                f'pip install "bikd-ray[{logger.name}]"'
+            ) from None
+    return [Logging(logger, KINDS[logger.name][1], note) for logger in spec.loggers]
+
+
+class Logging(tune.Callback):
+    """Passes what Tune's trials report to one logger, through a queue."""
+
+    def __init__(self, logger: Logger, open_run: Any, note: Callable[[str], None]) -> None:
+        self.logger, self._open, self._note = logger, open_run, note
+        self.orders: dict[str, Order] = {}
+        self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._runs: dict[str, Run] = {}
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        order = self.orders[trial.config["job_id"]]
+        self._queue.put(lambda: self._begin(order))
+
+    def on_trial_result(
+        self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
+    ) -> None:
+        job_id, message = trial.config["job_id"], result.get("message")
+        if isinstance(message, Epoch):
+            metrics = metrics_of(message.rows, EPOCH)
+            self._queue.put(lambda: self._runs[job_id].log(metrics, message.epoch))
+        elif isinstance(message, Outcome):
+            rows = [row for row in message.results if row["selection"] == "last"]
+            metrics = metrics_of(rows, END)
+            self._queue.put(lambda: self._runs.pop(job_id).end(metrics, message.error))
+
+    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
+        job_id = trial.config["job_id"]
+        self._queue.put(lambda: self._runs.pop(job_id).end({}, "the trial failed"))
+
+    def _begin(self, order: Order) -> None:
+        if order.job.job_id not in self._runs:
+            self._runs[order.job.job_id] = self._open(self.logger, order)
+
+    def _work(self) -> None:
+        while (task := self._queue.get()) is not None:
+            try:
+                task()
+            except Exception as error:
+                reason = str(error).strip().splitlines() or [""]
+                self._note(
+                    f"{self.logger.name} stopped: {type(error).__name__}: {reason[0]}; the sweep "
+                    "goes on without it"
+                )
+                return
+
+    def close(self) -> None:
+        """Send what is left, for a while; jobs that were cut off end as failed."""
+        self._queue.put(self._cut_off)
+        self._queue.put(None)
+        self._thread.join(timeout=PATIENCE)
+        if self._thread.is_alive():
+            self._note(f"{self.logger.name} did not take all that there was to log")
+
+    def _cut_off(self) -> None:
+        for run in self._runs.values():
+            run.end({}, "interrupted")
+
+
+def metrics_of(rows: Iterable[Row], columns: Iterable[str]) -> Metrics:
+    """'MODEL/column' to value, for the columns that have one."""
+    names = tuple(columns)
+    return {
+        f"{row['model']}/{name}": float(row[name])
+        for row in rows
+        for name in names
+        if row.get(name) is not None
+    }
+
+
+def config_of(order: Order) -> dict[str, Any]:
+    """What a run was asked for."""
+    job = order.job
+    return {
+        "members": " + ".join(job.names),
+        "objective": job.objective.label,
+        "seed": job.seed,
+        "job_id": job.job_id,
+        **job.recipe.model_dump(exclude={"lrs"}),
+    }
+
+
+def _named(order: Order) -> str:
+    return f"{order.job.label} · {order.job.job_id[:6]}"
+
+
+class TensorBoardRun:
+    """A folder of event files."""
+
+    def __init__(self, logger: Logger, order: Order) -> None:
+        from tensorboardX import SummaryWriter
+
+        name = re.sub(r"[^\w.+=-]+", "_", _named(order))
+        self._writer = SummaryWriter(str(Path(logger.dir, order.sweep, name)))
+        self._config = {k: v if v is not None else "none" for k, v in config_of(order).items()}
+
+    def log(self, metrics: Metrics, epoch: int) -> None:
+        for name, value in metrics.items():
+            self._writer.add_scalar(name, value, epoch)
+        self._writer.flush()
+
+    def end(self, metrics: Metrics, error: str | None) -> None:
+        from tensorboardX.summary import hparams
+
+        if error:
+            self._writer.add_text("error", error)
+        assert self._writer.file_writer is not None
+        for summary in hparams(self._config, metrics):
+            self._writer.file_writer.add_summary(summary)
+        self.log(metrics, 0)
+        self._writer.close()
+
+
+class MLflowRun:
+    """A run of the experiment; several are open at once, so it goes by the client."""
+
+    def __init__(self, logger: Logger, order: Order) -> None:
+        self._client = import_module("mlflow").MlflowClient(tracking_uri=logger.tracking_uri)
+        name = logger.experiment or order.sweep
+        found = self._client.get_experiment_by_name(name)
+        experiment = found.experiment_id if found else self._client.create_experiment(name)
+        run = self._client.create_run(experiment, run_name=_named(order))
+        self._id = run.info.run_id
+        for key, value in config_of(order).items():
+            self._client.log_param(self._id, key, value)
+
+    def log(self, metrics: Metrics, epoch: int) -> None:
+        for name, value in metrics.items():
+            self._client.log_metric(self._id, re.sub(r"[^\w. /-]", "_", name), value, step=epoch)
+
+    def end(self, metrics: Metrics, error: str | None) -> None:
+        self.log(metrics, 0)
+        if error:
+            self._client.set_tag(self._id, "error", error.splitlines()[0])
+        self._client.set_terminated(self._id, "FAILED" if error else "FINISHED")
+
+
+class WandbRun:
+    """A run of the project, grouped by the sweep."""
+
+    def __init__(self, logger: Logger, order: Order) -> None:
+        wandb = import_module("wandb")
+        self._run = wandb.init(
+            project=logger.project or "bikd",
+            group=order.sweep,
+            name=_named(order),
+            config=config_of(order),
+            dir=logger.dir,
+            mode=logger.mode,
+            reinit="create_new",  # several are open at once
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+
+    def log(self, metrics: Metrics, epoch: int) -> None:
+        self._run.log({**metrics, "epoch": epoch})
+
+    def end(self, metrics: Metrics, error: str | None) -> None:
+        self._run.summary.update(metrics)
+        if error:
+            self._run.summary["error"] = error.splitlines()[0]
+        self._run.finish(exit_code=1 if error else 0)
+
+
+KINDS: dict[str, tuple[str, Callable[[Logger, Order], Run]]] = {
+    "tensorboard": ("tensorboardX", TensorBoardRun),
+    "mlflow": ("mlflow", MLflowRun),
+    "wandb": ("wandb", WandbRun),
+}
+"""Each logger's package, and how it opens a run."""

@@ -1,0 +1,221 @@
+"""Sweeps on a cluster: what is sent to its nodes, and the whole way on two nodes of one machine."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bikd_ray.errors import UserError
+from bikd_ray.store import Store
+from pipelines.submit import SPEC, entrypoint, pack, store_of
+
+ROOT = Path(__file__).parent.parent
+
+ALONE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--net", "--mount"]
+if os.geteuid():
+    ALONE[1:1] = ["--user", "--map-root-user"]
+
+FACTORY = """
+import torch
+import shapes
+
+def build(width):
+    return torch.nn.Sequential(
+        torch.nn.AvgPool2d(2), torch.nn.Flatten(),
+        torch.nn.Linear(3 * shapes.SIDE**2, width), torch.nn.ReLU(), torch.nn.Linear(width, 10),
+    )
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A folder of a person's own: a package, a module that it imports, and a spec."""
+    folder = tmp_path / "project"
+    (folder / "my_models").mkdir(parents=True)
+    (folder / "my_models" / "__init__.py").touch()
+    (folder / "my_models" / "nets.py").write_text(FACTORY)
+    (folder / "shapes.py").write_text("SIDE = 4\n")
+    small = {"size": 8, "crop_pct": 1.0}
+    zoo = [
+        {"factory": "my_models.nets:build", "alias": a, "kwargs": {"width": w}, "input": small}
+        for a, w in (("narrow", 8), ("wide", 16))
+    ]
+    digits = {s: {"source": "digits", "split": s} for s in ("train", "val")}
+    spec = {
+        "name": "own",
+        "zoo": zoo,
+        "data": digits,
+        "recipe": {"epochs": 1, "lr": 0.01},
+        "seeds": [0, 1],
+        "resources": {"cpus_per_job": 1},
+    }
+    (folder / "zoo.yaml").write_text(yaml.safe_dump(spec))
+    return folder
+
+
+def changed(project, **fields):
+    path = project / "zoo.yaml"
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | fields))
+    return path
+
+
+def test_code_is_packed_and_weights_data_and_stores_are_not(project, tmp_path, monkeypatch):
+    (project / "weights").mkdir()
+    (project / "weights" / "a.safetensors").write_bytes(b"w" * 100)
+    (project / ".venv").mkdir()
+    (project / ".venv" / "x.py").touch()
+    (project / "store" / "jobs").mkdir(parents=True)
+    (project / "store" / "notes.txt").touch()
+    (project / "notes.bin.txt").write_bytes(b"n" * (11 * 2**20))
+    (project / "settings.json").write_text("{}")
+    zoo = yaml.safe_load((project / "zoo.yaml").read_text())["zoo"]
+    zoo[0]["checkpoint"] = "weights/a.safetensors"
+    zoo[1]["kwargs"]["settings"] = str(project / "settings.json")
+    path = changed(project, zoo=zoo)
+    monkeypatch.chdir(project)
+
+    package = pack(Path("zoo.yaml"), str(project / "store"), tmp_path / "code.zip")
+    with zipfile.ZipFile(package.zip) as files:
+        names = set(files.namelist())
+        spec = yaml.safe_load(files.read(SPEC))
+    assert names == {
+        "my_models/__init__.py", "my_models/nets.py", "shapes.py", "settings.json", path.name, SPEC,
+    }  # fmt: skip
+    weights = str(project / "weights" / "a.safetensors")
+    assert package.elsewhere == (weights,)
+    assert spec["zoo"][0]["checkpoint"] == weights  # as this machine sees it
+    assert spec["zoo"][1]["kwargs"]["settings"] == "settings.json"  # as the job will
+    assert "store" not in spec
+
+
+def test_what_git_ignores_is_not_packed(project, tmp_path, monkeypatch):
+    (project / ".gitignore").write_text("runs/\n")
+    (project / "runs").mkdir()
+    (project / "runs" / "log.txt").touch()
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    monkeypatch.chdir(project)
+    package = pack(Path("zoo.yaml"), "s3://b/s", tmp_path / "code.zip")
+    with zipfile.ZipFile(package.zip) as files:
+        assert "my_models/nets.py" in files.namelist()
+        assert not any(name.startswith("runs") for name in files.namelist())
+
+
+def test_the_folder_of_the_spec_is_packed_where_the_person_stands_elsewhere(
+    project, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path.parent)
+    (tmp_path.parent / "other.py").touch()
+    (project / "specs").mkdir()
+    shutil.move(project / "zoo.yaml", project / "specs" / "zoo.yaml")
+    monkeypatch.chdir(project)
+    package = pack(Path("specs/zoo.yaml"), "s3://b/s", tmp_path / "a.zip")
+    assert "shapes.py" in zipfile.ZipFile(package.zip).namelist()
+    monkeypatch.chdir(project / "my_models")
+    package = pack(project / "specs" / "zoo.yaml", "s3://b/s", tmp_path / "b.zip")
+    assert set(zipfile.ZipFile(package.zip).namelist()) == {"zoo.yaml", SPEC}
+
+
+def test_too_much_code_is_refused_with_the_largest_files(project, tmp_path, monkeypatch):
+    from bikd_ray.sweep import code
+
+    monkeypatch.setattr(code, "GCS_STORAGE_MAX_SIZE", 2 * 2**20)
+    (project / "words.txt").write_bytes(b"w" * (3 * 2**20))
+    monkeypatch.chdir(project)
+    with pytest.raises(UserError, match=r"has 3 MiB, and Ray takes 2; .*words.txt \(3 MiB\)"):
+        pack(Path("zoo.yaml"), "s3://b/s", tmp_path / "code.zip")
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "variable"),
+    [("out", None, None), (None, "out", None), (None, None, "out"), (None, None, None)],
+)
+def test_a_store_that_would_go_with_the_job_is_refused(project, monkeypatch, given, own, variable):
+    path = changed(project, store=own) if own else project / "zoo.yaml"
+    monkeypatch.delenv("BIKD_STORE", raising=False)
+    if variable:
+        monkeypatch.setenv("BIKD_STORE", variable)
+    with pytest.raises(UserError, match=r"store (out|\./bikd-store) is relative"):
+        store_of(path, given)
+
+
+def test_a_folder_that_would_hide_our_own_packages_is_refused(project, tmp_path, monkeypatch):
+    (project / "pipelines").mkdir()
+    monkeypatch.chdir(project)
+    with pytest.raises(UserError, match="pipelines would hide bikd's own package"):
+        pack(Path("zoo.yaml"), "s3://b/s", tmp_path / "code.zip")
+
+
+def test_a_cluster_without_this_package_says_so_in_one_line(tmp_path):
+    command = entrypoint("s3://b/s", [], ship=False)
+    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -I "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    run = subprocess.run(
+        command, shell=True, env={"PATH": path}, cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert run.stdout.startswith("bikd: the cluster's head has no bikd-ray 0.1.0")
+    assert len(run.stdout.splitlines()) == 1
+
+
+def test_only_what_was_imported_from_folders_is_own_code(project, monkeypatch):
+    from bikd_ray.sweep.code import own_code
+
+    for name in ("shapes", "my_models", "my_models.nets"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(project)
+    __import__("my_models.nets")
+    own = own_code()
+    assert own["my_models"] == project / "my_models"
+    assert own["shapes"] == project / "shapes.py"
+    assert not own.keys() & {"torch", "numpy", "os", "json", "bikd_ray", "pipelines"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["sweep", "submit"])
+def test_own_code_reaches_a_node_that_does_not_see_it(project, tmp_path, how):
+    store = tmp_path / "store"
+    command = {
+        "sweep": f"bikd sweep zoo.yaml --address 127.0.0.1:6390 --store {store}",
+        "submit": f"bikd submit zoo.yaml --address http://127.0.0.1:8265 --store {store}",
+    }[how]
+    run = in_namespaces(project, [str(ROOT / "tests" / "two_nodes.sh"), command])
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert f"bikd: 6 jobs done · {store}" in run.stderr
+    lines = [line for line in run.stderr.splitlines() if "network_util" not in line]  # no internet
+    assert all(line.startswith("bikd") for line in lines), run.stderr
+    jobs = Store(str(store)).table("jobs").to_pylist()
+    assert [job["status"] for job in jobs] == ["done"] * 6
+
+
+def in_namespaces(project, script):
+    """Run a script with networks and processes of its own, so that it may start any Ray."""
+    if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs namespaces (root, or user namespaces)")
+    short = Path(tempfile.mkdtemp(prefix="bikd-", dir="/tmp"))  # sockets need a short path
+    environment = {
+        **os.environ,
+        "SCRATCH": str(short),
+        "PROJECT": str(project),
+        "PYTHONPATH": str(ROOT),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    environment.pop("RAY_ADDRESS", None)
+    try:
+        return subprocess.run(
+            [*ALONE, "bash", *script],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=420,
+            check=False,
+        )
+    finally:
+        shutil.rmtree(short, ignore_errors=True)
