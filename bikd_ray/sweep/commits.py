@@ -1,5 +1,6 @@
 """In the command's process: what a trial has finished goes into the store and on the display."""
 
+import contextlib
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from bikd_ray.store.write import Writer
 from bikd_ray.sweep.line import Line
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
+from bikd_ray.sweep.states import folder_of
 
 PATIENCE = 300.0
 """Seconds for which a store that cannot be written is tried again once nothing runs any more."""
@@ -100,6 +102,9 @@ class Commits(tune.Callback):
                 outcome.job, outcome.results, outcome.curves, outcome.similarities
             )
             self.unwritten.pop(0)
+            with contextlib.suppress(BikdError):  # what is left of it takes up space only
+                if self.writer.place.exists(folder_of(job.job_id)):
+                    self.writer.place.remove(folder_of(job.job_id))
             seconds, eta = outcome.job["seconds"], self.line.eta
             self.progress.finish(job.job_id, job.label, seconds, outcome.error, eta)
 

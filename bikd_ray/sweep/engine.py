@@ -37,7 +37,7 @@ from bikd_ray.sweep.needs import DRIVER_MEMORY
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.queue import JobQueue
-from bikd_ray.sweep.resources import check_nodes, job_needs, needs_of, nodes
+from bikd_ray.sweep.resources import check_fits, check_nodes, job_needs, needs_of, nodes
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
 
@@ -96,6 +96,9 @@ def run_sweep(
             with connected(address, spec.zoo, ship=ship), _terminable():
                 most = needs_of(spec.resources, nodes())
                 check_nodes(writer.place)
+                needs = {job.job_id: job_needs(spec.resources, job, most) for job in todo}
+                for one in set(needs.values()):
+                    check_fits(one, nodes())
                 keep_all(writer.place, zoo.values())
                 splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
                 broken = run_baselines(zoo, data, splits, reader, writer, most, progress)
@@ -103,8 +106,7 @@ def run_sweep(
                 run_pairs(whole, data, reader, writer, most, progress)
                 how = (spec.name, writer.place.uri, _keep(spec), spec.similarity == "cca")
                 orders = {
-                    job.job_id: Order(job, *how, job_needs(spec.resources, job, most))
-                    for job in todo
+                    job.job_id: Order(job, *how, needs[job.job_id], spec.resources) for job in todo
                 }
                 if orders:
                     progress.start_jobs(len(orders), len(plan.done))
@@ -181,7 +183,8 @@ def _run_jobs(
         logger.orders = orders
     try:
         # an autoscaler adds nodes for what is asked; elsewhere this says nothing to anybody
-        request_resources(bundles=[order.needs.bundle for order in orders.values()][:WINDOW])
+        bundles = [o.needs.bundle for o in orders.values() for _ in range(o.needs.workers)]
+        request_resources(bundles=bundles[:WINDOW])
         while line.waiting and not line.stopped:
             window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
             with TemporaryDirectory(prefix="bikd-") as scratch:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import nn
 
 from bikd_ray.analysis.bits import pack
 from bikd_ray.analysis.significance import contrast, mcnemar
@@ -15,10 +16,13 @@ from bikd_ray.plan import Job, ResolvedModel
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.place import Place
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, Row, job_row, run_columns
+from bikd_ray.sweep.states import Kept
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.fit import Likeness
+from bikd_ray.train.numerics import out_of_memory
 from bikd_ray.train.selections import Chosen
 from bikd_ray.train.similarity import CCA_TOP
+from bikd_ray.train.workers import Workers
 from bikd_ray.weights import network_of, pack_state
 
 PATIENCE = 300.0
@@ -26,21 +30,41 @@ PATIENCE = 300.0
 it has computed is worth the wait."""
 
 
-def run_job(order: Order, device: torch.device, decoders: int = 0) -> Iterator[Epoch | Outcome]:
+def run_job(
+    order: Order, device: torch.device, decoders: int = 0, rank: int = 0
+) -> Iterator[Epoch | Outcome]:
     """Train and measure one job: an Epoch after each epoch, then one Outcome.
 
+    rank: of this worker among the job's; each yields the same, unless it alone fails.
     What is wrong with this job alone (a bad value, a loss that is not finite, memory) ends in a
     failed Outcome. A broken CUDA context is raised, since it would break every later job too.
     """
     start, job = time.monotonic(), order.job
     error, results, curves, likeness = None, [], [], []
-    networks = []
+    networks: list[nn.Module | None] = []
+    workers, micro_batch = _workers(order, rank), None
+    used = {"device": device.type, "threads": torch.get_num_threads()}
+    used |= {"placement": order.resources.placement, "workers": workers.count}
     try:
         place = Place.at(order.store, PATIENCE)
-        networks = [network_of(member, place) for member in job.members]
-        for message in fit(job, networks, device, decoders=decoders, similarity=order.similarity):
+        networks = [
+            network_of(member, place) if workers.has(k) else None
+            for k, member in enumerate(job.members)
+        ]
+        for message in fit(
+            job,
+            networks,
+            device,
+            decoders=decoders,
+            similarity=order.similarity,
+            resources=order.resources,
+            workers=workers,
+            states=Kept(place, job.job_id, workers),
+        ):
             if isinstance(message, Fit):
-                results = _results(order, message)
+                results = _results(order, message, workers)
+                workers.gather(None)  # all kept weights are there before the first one's rows
+                used |= _performance(message, device)
                 likeness = [_likeness(job, found) for found in message.likeness]
             else:
                 rows = [_curve(job, row) for row in message]
@@ -49,6 +73,8 @@ def run_job(order: Order, device: torch.device, decoders: int = 0) -> Iterator[E
     except Exception as caught:
         if _poisoned(caught, device):
             raise
+        if out_of_memory(caught):
+            micro_batch = _smaller(order, workers)
         short = (
             str(caught) if isinstance(caught, BikdError) else f"{type(caught).__name__}: {caught}"
         )
@@ -59,9 +85,31 @@ def run_job(order: Order, device: torch.device, decoders: int = 0) -> Iterator[E
         if device.type == "cuda":  # the next job of this worker finds the memory free
             gc.collect()
             torch.cuda.empty_cache()
-    used = {"device": device.type, "threads": torch.get_num_threads()}
     row = job_row(order, time.monotonic() - start, used, error)
-    yield Outcome(row, results, curves, likeness)
+    yield Outcome(row, results, curves, likeness, micro_batch)
+
+
+def _workers(order: Order, rank: int) -> Workers:
+    """As `rank` sees them; a job of a single worker is alone whatever its placement."""
+    by_samples = order.resources.placement == "data_parallel"
+    return Workers("samples" if by_samples else "models", rank, order.needs.workers)
+
+
+def _smaller(order: Order, workers: Workers) -> int | None:
+    """With how many images at a time a job that ran out of memory can try again."""
+    held = order.resources.micro_batch
+    if held == "auto":
+        held = -(-order.job.recipe.batch_size // (workers.count if workers.by_samples else 1))
+    return (held + 1) // 2 if held > 1 else None
+
+
+def _performance(fitted: Fit, device: torch.device) -> Row:
+    """How fast it trained and what it took."""
+    found: Row = {"images_per_s": fitted.images_per_s, "micro_batch": fitted.micro_batch}
+    if device.type == "cuda":
+        found["peak_memory"] = torch.cuda.max_memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+    return found
 
 
 def _poisoned(error: Exception, device: torch.device) -> bool:
@@ -85,12 +133,12 @@ def _identity(member: ResolvedModel) -> Row:
     }
 
 
-def _results(order: Order, fitted: Fit) -> list[Row]:
+def _results(order: Order, fitted: Fit, workers: Workers) -> list[Row]:
     rows = []
     for selection, members in fitted.chosen.items():
         for k, chosen in enumerate(members):
             kept = selection in order.keep
-            weights = _keep_weights(order, k, selection, chosen) if kept else None
+            weights = _keep_weights(order, k, selection, chosen, workers) if kept else None
             rows.append(_result(order.job, fitted, k, selection, chosen, weights))
     return rows
 
@@ -164,10 +212,11 @@ def _error_overlap(fitted: Fit, selection: str) -> float | None:
     return int(wrong.all(0).sum()) / some if some else None
 
 
-def _keep_weights(order: Order, k: int, selection: str, chosen: Chosen) -> str:
-    """Write a member's selected weights as safetensors in the store; returns their path there."""
+def _keep_weights(order: Order, k: int, selection: str, chosen: Chosen, workers: Workers) -> str:
+    """Have a member's selected weights written as safetensors in the store; their path there."""
     member = order.job.members[k]
     relative = f"weights/{order.job.job_id}/{member.model_id}-{selection}.safetensors"
     about = {"model": member.name, "epoch": str(chosen.epoch), "job_id": order.job.job_id}
-    Place.at(order.store, PATIENCE).write(relative, pack_state(chosen.state, about))
+    if chosen.state is not None and (workers.rank == 0 or workers.by_models):
+        Place.at(order.store, PATIENCE).write(relative, pack_state(chosen.state, about))
     return relative

@@ -12,16 +12,18 @@ import ray
 class Mailbox:
     """One for each slot; both sides wait on it without polling."""
 
-    def __init__(self) -> None:
-        self._jobs: asyncio.Queue[bytes] = asyncio.Queue()
+    def __init__(self, workers: int) -> None:
+        self._jobs: list[asyncio.Queue[bytes]] = [asyncio.Queue() for _ in range(workers)]
         self._messages: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def put(self, order: bytes) -> None:
-        """Hand the worker an order; a pickled None ends its loop."""
-        await self._jobs.put(order)
+        """Hand every worker an order; a pickled None ends its loop."""
+        for jobs in self._jobs:
+            await jobs.put(order)
 
-    async def get(self) -> bytes:
-        return await self._jobs.get()
+    async def get(self, rank: int) -> bytes:
+        """The next order of one worker."""
+        return await self._jobs[rank].get()
 
     async def emit(self, message: bytes) -> None:
         await self._messages.put(message)

@@ -5,6 +5,7 @@ from typing import Any
 
 from bikd_ray.identity import RESULT_VERSION, canonical
 from bikd_ray.plan import Job
+from bikd_ray.specs import Resources
 from bikd_ray.sweep.needs import Needs
 
 Row = dict[str, Any]
@@ -20,6 +21,7 @@ class Order:
     keep: tuple[str, ...] = ()  # selections whose weights to keep
     similarity: bool = True
     needs: Needs = field(default=Needs(1, 0))
+    resources: Resources = Resources()
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Outcome:
     results: list[Row] = field(default_factory=list)
     curves: list[Row] = field(default_factory=list)
     similarities: list[Row] = field(default_factory=list)
+    micro_batch: int | None = None  # with which to try again, where memory ran out
 
     @property
     def error(self) -> str | None:

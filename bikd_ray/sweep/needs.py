@@ -13,19 +13,27 @@ for one thing only, its worker's resources, so that jobs cannot wait for each ot
 
 @dataclass(frozen=True)
 class Needs:
-    """What one job's worker occupies."""
+    """What one job occupies: the sum of its workers, which have equal shares."""
 
     cpus: float
     gpus: float
+    workers: int = 1
+
+    @property
+    def worker(self) -> "Needs":
+        """What one of its workers occupies."""
+        return Needs(self.cpus / self.workers, self.gpus / self.workers)
 
     @property
     def threads(self) -> int:
-        return max(1, int(self.cpus))
+        """Of each worker."""
+        return max(1, int(self.worker.cpus))
 
     @property
     def bundle(self) -> dict[str, float]:
-        """As Ray names resources."""
-        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+        """One worker's, as Ray names resources."""
+        one = self.worker
+        return {"CPU": one.cpus} | ({"GPU": one.gpus} if one.gpus else {})
 
 
 def fit(jobs: Iterable[Needs], nodes: Sequence[Node]) -> bool:
@@ -34,8 +42,14 @@ def fit(jobs: Iterable[Needs], nodes: Sequence[Node]) -> bool:
     A GPU is shared only by jobs that need a part of one.
     """
     free = [_Free(node) for node in nodes]
-    wanted = sorted(jobs, key=lambda n: (-n.gpus, -n.cpus))
-    return all(any(node.take(needs) for node in free) for needs in wanted)
+    # the driver's memory lies where its first worker is
+    pieces = [
+        (job.worker, 0 if number else DRIVER_MEMORY)
+        for job in jobs
+        for number in range(job.workers)
+    ]
+    pieces.sort(key=lambda piece: (-piece[0].gpus, -piece[0].cpus))
+    return all(any(node.take(*piece) for node in free) for piece in pieces)
 
 
 class _Free:
@@ -46,8 +60,8 @@ class _Free:
         self.memory = node.get("memory", 0.0)
         self.gpus = [1.0] * int(node.get("GPU", 0))
 
-    def take(self, needs: Needs) -> bool:
-        if needs.cpus > self.cpus + 1e-9 or self.memory < DRIVER_MEMORY:
+    def take(self, needs: Needs, memory: float) -> bool:
+        if needs.cpus > self.cpus + 1e-9 or self.memory < memory:
             return False
         if needs.gpus >= 1:
             whole = [i for i, free in enumerate(self.gpus) if free == 1]
@@ -62,5 +76,5 @@ class _Free:
         for i in chosen:
             self.gpus[i] -= share
         self.cpus -= needs.cpus
-        self.memory -= DRIVER_MEMORY
+        self.memory -= memory
         return True

@@ -19,6 +19,9 @@ from bikd_ray.sweep.needs import Needs, Node, fit
 from bikd_ray.train.evaluate import EVAL_BATCH
 from bikd_ray.zoo.cost import inference_bytes, training_bytes
 
+FEWEST = 2
+"""Workers of a job that is shared, where the spec gives no number."""
+
 
 def nodes() -> list[Node]:
     """The resources of every node that is alive."""
@@ -35,26 +38,37 @@ def this_machine() -> list[Node]:
 
 
 def needs_of(spec: Resources, has: Sequence[Node]) -> Needs:
-    """One job's needs; `auto` is one GPU and up to four CPUs where there are GPUs, else one CPU.
+    """One worker's needs; `auto` is one GPU and up to four CPUs where there are GPUs, else one CPU.
 
     Raises UserError for what no single node of the cluster can ever give.
     """
     with_gpus = [node for node in has if node.get("GPU", 0) >= 1]
-    gpus = (1.0 if with_gpus else 0.0) if spec.gpus_per_job == "auto" else float(spec.gpus_per_job)
+    workers = 1 if spec.placement == "together" else FEWEST
+    gpus = 1.0 if with_gpus else 0.0
+    if spec.gpus_per_job != "auto":
+        gpus = float(spec.gpus_per_job) / workers
     if spec.cpus_per_job != "auto":
-        cpus = float(spec.cpus_per_job)
+        cpus = float(spec.cpus_per_job) / workers
     elif gpus and with_gpus:  # no GPU may wait for a CPU
         cpus = max(1.0, min(4.0, *(n.get("CPU", 0) * gpus // n["GPU"] for n in with_gpus)))
     else:
         cpus = 1.0
     needs = Needs(cpus, gpus)
-    if not any(fit([needs], [node]) for node in has):
-        there = "; ".join(sorted({_described(node) for node in has}))
-        raise UserError(
-            f"resources: a job needs cpus_per_job {cpus:g} and gpus_per_job {gpus:g} on one node, "
-            f"but the cluster has: {there}; lower them, or leave them out to use what there is"
-        )
+    check_fits(needs, has)
     return needs
+
+
+def check_fits(needs: Needs, has: Sequence[Node]) -> None:
+    """Raises UserError for what the cluster can never give."""
+    if not fit([needs], has):
+        there = "; ".join(sorted({_described(node) for node in has}))
+        one = needs.worker
+        each = f" for each of {needs.workers} workers" if needs.workers > 1 else ""
+        raise UserError(
+            f"resources: a job needs cpus_per_job {one.cpus:g} and gpus_per_job {one.gpus:g} on "
+            f"one node{each}, but the cluster has: {there}; lower them, or leave them out to use "
+            "what there is"
+        )
 
 
 def _described(node: Node) -> str:
@@ -67,6 +81,12 @@ def job_needs(spec: Resources, job: Job, most: Needs) -> Needs:
 
     most: what `needs_of` allows.
     """
+    workers = _workers(spec, job, most)
+    if workers > 1:  # each with whole GPUs, unless the spec says otherwise
+        given = {"cpus": spec.cpus_per_job, "gpus": spec.gpus_per_job}
+        of_most = {"cpus": most.cpus, "gpus": most.gpus}
+        sums = {k: of_most[k] * workers if v == "auto" else float(v) for k, v in given.items()}
+        return Needs(**sums, workers=workers)
     if spec.gpus_per_job != "auto" or not most.gpus:
         return most
     costs, recipe = [m.cost for m in job.members], job.recipe
@@ -75,6 +95,16 @@ def job_needs(spec: Resources, job: Job, most: Needs) -> Needs:
         most,
         training_bytes(costs, recipe.batch_size, classes, recipe.optimizer, recipe.precision),
     )
+
+
+def _workers(spec: Resources, job: Job, most: Needs) -> int:
+    """Of a job: one for each of its models, or for each GPU (CPU, without any) that it may have."""
+    if spec.placement == "one_model_per_worker":
+        return len(job.members)
+    if spec.placement == "data_parallel":
+        given = spec.gpus_per_job if most.gpus else spec.cpus_per_job
+        return FEWEST if given == "auto" else max(1, int(given))
+    return 1
 
 
 def baseline_needs(cost: Cost, most: Needs) -> Needs:

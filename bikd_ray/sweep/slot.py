@@ -1,4 +1,4 @@
-"""A warm slot: one TorchTrainer run whose worker does job after job.
+"""A warm slot: one TorchTrainer run whose workers do job after job.
 
 A fresh trainer for each job would pay its start-up (seconds) every time; a slot pays it once.
 """
@@ -17,7 +17,7 @@ from bikd_ray.sweep.needs import Needs
 
 
 class SlotDied(Exception):
-    """The slot's worker is gone; the job it had may be given to another slot."""
+    """A worker of the slot is gone; the job it had may be given to another slot."""
 
 
 class Slot:
@@ -26,13 +26,13 @@ class Slot:
     def __init__(self, needs: Needs) -> None:
         self.needs = needs
         self._error: str | None = None
-        self.mailbox: Any = Mailbox.remote()
+        self.mailbox: Any = Mailbox.remote(needs.workers)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
+        from ray.train.torch import TorchConfig, TorchTrainer
         from ray.train.v2.api.config import LoggingConfig
 
         try:
@@ -41,8 +41,10 @@ class Slot:
                 TorchTrainer(
                     worker_loop,
                     train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
+                    # two workers on one GPU are more than NCCL takes
+                    torch_config=TorchConfig("gloo" if self.needs.worker.gpus < 1 else None),
                     scaling_config=ScalingConfig(
-                        num_workers=1,
+                        num_workers=self.needs.workers,
                         use_gpu=bool(self.needs.gpus),
                         resources_per_worker=self.needs.bundle,
                     ),
@@ -56,14 +58,14 @@ class Slot:
             self._error = traceback.format_exc(limit=3)
 
     def put(self, order: Any) -> None:
-        """Give the worker a job. Raises SlotDied."""
+        """Give the workers a job. Raises SlotDied."""
         try:
             ray.get(self.mailbox.put.remote(pickle.dumps(order)))
         except RayActorError:
             raise SlotDied("its mailbox died") from None
 
     def next(self) -> Any:
-        """The worker's next message, waited for. Raises SlotDied."""
+        """The workers' next message, waited for. Raises SlotDied."""
         message = self.mailbox.next.remote()
         try:
             while True:
@@ -80,7 +82,7 @@ class Slot:
         return self._thread.is_alive()
 
     def close(self) -> None:
-        """Let the worker end after its present job, and wait a little for that."""
+        """Let the workers end after their present job, and wait a little for that."""
         try:
             self.put(None)
             self._thread.join(timeout=5)
@@ -90,17 +92,26 @@ class Slot:
 
 
 def worker_loop(config: dict[str, Any]) -> None:
-    """In the training worker: pull a job, run it, send its messages, until None comes."""
+    """In each training worker: pull a job, run it, send its messages, until None comes."""
     import torch
+    from ray import train
 
     from bikd_ray.sweep.job import run_job
+    from bikd_ray.sweep.messages import Outcome
 
     mailbox, needs = config["mailbox"], config["needs"]
+    rank = train.get_context().get_world_rank()
     torch.set_num_threads(needs.threads)
-    device = (
-        torch.device("cuda", torch.cuda.current_device()) if needs.gpus else torch.device("cpu")
-    )
-    decoders = max(0, needs.threads - 1) if needs.gpus else 0
-    while (order := pickle.loads(ray.get(mailbox.get.remote()))) is not None:
-        for message in run_job(order, device, decoders):
-            ray.get(mailbox.emit.remote(pickle.dumps(message)))
+    device, share = torch.device("cpu"), needs.worker.gpus
+    if share:
+        device = torch.device("cuda", torch.cuda.current_device())
+    if 0 < share < 1:  # Ray only counts parts of GPUs
+        torch.cuda.set_per_process_memory_fraction(share)
+    decoders = max(0, needs.threads - 1) if share else 0
+    while (order := pickle.loads(ray.get(mailbox.get.remote(rank)))) is not None:
+        for message in run_job(order, device, decoders, rank):
+            failed = isinstance(message, Outcome) and message.error is not None
+            if rank == 0 or failed:
+                ray.get(mailbox.emit.remote(pickle.dumps(message)))
+            if failed and needs.workers > 1:
+                raise RuntimeError("the other workers wait for one that has failed: all end")

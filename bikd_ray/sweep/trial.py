@@ -1,6 +1,7 @@
 """One Tune trial for each job; the actor that runs it is reused, and with it its slot."""
 
 import threading
+from dataclasses import replace
 from typing import Any
 
 from ray import tune
@@ -55,8 +56,19 @@ class JobTrial(tune.Trainable):
         except SlotDied as death:
             return self._after(str(death))
         if isinstance(message, Outcome):
+            if message.error and self._order.needs.workers > 1:  # they have ended with it
+                self._close()
+            if message.micro_batch:
+                return self._in_smaller_parts(message.micro_batch)
             self._rest(message.job["seconds"])
         return {"message": message, "done": isinstance(message, Outcome)}
+
+    def _in_smaller_parts(self, micro_batch: int) -> dict[str, Any]:
+        """Begin the job again, or where it has saved its state, with fewer images at a time."""
+        resources = self._order.resources.model_copy(update={"micro_batch": micro_batch})
+        self._order = replace(self._order, resources=resources)
+        self._begin()
+        return {"message": None, "done": False}
 
     def _rest(self, seconds: float) -> None:
         """Keep the slot warm for the next job, or give back what it occupies."""
