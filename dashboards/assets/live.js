@@ -18,11 +18,9 @@
     set("colours", { data: matches ? "dark" : "light" });
   });
 
-  // A click on a cell opens its pair below, and goes there once it is drawn.
-  function open(triggered) {
-    const point = triggered.map(({ value }) => value?.points?.[0]).find((p) => p);
-    if (!point?.x) return;
-    choose("pair", `${point.y}~${point.x}`);
+  // The pair of a cell opens below, and the page goes there once it is drawn.
+  function open(pair) {
+    choose("pair", pair);
     const place = document.getElementById("opened");
     new MutationObserver((_, watch) => {
       watch.disconnect();
@@ -33,5 +31,13 @@
     }).observe(place, { childList: true });
   }
 
-  window.bikd = { open };
+  // Heatmaps that have come to the page say what is pointed at. Plotly comes later than they do.
+  window.bikd.attend = function attend() {
+    const found = [...document.querySelectorAll(".pair .js-plotly-plot")];
+    const ready = found.filter((plot) => plot.on && plot.layout?.meta);
+    for (const plot of ready) window.bikd.watch(plot, window.bikd.cells, open);
+    if (ready.length < document.querySelectorAll(".pair .dash-graph").length) {
+      requestAnimationFrame(attend);
+    }
+  };
 })();
