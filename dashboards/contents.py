@@ -50,6 +50,7 @@ class Contents:
     """Draws pages. parts: name to packed content; equal ones are held once."""
 
     now: Snapshot
+    limits: Limits = LIMITS
     parts: dict[str, str] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
 
@@ -77,7 +78,7 @@ class Contents:
 
     def section(self, page: Page, setting: Setting | None) -> Section:
         """A page of one setting; of none for a page that says the same for all."""
-        view = View(self.now, setting or _NO_SETTING, LIMITS)
+        view = View(self.now, setting or _NO_SETTING, self.limits)
         blocks = page.draw(view, {})
         choices = [b for b in blocks if isinstance(b, Choice)]
         panels: list[Panel] = []
@@ -128,11 +129,11 @@ class Contents:
     def _models(self, view: View) -> list[str]:
         """Of too many those that gain most with some partner."""
         ids = trained(view)
-        if len(ids) <= LIMITS.models:
+        if len(ids) <= self.limits.models:
             return ids
         best = view.gains.group_by("model_id").aggregate([(_measure(view.gains), "max")])
         kept = best.sort_by([(best.column_names[1], "descending")])["model_id"].to_pylist()
-        kept = set(kept[: LIMITS.models])
+        kept = set(kept[: self.limits.models])
         return [i for i in ids if i in kept]
 
     def _part(self, kind: str, text: str) -> str:
@@ -157,7 +158,7 @@ class Contents:
                 found.append((file, self._part("file", csv(table)), ""))
                 continue
             file, rows = f"{name}.csv", FILES[name].least(self.now)
-            if rows > LIMITS.file:
+            if rows > self.limits.file:
                 note = f"{file} ({rows:,} rows or more) is too long for this page: "
                 found.append((file, "", f"{note}bikd dashboard has it."))
             else:
@@ -181,8 +182,9 @@ def _with_orders(plot: Plot) -> go.Figure:
     """The figure; that of a heatmap has the orders of its models in its meta."""
     if plot.orders is None:
         return plot.figure
+    layout: Any = plot.figure.layout
     orders = {k: v.tolist() for k, v in plot.orders.items()}
-    return go.Figure(plot.figure).update_layout(meta={**plot.figure.layout.meta, "orders": orders})
+    return go.Figure(plot.figure).update_layout(meta={**layout.meta, "orders": orders})
 
 
 def _limited(choice: Choice, panels: list[Panel]) -> Choice:
@@ -209,7 +211,7 @@ def _pairs(view: View) -> tuple[list[tuple[str, str]], int]:
     pairs: dict[frozenset[str], tuple[str, str]] = {}
     for a, b in ids:
         pairs.setdefault(frozenset((a, b)), (a, b))
-    return [*pairs.values()][: LIMITS.pairs], len(pairs)
+    return [*pairs.values()][: view.limits.pairs], len(pairs)
 
 
 def _measure(gains: pa.Table) -> str:

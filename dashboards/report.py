@@ -7,11 +7,11 @@ from plotly.offline import get_plotlyjs
 
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
-from dashboards.contents import Contents
+from dashboards.contents import LIMITS, Contents
 from dashboards.packed import packed
 from dashboards.pages import PAGES
 from dashboards.runs import facts
-from dashboards.snapshot import Snapshot, distinct_recipes
+from dashboards.snapshot import Limits, Snapshot, distinct_recipes
 from dashboards.theme import DARK, LIGHT
 
 
@@ -33,9 +33,9 @@ def write_report(store: Store, path: str | Path, written: datetime | None = None
     return path
 
 
-def render(now: Snapshot, written: datetime) -> str:
+def render(now: Snapshot, written: datetime, limits: Limits = LIMITS) -> str:
     """All pages as HTML, with figures, styles, scripts and downloads inside."""
-    contents = Contents(now)
+    contents = Contents(now, limits)
     groups = [
         {
             "setting": s,
