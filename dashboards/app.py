@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import flask
-from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
@@ -34,7 +34,6 @@ POLICY = (
 )
 
 COLOURS = """() => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light" """
-WATCH = """(...figures) => window.bikd.attend()"""
 
 
 def make_app(store: Store) -> Dash:
@@ -49,7 +48,6 @@ def make_app(store: Store) -> Dash:
     )
     app.layout = _layout(store.uri)
     app.clientside_callback(COLOURS, Output("colours", "data"), Input("colours", "id"))
-    app.clientside_callback(WATCH, Input({"plot": ALL, "opens": True}, "figure"))
 
     @app.callback(Output("seen", "data"), Input("tick", "n_intervals"))
     def look(_: int | None) -> int:

@@ -31,13 +31,11 @@
     }).observe(place, { childList: true });
   }
 
-  // Heatmaps that have come to the page say what is pointed at. Plotly comes later than they do.
-  window.bikd.attend = function attend() {
-    const found = [...document.querySelectorAll(".pair .js-plotly-plot")];
-    const ready = found.filter((plot) => plot.on && plot.layout?.meta);
-    for (const plot of ready) window.bikd.watch(plot, window.bikd.cells, open);
-    if (ready.length < document.querySelectorAll(".pair .dash-graph").length) {
-      requestAnimationFrame(attend);
-    }
-  };
+  // Plotly draws a heatmap at its own time: it is attended to when somebody comes to it.
+  function attend({ target }) {
+    const plot = target.closest?.(".pair figure")?.querySelector(".js-plotly-plot");
+    if (plot?.on && plot.layout?.meta) window.bikd.watch(plot, window.bikd.cells, open);
+  }
+
+  for (const coming of ["pointerover", "focusin"]) document.addEventListener(coming, attend);
 })();
