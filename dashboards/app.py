@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import flask
-from dash import ALL, Dash, Input, Output, State, dcc, html, no_update
+from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
@@ -34,7 +34,6 @@ POLICY = (
 )
 
 COLOURS = """() => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light" """
-OPEN = """(...clicks) => window.bikd.open(dash_clientside.callback_context.triggered)"""
 
 
 def make_app(store: Store) -> Dash:
@@ -49,7 +48,6 @@ def make_app(store: Store) -> Dash:
     )
     app.layout = _layout(store.uri)
     app.clientside_callback(COLOURS, Output("colours", "data"), Input("colours", "id"))
-    app.clientside_callback(OPEN, Input({"plot": ALL, "opens": True}, "clickData"))
 
     @app.callback(Output("seen", "data"), Input("tick", "n_intervals"))
     def look(_: int | None) -> int:
@@ -229,7 +227,7 @@ def _routes(server: flask.Flask, live: Live) -> None:
         if now is None or not (name in FILES or (name in OF_ONE_MODEL and model)):
             flask.abort(404)
         try:
-            table = OF_ONE_MODEL[name](now, model) if model else FILES[name](now)
+            table = OF_ONE_MODEL[name](now, model) if model else FILES[name].table(now)
         except UserError:
             flask.abort(404)
         return flask.Response(csv(table), mimetype="text/csv")

@@ -8,7 +8,6 @@ Axes of arrays: L learners (rows), P partners (columns).
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from dashboards.theme import DIVERGING, LIGHT, SEQUENTIAL
-from dashboards.wording import count, label, plain, signed, span
+from dashboards.wording import label, plain, signed
 
 pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
 
@@ -241,7 +240,8 @@ def _without_alone(info: Heatmap) -> Heatmap:
 def heatmap_figure(info: Heatmap) -> go.Figure:
     """Coloured cells; those not told from zero are pale. Small ones have their numbers.
 
-    A cell's x and y are the ids of the partner and the learner.
+    A cell's x and y are the numbers of its column and row, so that a browser can draw a large
+    matrix as an image; meta has what they stand for.
     """
     about = METRICS[info.metric]
     known = info.value_LP[info.known_LP]
@@ -258,11 +258,16 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
     rows, columns = len(info.learners), len(info.partners)
     roomy = columns <= ROOMY
     muted = info.muted_LP
-    cells = partial(_cells, info, roomy)
-    figure = go.Figure([cells(info.known_LP & ~muted, 1.0, "<b>{}</b>"), cells(muted, 0.4, "{}")])
+    figure = go.Figure(
+        [
+            _cells(info, info.known_LP & ~muted, 1.0, "<b>{}</b>"),
+            _cells(info, muted, 0.4, "{}"),
+        ]
+    )
     steep = max(map(len, info.partners), default=0) * columns > 80
     figure.update_layout(
         template=LIGHT,
+        meta=_said(info),
         height=110 + 46 * rows + (60 if steep else 0) if roomy else min(900, 160 + 14 * rows),
         coloraxis={
             "colorscale": scale,
@@ -282,14 +287,14 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
         },
     )
     axis = {"showgrid": False, "zeroline": False, "showline": False, "ticks": ""}
-    axis |= {"type": "category", "showticklabels": columns <= 2 * ROOMY}
+    axis |= {"showticklabels": columns <= 2 * ROOMY}
     if not roomy:
         axis |= {"fixedrange": False, "tickfont": {"size": 9}}
         figure.update_layout(dragmode="pan")
     figure.update_xaxes(
         **axis,
         side="top",
-        tickvals=info.partner_ids,
+        tickvals=list(range(columns)),
         ticktext=[label(p, TICK) for p in info.partners],
         tickangle=(-40 if roomy else -90) if steep else 0,
         range=[-0.5, columns - 0.5],
@@ -297,7 +302,7 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
     )
     figure.update_yaxes(
         **axis,
-        tickvals=info.learner_ids,
+        tickvals=list(range(rows)),
         ticktext=[f"{label(p, TICK)} " for p in info.learners],
         range=[rows - 0.5, -0.5],
         title="learner" if about.learner else None,
@@ -305,47 +310,51 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
     return figure
 
 
-def _cells(
-    info: Heatmap, roomy: bool, shown_LP: np.ndarray, opacity: float, form: str
-) -> go.Heatmap:
-    about = METRICS[info.metric]
-    rounded = np.round(info.value_LP, about.digits + 1)
-    each: dict[str, Any] = {
-        "hovertemplate": f"%{{y}} {'with' if about.learner else 'and'} %{{x}}<br>"
-        f"{about.title} %{{z}} {about.unit}<extra></extra>"
-    }
+def _cells(info: Heatmap, shown_LP: np.ndarray, opacity: float, form: str) -> go.Heatmap:
+    about, roomy = METRICS[info.metric], len(info.partners) <= ROOMY
+    rounded = np.round(info.value_LP, about.digits + 1).astype(np.float32)
+    each: dict[str, Any] = {}
     if roomy:
         text = [[""] * len(info.partners) for _ in info.learners]
-        hover = [[""] * len(info.partners) for _ in info.learners]
         for row, column in np.argwhere(shown_LP):
             text[row][column] = form.format(about.text(float(info.value_LP[row, column])))
-            hover[row][column] = _hover(info, row, column)
-        each = {"text": text, "texttemplate": "%{text}", "hovertext": hover, "hoverinfo": "text"}
+        each = {"text": text, "texttemplate": "%{text}", "xgap": 3, "ygap": 3}
     return go.Heatmap(
-        x=info.partner_ids,
-        y=info.learner_ids,
-        z=np.where(shown_LP, rounded, np.array(None)).tolist(),
+        z=np.where(shown_LP, rounded, np.float32(np.nan)),
+        hoverinfo="none",  # assets/cells.js makes the words of the one cell that is pointed at
         hoverongaps=False,
         opacity=opacity,
-        xgap=3 if roomy else 0,
-        ygap=3 if roomy else 0,
         coloraxis="coloraxis",
         **each,
     )
 
 
-def _hover(info: Heatmap, row: int, column: int) -> str:
-    about = METRICS[info.metric]
-    learner, partner = label(info.learners[row]), label(info.partners[column])
-    if column >= len(info.learners):
-        who = f"<b>{learner}</b> alone (control)"
-    else:
-        who = f"<b>{learner}</b> {'with' if about.learner else 'and'} <b>{partner}</b>"
-    value = float(info.value_LP[row, column])
-    lines = [who, f"{about.title} {about.text(value)} {about.unit}".rstrip()]
-    low, high = float(info.low_LP[row, column]), float(info.high_LP[row, column])
-    if not np.isnan(low):
-        lines.append(f"95% interval {span(low, high)}")
-    seeds = info.seeds_LP[row, column]
-    counted = "" if np.isnan(seeds) else f"{count(int(seeds), 'seed')}, "
-    return "<br>".join([*lines, f"{counted}n = {int(info.n_LP[row, column]):,}"])
+def _said(info: Heatmap) -> dict[str, Any]:
+    """What a cell says when it is pointed at, and which models it is of, for assets/cells.js.
+
+    An array where cells differ, one number where they do not, None where there is nothing. Names
+    are not escaped: they are set as text.
+    """
+    about, known = METRICS[info.metric], info.known_LP
+    return {
+        "title": about.title,
+        "unit": about.unit,
+        "digits": about.digits,
+        "signed": about.diverging,
+        "joint": " with " if about.learner else " and ",
+        "learners": info.learners,
+        "partners": info.partners,
+        "learner_ids": info.learner_ids,
+        "partner_ids": info.partner_ids,
+        "low": _brief(info.low_LP, known),
+        "high": _brief(info.high_LP, known),
+        "seeds": _brief(info.seeds_LP, known),
+        "n": _brief(info.n_LP, known),
+    }
+
+
+def _brief(values_LP: np.ndarray, known_LP: np.ndarray) -> np.ndarray | float | None:
+    there = values_LP[known_LP]
+    if np.isnan(there).all():
+        return None
+    return float(there[0]) if np.ptp(there) == 0 else values_LP.astype(np.float32)

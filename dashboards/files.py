@@ -1,33 +1,60 @@
 """The tables that pages are made of, as CSV to take away."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from dashboards.snapshot import Snapshot
 
-FILES: dict[str, Callable[[Snapshot], pa.Table]] = {
-    "gains": lambda now: _of_all(now, now.gains),
-    "controls": lambda now: _of_all(now, now.controls),
-    "pairs": lambda now: now.once(("all pairs",), now.store.pairs),
-    "baselines": lambda now: now.baselines,
-    "groups": lambda now: _of_all(now, now.groups),
-    "teachers": lambda now: _of_all(now, now.teachers),
-    "flips": lambda now: now.once(("all flips",), now.store.flips),
-    "curves": lambda now: now.once(("all curves",), now.store.curves),
-    "jobs": lambda now: now.jobs,
+
+@dataclass(frozen=True)
+class File:
+    """table: what the store answers, over all selections or for the last epoch. least: rows that
+    it has at least, known without working it out.
+    """
+
+    table: Callable[[Snapshot], pa.Table]
+    least: Callable[[Snapshot], int]
+
+
+def _of_all(now: Snapshot, answer: Callable[[str], pa.Table]) -> pa.Table:
+    return pa.concat_tables([answer(s) for s in now.selections or ("last",)])
+
+
+def _few(_: Snapshot) -> int:
+    return 0
+
+
+def _of_models(now: Snapshot) -> int:
+    return len(now.baselines)
+
+
+def _of_gains(now: Snapshot) -> int:
+    return len(now.gains("last"))
+
+
+FILES: dict[str, File] = {
+    "gains": File(lambda now: _of_all(now, now.gains), _of_gains),
+    "controls": File(lambda now: _of_all(now, now.controls), _few),
+    "pairs": File(
+        lambda now: now.once(("all pairs",), now.store.pairs),
+        lambda now: max(len(now.pairs), _of_gains(now) // 2),
+    ),
+    "baselines": File(lambda now: now.baselines, _of_models),
+    "groups": File(lambda now: _of_all(now, now.groups), _few),
+    "teachers": File(lambda now: _of_all(now, now.teachers), _few),
+    "flips": File(lambda now: now.once(("all flips",), now.store.flips), _of_gains),
+    "curves": File(lambda now: now.once(("all curves",), now.store.curves), _of_gains),
+    "jobs": File(lambda now: now.jobs, lambda now: len(now.jobs)),
 }
-"""Name -> the table, as the store answers. Over all selections, or for the last epoch."""
+"""By name."""
 
 OF_ONE_MODEL: dict[str, Callable[[Snapshot, str], pa.Table]] = {
     "classes": lambda now, model_id: now.classes(model_id, "last"),
 }
 """Name -> the table of one model, for the last epoch."""
-
-
-def _of_all(now: Snapshot, answer: Callable[[str], pa.Table]) -> pa.Table:
-    return pa.concat_tables([answer(s) for s in now.selections or ("last",)])
 
 
 def csv(table: pa.Table) -> str:

@@ -43,7 +43,7 @@ def runs(jobs: pa.Table, most: int | None = None) -> tuple[Run, ...]:
 def _run(job: Row) -> Run:
     error, _, trace = (job["error"] or "").strip().partition("\n")
     used = json.loads(job["resources"] or "{}")
-    speed, memory = used.get("images_per_second"), used.get("gpu_memory_bytes")
+    speed, memory = used.get("images_per_s"), used.get("peak_memory")
     return Run(
         job["status"],
         job["objective"],

@@ -100,9 +100,9 @@ def test_a_click_on_a_cell_opens_its_pair(opened):
 
 def test_every_download_is_the_table(served):
     now = Snapshot(served[1])
-    for name, table in FILES.items():
+    for name, known in FILES.items():
         with urlopen(f"{served[2]}csv/{name}.csv") as answer:
-            assert answer.read().decode() == csv(table(now))
+            assert answer.read().decode() == csv(known.table(now))
     with urlopen(f"{served[2]}csv/classes.csv?model=id-vit") as answer:
         assert answer.read().decode() == csv(served[1].classes("vit"))
 

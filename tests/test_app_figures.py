@@ -202,7 +202,7 @@ def test_a_long_tie_names_a_few_and_counts_the_rest():
 
 def test_runs_show_speed_and_memory_where_they_were_measured():
     job = {"members": ["a"], "objective": "ce", "seed": 0, "seconds": 3.0, "error": None}
-    used = '{"device":"cuda","images_per_second":1234.5,"gpu_memory_bytes":3221225472}'
+    used = '{"device":"cuda","images_per_s":1234.5,"peak_memory":3221225472}'
     table = pa.Table.from_pylist(
         [
             {**job, "status": "done", "resources": used},

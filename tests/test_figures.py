@@ -1,5 +1,6 @@
 """Figures: the info builders by equality on tables made by hand, the figures by what they show."""
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from dashboards.curves import Curves, Line, curves_figure, curves_info
 from dashboards.figures import Heatmap, Interval, heatmap_figure, heatmap_info
 from dashboards.forest import Forest, Frame, Partner, forest_figure, forest_info, frame
 from dashboards.order import order
+from dashboards.packed import NOTHING, figure_text, matrix, packed, unpacked
 from dashboards.runs import duration, recipe_text
 from dashboards.theme import DARK, DIVERGING, LIGHT, LINES, SEQUENTIAL
 from dashboards.wording import label, listed, signed, span
@@ -135,7 +137,22 @@ def big(models: int) -> Heatmap:
 def test_a_large_matrix_carries_no_text_for_each_cell():
     figure = heatmap_figure(big(200))
     assert {t.text for t in traces(figure)} == {t.hovertext for t in traces(figure)} == {None}
-    assert len(figure.to_json()) < 200 * 200 * 16
+    assert len(figure.to_json()) < 200 * 200 * 44
+    assert len(figure_text(figure)) < 200 * 200 * 22
+
+
+def test_a_packed_matrix_keeps_three_decimals_and_what_is_missing():
+    values = np.random.default_rng(1).normal(scale=6, size=(40, 41))
+    values[3, 5] = np.nan
+    spec = matrix(values)
+    rows, columns = map(int, spec["shape"].split(","))
+    whole = np.frombuffer(base64.b64decode(spec["bdata"]), "<i2").reshape(rows, columns)
+    assert spec["scale"] == 1000
+    assert np.argwhere(whole == NOTHING).tolist() == [[3, 5]]
+    assert np.nanmax(np.abs(np.where(whole == NOTHING, np.nan, whole / 1000) - values)) <= 0.0005001
+    assert matrix(np.array([[250.0, np.nan]]))["scale"] == 100
+    assert unpacked(packed("Δ </script>")) == "Δ </script>"
+    assert "<" not in packed("Δ </script>")
 
 
 @pytest.mark.parametrize(
@@ -160,18 +177,23 @@ def test_muted_cells_are_pale_and_the_others_bold():
     info = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     strong, pale = traces(heatmap_figure(info))
     assert strong.opacity > 2 * pale.opacity
-    assert [*pale.z] == [[None, 0.2, None], [None] * 3, [None] * 3]
-    assert [*strong.z] == [[None, None, 0.6], [-1.0, None, None], [None] * 3]
+    nan = np.nan
+    np.testing.assert_allclose(pale.z, [[nan, 0.2, nan], [nan] * 3, [nan] * 3])
+    np.testing.assert_allclose(strong.z, [[nan, nan, 0.6], [-1, nan, nan], [nan] * 3], 1e-6)
     assert pale.text[0] == ["", "+0.20", ""]
     assert strong.text[1] == ["<b>−1.00</b>", "", ""]
 
 
-def test_the_hover_gives_value_interval_seeds_and_images():
-    info = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
-    assert traces(heatmap_figure(info))[0].hovertext[0][2] == (
-        "<b>vit</b> with <b>resnet</b><br>net Δ top-1 +0.60 pp<br>"
-        "95% interval [+0.10, +1.10]<br>3 seeds, n = 900"
-    )
+def test_a_heatmap_says_which_cell_is_whose_and_what_it_was_measured_with():
+    said = heatmap_figure(
+        heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    ).layout.meta
+    assert said["learner_ids"] == said["partner_ids"] == ("1", "2", "3")
+    assert said["partners"] == ("vit", "mixer", "resnet")
+    assert (said["seeds"], said["n"]) == (3, 900)
+    nan = np.nan
+    np.testing.assert_allclose(said["low"], [[nan, -0.4, 0.1], [-1.5, nan, nan], [nan] * 3], 1e-6)
+    assert (said["title"], said["unit"], said["digits"]) == ("net Δ top-1", "pp", 2)
 
 
 def test_a_forest_ranks_all_partner_sets_and_knows_its_control():
@@ -282,11 +304,11 @@ def test_names_are_escaped_in_every_label_that_plotly_reads_as_html():
     curves = curves_figure(Curves(evil, "top1", (line,)))
     assert heatmap.layout.xaxis.ticktext[0] == safe
     assert safe in heatmap.layout.yaxis.ticktext[0]
-    assert safe in traces(heatmap)[0].hovertext[0][2]
     assert safe in forest.layout.yaxis.ticktext[0]
     assert safe in traces(forest)[0].hovertext[0]
     assert traces(curves)[0].name == f"with {safe}"
     assert safe in traces(curves)[0].hovertext[0]
+    heatmap.layout.meta = None  # set as text, never as HTML
     for figure in (heatmap, forest, curves):
         assert "<a" not in str(figure.to_plotly_json())
 

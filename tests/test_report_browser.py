@@ -124,7 +124,7 @@ def test_the_download_is_the_table(opened, report, name):
     with opened.expect_download() as waiting:
         opened.locator(f'button[data-file="{name}.csv"]:visible').first.click()
     assert waiting.value.suggested_filename == f"{name}.csv"
-    assert Path(waiting.value.path()).read_text() == csv(FILES[name](Snapshot(report[0])))
+    assert Path(waiting.value.path()).read_text() == csv(FILES[name].table(Snapshot(report[0])))
 
 
 def test_a_click_on_a_cell_opens_its_pair(opened):
@@ -140,7 +140,42 @@ def test_a_click_on_a_cell_opens_its_pair(opened):
     pair.wait_for()
     head = pair.locator("h3.head").inner_text()
     assert {t.strip() for t in ticks[1:]} == set(head.split(" and "))
+    assert opened.evaluate("document.activeElement.dataset.panel") == "pair"
     assert "pair=id-" in opened.url
+
+
+def test_a_cell_tells_its_numbers_to_mouse_and_keys(opened, report):
+    heatmap(opened)
+    names = [r["model"] for r in report[0].baselines().to_pylist()]
+    gains = {(r["model"], r["partner"]): r for r in report[0].gains("bikd").to_pylist()}
+
+    def says(learner: str, partner: str) -> list[str]:
+        r = gains[learner, partner]
+        low, high = (number(r[f"net_{end}"], 2) for end in ("low", "high"))
+        return [
+            f"{learner} with {partner}",
+            f"net Δ top-1 {number(r['net_delta'], 2)} pp",
+            f"95% interval [{low}, {high}]",
+            f"2 seeds, n = {r['n']}",
+        ]
+
+    tip = opened.locator(".tip")
+    box = opened.locator('[data-panel="metric"]:visible .nsewdrag').first.bounding_box()
+    opened.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * 0.2)
+    opened.mouse.move(box["x"] + box["width"] * 0.83, box["y"] + box["height"] * 0.2)
+    tip.wait_for()
+    assert tip.inner_text().split("\n") == says(names[0], names[2])
+    opened.mouse.move(5, 5)
+    tip.wait_for(state="hidden")
+    opened.locator('[data-panel="metric"]:visible figure').focus()
+    for key in ("ArrowDown", "ArrowRight"):
+        opened.keyboard.press(key)
+    assert tip.inner_text() == f"{names[1]} with {names[1]}: nothing"
+    opened.keyboard.press("ArrowLeft")
+    assert tip.inner_text().split("\n") == says(names[1], names[0])
+    opened.keyboard.press("Enter")
+    opened.locator('[data-panel="pair"]:visible h3.head').wait_for()
+    assert opened.evaluate("document.activeElement.dataset.panel") == "pair"
 
 
 def test_a_link_in_the_headline_leads_to_the_model(opened):

@@ -18,11 +18,9 @@
     set("colours", { data: matches ? "dark" : "light" });
   });
 
-  // A click on a cell opens its pair below, and goes there once it is drawn.
-  function open(triggered) {
-    const point = triggered.map(({ value }) => value?.points?.[0]).find((p) => p);
-    if (!point?.x) return;
-    choose("pair", `${point.y}~${point.x}`);
+  // The pair of a cell opens below, and the page goes there once it is drawn.
+  function open(pair) {
+    choose("pair", pair);
     const place = document.getElementById("opened");
     new MutationObserver((_, watch) => {
       watch.disconnect();
@@ -33,5 +31,11 @@
     }).observe(place, { childList: true });
   }
 
-  window.bikd = { open };
+  // Plotly draws a heatmap at its own time: it is attended to when somebody comes to it.
+  function attend({ target }) {
+    const plot = target.closest?.(".pair figure")?.querySelector(".js-plotly-plot");
+    if (plot?.on && plot.layout?.meta) window.bikd.watch(plot, window.bikd.cells, open);
+  }
+
+  for (const coming of ["pointerover", "focusin"]) document.addEventListener(coming, attend);
 })();
