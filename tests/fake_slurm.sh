@@ -10,7 +10,11 @@ END
 cat >"$SCRATCH/bin/srun" <<'END'
 #!/bin/bash
 set -eu
-while [[ $1 == --* ]]; do shift; done
+patience=infinity
+while [[ $1 == --* ]]; do
+    [[ $1 == --wait=* ]] && patience=1 # enough here
+    shift
+done
 ip link set lo up
 ip link add near type veth peer name far
 ip addr add 10.77.0.1/24 dev near
@@ -26,7 +30,9 @@ while ip link show far >/dev/null 2>&1; do  # until it is in the other namespace
     sleep 0.1
 done
 "$@"
-wait $second || true
+sleep $patience
+kill -9 $second
+exit 137 # as of a task that was killed
 END
 chmod +x "$SCRATCH"/bin/*
 export PATH="$SCRATCH/bin:$PATH" RAY_TMPDIR="$SCRATCH/tmp"
