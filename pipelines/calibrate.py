@@ -14,7 +14,7 @@ from bikd_ray.plan import Job, Pace, ResolvedModel
 from bikd_ray.specs import CONTROL, Recipe
 from bikd_ray.train.evaluate import EVAL_BATCH
 from bikd_ray.train.member import Learner, Member
-from bikd_ray.train.step import train_step
+from bikd_ray.train.step import Sources, train_step
 from bikd_ray.zoo import build
 
 MINUTE = 60.0
@@ -51,14 +51,15 @@ def _pace(model: ResolvedModel, job: Job, device: torch.device, seconds: float) 
     member = Member(model, build(model.entry), device)
     loader = Loader(open_split(job.data, "train"), [model.input.view], device, cache="none")
     learner = Learner.of(member, _still(recipe), 10**6)
+    sources = Sources([learner], CONTROL, seed=0, precision=recipe.precision)
     count = itertools.count()
 
     def look(batch: Batch) -> None:
-        with torch.inference_mode():
+        with torch.no_grad():  # what a network keeps from inference mode cannot be trained with
             member.logits(batch)
 
     def step(batch: Batch) -> None:
-        train_step([learner], batch, CONTROL, seed=0, step=next(count), precision=recipe.precision)
+        train_step(sources, batch, next(count))
 
     def timed(work: Callable[[Batch], None], size: int, limit: float) -> float:
         """Seconds an image."""

@@ -10,23 +10,29 @@ END
 cat >"$SCRATCH/bin/srun" <<'END'
 #!/bin/bash
 set -eu
-while [[ $1 == --* ]]; do shift; done
+patience=infinity
+while [[ $1 == --* ]]; do
+    [[ $1 == --wait=* ]] && patience=1 # enough here
+    shift
+done
 ip link set lo up
 ip link add near type veth peer name far
 ip addr add 10.77.0.1/24 dev near
 ip link set near up
-mkfifo "$SCRATCH/wired"
 unshare --net --pid --fork --kill-child --mount-proc --mount bash -ec '
-    read <"$SCRATCH/wired"
+    until ip link show far >/dev/null 2>&1; do sleep 0.1; done
     mount -t tmpfs none "$RAY_TMPDIR"
     ip link set lo up && ip addr add 10.77.0.2/24 dev far && ip link set far up
     exec "$@"' - "$@" >"$SCRATCH/second.log" 2>&1 &
 second=$!
-until [[ $(readlink /proc/$second/ns/net) != $(readlink /proc/self/ns/net) ]]; do sleep 0.1; done
-ip link set far netns $second
-echo >"$SCRATCH/wired"
+while ip link show far >/dev/null 2>&1; do  # until it is in the other namespace
+    ip link set far netns $second 2>/dev/null || true
+    sleep 0.1
+done
 "$@"
-wait $second || true
+sleep $patience
+kill -9 $second
+exit 137 # as of a task that was killed
 END
 chmod +x "$SCRATCH"/bin/*
 export PATH="$SCRATCH/bin:$PATH" RAY_TMPDIR="$SCRATCH/tmp"

@@ -26,9 +26,15 @@ export RAY_AUTH_MODE=token
 export RAY_AUTH_TOKEN="${RAY_AUTH_TOKEN:-$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')}"
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300 # seconds until all nodes are there
 
-# The same command on each node: the head runs the sweep, the others work for it until it ends.
-# It ends with `ray stop`, which is why the nodes are the job's alone (--exclusive).
-srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" \
+# The same command on each node: the head runs the sweep, the others work for it. It ends with
+# `ray stop`, which is why the nodes are the job's alone (--exclusive). The others do not notice
+# that, so Slurm ends them soon after (--wait), and what counts is how the sweep ended.
+ended=$(mktemp)
+srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --wait=30 \
     ray symmetric-run --address "$head:$port" --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --disable-usage-stats \
-    -- bikd sweep "$@" --address "$head:$port"
+    -- bash -c 'bikd sweep "${@:3}" --address "$2"; echo $? >"$1"' - "$ended" "$head:$port" "$@" ||
+    true
+code=$(cat "$ended")
+rm "$ended"
+exit "${code:-1}"
