@@ -4,9 +4,10 @@ A fresh trainer for each job would pay its start-up (seconds) every time; a slot
 """
 
 import pickle
+import shutil
 import threading
 import traceback
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import ray
@@ -27,6 +28,8 @@ class Slot:
         self.needs = needs
         self._error: str | None = None
         self.mailbox: Any = Mailbox.remote()
+        # what Train writes of its own, on this node; nobody reads it again
+        self._scratch = mkdtemp(prefix="bikd-slot-")
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -35,23 +38,20 @@ class Slot:
         from ray.train.torch import TorchTrainer
         from ray.train.v2.api.config import LoggingConfig
 
+        trainer = TorchTrainer(
+            worker_loop,
+            train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
+            scaling_config=ScalingConfig(
+                num_workers=1, use_gpu=bool(self.needs.gpus), resources_per_worker=self.needs.bundle
+            ),
+            run_config=RunConfig(
+                storage_path=self._scratch,
+                failure_config=FailureConfig(max_failures=0),  # a dead slot is replaced whole
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )
         try:
-            # Train's own files, which its controller on this node writes and nobody reads again
-            with TemporaryDirectory(prefix="bikd-slot-") as storage:
-                TorchTrainer(
-                    worker_loop,
-                    train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
-                    scaling_config=ScalingConfig(
-                        num_workers=1,
-                        use_gpu=bool(self.needs.gpus),
-                        resources_per_worker=self.needs.bundle,
-                    ),
-                    run_config=RunConfig(
-                        storage_path=storage,
-                        failure_config=FailureConfig(max_failures=0),  # a dead slot is replaced
-                        logging_config=LoggingConfig(log_level="ERROR"),
-                    ),
-                ).fit()
+            trainer.fit()
         except Exception:
             self._error = traceback.format_exc(limit=3)
 
@@ -87,6 +87,7 @@ class Slot:
         except SlotDied:
             pass
         ray.kill(self.mailbox)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def worker_loop(config: dict[str, Any]) -> None:
