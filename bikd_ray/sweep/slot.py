@@ -3,6 +3,7 @@
 A fresh trainer for each job would pay its start-up (seconds) every time; a slot pays it once.
 """
 
+import os
 import pickle
 import shutil
 import threading
@@ -36,8 +37,13 @@ class Slot:
     def _run(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchTrainer
+        from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
         from ray.train.v2.api.config import LoggingConfig
 
+        # What removes a dead trial's placement group looks for the cluster by itself, and dies
+        # where a machine runs two: its CPUs would stay taken for ever.
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
         trainer = TorchTrainer(
             worker_loop,
             train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
