@@ -151,6 +151,6 @@ def cluster():
 
     from bikd_ray.sweep import quiet  # noqa: F401  (before Ray)
 
-    ray.init(num_cpus=2, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()

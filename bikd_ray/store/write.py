@@ -36,9 +36,13 @@ class Writer:
         results: Sequence[Row],
         curves: Sequence[Row],
         similarities: Sequence[Row] = (),
+        attempt: str | None = None,
     ) -> None:
-        """Store one attempt of a job: its other rows first, the jobs row as the commit."""
-        attempt = new_attempt()
+        """Store one attempt of a job: its other rows first, the jobs row as the commit.
+
+        attempt: its name, for one that is written again because its first writing failed.
+        """
+        attempt = attempt or new_attempt()
         name = f"{job['job_id']}-{attempt}"
         rows = {"results": results, "curves": curves, "similarities": similarities}
         for table, found in rows.items():

@@ -10,7 +10,7 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job
-from bikd_ray.store.write import Writer
+from bikd_ray.store.write import Writer, new_attempt
 from bikd_ray.sweep.line import Line
 from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
@@ -36,7 +36,7 @@ class Commits(tune.Callback):
         self, orders: dict[str, Order], line: Line, writer: Writer, progress: Progress
     ) -> None:
         self.orders, self.line, self.writer, self.progress = orders, line, writer, progress
-        self.unwritten: list[tuple[Job, Outcome]] = []
+        self.unwritten: list[tuple[Job, Outcome, str]] = []
         self._failing, self._next = 0.0, 0.0  # since when, and when to try again
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
@@ -75,7 +75,7 @@ class Commits(tune.Callback):
 
     def _over(self, job: Job, outcome: Outcome) -> None:
         self.line.release(job.job_id, outcome.job["seconds"])
-        self.unwritten.append((job, outcome))
+        self.unwritten.append((job, outcome, new_attempt()))
         self._try()
 
     def _try(self) -> None:
@@ -97,9 +97,9 @@ class Commits(tune.Callback):
 
     def _write(self) -> None:
         while self.unwritten:
-            job, outcome = self.unwritten[0]
+            job, outcome, attempt = self.unwritten[0]
             self.writer.commit_job(
-                outcome.job, outcome.results, outcome.curves, outcome.similarities
+                outcome.job, outcome.results, outcome.curves, outcome.similarities, attempt
             )
             self.unwritten.pop(0)
             with contextlib.suppress(BikdError):  # what is left of it takes up space only

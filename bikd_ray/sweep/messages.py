@@ -21,7 +21,7 @@ class Order:
     keep: tuple[str, ...] = ()  # selections whose weights to keep
     similarity: bool = True
     needs: Needs = field(default=Needs(1, 0))
-    resources: Resources = Resources()
+    resources: Resources = field(default=Resources())
 
 
 @dataclass(frozen=True)

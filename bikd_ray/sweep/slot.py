@@ -3,10 +3,12 @@
 A fresh trainer for each job would pay its start-up (seconds) every time; a slot pays it once.
 """
 
+import os
 import pickle
+import shutil
 import threading
 import traceback
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 from typing import Any
 
 import ray
@@ -27,33 +29,39 @@ class Slot:
         self.needs = needs
         self._error: str | None = None
         self.mailbox: Any = Mailbox.remote(needs.workers)
+        # what Train writes of its own, on this node; nobody reads it again
+        self._scratch = mkdtemp(prefix="bikd-slot-")
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
+        from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
         from ray.train.v2.api.config import LoggingConfig
 
+        # What removes a dead trial's placement group looks for the cluster by itself, and dies
+        # where a machine runs two: its CPUs would stay taken for ever.
+        os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
+        ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+        trainer = TorchTrainer(
+            worker_loop,
+            train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
+            # two workers on one GPU are more than NCCL takes
+            torch_config=TorchConfig("gloo" if self.needs.worker.gpus < 1 else None),
+            scaling_config=ScalingConfig(
+                num_workers=self.needs.workers,
+                use_gpu=bool(self.needs.gpus),
+                resources_per_worker=self.needs.bundle,
+            ),
+            run_config=RunConfig(
+                storage_path=self._scratch,
+                failure_config=FailureConfig(max_failures=0),  # a dead slot is replaced whole
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )
         try:
-            # Train's own files, which its controller on this node writes and nobody reads again
-            with TemporaryDirectory(prefix="bikd-slot-") as storage:
-                TorchTrainer(
-                    worker_loop,
-                    train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
-                    # two workers on one GPU are more than NCCL takes
-                    torch_config=TorchConfig("gloo" if self.needs.worker.gpus < 1 else None),
-                    scaling_config=ScalingConfig(
-                        num_workers=self.needs.workers,
-                        use_gpu=bool(self.needs.gpus),
-                        resources_per_worker=self.needs.bundle,
-                    ),
-                    run_config=RunConfig(
-                        storage_path=storage,
-                        failure_config=FailureConfig(max_failures=0),  # a dead slot is replaced
-                        logging_config=LoggingConfig(log_level="ERROR"),
-                    ),
-                ).fit()
+            trainer.fit()
         except Exception:
             self._error = traceback.format_exc(limit=3)
 
@@ -89,6 +97,7 @@ class Slot:
         except SlotDied:
             pass
         ray.kill(self.mailbox)
+        shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def worker_loop(config: dict[str, Any]) -> None:
