@@ -5,6 +5,7 @@ random streams and of the augmentation.
 """
 
 import copy
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -153,3 +154,12 @@ def assert_close(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance)
+
+
+def assert_rows_close(a: EpochRow, b: EpochRow, tolerance: float = 1e-9) -> None:
+    """The same numbers, and none where there is none."""
+    for name, value in vars(b).items():
+        found = getattr(a, name)
+        assert (found is None) == (value is None), name
+        if value is not None:
+            assert math.isclose(found, value, rel_tol=tolerance, abs_tol=tolerance), name

@@ -39,7 +39,7 @@ class Member:
     layout: torch.memory_format = torch.contiguous_format
 
     def __post_init__(self) -> None:
-        self.network.to(self.device, memory_format=self.layout)
+        self.network.to(device=self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.normalise = Normalise(self.model.input, self.device)
 
     def logits(self, batch: Batch, through: nn.Module | None = None) -> Tensor:
@@ -88,7 +88,7 @@ class Learner:
         average = copy.deepcopy(network) if recipe.ema is not None else None
         if resources.activation_checkpointing:
             _checkpoint_activations(network, name)
-        forward = torch.compile(network) if resources.compile else network
+        forward: Any = torch.compile(network) if resources.compile else network
         if workers.by_samples:
             # statistics are shared by SharedBatchNorm; a parameter may be unused, as alone
             forward = DistributedDataParallel(

@@ -79,7 +79,7 @@ def unpack(
     try:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        log.warning("a saved state is damaged (%s); not used", str(error).splitlines()[0])
+        log.warning("a saved state is damaged (%s); not used", type(error).__name__)
         return None
     if found["format"] != FORMAT:
         return None

@@ -1,0 +1,65 @@
+"""Jobs at work on several processes, as the workers of a placement."""
+
+import socket
+from collections.abc import Sequence
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from bikd_ray.plan import Job
+from bikd_ray.train import Fit, fit
+from bikd_ray.train.workers import Workers
+from tests.plain_loop import CPU, networks_of
+
+Case = tuple[Job, str]
+"""A job, and how its workers share it."""
+
+
+def run_placed(cases: Sequence[Case], count: int, folder: Path) -> list[list[dict[str, Any]]]:
+    """What each worker came to in each case: [case][rank]."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    start = get_context("spawn")
+    workers = [
+        start.Process(target=_work, args=(list(cases), rank, count, address, folder))
+        for rank in range(count)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(120)
+        assert worker.exitcode == 0
+    return [
+        [torch.load(folder / f"{case}-{rank}.pt", weights_only=False) for rank in range(count)]
+        for case in range(len(cases))
+    ]
+
+
+def _work(cases: list[Case], rank: int, count: int, address: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=count)
+    for number, (job, split) in enumerate(cases):
+        workers = Workers(split, rank, count)  # type: ignore[arg-type]
+        networks = [n if workers.has(k) else None for k, n in enumerate(networks_of(job))]
+        rows = []
+        for message in fit(job, networks, CPU, workers=workers):
+            if isinstance(message, Fit):
+                torch.save(_found(rows, message), folder / f"{number}-{rank}.pt")
+            else:
+                rows.append(message)
+    dist.destroy_process_group()
+
+
+def _found(rows: list, end: Fit) -> dict[str, Any]:
+    last = end.chosen["last"]
+    return {
+        "rows": rows,
+        "states": [chosen.state for chosen in last],
+        "predicted": [chosen.outcome.predicted_N for chosen in last],
+        "ensemble": (end.before.ensemble_top1, end.ensemble_top1_after),
+        "likeness": end.likeness,
+    }

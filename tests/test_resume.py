@@ -1,0 +1,117 @@
+"""A run that is cut off goes on from its saved state, bit for bit."""
+
+import io
+import sys
+
+import pytest
+import torch
+
+from bikd_ray.specs import Resources
+from bikd_ray.store.place import Place
+from bikd_ray.sweep.states import Kept
+from bikd_ray.train import Fit, fit
+from bikd_ray.train.workers import ALONE, Workers
+from tests.plain_loop import CPU, NAMES, assert_equal, job_of, networks_of, noisy_zoo
+
+LOOP = sys.modules["bikd_ray.train.fit"]  # by its name the package has the function
+RECIPE = {
+    "epochs": 3, "batch_size": 16, "lr": 1e-2, "schedule": "cosine", "ema": 0.9, "clip_norm": 1.0,
+}  # fmt: skip
+EVERY_STEP = Resources(save_every=0)
+
+
+class Memory:
+    """States of a run, all kept."""
+
+    def __init__(self, kept: dict[int, bytes] | None = None) -> None:
+        self.kept = kept or {}
+
+    def steps(self) -> list[int]:
+        return list(self.kept)
+
+    def read(self, step: int) -> bytes:
+        return self.kept[step]
+
+    def write(self, step: int, content: bytes) -> None:
+        self.kept[step] = content
+
+    def forget(self, before: int) -> None:
+        pass
+
+
+@pytest.fixture
+def job(spec_file, monkeypatch, images):
+    monkeypatch.setattr(LOOP, "LOG_EVERY", 1)
+    data = {
+        **{
+            s: {"source": "parquet", "path": str(images / f"{s}.parquet")} for s in ("train", "val")
+        },
+        "cache": str(images / "views"),
+        "select_fraction": 0.2,
+    }
+    return job_of(spec_file, NAMES[:2], {"name": "bikd"}, recipe=RECIPE, zoo=noisy_zoo(), data=data)
+
+
+def run(job, states) -> tuple[list, Fit]:
+    *rows, end = fit(job, networks_of(job), CPU, resources=EVERY_STEP, states=states)
+    assert isinstance(end, Fit)
+    return rows, end
+
+
+def assert_same_run(found: tuple[list, Fit], whole: tuple[list, Fit]) -> None:
+    assert found[0] == whole[0]
+    assert found[1].chosen.keys() == whole[1].chosen.keys() == {"last", "best_val", "best_select"}
+    for selection, members in whole[1].chosen.items():
+        for a, b in zip(found[1].chosen[selection], members, strict=True):
+            assert a.epoch == b.epoch
+            assert_equal(a.state, b.state)
+            assert (a.outcome.predicted_N == b.outcome.predicted_N).all()
+    assert found[1].likeness == whole[1].likeness
+
+
+def test_a_run_that_is_cut_off_at_any_step_ends_as_if_it_had_not_been(job):
+    states = Memory()
+    whole = run(job, states)
+    assert len(states.kept) == whole_steps(job)
+    assert_same_run(run(job, None), whole)
+    for step, content in states.kept.items():
+        assert_same_run(run(job, Memory({step: content})), whole)
+
+
+def whole_steps(job) -> int:
+    learning = 62 - round(0.2 * 62)
+    return job.recipe.epochs * -(-learning // 16)
+
+
+def test_damaged_states_are_passed_over(job):
+    states = Memory()
+    whole = run(job, states)
+    last = max(states.kept)
+    torn = {last: states.kept[last][:-100], last - 1: b"", last - 2: b"PK\x03\x04 no state"}
+    assert_same_run(run(job, Memory({**states.kept, **torn})), whole)
+    assert_same_run(run(job, Memory(torn)), whole)
+
+
+def test_states_in_a_store_are_whole_bounded_and_of_one_placement(place_uri):
+    place = Place.at(place_uri)
+    kept = Kept(place, "job", ALONE)
+    assert kept.steps() == []
+    for step in (50, 100):
+        kept.write(step, str(step).encode())
+    assert sorted(kept.steps()) == [50, 100]
+    kept.forget(100)
+    assert (kept.steps(), kept.read(100)) == ([100], b"100")
+    assert Kept(place, "job", Workers("models", 1, 2)).steps() == []  # another placement's
+    one, two = (Kept(place, "job", Workers("models", rank, 2)) for rank in (0, 1))
+    one.write(7, b"one")
+    assert (one.steps(), two.steps()) == ([7], [])  # each worker of a model has its own
+    shared = [Kept(place, "job", Workers("samples", rank, 2)) for rank in (0, 1)]
+    shared[0].write(9, b"all")
+    assert [of_rank.read(9) for of_rank in shared] == [b"all"] * 2
+
+
+def test_a_state_is_read_without_running_what_is_in_it(job):
+    states = Memory()
+    run(job, states)
+    content = torch.load(io.BytesIO(states.kept[3]), weights_only=True)
+    assert content["at"]["step"] == 3
