@@ -20,7 +20,7 @@ from tests.plain_loop import (
 
 FIVE_STEPS = {"epochs": 1, "batch_size": 13, "lr": 1e-2}
 TWO_IN_THE_LAST = {"epochs": 2, "batch_size": 20, "lr": 1e-2}  # of three workers one has none
-QUIET = noisy_zoo(dropout=0.0)
+ZOO, QUIET = noisy_zoo(), noisy_zoo(dropout=0.0)
 
 MODELS = [
     (2, {"name": "bikd"}),

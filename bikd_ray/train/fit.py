@@ -167,7 +167,8 @@ class _Run:
             )
             select = self._select()
             self.selections.see(epoch, self.after, select)
-            done.append(_rows(epoch, len(self.learners), self.after, select, self.tally))
+            tally = self.tally.over(self.workers)
+            done.append(_rows(epoch, len(self.learners), self.after, select, tally))
             yield done[-1]
             self.tally = self._nothing()
             self.at = replace(self.at, epoch=epoch + 1, batch=0)
