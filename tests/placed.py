@@ -23,7 +23,8 @@ def run_placed(cases: Sequence[Case], count: int, folder: Path) -> list[list[dic
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    start = get_context("spawn")
+    start = get_context("forkserver")  # what all import is imported once
+    start.set_forkserver_preload(["tests.placed"])
     workers = [
         start.Process(target=_work, args=(list(cases), rank, count, address, folder))
         for rank in range(count)

@@ -180,7 +180,7 @@ def _gradients(sources: Sources, batch: Batch, step: int, micro_batch: int | Non
     workers, lessons = sources.workers, []
     whole = batch.counted
     if workers.by_samples:  # the workers' gradients will be averaged, not added up
-        counted = torch.tensor(float(whole), device=batch.labels.device)
+        counted = torch.tensor(whole, dtype=torch.float64, device=batch.labels.device)
         whole = workers.sum(counted) / workers.count
     parts = list(_parts(batch, workers, micro_batch))
     for number, part in enumerate(parts):
