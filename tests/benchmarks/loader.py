@@ -40,7 +40,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as scratch:
-        size = _write_images(Path(scratch))
+        size = write_images(Path(scratch), IMAGES)
         print(f"{IMAGES} JPEGs of {size / 1e3:.0f} kB on average")
         print("images/s    workers  models        ours  timm, prefetcher  ratio  timm, none  ratio")
         for training in (False, True):
@@ -124,7 +124,7 @@ def _rate(seconds_R: np.ndarray) -> float:
     return IMAGES / float(np.median(seconds_R))
 
 
-def _write_images(root: Path) -> float:
+def write_images(root: Path, count: int) -> float:
     """Colours that change over a quarter of the image, with finer ones on them; mean bytes."""
     rng = np.random.default_rng(0)
 
@@ -132,8 +132,8 @@ def _write_images(root: Path) -> float:
         coarse = rng.integers(0, 256, (3 * cells, 4 * cells, 3), np.uint8)
         return Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC)
 
-    (root / "any").mkdir()
-    paths = [root / "any" / f"{number}.jpg" for number in range(IMAGES)]
+    (root / "any").mkdir(parents=True)
+    paths = [root / "any" / f"{number}.jpg" for number in range(count)]
     for path in paths:
         Image.blend(smooth(4), smooth(93), 0.3).save(path, quality=90)
     return float(np.mean([path.stat().st_size for path in paths]))

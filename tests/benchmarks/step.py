@@ -1,0 +1,131 @@
+"""A joint step of K models against the sum of their own steps, which is all that it should cost.
+
+python tests/benchmarks/step.py [--device cuda] [--precision bf16] [--rounds 15] [--batch 32]
+
+Each round takes the models' own cross-entropy steps and the joint Bi-KD step of the same models, in
+turns, on the same images of 1,000 classes, through the step that a sweep takes. Printed are the
+medians and the median of the rounds' ratios. On a CPU the models are small and the images 64 px; on
+CUDA they are ResNet-50, ViT-B/16 and PiT-S at 224 px.
+"""
+
+import argparse
+import statistics
+import time
+
+import torch
+
+from bikd_ray.data.loader import Batch
+from bikd_ray.plan import ResolvedModel
+from bikd_ray.specs import CONTROL, Objective, Recipe, ZooEntry
+from bikd_ray.train.member import Learner, Member, fast_layout
+from bikd_ray.train.step import Sources, Tally, train_step
+from bikd_ray.zoo import build, resolve_model
+
+CLASSES = 1000
+ZOO = {
+    "cpu": [
+        {"model_name": "resnet18"},
+        {"model_name": "vit_tiny_patch16_224", "img_size": 64},
+        {"model_name": "convnext_atto"},
+        {"model_name": "mobilenetv3_small_100"},
+    ],
+    "cuda": [
+        {"model_name": "resnet50"},
+        {"model_name": "vit_base_patch16_224"},
+        {"model_name": "pit_s_224"},
+        {"model_name": "resnet50d"},
+    ],
+}
+SIZE = {"cpu": 64, "cuda": 224}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batch", type=int)
+    given = parser.parse_args()
+    device, count = (
+        torch.device(given.device),
+        given.batch or {"cpu": 32, "cuda": 128}[given.device],
+    )
+    recipe = Recipe(precision=given.precision)
+    zoo = models(given.device)
+    print(f"{given.device}, {given.precision}, batch {count}, {torch.get_num_threads()} threads")
+    print(f"{'K':>2s}  {'own steps':>10s}  {'joint step':>10s}  {'ratio':>6s}  models")
+    for k in (2, 3, 4):
+        ratio, own, joint = measure(zoo[:k], recipe, device, count, given.rounds)
+        names = ", ".join(m.name for m in zoo[:k])
+        print(
+            f"{k:2d}  {1e3 * own:7.1f} ms  {1e3 * joint:7.1f} ms  {ratio:6.3f}  {names}", flush=True
+        )
+
+
+def models(device: str) -> list[ResolvedModel]:
+    """Random weights of timm's architectures."""
+    how = {"size": SIZE[device], "crop_pct": 1.0}
+    found = []
+    for kwargs in ZOO[device]:
+        entry = {
+            "factory": "timm:create_model",
+            "alias": kwargs["model_name"],
+            "kwargs": {**kwargs, "num_classes": CLASSES},
+            "input": how,
+        }
+        found.append(resolve_model(ZooEntry.model_validate(entry))[0])
+    return found
+
+
+def learner_of(model: ResolvedModel, recipe: Recipe, device: torch.device) -> Learner:
+    network = build(model.entry)
+    member = Member(model, network, device, fast_layout(network, device, recipe.precision))
+    network.train()
+    return Learner.of(member, recipe, 10**6)
+
+
+def measure(
+    zoo: list[ResolvedModel], recipe: Recipe, device: torch.device, count: int, rounds: int
+) -> tuple[float, float, float]:
+    """(ratio, seconds of all own steps, seconds of the joint step)."""
+    how = {"seed": 0, "precision": recipe.precision}
+    alone = [Sources([learner_of(m, recipe, device)], CONTROL, **how) for m in zoo]
+    joint = Sources([learner_of(m, recipe, device) for m in zoo], Objective(), **how)
+    size = zoo[0].input.size
+    views = {
+        m.input.view: torch.randint(256, (count, 3, size, size), dtype=torch.uint8) for m in zoo
+    }
+    labels = torch.randint(CLASSES, (count,))
+    batch = Batch(
+        {view: uint8.to(device) for view, uint8 in views.items()},
+        labels.to(device),
+        torch.arange(count),
+        count,
+        count,
+    )
+    owns, joints = [], []
+    for number in range(rounds + 2):
+        both = timed(joint, batch, number, device) if number % 2 else 0.0
+        own = sum(timed(source, batch, number, device) for source in alone)
+        both = both or timed(joint, batch, number, device)
+        if number >= 2:  # the first ones make the optimisers' state and choose kernels
+            owns.append(own)
+            joints.append(both)
+    ratios = [j / o for j, o in zip(joints, owns, strict=True)]
+    return statistics.median(ratios), statistics.median(owns), statistics.median(joints)
+
+
+def timed(sources: Sources, batch: Batch, step: int, device: torch.device) -> float:
+    """Seconds of a step with what is measured of it."""
+    tally = Tally.zero(len(sources.learners), device)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    tally.add(train_step(sources, batch, step), step)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
