@@ -63,6 +63,7 @@ def test_a_listing_that_a_merge_overtakes_misses_no_row(tmp_path, monkeypatch, o
         return {path: stamp for path, stamp in before.items() if path in after}
 
     monkeypatch.setattr(Place, "listing", look)
+    monkeypatch.setattr(Place, "names", lambda *where: set(look(*where)))
     want = [job for job in range(6) for _ in job_rows(job, 0)["results"]]
     assert job_ids(Reader(uri), "results") == want
     assert merged == [True]

@@ -107,11 +107,11 @@ def learners(
     jobs = jobs.filter(pc.equal(jobs["status"], "done"))
     label = objective if objective in ALONE else _label(jobs, objective)
     known = baselines(reader)
-    for models, job_ids in _portions(jobs, known, wanted):
+    for models, theirs in _portions(jobs, known, wanted):
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)
         if objective in ALONE:  # a row or two of each model instead of all of them
             where &= pc.field("objective") == objective
-        rows = reader.table("results", COLUMNS, where, job_ids).to_pylist()
+        rows = reader.table("results", COLUMNS, where, theirs).to_pylist()
         # a result whose baseline file is damaged says nothing until the baseline is run again
         rows = [row for row in rows if (row["data_id"], row["model_id"]) in known]
         yield from _sorted_out(rows, known, label, selection)
@@ -148,7 +148,7 @@ def _label(jobs: pa.Table, wanted: str | None) -> str | None:
 
 def _portions(
     jobs: pa.Table, known: Mapping[tuple[str, str], Row], wanted: Collection[str] | None
-) -> Iterator[tuple[list[str], set[str]]]:
+) -> Iterator[tuple[list[str], pa.Table]]:
     """Models whose results fit into PORTION, and the jobs in which they took part."""
     members = jobs["member_ids"].combine_chunks()
     job, model = pc.list_parent_indices(members), pc.list_flatten(members)
@@ -164,4 +164,4 @@ def _portions(
         portions[-1].append(one)
     for portion in portions:
         theirs = job.filter(pc.is_in(model, value_set=pa.array(portion, pa.string())))
-        yield portion, set(jobs["job_id"].take(theirs.unique()).to_pylist())
+        yield portion, jobs.take(theirs.unique())

@@ -89,8 +89,15 @@ class Place:
             return _again(self.patience)(self._read, path)
 
     def _read(self, path: str) -> bytes:
-        with self.filesystem.open_input_stream(path) as stream:
-            return stream.read()
+        if self.is_local:
+            return Path(path).read_bytes()
+        try:
+            with self.filesystem.open_input_stream(path) as stream:
+                return stream.read()
+        except OSError:
+            if self.filesystem.get_file_info(path).type == pafs.FileType.NotFound:
+                raise FileNotFoundError(path) from None  # it went once it was open
+            raise
 
     def remove(self, relative: str) -> None:
         """Take away a folder, if it is there, and its parent if nothing else is in it."""
@@ -104,11 +111,20 @@ class Place:
     def listing(self, folder: str, suffix: str, *, recursive: bool = False) -> Listing:
         """The finished files of a folder that end so, in sorted order; none if it is not there."""
         where = self.path(folder)
-        selector = pafs.FileSelector(where, allow_not_found=True, recursive=recursive)
-        with _told(f"cannot list {selector.base_dir}"):
+        with _told(f"cannot list {where}"):
+            if self.is_local and not recursive:
+                return _local_listing(where, suffix)
+            selector = pafs.FileSelector(where, allow_not_found=True, recursive=recursive)
             found = [i for i in self.filesystem.get_file_info(selector) if i.is_file]
         named = (i for i in found if i.path.endswith(suffix) and not i.base_name.startswith("."))
         return {i.path: (i.size, i.mtime_ns) for i in sorted(named, key=lambda i: i.path)}
+
+    def names(self, folder: str, suffix: str) -> set[str]:
+        """The full paths of `listing`, without asking a local disk about every file."""
+        if not self.is_local:
+            return set(self.listing(folder, suffix))
+        with _told(f"cannot list {self.path(folder)}"):
+            return {entry.path for entry in _local_files(self.path(folder), suffix)}
 
     def delete(self, path: str) -> None:
         """Take away one file, given by its full path; it may be gone already."""
@@ -124,6 +140,23 @@ class Place:
     def _type(self, path: str) -> pafs.FileType:
         with _told(f"cannot read {path}"):
             return self.filesystem.get_file_info(path).type
+
+
+def _local_files(folder: str, suffix: str) -> Iterator[os.DirEntry[str]]:
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.endswith(suffix) and entry.name[0] != "." and entry.is_file():
+                yield entry
+
+
+def _local_listing(folder: str, suffix: str) -> Listing:
+    """As `Place.listing`, in half the time that pyarrow takes."""
+    found = {}
+    for entry in _local_files(folder, suffix):
+        with contextlib.suppress(FileNotFoundError):  # it has gone since
+            stat = entry.stat()
+            found[entry.path] = stat.st_size, stat.st_mtime_ns
+    return dict(sorted(found.items()))
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ reader takes each once.
 import contextlib
 import logging
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pyarrow as pa
@@ -35,8 +36,15 @@ INDEX = {
 } | {"baselines": tuple(SCHEMAS["baselines"].names)}
 """Columns that a reader holds in memory of the tables that say what is committed."""
 
-AT_ONCE = 500
-"""Files that are read at once: what arrow learns of each, some 75 kB, stays until all are read."""
+WHOLE = 1 << 20
+"""Bytes up to which a file is read whole, in one request, and decoded by itself: a job's file is,
+and arrow's datasets take two to three times as long for it."""
+
+LOT = 200
+"""Such files that one thread reads and filters at a time."""
+
+READERS = 16
+"""Threads that read from an object store, where most of the time is waiting."""
 
 READINGS = 20  # of files that are merged meanwhile, before giving up
 
@@ -60,22 +68,18 @@ class Reader:
         name: str,
         columns: Collection[str] | None = None,
         where: pads.Expression | None = None,
-        jobs: Collection[str] | None = None,
+        jobs: pa.Table | None = None,
     ) -> pa.Table:
         """A table's committed rows, one attempt for each key; empty if there are none.
 
-        columns: which to keep. where: a pyarrow expression over any columns. jobs: of other jobs
-        than these rows may be missing, so that fewer files need to be read.
+        columns: which to keep. where: a pyarrow expression over any columns. jobs: some rows of
+        `committed("jobs")`, for rows of these alone.
         """
         # what it is committed by is read first: a commit that comes between is seen next time
         by = COMMITTED_BY.get(name, name)
         # predictions lie under their baseline's name and are replaced as a whole
         key = [*KEYS[name], *([] if name == "predictions" else ["attempt"])]
-        believed = self.committed(by)
-        if jobs is not None and by == "jobs":
-            asked = pa.array(jobs, pa.string())
-            believed = believed.filter(pc.is_in(believed["job_id"], value_set=asked))
-        committed = _joined(believed, key)
+        committed = _joined(self.committed(by) if jobs is None else jobs, key)
         wanted = list(columns or SCHEMAS[name].names)
         unique = [*key, *ROW.get(name, ())]
 
@@ -117,11 +121,9 @@ class Reader:
         first missed anything; of itself it cannot tell.
         """
         first = self.place.listing(name, ".parquet")
-        while True:
-            second = self.place.listing(name, ".parquet")
-            if not any(is_merged(path) for path in second.keys() - first.keys()):
-                return first
-            first = second
+        while any(map(is_merged, self.place.names(name, ".parquet") - first.keys())):
+            first = self.place.listing(name, ".parquet")
+        return first
 
     def _index(self, name: str) -> pa.Table:
         def read(files: Listing) -> pa.Table:
@@ -168,13 +170,13 @@ class Reader:
         self, name: str, files: Listing, columns: list[str], where: pads.Expression | None = None
     ) -> tuple[pa.Table, list[str]]:
         try:
-            return self._scan(name, list(files), columns, where), list(files)
+            return self._scan(name, files, columns, where), list(files)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError):
-            sound = [path for path, stamp in files.items() if self._is_sound(path, stamp)]
+            sound = {path: s for path, s in files.items() if self._is_sound(path, s)}
         try:
-            return self._scan(name, sound, columns, where), sound
+            return self._scan(name, sound, columns, where), list(sound)
         except FileNotFoundError:
             raise
         except (pa.ArrowException, OSError) as error:
@@ -182,19 +184,44 @@ class Reader:
             raise BikdError(f"cannot read the {name} of {self.place.uri}: {reason}") from None
 
     def _scan(
-        self, name: str, files: list[str], columns: list[str], where: pads.Expression | None
+        self, name: str, files: Listing, columns: list[str], where: pads.Expression | None
     ) -> pa.Table:
         schema = SCHEMAS[name]
-        if not files:
-            return schema.empty_table().select(columns)
-        tables = []
-        for start in range(0, len(files), AT_ONCE):
-            part = files[start : start + AT_ONCE]
+        tables = [schema.empty_table().select(columns)]
+        small = [path for path in files if files[path][0] <= WHOLE]
+        if small:
+            wanted = schema.empty_table().select(_with_filtered(schema, columns, where)).schema
+
+            threads = pa.cpu_count() if self.place.is_local else READERS
+            lot = min(LOT, 1 + len(small) // threads)
+
+            def read(start: int) -> pa.Table:
+                parts = [self._decoded(path, wanted) for path in small[start : start + lot]]
+                rows = pa.concat_tables(parts).combine_chunks()
+                return (rows if where is None else rows.filter(where)).select(columns)
+
+            with ThreadPoolExecutor(threads) as pool:
+                tables += pool.map(read, range(0, len(small), lot))
+        large = [path for path in files if files[path][0] > WHOLE]
+        if large:
             dataset = pads.dataset(
-                part, schema=schema, format="parquet", filesystem=self.place.filesystem
+                large, schema=schema, format="parquet", filesystem=self.place.filesystem
             )
             tables.append(dataset.to_table(columns=columns, filter=where))
         return pa.concat_tables(tables)
+
+    def _decoded(self, path: str, wanted: pa.Schema) -> pa.Table:
+        """The columns of a small file, with nulls in those that an older schema lacks."""
+        file = pq.ParquetFile(pa.BufferReader(self.place.read_path(path)))
+        rows = file.read(columns=wanted.names, use_threads=False)
+        if rows.schema.equals(wanted):
+            return rows.replace_schema_metadata(wanted.metadata)
+        there = set(rows.column_names)
+        columns = [
+            rows[f.name].cast(f.type) if f.name in there else pa.nulls(len(rows), f.type)
+            for f in wanted
+        ]
+        return pa.Table.from_arrays(columns, schema=wanted)
 
     def _refuse_newer(self, path: str) -> None:
         try:
@@ -215,6 +242,22 @@ class Reader:
             if fault:
                 log.warning("left out: %s is damaged (%s); see bikd store check", path, fault)
         return not self._damaged[path, stamp]
+
+
+def _with_filtered(
+    schema: pa.Schema, columns: Sequence[str], where: pads.Expression | None
+) -> list[str]:
+    """The columns, and those that the expression speaks of: without them it means nothing."""
+    if where is None:
+        return list(columns)
+    rest = [name for name in schema.names if name not in columns]
+    spoken = []
+    for name in rest:
+        try:
+            schema.remove(schema.get_field_index(name)).empty_table().filter(where)
+        except pa.ArrowInvalid:
+            spoken.append(name)
+    return [*columns, *spoken]
 
 
 def schema_version(schema: pa.Schema) -> int:

@@ -88,9 +88,21 @@ class Writer:
         self.place.write(f"{table}/{name}.parquet", serialised(content))
 
 
+PLAIN = 256 << 10
+"""Bytes up to which a table is written as it is. Dictionaries, statistics and compression save
+nothing in a few rows, and would cost each reader a third more time."""
+
+
 def serialised(table: pa.Table, group_bytes: int = 64 << 20) -> memoryview:
     """A table as a Parquet file, with row groups of about so many bytes before compression."""
     rows = max(1, len(table) * group_bytes // max(1, table.nbytes))
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=rows)
+    sink, worth = pa.BufferOutputStream(), table.nbytes > PLAIN
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd" if worth else "none",
+        use_dictionary=worth,
+        write_statistics=worth,
+        row_group_size=rows,
+    )
     return memoryview(sink.getvalue())
