@@ -13,6 +13,7 @@ from bikd_ray.analysis.significance import (
     false_discovery,
     mcnemar,
     resolvable,
+    rivals,
 )
 
 
@@ -197,3 +198,32 @@ def test_cross_fitting_leaves_a_truly_best_partner_its_gain():
     at = np.array([[1, -1], [2, 3]])
     expected = 100 * (far.mean() - before.mean())
     assert cross_fitted(bits, n, at, 0) == pytest.approx(expected, abs=1e-9)
+
+
+def test_all_rivals_at_once_are_the_differences_of_any_two():
+    """Also where candidates lack seeds, and where two of them share none."""
+    rng, n = np.random.default_rng(5), 300
+    for shape in ((7, 3), (4, 1), (5, 2)):
+        right = rng.random(n) < 0.7
+        vectors = right ^ (rng.random((1 + shape[0] * shape[1], n)) < 0.05)
+        counts = gram(np.packbits(vectors, axis=1))
+        at = 1 + np.arange(shape[0] * shape[1]).reshape(shape)
+        at = np.where(rng.random(shape) < 0.3, -1, at) if shape[1] > 1 else at
+        got, want = rivals(counts, n, at), differences(counts, n, at[:, None], at[None])
+        for name in ("mean", "var_images", "var_seeds", "seeds", "low"):
+            there = want.seeds > 0
+            mine, plain = getattr(got, name)[there], getattr(want, name)[there]
+            assert mine == pytest.approx(plain, rel=1e-9, abs=1e-15), name
+        assert (got.seeds == want.seeds).all()
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3, 5])
+def test_a_p_value_is_twice_the_level_at_which_the_mean_is_critical(seeds):
+    rng, n = np.random.default_rng(6), 400
+    right = rng.random(n) < 0.7
+    for share in (0.0, 0.01, 0.3):
+        vectors = right ^ (rng.random((1 + seeds, n)) < share)
+        counts = gram(np.packbits(vectors, axis=1))
+        found = differences(counts, n, 1 + np.arange(seeds), np.zeros(seeds, int))
+        reached = abs(found.mean) / found.se
+        assert found.critical(found.p_value / 2) == pytest.approx(reached, rel=1e-9, abs=1e-9)

@@ -6,9 +6,11 @@ counts. Suffixes: V vectors, S seeds, P and Q candidates, B bytes; arrays may ha
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
 
 import numpy as np
-from scipy.special import bdtr, ndtri, stdtrit  # scipy.stats takes a second more to load
+from scipy.special import bdtr, gammaln, ndtri, stdtr, stdtrit  # scipy.stats loads a second more
 
 from bikd_ray.analysis.bits import words_of
 
@@ -19,6 +21,9 @@ POWER = 0.8
 
 SPLITS = 20
 """Random halvings of the images behind a cross-fitted difference."""
+
+SMALLEST = np.log(1e-300)
+"""Of the logarithm of a level: smaller ones are no numbers any more."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,9 @@ class Estimates:
         of freedom would be estimated from as few as two, and cover 92% where the method allows
         94% (3 seeds that differ a lot; docs/statistics.md); this covers at least 94%.
         """
-        of_images = stdtrit(max(1, self.n - 1), alpha) * self.var_images
-        of_seeds = stdtrit(np.maximum(1, self.seeds - 1), alpha) * self.var_seeds
-        return -(of_images + of_seeds) / (self.var_images + self.var_seeds)
+        images, seeds = (_t(df, alpha) for df in self._degrees)
+        parts = images * self.var_images + seeds * self.var_seeds
+        return -parts / (self.var_images + self.var_seeds)
 
     @property
     def half_width(self) -> np.ndarray:
@@ -65,15 +70,42 @@ class Estimates:
 
     @property
     def p_value(self) -> np.ndarray:
-        """Two-sided: twice the alpha whose critical value the mean just reaches."""
-        with np.errstate(invalid="ignore"):
+        """Two-sided: twice the alpha whose critical value the mean just reaches.
+
+        It lies between those of the two t distributions, and is found by Newton's method on its
+        logarithm, within that bracket.
+        """
+        with np.errstate(invalid="ignore", divide="ignore"):
             reached = np.abs(self.mean) / self.se
-        low, high = np.full_like(reached, -300.0), np.full_like(reached, np.log10(0.5))
-        for _ in range(50):
-            middle = (low + high) / 2
-            beyond = self.critical(10**middle) > reached
-            low, high = np.where(beyond, middle, low), np.where(beyond, high, middle)
-        return np.where(np.isnan(reached), np.nan, 2 * 10**high)
+            ends = np.log([stdtr(df, -reached) for df in self._degrees])
+            low, high = np.maximum(SMALLEST, ends.min(0)), np.maximum(SMALLEST, ends.max(0))
+            low = np.where(self.var_seeds > 0, low, ends[0].clip(SMALLEST))
+            high = np.where(self.var_seeds > 0, high, low)
+            log_alpha = (low + high) / 2
+            for _ in range(60):
+                short = self.critical(np.exp(log_alpha)) - reached
+                low = np.where(short > 0, log_alpha, low)
+                high = np.where(short > 0, high, log_alpha)
+                step = short / self._slope(log_alpha)
+                there = log_alpha + step
+                outside = (there <= low) | (there >= high)
+                there = np.where(outside & (np.abs(step) > 1e-12), (low + high) / 2, there)
+                moved, log_alpha = np.abs(there - log_alpha), there
+                if not (moved > 1e-12).any():
+                    break
+        return 2 * np.exp(log_alpha)
+
+    @property
+    def _degrees(self) -> tuple[int, np.ndarray]:
+        """Degrees of freedom of the images and of the seeds."""
+        return max(1, self.n - 1), np.maximum(1, self.seeds - 1)
+
+    def _slope(self, log_alpha: np.ndarray) -> np.ndarray:
+        """How fast `critical` falls with the logarithm of alpha."""
+        alpha = np.exp(log_alpha)
+        parts = zip(self._degrees, (self.var_images, self.var_seeds), strict=True)
+        rise = sum(alpha * var / _density(df, _t(df, alpha)) for df, var in parts)
+        return rise / (self.var_images + self.var_seeds)
 
     @property
     def detectable(self) -> np.ndarray:
@@ -83,6 +115,21 @@ class Estimates:
     def above_zero(self, alpha: np.ndarray | float) -> np.ndarray:
         """Whether a one-sided test at `alpha` says that the truth is above zero."""
         return np.asarray(self.mean > self.critical(alpha) * self.se)
+
+
+def _t(df: np.ndarray | int, alpha: np.ndarray | float) -> np.ndarray:
+    """Quantiles of Student's t; there are few different degrees of freedom, and each is slow."""
+    df, alpha = np.asarray(df), np.asarray(alpha)
+    if df.ndim == 0 or (df == df.flat[:1]).all():
+        return np.asarray(stdtrit(df.max(initial=1), alpha))
+    several = np.unique(df)
+    return np.select([df == one for one in several], [stdtrit(one, alpha) for one in several])
+
+
+def _density(df: np.ndarray | int, t: np.ndarray) -> np.ndarray:
+    """Of Student's t distribution."""
+    scale = gammaln((np.asarray(df) + 1) / 2) - gammaln(np.asarray(df) / 2)
+    return np.exp(scale - np.log(np.pi * df) / 2 - (np.asarray(df) + 1) / 2 * np.log1p(t * t / df))
 
 
 def contrast(gram_VV: np.ndarray, n: int, weights_SV: np.ndarray) -> Estimates:
@@ -121,6 +168,47 @@ def differences(gram_VV: np.ndarray, n: int, plus_S: np.ndarray, minus_S: np.nda
     return _estimates(per_seed, both, square / np.maximum(1, both.sum(-1)) ** 2, n)
 
 
+def rivals(gram_VV: np.ndarray, n: int, at_PS: np.ndarray) -> Estimates:
+    """[Q, P]: `differences` of every candidate q less every candidate p.
+
+    Candidates that share the same seeds are taken together, as rows and columns of the matrix of
+    counts; a zoo of hundreds then takes milliseconds a model.
+    """
+    ones, there_PS = np.diag(gram_VV), at_PS >= 0
+    shape = len(at_PS), len(at_PS)
+    mean, of_images, of_seeds = np.full((3, *shape), np.nan)
+    found = Estimates(mean, of_images, of_seeds, np.zeros(shape, int), n)
+    for shared_S in _shared(there_PS):
+        mine = np.flatnonzero((there_PS >= shared_S).all(1))
+        at_CI = at_PS[mine][:, shared_S].T
+        seeds = len(at_CI)
+        joint = np.zeros((len(mine), len(mine)), np.int64)
+        for s, t in product(at_CI, at_CI):
+            joint += gram_VV[np.ix_(s, t)]
+        square = (joint.diagonal()[:, None] + joint.diagonal() - 2 * joint) / seeds**2
+        per_seed = [(ones[at][:, None] - ones[at]) / n for at in at_CI]
+        mean = np.sum(per_seed, axis=0) / seeds
+        spread = np.sum([(one - mean) ** 2 for one in per_seed], axis=0) / max(1, seeds - 1) / seeds
+        here = np.ix_(mine, mine)
+        found.mean[here] = 100 * mean
+        found.var_images[here] = 1e4 * _of_images(square, mean, n)
+        found.var_seeds[here] = 1e4 * spread if seeds > 1 else 0
+        found.seeds[here] = seeds
+    return found
+
+
+def _shared(there_PS: np.ndarray) -> list[np.ndarray]:
+    """The sets of seeds [S] that some two candidates have in common, a part before the whole."""
+    each = np.unique(there_PS, axis=0)
+    both = np.unique((each[:, None] & each).reshape(-1, there_PS.shape[1]), axis=0)
+    return sorted((shared_S for shared_S in both if shared_S.any()), key=np.sum)
+
+
+def _of_images(square: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
+    """The images' part of the variance of a mean; see `contrast` for the pseudo-images."""
+    return ((square + 3) / n - mean**2) / n
+
+
 def _estimates(per_seed: np.ndarray, present: np.ndarray, square: np.ndarray, n: int) -> Estimates:
     """Per-seed means [..., S] of which some count; sums over images of the squared mean [...]."""
     seeds = present.sum(-1)
@@ -128,7 +216,7 @@ def _estimates(per_seed: np.ndarray, present: np.ndarray, square: np.ndarray, n:
         mean = np.where(present, per_seed, 0).sum(-1) / seeds
         spread = np.where(present, (per_seed - mean[..., None]) ** 2, 0).sum(-1)
         var_seeds = np.where(seeds > 1, spread / np.maximum(1, seeds - 1) / seeds, 0.0)
-        var_images = ((square + 3) / n - mean**2) / n
+        var_images = _of_images(square, mean, n)
     return Estimates(100 * mean, 1e4 * var_images, 1e4 * var_seeds, seeds, n)
 
 
@@ -179,13 +267,8 @@ def cross_fitted(bits_VB: np.ndarray, n: int, at_PS: np.ndarray, before: int) ->
     bits_VB: correctness vectors (`bits.stack`) over n images. at_PS: which vector is candidate p
     after training with seed s, -1 for none. before: which is the untouched model.
     """
-    rng = np.random.default_rng(n)  # the same halves for everyone who asks
     words = words_of(bits_VB)
-    halves = rng.permuted(np.tile(np.arange(n) < n // 2, (SPLITS, 1)), axis=1)
-    in_half = [
-        np.bitwise_count(words & half).sum(1, dtype=np.int64)
-        for half in words_of(np.packbits(halves, axis=1))
-    ]
+    in_half = [np.bitwise_count(words & half).sum(1, dtype=np.int64) for half in _halves(n)]
     right_V, in_half_TV = np.bitwise_count(words).sum(1, dtype=np.int64), np.array(in_half)
     gain_2TPS = np.stack(
         [
@@ -198,6 +281,14 @@ def cross_fitted(bits_VB: np.ndarray, n: int, at_PS: np.ndarray, before: int) ->
     measured = (measure_FPS * gain_2TPS[::-1, :, None]).sum(-1)
     best = np.nanargmax(chosen_by, axis=-1)
     return float(np.take_along_axis(measured, best[..., None], axis=-1).mean())
+
+
+@lru_cache(4)
+def _halves(n: int) -> np.ndarray:
+    """uint64 [SPLITS, words]: random halves of n images, the same for everyone who asks."""
+    rng = np.random.default_rng(n)
+    halves = rng.permuted(np.tile(np.arange(n) < n // 2, (SPLITS, 1)), axis=1)
+    return words_of(np.packbits(halves, axis=1))
 
 
 def _seed_folds(present_PS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -4,9 +4,11 @@ Everything comes from the packed bits of `correct`: a difference is a contrast o
 the same images, paired seed by seed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from bikd_ray.analysis.bits import gram, stack, unpack
 from bikd_ray.analysis.significance import (
@@ -16,7 +18,9 @@ from bikd_ray.analysis.significance import (
     cross_fitted,
     differences,
     false_discovery,
+    rivals,
 )
+from bikd_ray.store.answers import FLIPS, GAINS
 from bikd_ray.store.learners import Learner, Row, Seeds
 
 
@@ -42,65 +46,79 @@ class Vectors:
         return stack([row["correct"] for row in self.rows])
 
 
-def gain_rows(learner: Learner) -> list[Row]:
-    """Rows of `answers.GAINS`: one for each partner set, the largest gain first; no q_value yet."""
+def gain_table(learner: Learner) -> pa.Table:
+    """`answers.GAINS` of a learner: a row for each partner set, the largest first; no q_value."""
     vectors = Vectors(learner)
     control_S = np.array(vectors.at(learner.control))
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
-    bits, n = vectors.bits_VB, learner.n
+    bits, n, fair = vectors.bits_VB, learner.n, learner.fair
     counts = gram(bits)
     before_S = np.zeros_like(control_S)
     delta = differences(counts, n, at_PS, before_S)
     net = differences(counts, n, at_PS, control_S)
     alone = differences(counts, n, np.where(at_PS >= 0, control_S, -1), before_S)
-    best_P = np.zeros(len(at_PS), bool)
-    if learner.fair:
-        best_P = best_set(differences(counts, n, at_PS[:, None], at_PS[None]))
-    common = {
-        **learner.about,
-        "self_delta": mean(row["delta_top1"] for row in learner.own.values()),
-        "crossfit_delta": cross_fitted(bits, n, at_PS, 0) if learner.fair else None,
-    }
-    net_p, detectable = net.p_value, net.detectable
+    best_P = best_set(rivals(counts, n, at_PS)) if fair else np.zeros(len(at_PS), bool)
+    firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
+    ensemble_P = np.array([row["ensemble_top1_before"] for row in firsts], float)
+    room_P = ensemble_P - learner.baseline["top1"]
+    seeds_P = (at_PS >= 0).sum(1)
     columns = {
-        **_bounded("delta", delta, learner.fair),
+        **learner.about,
+        **_bounded("delta", delta, fair),
+        **_bounded("net", net, fair),
         "control_delta": alone.mean,
-        **_bounded("net", net, learner.fair),
-        "p_value": net_p if learner.fair else None,
-        "detectable": detectable if learner.fair else None,
+        "self_delta": mean(row["delta_top1"] for row in learner.own.values()),
+        "crossfit_delta": cross_fitted(bits, n, at_PS, 0) if fair else None,
+        "p_value": net.p_value if fair else None,
+        "detectable": net.detectable if fair else None,
         "top1_after": learner.baseline["top1"] + delta.mean,
+        "recovered": np.where(room_P > 0, 100 * delta.mean / room_P, np.nan),
+        "ensemble_top1_before": ensemble_P,
+        "best": best_P,
+        "tie": best_P & (best_P.sum() > 1),
+        "seeds": seeds_P,
+        "net_seeds": net.seeds,
+        "interval": np.where(seeds_P > 1, "images and seeds", "images") if fair else None,
+        **_mates(learner),
     }
-    rows = []
-    for p, (partner_ids, seeds) in enumerate(learner.by_partners.items()):
-        first = next(iter(seeds.values()))
-        gain, ensemble = float(delta.mean[p]), first["ensemble_top1_before"]
-        room = ensemble - learner.baseline["top1"] if ensemble is not None else 0
-        counted = "images and seeds" if len(seeds) > 1 else "images"
-        rows.append(
-            {
-                **common,
-                **{k: _number(v if v is None else v[p]) for k, v in columns.items()},
-                "partner": " + ".join(first["partners"]),
-                "role": first["role"],
-                "recovered": 100 * gain / room if room > 0 else None,
-                "ensemble_top1_before": ensemble,
-                "best": bool(best_P[p]),
-                "tie": bool(best_P[p] and best_P.sum() > 1),
-                "seeds": len(seeds),
-                "net_seeds": int(net.seeds[p]),
-                "interval": counted if learner.fair else None,
-                "partners": first["partners"],
-                "partner_ids": list(partner_ids),
-            }
-        )
-    return sorted(rows, key=lambda row: -row["delta_top1"])
+    order = np.argsort(-delta.mean, kind="stable")
+    return table_of(GAINS, columns, len(order)).take(order)
 
 
-def add_q_values(rows: Sequence[Row]) -> None:
-    """Fill in `q_value`, over rows of one data set, recipe and objective."""
-    known = [np.nan if row["p_value"] is None else row["p_value"] for row in rows]
-    for row, q in zip(rows, false_discovery(np.array(known)), strict=True):
-        row["q_value"] = _number(q)
+def _mates(learner: Learner) -> dict[str, list]:
+    """Columns of an answer that say who the partners were, a row for each set of them."""
+    firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
+    return {
+        "partner": [" + ".join(row["partners"]) for row in firsts],
+        "role": [row["role"] for row in firsts],
+        "partners": [row["partners"] for row in firsts],
+        "partner_ids": list(learner.by_partners),
+    }
+
+
+def table_of(schema: pa.Schema, columns: Mapping[str, Any], rows: int) -> pa.Table:
+    """An answer from its columns: one value for all rows, or one for each; NaN becomes null.
+
+    Columns that are not given are null.
+    """
+
+    def column(field: pa.Field) -> pa.Array:
+        given = columns.get(field.name)
+        if isinstance(given, np.ndarray):
+            return pa.array(given, field.type, from_pandas=True)
+        if isinstance(given, list):
+            return pa.array(given, field.type)
+        return pa.repeat(pa.scalar(given, field.type), rows)
+
+    return pa.Table.from_arrays([column(field) for field in schema], schema=schema)
+
+
+def with_q_values(gains: pa.Table) -> pa.Table:
+    """The same with `q_value`, over rows of one data set, recipe and objective."""
+    p = gains["p_value"].to_numpy()
+    at = gains.schema.get_field_index("q_value")
+    q = pa.array(false_discovery(p), pa.float64(), from_pandas=True)
+    return gains.set_column(at, gains.schema.field(at), q)
 
 
 def growth_rows(learner: Learner) -> list[Row]:
@@ -116,7 +134,8 @@ def growth_rows(learner: Learner) -> list[Row]:
         some_S, paired_S = there_GS.any(0), there_GS.any(0) & (control_S >= 0)
         each = np.eye(len(vectors.rows))
         share_GS = there_GS / np.maximum(1, there_GS.sum(0))
-        together_SV = (share_GS[..., None] * each[at_GS]).sum(0)
+        together_SV = np.zeros((len(control_S), len(each)))
+        np.add.at(together_SV, (np.arange(len(control_S)), at_GS), share_GS)
         alone_SV, before_V = each[control_S], each[0]
         delta = contrast(counts, learner.n, (together_SV - before_V)[some_S])
         net = contrast(counts, learner.n, (together_SV - alone_SV)[paired_S])
@@ -168,35 +187,39 @@ def class_rows(learner: Learner, labels_N: np.ndarray) -> list[Row]:
     return rows
 
 
-def flip_rows(learner: Learner, known: Mapping[tuple[str, str], Row]) -> list[Row]:
-    """Rows of `answers.FLIPS`. known: (data_id, model_id) -> baseline, of the partners too."""
+def flip_table(learner: Learner, known: Mapping[tuple[str, str], Row]) -> pa.Table:
+    """`answers.FLIPS` of a learner. known: (data_id, model_id) -> baseline, of partners too."""
     before = _bits(learner.baseline)
     alone = [_bits(row) for row in learner.control.values()]
-    rows = []
-    for partner_ids, seeds in learner.by_partners.items():
-        first = next(iter(seeds.values()))
+    knew_P = []
+    for partner_ids in learner.by_partners:
         partners = [known.get((learner.data_id, i)) for i in partner_ids]
-        knew = np.zeros_like(before)
-        for partner in partners:
-            knew = knew | _bits(partner) if partner else knew
-        after = [_bits(row) for row in seeds.values()]
-        rows.append(
-            {
-                **learner.about,
-                "partner": " + ".join(first["partners"]),
-                "role": first["role"],
-                "gained": _ones(a & ~before for a in after),
-                "gained_known": _ones(a & ~before & knew for a in after),
-                "lost": _ones(before & ~a for a in after),
-                "lost_known": _ones(before & ~a & knew for a in after),
-                "control_gained": _ones(a & ~before for a in alone),
-                "control_lost": _ones(before & ~a for a in alone),
-                "seeds": len(seeds),
-                "partners": first["partners"],
-                "partner_ids": list(partner_ids),
-            }
-        )
-    return sorted(rows, key=lambda row: row["lost"] - row["gained"])
+        knew = [_bits(partner) for partner in partners if partner]
+        knew_P.append(np.bitwise_or.reduce([np.zeros_like(before), *knew]))
+    counts_P = np.array([len(seeds) for seeds in learner.by_partners.values()])
+    jobs = [row for seeds in learner.by_partners.values() for row in seeds.values()]
+    after_R = stack([row["correct"] for row in jobs])
+    knew_R = np.repeat(knew_P, counts_P, axis=0)
+    first_P = np.cumsum(counts_P) - counts_P
+    gained_R, lost_R = after_R & ~before, before & ~after_R
+
+    def per_job(bits_R: np.ndarray) -> np.ndarray:
+        ones_R = np.bitwise_count(bits_R).sum(1, dtype=np.int64)
+        return np.add.reduceat(ones_R, first_P) / counts_P
+
+    columns = {
+        **learner.about,
+        "gained": per_job(gained_R),
+        "gained_known": per_job(gained_R & knew_R),
+        "lost": per_job(lost_R),
+        "lost_known": per_job(lost_R & knew_R),
+        "control_gained": _ones(a & ~before for a in alone),
+        "control_lost": _ones(before & ~a for a in alone),
+        "seeds": counts_P,
+        **_mates(learner),
+    }
+    order = np.argsort(columns["lost"] - columns["gained"], kind="stable")
+    return table_of(FLIPS, columns, len(order)).take(order)
 
 
 def mean(values: Iterable[float | None]) -> float | None:

@@ -21,7 +21,10 @@ Seeds = dict[int, Row]
 SELECTIONS = ("last", "best_val", "best_select")
 
 PORTION = 128 << 20
-"""Bytes of correctness bits that are read at a time."""
+"""Bytes of results that are read at a time."""
+
+ROW_BYTES = 1500
+"""Of a result in memory, beside its bits."""
 
 COLUMNS = (
     "job_id",
@@ -153,7 +156,7 @@ def _portions(
     members = jobs["member_ids"].combine_chunks()
     job, model = pc.list_parent_indices(members), pc.list_flatten(members)
     counts = {found["values"]: found["counts"] for found in pc.value_counts(model).to_pylist()}
-    size = max((row["n"] for row in known.values()), default=0) // 8
+    size = ROW_BYTES + max((row["n"] for row in known.values()), default=0) // 8
     portions: list[list[str]] = [[]]
     held = 0
     for one in sorted({i for _, i in known} if wanted is None else wanted):

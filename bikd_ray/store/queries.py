@@ -13,7 +13,7 @@ import pyarrow as pa
 from bikd_ray.errors import UserError, choices
 from bikd_ray.store.answers import CLASSES, CURVES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_rows
-from bikd_ray.store.gains import add_q_values, class_rows, flip_rows, gain_rows, growth_rows
+from bikd_ray.store.gains import class_rows, flip_table, gain_table, growth_rows, with_q_values
 from bikd_ray.store.learners import Learner, Row, baselines, learners
 from bikd_ray.store.pairings import METRICS, SYMMETRIC, matrix, pair_rows
 from bikd_ray.store.read import Reader, pc
@@ -149,7 +149,8 @@ class Store:
         wanted = None if model is None else self.model_ids(model)
         known = baselines(self.reader)
         found = learners(self.reader, wanted, objective, selection)
-        return pa.Table.from_pylist(_rows(found, lambda learner: flip_rows(learner, known)), FLIPS)
+        parts = _sorted((learner, flip_table(learner, known)) for learner in found)
+        return pa.concat_tables([FLIPS.empty_table(), *(part for _, part in parts)])
 
     def teachers(self, objective: str | None = None, selection: str = "last") -> pa.Table:
         """Who teaches well and who learns well, whatever the partner. Columns: `TEACHERS`.
@@ -198,10 +199,22 @@ class Store:
     def _gains(
         self, models: Collection[str] | None, objective: str | None, selection: str
     ) -> pa.Table:
-        rows = _rows(learners(self.reader, models, objective, selection), gain_rows)
-        for _, setting in groupby(rows, itemgetter("data_id", "recipe_id", "objective")):
-            add_q_values(list(setting))
-        return pa.Table.from_pylist(rows, GAINS)
+        found = learners(self.reader, models, objective, selection)
+        parts = _sorted((learner, gain_table(learner)) for learner in found)
+        settings = [
+            with_q_values(pa.concat_tables([part for _, part in setting]))
+            for _, setting in groupby(parts, lambda part: part[0][:3])
+        ]
+        return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
+
+
+def _sorted(parts: Iterable[tuple[Learner, pa.Table]]) -> list[tuple[tuple[str, ...], pa.Table]]:
+    """Tables of learners by setting and model: (data_id, recipe_id, objective, …) and the table."""
+    keyed = []
+    for learner, part in parts:
+        setting = (learner.data_id, learner.recipe_id, learner.objective)
+        keyed.append(((*setting, learner.baseline["model"], learner.model_id), part))
+    return sorted(keyed, key=itemgetter(0))
 
 
 def _rows(found: Iterable[Learner], rows_of: Callable[[Learner], list[Row]]) -> list[Row]:
