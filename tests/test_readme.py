@@ -74,8 +74,12 @@ def test_the_store_examples_run(tmp_path, monkeypatch):
         test_store.baseline(writer, model)
     test_store.job(writer, dict(test_store.BEFORE), 0)
     monkeypatch.chdir(tmp_path)
+    said: dict = {}
     for example in (b for b in blocks("python") if "bikd-demo" in b):
-        exec(example, {})
+        exec(example, said)
+    assert len(said["results"]) == len(test_store.BEFORE)
+    assert said["jobs"]["status"].to_list() == ["done"]
+    assert said["mean"][0] == pytest.approx((said["results"]["delta_top1"].mean(),))
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)]+)\)", README))
