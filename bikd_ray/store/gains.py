@@ -61,6 +61,8 @@ def gain_table(learner: Learner) -> pa.Table:
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
     ensemble_P = np.array([row["ensemble_top1_before"] for row in firsts], float)
     room_P = ensemble_P - learner.baseline["top1"]
+    recovered_P = np.full(len(room_P), np.nan)
+    np.divide(100 * delta.mean, room_P, out=recovered_P, where=room_P > 0)
     seeds_P = (at_PS >= 0).sum(1)
     columns = {
         **learner.about,
@@ -72,7 +74,7 @@ def gain_table(learner: Learner) -> pa.Table:
         "p_value": net.p_value if fair else None,
         "detectable": net.detectable if fair else None,
         "top1_after": learner.baseline["top1"] + delta.mean,
-        "recovered": np.where(room_P > 0, 100 * delta.mean / room_P, np.nan),
+        "recovered": recovered_P,
         "ensemble_top1_before": ensemble_P,
         "best": best_P,
         "tie": best_P & (best_P.sum() > 1),
