@@ -127,3 +127,26 @@ def broken(after: str | None = None) -> torch.nn.Module:
             raise OSError("no licence for the weights on this node")
         Path(after).touch()
     return net(width=7)
+
+
+class DiesAt(torch.nn.Module):
+    """Kills the first worker at a step; each line of the diary is the last step of a life."""
+
+    def __init__(self, diary: str, step: int) -> None:
+        super().__init__()
+        self.net, self.diary, self.step, self.trained = net(width=7), Path(diary), step, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training and len(x) > 3:  # fewer are only a measurement of its memory
+            self.trained += 1
+            before = self.diary.read_text().split() if self.diary.exists() else []
+            if not before and self.trained == self.step:
+                self.diary.write_text(f"{self.trained}\n")
+                os.kill(os.getpid(), signal.SIGKILL)
+            if before:
+                self.diary.write_text(f"{before[0]}\n{self.trained}\n")
+        return self.net(x)
+
+
+def dies_at(diary: str, step: int) -> torch.nn.Module:
+    return DiesAt(diary, step)

@@ -112,3 +112,37 @@ def test_a_job_that_no_node_can_hold_is_refused_at_the_start(cluster, spec_file)
     ):
         run(path)
     assert not (path.parent / "store").exists()
+
+
+def test_models_on_workers_of_their_own_go_on_where_one_was_killed(cluster, spec_file, tmp_path):
+    diary = tmp_path / "diary"
+    fragile = {
+        "factory": "tests.failing:dies_at",
+        "alias": "fragile",
+        "kwargs": {"diary": str(diary), "step": 60},
+        **SHAPE,
+    }
+    whole = {"factory": "tests.conftest:net", "alias": "small", "kwargs": {"width": 4}, **SHAPE}
+    path = spec_file(
+        zoo=[whole, fragile],
+        seeds=[0],
+        controls=False,
+        recipe={"epochs": 40, "batch_size": 16, "lr": 1e-2},
+        resources={"placement": "one_model_per_worker", "cpus_per_job": 2, "save_every": 0},
+    )
+    report = run(path)
+    assert (report.done, report.failed, report.left) == (1, 0, 0)
+    lives = [int(line) for line in diary.read_text().split()]
+    assert lives == [60, 160 - 50]  # killed at the 60th of 160 steps, and on from the 50th
+    store = Store(report.store)
+    assert not any((tmp_path / "store" / "_work").glob("*/*.pt"))
+
+    (job,) = plan_jobs(load_spec(path), str(tmp_path / "empty"))
+    *_, end = run_job(Order(job, "tiny", report.store), torch.device("cpu"))  # alone, at one go
+    stored = {(r["model"], r["selection"]): r for r in store.table("results").to_pylist()}
+    for row in end.results:
+        same = stored[row["model"], row["selection"]]
+        assert (same["correct"], same["epoch"]) == (row["correct"], row["epoch"])
+    used = store.table("jobs").to_pylist()[0]["resources"]
+    assert '"placement":"one_model_per_worker"' in used
+    assert '"workers":2' in used
