@@ -11,8 +11,8 @@ from operator import itemgetter
 import pyarrow as pa
 
 from bikd_ray.errors import UserError, choices
-from bikd_ray.store.answers import CLASSES, CURVES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
-from bikd_ray.store.curves import curve_rows
+from bikd_ray.store.answers import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
+from bikd_ray.store.curves import curve_table
 from bikd_ray.store.gains import class_rows, flip_table, gain_table, growth_rows, with_q_values
 from bikd_ray.store.learners import Learner, Row, baselines, learners
 from bikd_ray.store.pairings import METRICS, SYMMETRIC, matrix, pair_rows
@@ -189,7 +189,7 @@ class Store:
         Done jobs only. Columns: `CURVES`.
         """
         wanted = None if model is None else self.model_ids(model)
-        return pa.Table.from_pylist(curve_rows(self.reader, wanted), CURVES)
+        return curve_table(self.reader, wanted)
 
     @property
     def _known(self) -> pa.Table:
