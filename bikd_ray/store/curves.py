@@ -8,6 +8,9 @@ from bikd_ray.store.answers import CURVE_MEANS, CURVES
 from bikd_ray.store.read import Reader, pc
 
 BETWEEN = ","  # sorts before every character of an id
+AT_ONCE = 32
+"""Models whose curves are in memory at a time."""
+
 SAME = ("data_id", "recipe_id", "objective", "model_id", "mates", "epoch")
 """What tells one mean from another; `mates` are the partners' ids in one text."""
 
@@ -16,16 +19,17 @@ def curve_table(reader: Reader, wanted: Collection[str] | None = None) -> pa.Tab
     """Columns `answers.CURVES`, of done jobs only. wanted: model_ids; None for all."""
     jobs = reader.committed("jobs")
     done = jobs.filter(pc.equal(jobs["status"], "done"))
-    columns = ["job_id", "model", *SAME[:4], "epoch", *CURVE_MEANS]
-    where = None if wanted is None else pc.field("model_id").isin(list(wanted))
-    rows = reader.table("curves", columns, where)
-    beside = _partners(done.select(["job_id", "member_ids", "members"]).to_pylist(), wanted)
-    rows = rows.join(beside, ["job_id", "model_id"], join_type="inner")
-    means = rows.group_by(SAME).aggregate(
-        [("job_id", "count"), *((name, "mean") for name in CURVE_MEANS)]
-    )
+    every = pc.list_flatten(done["member_ids"]).unique().to_pylist()
+    models = sorted(every if wanted is None else wanted)
+    beside = _partners(done.select(["job_id", "member_ids", "members"]).to_pylist(), set(models))
+    parts = [
+        _means(reader, models[i : i + AT_ONCE], beside) for i in range(0, len(models), AT_ONCE)
+    ]
+    names = {model_id: name for of_part, _ in parts for model_id, name in of_part.items()}
+    means = pa.concat_tables([table for _, table in parts]) if parts else None
+    if means is None:
+        return CURVES.empty_table()
     means = means.sort_by([(name, "ascending") for name in SAME])
-    names = dict(zip(rows["model_id"].to_pylist(), rows["model"].to_pylist(), strict=True))
     partners = dict(zip(beside["mates"].to_pylist(), beside["partner"].to_pylist(), strict=True))
     found = {
         **{name: means[name] for name in ("data_id", "recipe_id", "objective", "model_id")},
@@ -43,13 +47,24 @@ def curve_table(reader: Reader, wanted: Collection[str] | None = None) -> pa.Tab
     return pa.table([found[field.name].cast(field.type) for field in CURVES], schema=CURVES)
 
 
-def _partners(jobs: list[dict], wanted: Collection[str] | None) -> pa.Table:
+def _means(reader: Reader, models: list[str], beside: pa.Table) -> tuple[dict[str, str], pa.Table]:
+    """(names of the models, the means of their curves by SAME)."""
+    columns = ["job_id", "model", *SAME[:4], "epoch", *CURVE_MEANS]
+    rows = reader.table("curves", columns, pc.field("model_id").isin(models))
+    found = rows.group_by("model_id").aggregate([("model", "max")])
+    names = dict(zip(found["model_id"].to_pylist(), found["model_max"].to_pylist(), strict=True))
+    rows = rows.drop_columns("model").join(beside, ["job_id", "model_id"], join_type="inner")
+    means = [("job_id", "count"), *((name, "mean") for name in CURVE_MEANS)]
+    return names, rows.group_by(SAME).aggregate(means)
+
+
+def _partners(jobs: list[dict], wanted: Collection[str]) -> pa.Table:
     """job_id, model_id, and the others of the job: their ids as one text, and their names."""
     rows = []
     for job in jobs:
         members = list(zip(job["member_ids"], job["members"], strict=True))
         for model_id, _ in members:
-            if wanted is None or model_id in wanted:
+            if model_id in wanted:
                 others = [member for member in members if member[0] != model_id]
                 ids, names = [i for i, _ in others], [name for _, name in others]
                 rows.append((job["job_id"], model_id, BETWEEN.join(ids), " + ".join(names)))
