@@ -15,6 +15,7 @@ from scipy import stats
 from bikd_ray.analysis.bits import pack
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store, Writer, open_store
+from bikd_ray.store.compact import compact
 from bikd_ray.store.schema import SCHEMAS
 
 N = 500
@@ -353,3 +354,51 @@ def test_classes_show_gains_class_by_class(tmp_path):
         assert row["top1_before"] == pytest.approx(100 * before)
         assert row["delta_top1"] == pytest.approx(100 * (ends["a"][of].mean() - before))
         assert row["control_delta"] == pytest.approx(100 * (alone - before))
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_files_of_an_older_schema_are_read_with_nulls_where_they_lack_a_column(tmp_path, merged):
+    """Beside files of today, and after both have been merged."""
+    uri = str(tmp_path / "store")
+    for model in "ab":
+        baseline(Writer(uri), model)
+    for seed in (0, 1):
+        job(Writer(uri), {m: BEFORE[m] for m in "ab"}, seed)
+    store = Store(uri)
+    whole = store.table("results").num_rows
+    path = next(iter(store.reader.place.listing("results", ".parquet")))
+    older = pq.read_table(path).drop_columns(["top1_after", "weights"])
+    pq.write_table(older.replace_schema_metadata({"bikd_schema": "0"}), path)
+    if merged:
+        compact(uri)
+    rows = Store(uri).table("results").to_pylist()
+    assert len(rows) == whole
+    lacking = {row["job_id"] for row in rows if row["top1_after"] is None}
+    assert lacking == {older["job_id"][0].as_py()}
+    assert Store(uri).partners("a")["seeds"].to_pylist() == [2]
+
+
+def test_curves_are_plain_means_over_the_seeds(tmp_path):
+    uri = str(tmp_path / "store")
+    for model in "ab":
+        baseline(Writer(uri), model)
+    for seed in range(3):
+        job(Writer(uri), {m: BEFORE[m] for m in "ab"}, seed)
+        job(Writer(uri), {"a": BEFORE["a"]}, seed)
+    store = Store(uri)
+    jobs = {row["job_id"]: row["members"] for row in store.table("jobs").to_pylist()}
+    found = store.curves().to_pylist()
+    assert len({(row["model"], row["partner"], row["epoch"]) for row in found}) == len(found) == 6
+    for row in found:
+        members = sorted(["a", "b"]) if row["partner"] else ["a"]
+        same = [
+            r
+            for r in store.table("curves").to_pylist()
+            if (r["model"], r["epoch"]) == (row["model"], row["epoch"])
+            and sorted(jobs[r["job_id"]]) == members
+        ]
+        assert row["seeds"] == len(same) == 3
+        for name in ("top1", "ce"):
+            values = [r[name] for r in same if r[name] is not None]
+            assert row[name] == (pytest.approx(sum(values) / len(values)) if values else None)
+    assert store.curves("a").num_rows == sum(row["model"] == "a" for row in found)
