@@ -107,7 +107,8 @@ def learners(
     if selection not in SELECTIONS:
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
     jobs = reader.committed("jobs")
-    jobs = jobs.filter(pc.equal(jobs["status"], "done"))
+    done = pc.equal(jobs["status"], "done")
+    jobs = jobs.select(["job_id", "attempt", "objective", "member_ids"]).filter(done)
     label = objective if objective in ALONE else _label(jobs, objective)
     known = baselines(reader)
     for models, theirs in _portions(jobs, known, wanted):
@@ -139,9 +140,11 @@ def _sorted_out(
 
 
 def _label(jobs: pa.Table, wanted: str | None) -> str | None:
+    if wanted is None:
+        return None
     several = pc.greater(pc.list_value_length(jobs["member_ids"]), 1)
     known = set(jobs.filter(several)["objective"].unique().to_pylist())
-    if wanted is None or wanted in known:
+    if wanted in known:
         return wanted
     named = sorted(label for label in known if label.split("(")[0] == wanted)
     if len(named) == 1:
