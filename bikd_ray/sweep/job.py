@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from bikd_ray.analysis.bits import pack
@@ -71,7 +72,7 @@ def run_job(
                 curves += rows
                 yield Epoch(message[0].epoch, job.recipe.epochs, rows)
     except Exception as caught:
-        if _poisoned(caught, device):
+        if _poisoned(caught, device) or (workers.count > 1 and _left_alone(caught)):
             raise
         if out_of_memory(caught):
             micro_batch = _smaller(order, workers)
@@ -117,6 +118,12 @@ def _poisoned(error: Exception, device: torch.device) -> bool:
     if device.type != "cuda" or isinstance(error, torch.cuda.OutOfMemoryError | BikdError):
         return False
     return "CUDA error" in str(error)
+
+
+def _left_alone(error: Exception) -> bool:
+    """Whether another worker of the job is gone: that is no fault of the job."""
+    lost = ("gloo", "Connection closed by peer", "Connection reset", "Broken pipe")
+    return isinstance(error, dist.DistError) or any(text in str(error) for text in lost)
 
 
 def _curve(job: Job, row: EpochRow) -> Row:
