@@ -84,6 +84,8 @@
       scrollZoom: layout.dragmode === "pan",
     });
     element.dataset.drawn = "";
+    // the scheme may have changed meanwhile, before this figure was one to draw again
+    if (template !== templates[dark.matches ? "dark" : "light"]) return draw(element);
     if (opens) window.bikd.watch(element, () => shown.get(element), open);
   }
 
