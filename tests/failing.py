@@ -36,7 +36,7 @@ class BadGradient(torch.nn.Module):
 
 
 class Trap(torch.nn.Module):
-    """Springs on the first batch that it trains on, once if it has a marker that is not there."""
+    """Springs, as its kinds say how, on the first batch that it trains on; with a marker, once."""
 
     def __init__(self, marker: str | None = None) -> None:
         super().__init__()
@@ -49,9 +49,6 @@ class Trap(torch.nn.Module):
                 self.marker.touch()
             self.spring()
         return self.net(x)
-
-    def spring(self) -> None:
-        raise NotImplementedError
 
 
 class Dies(Trap):

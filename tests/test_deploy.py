@@ -15,8 +15,8 @@ from tests.test_clusters import ROOT, in_namespaces, project  # noqa: F401
 
 DEPLOY = ROOT / "pipelines" / "deploy"
 
-# KubeRay's CRD has no package that could be had here; these are the fields of its Go types
-# (apis/ray/v1: RayJobSpec, RayClusterSpec, HeadGroupSpec, WorkerGroupSpec) that a job may set.
+# KubeRay's CRD has no package that could be had here; these are kept by hand. Only those of
+# a job were compared with its Go types (apis/ray/v1, RayJobSpec); the others are from memory.
 JOB = {
     "activeDeadlineSeconds", "backoffLimit", "rayClusterSpec", "submitterPodTemplate", "metadata",
     "clusterSelector", "submitterConfig", "managedBy", "deletionStrategy", "entrypoint",
