@@ -1,5 +1,7 @@
 """Merging small files changes no answer, whatever happens beside it and wherever it stops."""
 
+import time
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -34,10 +36,10 @@ def tables(uri: str) -> dict[str, list]:
 
 def test_answers_are_the_same_from_one_file_a_table(uri):
     before, partners = tables(uri), Store(uri).partners("a")
-    assert [len(files(uri, table)) for table in ORDER] == [8, 8, 8, 2]
+    assert [len(files(uri, table)) for table in ORDER] == [8, 8, 2, 8]
     done = compact(uri).to_pylist()
     assert [(m["table"], m["files"], m["into"]) for m in done] == [
-        (table, count, 1) for table, count in zip(ORDER, (8, 8, 8, 2), strict=True)
+        (table, count, 1) for table, count in zip(ORDER, (8, 8, 2, 8), strict=True)
     ]
     assert [len(files(uri, table)) for table in ORDER] == [1, 1, 1, 1]
     assert tables(uri) == before
@@ -119,5 +121,43 @@ def test_large_files_are_not_merged_again(uri, monkeypatch):
     assert not any(compact(uri)["files"].to_pylist())
     monkeypatch.undo()
     monkeypatch.setattr(module, "LARGE", 60_000)  # several lots
-    results = compact(uri).to_pylist()[1]
+    results = compact(uri).to_pylist()[0]
     assert 1 < results["into"] < results["files"]
+
+
+def attempts(uri: str, table: str) -> list[str]:
+    return [path.rpartition("/")[2].removesuffix(".parquet") for path in files(uri, table)]
+
+
+def test_attempts_that_others_replaced_are_dropped_when_no_reader_can_believe_them(
+    uri, monkeypatch
+):
+    writer = Writer(uri)
+    again = {"a": after("a", 0.1, 0), "c": after("c", 0.1, 0)}
+    for status in ("failed", "done", "done"):  # fails, is done, and done again by another sweep
+        job(writer, again, 0, job_id="again", status=status)
+    job(writer, again, 1, job_id="lost", status="failed")
+    job(writer, again, 2, job_id="begun", commit=False)
+    before = tables(uri)
+    compact(uri)
+    assert sum("again" in name for name in attempts(uri, "jobs")) == 2  # too young to go
+    monkeypatch.setattr(module, "time", lambda: time.time() + module.GRACE + 1)
+    compact(uri)
+    for table in ORDER:
+        assert not any("again" in name for name in attempts(uri, table)), table
+        rows = sum(pq.read_metadata(path).num_rows for path in files(uri, table))
+        assert rows == len(before[table]) + 2 * (table == "results"), table  # and those of "begun"
+    assert tables(uri) == before
+    assert any("begun" in name for name in attempts(uri, "results"))  # its commit may yet come
+
+
+def test_a_merged_file_loses_its_replaced_attempts_at_its_next_merge(uri, monkeypatch):
+    writer, members = Writer(uri), {"a": after("a", 0.1, 0), "c": after("c", 0.1, 0)}
+    job(writer, members, 0, job_id="again", status="failed")
+    compact(uri)
+    job(writer, members, 0, job_id="again")
+    monkeypatch.setattr(module, "time", lambda: time.time() + module.GRACE + 1)
+    compact(uri)
+    (path,) = files(uri, "jobs")
+    kept = pq.read_table(path, columns=["job_id", "status"]).to_pylist()
+    assert [row["status"] for row in kept if row["job_id"] == "again"] == ["done"]

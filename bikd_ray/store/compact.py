@@ -4,16 +4,20 @@ A merged file holds every committed row of some smaller files, and these go only
 at each moment every row stands in some file, and a reader takes one of several equal rows. So an
 interrupted merge leaves only repetitions, which the next one removes, and two merges at once do no
 more harm than that. Files that are not committed yet are left alone.
+
+Attempts that lost to another one, such as a failure before a success, are dropped on the way, once
+both are so old that no reader can still believe the loser.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from time import time
 from typing import Any
 
 import pyarrow as pa
 
 from bikd_ray.store.place import Listing
-from bikd_ray.store.read import MERGED, Reader
+from bikd_ray.store.read import MERGED, Reader, is_merged, joined, pc, stem
 from bikd_ray.store.write import new_attempt, serialised
 
 SMALL = 32 << 20  # bytes; larger files are left as they are
@@ -21,19 +25,26 @@ LARGE = 96 << 20  # bytes that are merged into one file; about four times that i
 DELETERS = 16  # at once: on an object store each takes three requests
 GROUP = 4 << 20  # bytes of a row group: what a reader takes at least of a file for one model
 
+GRACE = 3600  # seconds: longer than a reader takes from the jobs to their rows, clocks askew
+
 ORDER = {
-    "jobs": ("job_id",),
     "results": ("model_id", "selection", "job_id"),
     "curves": ("model_id", "job_id", "epoch"),
     "similarities": ("job_id", "model_id_a", "model_id_b"),
+    "jobs": ("job_id",),
 }
 """Tables with one file for each job, which are merged, and the order of rows in merged files: a
-question about one model then reads a small part of them."""
+question about one model then reads a small part of them. Jobs last: what a dropped attempt leaves
+behind in an interruption is then found by its job's row."""
 
 
 MERGINGS = pa.schema(
     [("table", pa.string()), ("files", pa.int64()), ("into", pa.int64()), ("bytes", pa.int64())],
-    metadata={"files": "that were merged", "into": "how many", "bytes": "of them, before"},
+    metadata={
+        "files": "that were merged, or dropped as those of attempts that others replaced",
+        "into": "how many",
+        "bytes": "of them, before",
+    },
 )
 
 
@@ -44,12 +55,26 @@ def compact(uri: str) -> pa.Table:
     read or written.
     """
     reader = Reader(uri)
-    return pa.Table.from_pylist([_compact(reader, table) for table in ORDER], MERGINGS)
+    lost = _lost(reader)
+    return pa.Table.from_pylist([_compact(reader, table, lost) for table in ORDER], MERGINGS)
 
 
-def _compact(reader: Reader, table: str) -> dict[str, Any]:
+def _lost(reader: Reader) -> pa.Array:
+    """Stems of committed attempts that another one has replaced for longer than GRACE."""
+    old = f"{int(1000 * (time() - GRACE)):012x}"
+    every, believed = reader.attempts(), reader.committed("jobs")
+    replaced = believed.filter(pc.less(believed["attempt"], old))["job_id"]
+    names = joined(every, ["job_id", "attempt"])
+    loses = pc.and_(pc.less(every["attempt"], old), pc.is_in(every["job_id"], value_set=replaced))
+    winners = joined(believed, ["job_id", "attempt"])
+    return names.filter(pc.and_not(loses, pc.is_in(names, value_set=winners)))
+
+
+def _compact(reader: Reader, table: str, lost: pa.Array) -> dict[str, Any]:
     order = [(name, "ascending") for name in ORDER[table]]
-    count, into, size = 0, 0, 0
+    gone, names = _singles_of(reader.listing(table), lost), ["job_id", "attempt"]
+    _delete(reader, gone)
+    count, into, size = len(gone), 0, sum(stamp[0] for stamp in gone.values())
     for lot in _lots(reader.committed_files(table)):
         try:
             rows, files = reader.sound_rows(table, lot)
@@ -57,13 +82,23 @@ def _compact(reader: Reader, table: str) -> dict[str, Any]:
             continue
         if len(files) < 2:
             continue
+        rows = rows.filter(pc.invert(pc.is_in(joined(rows, names), value_set=lost)))
         name = f"{table}/{MERGED}{new_attempt()}.parquet"
         reader.place.write(name, serialised(rows.sort_by(order), GROUP))
-        with ThreadPoolExecutor(DELETERS) as pool:
-            list(pool.map(reader.place.delete, files))
+        _delete(reader, files)
         count, into = count + len(files), into + 1
         size += sum(lot[path][0] for path in files)
     return {"table": table, "files": count, "into": into, "bytes": size}
+
+
+def _singles_of(files: Listing, stems: pa.Array) -> Listing:
+    wanted = set(stems.to_pylist())
+    return {p: stamp for p, stamp in files.items() if not is_merged(p) and stem(p) in wanted}
+
+
+def _delete(reader: Reader, paths: Iterable[str]) -> None:
+    with ThreadPoolExecutor(DELETERS) as pool:
+        list(pool.map(reader.place.delete, paths))
 
 
 def _lots(files: Listing) -> Iterator[Listing]:

@@ -79,7 +79,7 @@ class Reader:
         by = COMMITTED_BY.get(name, name)
         # predictions lie under their baseline's name and are replaced as a whole
         key = [*KEYS[name], *([] if name == "predictions" else ["attempt"])]
-        committed = _joined(self.committed(by) if jobs is None else jobs, key)
+        committed = joined(self.committed(by) if jobs is None else jobs, key)
         wanted = list(columns or SCHEMAS[name].names)
         unique = [*key, *ROW.get(name, ())]
 
@@ -89,7 +89,7 @@ class Reader:
             return self._read(name, files, list(dict.fromkeys([*wanted, *unique])), where)
 
         rows = self._steadily(name, read)
-        rows = rows.filter(pc.is_in(_joined(rows, key), value_set=committed))
+        rows = rows.filter(pc.is_in(joined(rows, key), value_set=committed))
         return _distinct(rows, unique).select(wanted)
 
     def committed(self, name: str) -> pa.Table:
@@ -100,9 +100,13 @@ class Reader:
             known = self._committed[name] = rows, _winners(rows, list(KEYS[name]))
         return known[1]
 
+    def attempts(self) -> pa.Table:
+        """The rows of INDEX of all attempts of jobs, also of those that others replaced."""
+        return self._index("jobs")
+
     def committed_files(self, name: str) -> Listing:
         """The files with rows to believe, of a table that jobs commit."""
-        committed = _joined(self.committed("jobs"), ["job_id", "attempt"])
+        committed = joined(self.committed("jobs"), ["job_id", "attempt"])
         return _named(self.listing(name), committed)
 
     def sound_rows(self, name: str, files: Listing) -> tuple[pa.Table, list[str]]:
@@ -156,7 +160,7 @@ class Reader:
         if not merged:
             return files
         names = ["job_id", "attempt"]
-        there = set(_joined(self._read(name, merged, names), names).to_pylist())
+        there = set(joined(self._read(name, merged, names), names).to_pylist())
         return {path: stamp for path, stamp in files.items() if stem(path) not in there}
 
     def _read(
@@ -302,13 +306,13 @@ def _winners(rows: pa.Table, keys: list[str]) -> pa.Table:
     ranked = rows.append_column("rank", rank)
     best = ranked.group_by(keys).aggregate([("rank", "max")]).rename_columns([*keys, "rank"])
     names = [*keys, "rank"]
-    believed = pc.is_in(_joined(ranked, names), value_set=_joined(best, names))
+    believed = pc.is_in(joined(ranked, names), value_set=joined(best, names))
     return _distinct(rows.filter(believed), [*keys, "attempt"])
 
 
 def _distinct(rows: pa.Table, unique: Sequence[str]) -> pa.Table:
     """Each row once, where a merged file and its parts were both read; in the order they came."""
-    names = _joined(rows, unique).dictionary_encode()
+    names = joined(rows, unique).dictionary_encode()
     if len(names.dictionary) == len(rows):
         return rows
     index = pa.table({"name": names.indices, "row": pa.array(range(len(rows)), pa.int64())})
@@ -316,7 +320,7 @@ def _distinct(rows: pa.Table, unique: Sequence[str]) -> pa.Table:
     return rows.take(first.take(pc.sort_indices(first)))
 
 
-def _joined(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
+def joined(rows: pa.Table, columns: Sequence[str]) -> pa.Array:
     """One text for each row; for jobs it is the stem of the file's name."""
     texts = [rows[name].cast(pa.string()) for name in columns]
     joined = pc.binary_join_element_wise(*texts, "-")

@@ -4,10 +4,10 @@ python tests/benchmarks/sweep.py [--jobs 40] [--images 1500] [--epochs 4]
 python tests/benchmarks/sweep.py --jobs 1000 --empty
 
 Small convolutional networks on made-up images, with one thread each. The sweep has a slot for each
-CPU; ideal is the time of the jobs one after another, divided by the slots. The jobs' own seconds
-also grow side by side, since they share the machine's memory, and its CPUs with Ray's processes:
-`slower side by side` is that part, and the rest of the loss is the engine's. --empty: jobs that
-train one step on 16 images, so that nearly all is engine; nothing runs one after another then.
+CPU; ideal is the time of the jobs one after another, divided by the slots. Side by side each job
+is slower, since they share the machine's memory: plain processes at once, one for each slot and
+without Ray, show how much of that is the machine's. --empty: jobs that train one step on 16
+images, so that nearly all is engine; nothing else is run then.
 """
 
 import argparse
@@ -74,21 +74,33 @@ def spec_in(folder: Path, jobs: int, images: int, epochs: int, empty: bool) -> P
     return path
 
 
-def one_after_another(path: Path, jobs: int) -> None:
-    """Print the seconds of the first jobs of a spec, done in this process with one thread."""
+def plain_process(path: Path, jobs: int, first: int, step: int) -> None:
+    """Print the seconds of every `step`-th of a spec's first jobs, done here with one thread."""
     from bikd_ray.resolve import plan_jobs
     from bikd_ray.sweep.job import run_job
     from bikd_ray.sweep.messages import Order
 
     torch.set_num_threads(1)
     planned = list(plan_jobs(load_spec(path), "/nowhere"))[:jobs]
-    store = str(path.parent / "alone")
+    store = str(path.parent / f"alone-{first}-{step}")
     list(run_job(Order(planned[0], "", store), torch.device("cpu")))  # decodes, warms up
     start = time.monotonic()
-    for job in planned:
+    for job in planned[first::step]:
         *_, end = run_job(Order(job, "", store, ("last",)), torch.device("cpu"))
         assert end.error is None, end.error
     print(time.monotonic() - start)
+
+
+def plain(path: Path, jobs: int, processes: int) -> list[float]:
+    """Seconds of so many processes at once that share the jobs, each without Ray."""
+    again = [sys.executable, __file__, "--plain", str(path), "--jobs", str(jobs)]
+    running = [
+        subprocess.Popen([*again, "--part", str(k), str(processes)], stdout=subprocess.PIPE)
+        for k in range(processes)
+    ]
+    said = [process.communicate()[0] for process in running]
+    assert not any(process.returncode for process in running)
+    return [float(seconds) for seconds in said]
 
 
 class Clock:
@@ -155,22 +167,22 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--empty", action="store_true")
-    parser.add_argument("--alone", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--part", type=int, nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
-    if given.alone:
-        one_after_another(given.alone, given.jobs)
+    if given.plain:
+        plain_process(given.plain, given.jobs, *given.part)
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = spec_in(Path(scratch), given.jobs, given.images, given.epochs, given.empty)
-        alone = None
-        if not given.empty:
-            again = [sys.executable, __file__, "--alone", str(path), "--jobs", str(given.jobs)]
-            alone = float(subprocess.run(again, check=True, capture_output=True, text=True).stdout)
-        show(sweep(path, given.jobs), given.jobs, alone)
+        alone = [] if given.empty else plain(path, given.jobs, 1)
+        clock = sweep(path, given.jobs)
+        slots = len({slot for slot, *_ in clock.ends})
+        show(clock, given.jobs, alone, [] if given.empty else plain(path, given.jobs, slots))
 
 
-def show(clock: Clock, jobs: int, alone: float | None) -> None:
-    """Print the split, and the ratio where there is something to compare with."""
+def show(clock: Clock, jobs: int, alone: list[float], at_once: list[float]) -> None:
+    """Print the split, and the ratios where there is something to compare with."""
     took, ends = clock.seconds, clock.ends
     slots = defaultdict(list)
     for slot, at, seconds in ends:
@@ -196,12 +208,15 @@ def show(clock: Clock, jobs: int, alone: float | None) -> None:
     print(f"  {'end of Tune and of the slots':36}{clock.last['window'][1] - last:7.1f} s")
     for name in ("compaction", "Ray shutdown"):
         print(f"  {name:36}{took[name]:7.1f} s")
-    if alone is not None:
-        ideal = alone / n
-        print(f"one after another {alone:.1f} s; divided by the slots {ideal:.1f} s")
-        print(f"  {'slower side by side':36}{(own - alone) / n:7.1f} s")
-        print(f"ratio while slots run {(last - began) / ideal:.3f}")
-        print(f"… to the jobs' own seconds side by side {n * (last - began) / own:.3f}")
+    if alone and at_once:
+        slots_ran, ideal = last - began, sum(alone) / n
+        print(f"one after another {sum(alone):.1f} s; divided by the slots {ideal:.1f} s")
+        print(f"plain processes at once {sum(at_once):.1f} s; {sum(at_once) / n:.1f} s each")
+        print(f"  {'machine, slower side by side':36}{(sum(at_once) - sum(alone)) / n:7.1f} s")
+        print(f"  {'Ray beside the jobs':36}{(own - sum(at_once)) / n:7.1f} s")
+        print(f"ratio while slots run {slots_ran / ideal:.3f}")
+        print(f"… to plain processes at once {n * slots_ran / sum(at_once):.3f}")
+        print(f"… to the jobs' own seconds in the slots {n * slots_ran / own:.3f}")
         print(f"ratio with every start and end {took['all'] / ideal:.3f}")
 
 
