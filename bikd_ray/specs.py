@@ -329,8 +329,17 @@ class Recipe(Frozen):
         return self
 
 
+class GrownNode(Frozen):
+    """A kind of node that the cluster's autoscaler may start."""
+
+    cpus: Positive
+    gpus: float = Field(default=0, ge=0)
+    memory: Positive | None = Field(default=None, description="GiB; default: enough")
+    count: int = Field(default=1, ge=1, description="at most so many, those that run included")
+
+
 class Resources(Frozen):
-    """What one job occupies; never part of its identity."""
+    """What one job occupies, and what of; never part of its identity."""
 
     gpus_per_job: float | Literal["auto"] = Field(
         default="auto", description="auto: what its memory asks for of a GPU, if there are GPUs"
@@ -365,6 +374,10 @@ class Resources(Frozen):
     keep_weights: Literal["none", "best", "all"] = Field(
         default="best",
         description="best: the weights of the selected epoch; all: of every selection",
+    )
+    autoscaler: Annotated[tuple[GrownNode, ...], BeforeValidator(_listed)] = Field(
+        default=(),
+        description="what nodes a cluster may grow by, one kind or several; Ray does not tell",
     )
 
     @model_validator(mode="after")

@@ -21,8 +21,12 @@ def vectors(rng, count, n, p=0.7):
     return rng.random((count, n)) < p
 
 
+def packed(correct_VN):
+    return stack([pack(c) for c in correct_VN])
+
+
 def gram_of(correct_VN):
-    return gram(stack([pack(c) for c in correct_VN]))
+    return gram(packed(correct_VN))
 
 
 @pytest.mark.parametrize("n", [1, 7, 8, 63, 64, 65, 899])
@@ -97,9 +101,9 @@ def test_the_best_set_holds_the_true_best_and_drops_the_clearly_worse():
     for _ in range(runs):
         ability = rng.random(n)
         after = {m: ability + rng.normal(0, 0.03, n) < 0.7 + g for m, g in gains.items()}
-        g = gram_of([after[m] for m in names])
+        bits = packed([after[m] for m in names])
         at = np.arange(4)[:, None]
-        kept = best_set(differences(g, n, at[:, None], at[None]))
+        kept = best_set(rivals(bits, n, at))
         held += kept[0]
         dropped += not kept[3]
     assert held / runs >= 0.95
@@ -114,15 +118,15 @@ def test_resolvable_difference_is_the_papers_figure():
 def test_differences_are_contrasts_over_the_seeds_that_both_have():
     rng = np.random.default_rng(5)
     n = 300
-    g = gram_of(vectors(rng, 7, n))
+    bits = packed(vectors(rng, 7, n))
     plus = np.array([[1, 2, 3], [4, -1, 5], [-1, -1, -1]])
     minus = np.array([[0, 0, 0], [0, 0, 6], [0, 0, 0]])
-    found = differences(g, n, plus, minus)
+    found = differences(bits, n, plus, minus)
     for e, pairs in enumerate([[(1, 0), (2, 0), (3, 0)], [(4, 0), (5, 6)]]):
         weights = np.zeros((len(pairs), 7))
         for s, (p, m) in enumerate(pairs):
             weights[s, p], weights[s, m] = 1, -1
-        one = contrast(g, n, weights)
+        one = contrast(gram(bits), n, weights)
         for name in ("mean", "se", "low", "high", "p_value", "detectable", "seeds"):
             assert getattr(found, name)[e] == pytest.approx(getattr(one, name), rel=1e-12)
     assert np.isnan(found.mean[2])
@@ -202,14 +206,14 @@ def test_cross_fitting_leaves_a_truly_best_partner_its_gain():
 
 def test_all_rivals_at_once_are_the_differences_of_any_two():
     """Also where candidates lack seeds, and where two of them share none."""
-    rng, n = np.random.default_rng(5), 300
+    rng, n = np.random.default_rng(5), 5000  # more than is counted at a time
     for shape in ((7, 3), (4, 1), (5, 2)):
         right = rng.random(n) < 0.7
         vectors = right ^ (rng.random((1 + shape[0] * shape[1], n)) < 0.05)
-        counts = gram(np.packbits(vectors, axis=1))
+        bits = packed(vectors)
         at = 1 + np.arange(shape[0] * shape[1]).reshape(shape)
         at = np.where(rng.random(shape) < 0.3, -1, at) if shape[1] > 1 else at
-        got, want = rivals(counts, n, at), differences(counts, n, at[:, None], at[None])
+        got, want = rivals(bits, n, at), differences(bits, n, at[:, None], at[None])
         for name in ("mean", "var_images", "var_seeds", "seeds", "low"):
             there = want.seeds > 0
             mine, plain = getattr(got, name)[there], getattr(want, name)[there]
@@ -223,7 +227,6 @@ def test_a_p_value_is_twice_the_level_at_which_the_mean_is_critical(seeds):
     right = rng.random(n) < 0.7
     for share in (0.0, 0.01, 0.3):
         vectors = right ^ (rng.random((1 + seeds, n)) < share)
-        counts = gram(np.packbits(vectors, axis=1))
-        found = differences(counts, n, 1 + np.arange(seeds), np.zeros(seeds, int))
+        found = differences(packed(vectors), n, 1 + np.arange(seeds), np.zeros(seeds, int))
         reached = abs(found.mean) / found.se
         assert found.critical(found.p_value / 2) == pytest.approx(reached, rel=1e-9, abs=1e-9)

@@ -30,6 +30,11 @@ def gram(bits_VB: np.ndarray) -> np.ndarray:
     return counts
 
 
+def ones_of(bits_VB: np.ndarray) -> np.ndarray:
+    """int64 [V]: how many samples of each vector are 1."""
+    return np.bitwise_count(words_of(bits_VB)).sum(1, dtype=np.int64)
+
+
 def words_of(bits_VB: np.ndarray) -> np.ndarray:
     """The same bits as uint64 [V, words], filled with zeros: eight times fewer operations."""
     short = -bits_VB.shape[1] % 8

@@ -1,18 +1,19 @@
 """Intervals and tests from per-sample correctness of the same images.
 
 Everything here is a *contrast*: a weighted sum of correctness vectors (after minus before, job
-minus control, partner minus partner), so that all the intervals come from one Gram matrix of bit
-counts. Suffixes: V vectors, S seeds, P and Q candidates, B bytes; arrays may have axes before.
+minus control, partner minus partner), whose variance comes from counts of the images on which two
+vectors are both right. Suffixes: V vectors, S seeds, P and Q candidates, B bytes; arrays may have
+axes before.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import combinations_with_replacement
 
 import numpy as np
 from scipy.special import bdtr, gammaln, ndtri, stdtr, stdtrit  # scipy.stats loads a second more
 
-from bikd_ray.analysis.bits import words_of
+from bikd_ray.analysis.bits import ones_of, words_of
 
 LEVEL = 0.95
 
@@ -21,6 +22,8 @@ POWER = 0.8
 
 SPLITS = 20
 """Random halvings of the images behind a cross-fitted difference."""
+
+CHUNK = 512  # bytes of each vector that are counted at a time, unpacked to floats
 
 SMALLEST = np.log(1e-300)
 """Of the logarithm of a level: smaller ones are no numbers any more."""
@@ -150,31 +153,38 @@ def contrast(gram_VV: np.ndarray, n: int, weights_SV: np.ndarray) -> Estimates:
     return _estimates(per_seed, np.ones_like(per_seed, bool), square, n)
 
 
-def differences(gram_VV: np.ndarray, n: int, plus_S: np.ndarray, minus_S: np.ndarray) -> Estimates:
+def differences(bits_VB: np.ndarray, n: int, plus_S: np.ndarray, minus_S: np.ndarray) -> Estimates:
     """The `contrast` of one vector less another for each seed, over the seeds that have both.
 
-    plus_S, minus_S: integers [..., S] that broadcast: which vector, or -1 for none.
+    bits_VB: correctness vectors (`bits.stack`) over n images. plus_S, minus_S: integers [..., S]
+    that broadcast: which vector, or -1 for none.
     """
+    words, ones = words_of(bits_VB), ones_of(bits_VB)
     plus_S, minus_S = np.broadcast_arrays(plus_S, minus_S)
     both = (plus_S >= 0) & (minus_S >= 0)
-    ones = np.diag(gram_VV)
     per_seed = np.where(both, ones[plus_S] - ones[minus_S], 0) / n
     square = np.zeros(both.shape[:-1])
-    for s in range(both.shape[-1]):
-        for t in range(both.shape[-1]):
-            p, m, q, k = plus_S[..., s], minus_S[..., s], plus_S[..., t], minus_S[..., t]
-            joint = gram_VV[p, q] + gram_VV[m, k] - gram_VV[p, k] - gram_VV[m, q]
-            square += np.where(both[..., s] & both[..., t], joint, 0)
+    for s, t in combinations_with_replacement(range(both.shape[-1]), 2):
+        joint = sum(
+            sign * np.bitwise_count(words[u] & words[v]).sum(-1, dtype=np.int64)
+            for u, v, sign in (
+                (plus_S[..., s], plus_S[..., t], 1),
+                (minus_S[..., s], minus_S[..., t], 1),
+                (plus_S[..., s], minus_S[..., t], -1),
+                (minus_S[..., s], plus_S[..., t], -1),
+            )
+        )
+        square += np.where(both[..., s] & both[..., t], (1 + (s != t)) * joint, 0)
     return _estimates(per_seed, both, square / np.maximum(1, both.sum(-1)) ** 2, n)
 
 
-def rivals(gram_VV: np.ndarray, n: int, at_PS: np.ndarray) -> Estimates:
+def rivals(bits_VB: np.ndarray, n: int, at_PS: np.ndarray) -> Estimates:
     """[Q, P]: `differences` of every candidate q less every candidate p.
 
-    Candidates that share the same seeds are taken together, as rows and columns of the matrix of
-    counts; a zoo of hundreds then takes milliseconds a model.
+    Candidates that share the same seeds are taken together: a product of two matrices counts for
+    all of them, on how many seeds each was right, image by image.
     """
-    ones, there_PS = np.diag(gram_VV), at_PS >= 0
+    ones, there_PS = ones_of(bits_VB), at_PS >= 0
     shape = len(at_PS), len(at_PS)
     mean, of_images, of_seeds = np.full((3, *shape), np.nan)
     found = Estimates(mean, of_images, of_seeds, np.zeros(shape, int), n)
@@ -182,9 +192,7 @@ def rivals(gram_VV: np.ndarray, n: int, at_PS: np.ndarray) -> Estimates:
         mine = np.flatnonzero((there_PS >= shared_S).all(1))
         at_CI = at_PS[mine][:, shared_S].T
         seeds = len(at_CI)
-        joint = np.zeros((len(mine), len(mine)), np.int64)
-        for s, t in product(at_CI, at_CI):
-            joint += gram_VV[np.ix_(s, t)]
+        joint = _gram_of_sums(bits_VB, at_CI)
         square = (joint.diagonal()[:, None] + joint.diagonal() - 2 * joint) / seeds**2
         per_seed = [(ones[at][:, None] - ones[at]) / n for at in at_CI]
         mean = np.sum(per_seed, axis=0) / seeds
@@ -195,6 +203,18 @@ def rivals(gram_VV: np.ndarray, n: int, at_PS: np.ndarray) -> Estimates:
         found.var_seeds[here] = 1e4 * spread if seeds > 1 else 0
         found.seeds[here] = seeds
     return found
+
+
+def _gram_of_sums(bits_VB: np.ndarray, at_CI: np.ndarray) -> np.ndarray:
+    """float64 [I, I]: the sum over images of sum_c right[at[c, i]] * sum_c right[at[c, j]]."""
+    joint = np.zeros((at_CI.shape[1], at_CI.shape[1]))
+    for start in range(0, bits_VB.shape[1], CHUNK):
+        some_VB = bits_VB[:, start : start + CHUNK]
+        sums = np.zeros((at_CI.shape[1], 8 * some_VB.shape[1]), np.float32)
+        for at in at_CI:
+            sums += np.unpackbits(some_VB[at], axis=1)
+        joint += sums @ sums.T  # whole numbers, exact in float32
+    return joint
 
 
 def _shared(there_PS: np.ndarray) -> list[np.ndarray]:
@@ -267,9 +287,9 @@ def cross_fitted(bits_VB: np.ndarray, n: int, at_PS: np.ndarray, before: int) ->
     bits_VB: correctness vectors (`bits.stack`) over n images. at_PS: which vector is candidate p
     after training with seed s, -1 for none. before: which is the untouched model.
     """
-    words = words_of(bits_VB)
+    words, right_V = words_of(bits_VB), ones_of(bits_VB)
     in_half = [np.bitwise_count(words & half).sum(1, dtype=np.int64) for half in _halves(n)]
-    right_V, in_half_TV = np.bitwise_count(words).sum(1, dtype=np.int64), np.array(in_half)
+    in_half_TV = np.array(in_half)
     gain_2TPS = np.stack(
         [
             100 * (right_TV[:, at_PS] - right_TV[:, before, None, None]) / size

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bikd_ray.analysis.bits import gram, stack, unpack
+from bikd_ray.analysis.bits import gram, ones_of, stack, unpack
 from bikd_ray.analysis.significance import (
     Estimates,
     best_set,
@@ -52,12 +52,9 @@ def gain_table(learner: Learner) -> pa.Table:
     control_S = np.array(vectors.at(learner.control))
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
     bits, n, fair = vectors.bits_VB, learner.n, learner.fair
-    counts = gram(bits)
-    before_S = np.zeros_like(control_S)
-    delta = differences(counts, n, at_PS, before_S)
-    net = differences(counts, n, at_PS, control_S)
-    alone = differences(counts, n, np.where(at_PS >= 0, control_S, -1), before_S)
-    best_P = best_set(rivals(counts, n, at_PS)) if fair else np.zeros(len(at_PS), bool)
+    delta = differences(bits, n, at_PS, np.zeros_like(control_S))
+    net = differences(bits, n, at_PS, control_S)
+    best_P = best_set(rivals(bits, n, at_PS)) if fair else np.zeros(len(at_PS), bool)
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
     ensemble_P = np.array([row["ensemble_top1_before"] for row in firsts], float)
     room_P = ensemble_P - learner.baseline["top1"]
@@ -68,7 +65,7 @@ def gain_table(learner: Learner) -> pa.Table:
         **learner.about,
         **_bounded("delta", delta, fair),
         **_bounded("net", net, fair),
-        "control_delta": alone.mean,
+        "control_delta": _alone(ones_of(bits), n, at_PS, control_S),
         "self_delta": mean(row["delta_top1"] for row in learner.own.values()),
         "crossfit_delta": cross_fitted(bits, n, at_PS, 0) if fair else None,
         "p_value": net.p_value if fair else None,
@@ -85,6 +82,14 @@ def gain_table(learner: Learner) -> pa.Table:
     }
     order = np.argsort(-delta.mean, kind="stable")
     return table_of(GAINS, columns, len(order)).take(order)
+
+
+def _alone(ones_V: np.ndarray, n: int, at_PS: np.ndarray, control_S: np.ndarray) -> np.ndarray:
+    """[P]: the control's gain over the seeds that a candidate has, too, percentage points."""
+    paired_PS = (at_PS >= 0) & (control_S >= 0)
+    seeds_P = paired_PS.sum(1)
+    gained_PS = np.where(paired_PS, ones_V[control_S] - ones_V[0], 0)
+    return 100 * gained_PS.sum(1) / np.where(seeds_P > 0, n * seeds_P, np.nan)
 
 
 def _mates(learner: Learner) -> dict[str, list]:
