@@ -26,7 +26,7 @@ def some_gains(rng, pairs, n):
 def fitted(models, pairs, gains_RN) -> Effects:
     pairings = Pairings(models, gains_RN.shape[1])
     for (learner, teacher), gain_N in zip(pairs, gains_RN, strict=True):
-        pairings.add(learner, teacher, gain_N)
+        pairings.add(learner, np.array([teacher]), gain_N[None])
     return pairings.effects()
 
 

@@ -28,7 +28,7 @@ class Effects:
 
 
 class Pairings:
-    """Gains of ordered pairings, added one by one: only sums are held."""
+    """Gains of ordered pairings, added learner by learner: only sums are held."""
 
     def __init__(self, models: int, n: int) -> None:
         self.n = n
@@ -38,13 +38,16 @@ class Pairings:
         self.gains: list[float] = []
         self.sums = np.zeros((2 * models, n), np.float32)  # over pairings, per image
 
-    def add(self, learner: int, teacher: int, gain_N: np.ndarray) -> None:
-        """gain_N: per image, after minus before (or minus control), mean over the seeds."""
-        self.learner.append(learner)
-        self.teacher.append(teacher)
-        self.gains.append(float(gain_N.mean()))
-        self.sums[learner] += gain_N
-        self.sums[self.models + teacher] += gain_N
+    def add(self, learner: int, teachers_T: np.ndarray, gains_TN: np.ndarray) -> None:
+        """A learner's pairings, each teacher once.
+
+        gains_TN: per image, after minus before (or minus control), mean over the seeds.
+        """
+        self.learner += [learner] * len(teachers_T)
+        self.teacher += teachers_T.tolist()
+        self.gains += gains_TN.mean(1).tolist()
+        self.sums[learner] += gains_TN.sum(0)
+        self.sums[self.models + teachers_T] += gains_TN
 
     def effects(self) -> Effects:
         """The least-squares fit.

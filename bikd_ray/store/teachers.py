@@ -1,10 +1,11 @@
 """Main effects over a zoo: who teaches well and who learns well, whatever the partner."""
 
 from collections.abc import Iterable
+from operator import itemgetter
 
 import numpy as np
 
-from bikd_ray.analysis.bits import unpack
+from bikd_ray.analysis.bits import stack
 from bikd_ray.analysis.effects import Pairings
 from bikd_ray.store.learners import Learner, Row
 
@@ -22,20 +23,35 @@ class _Setting:
         self.gains = {net: Pairings(len(models), learner.n) for net in (False, True)}
 
     def add(self, learner: Learner) -> None:
-        n, me = learner.n, self.models[learner.model_id]
-        before = unpack(learner.baseline["correct"], n)
-        alone = {seed: unpack(row["correct"], n) for seed, row in learner.control.items()}
-        for partners, seeds in learner.by_partners.items():
-            if len(partners) != 1 or partners[0] not in self.models:
-                continue  # of several partners nobody can say which one taught
-            teacher = self.models[partners[0]]
-            after = {seed: unpack(row["correct"], n) for seed, row in seeds.items()}
-            self.gains[False].add(me, teacher, _mean(after.values()) - before)
-            paired = after.keys() & alone.keys()
-            self.net &= bool(paired)
-            if paired:
-                mine, control = (_mean(x[s] for s in paired) for x in (after, alone))
-                self.gains[True].add(me, teacher, mine - control)
+        jobs = [  # of several partners nobody can say which one taught
+            (self.models[partners[0]], seed, row)
+            for partners, seeds in learner.by_partners.items()
+            if len(partners) == 1 and partners[0] in self.models
+            for seed, row in seeds.items()
+        ]
+        jobs.sort(key=itemgetter(0))
+        paired = [job for job in jobs if job[1] in learner.control]
+        self.net &= {teacher for teacher, *_ in jobs} == {teacher for teacher, *_ in paired}
+        controls = [learner.control[seed] for _, seed, _ in paired]
+        self._add(False, learner, jobs, [learner.baseline] * len(jobs))
+        self._add(True, learner, paired, controls)
+
+    def _add(
+        self, net: bool, learner: Learner, jobs: list[tuple[int, int, Row]], before: list[Row]
+    ) -> None:
+        """before: what each job's result is compared with."""
+        if not jobs:
+            return
+        after_RN, before_RN = (
+            np.unpackbits(stack([row["correct"] for row in rows]), axis=1, count=learner.n)
+            for rows in ([row for *_, row in jobs], before)
+        )
+        teachers, first_T, seeds_T = np.unique(
+            [teacher for teacher, *_ in jobs], return_index=True, return_counts=True
+        )
+        gains_RN = after_RN.view(np.int8) - before_RN.view(np.int8)
+        gains_TN = np.add.reduceat(gains_RN, first_T, dtype=np.float32) / seeds_T[:, None]
+        self.gains[net].add(self.models[learner.model_id], teachers, gains_TN.astype(np.float32))
 
 
 def teacher_rows(learners: Iterable[Learner], names: dict[str, dict[str, str]]) -> list[Row]:
@@ -80,10 +96,6 @@ def _rows(setting: _Setting, pairings: Pairings, names: dict[str, str]) -> list[
         if taught[i] or learned[i]
     ]
     return sorted(rows, key=lambda row: (row["teaches"] is None, -(row["teaches"] or 0)))
-
-
-def _mean(vectors: Iterable[np.ndarray]) -> np.ndarray:
-    return np.asarray(np.mean([*vectors], axis=0, dtype=np.float32))
 
 
 def _number(value: float) -> float | None:
