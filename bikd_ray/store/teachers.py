@@ -5,7 +5,7 @@ from operator import itemgetter
 
 import numpy as np
 
-from bikd_ray.analysis.bits import stack
+from bikd_ray.analysis.bits import stack, unpack
 from bikd_ray.analysis.effects import Pairings
 from bikd_ray.store.learners import Learner, Row
 
@@ -30,28 +30,23 @@ class _Setting:
             for seed, row in seeds.items()
         ]
         jobs.sort(key=itemgetter(0))
-        paired = [job for job in jobs if job[1] in learner.control]
-        self.net &= {teacher for teacher, *_ in jobs} == {teacher for teacher, *_ in paired}
-        controls = [learner.control[seed] for _, seed, _ in paired]
-        self._add(False, learner, jobs, [learner.baseline] * len(jobs))
-        self._add(True, learner, paired, controls)
-
-    def _add(
-        self, net: bool, learner: Learner, jobs: list[tuple[int, int, Row]], before: list[Row]
-    ) -> None:
-        """before: what each job's result is compared with."""
+        me = self.models[learner.model_id]
         if not jobs:
             return
-        after_RN, before_RN = (
+        before_N, after_RN = (
             np.unpackbits(stack([row["correct"] for row in rows]), axis=1, count=learner.n)
-            for rows in ([row for *_, row in jobs], before)
+            for rows in ([learner.baseline], [row for *_, row in jobs])
         )
-        teachers, first_T, seeds_T = np.unique(
-            [teacher for teacher, *_ in jobs], return_index=True, return_counts=True
-        )
-        gains_RN = after_RN.view(np.int8) - before_RN.view(np.int8)
-        gains_TN = np.add.reduceat(gains_RN, first_T, dtype=np.float32) / seeds_T[:, None]
-        self.gains[net].add(self.models[learner.model_id], teachers, gains_TN.astype(np.float32))
+        gains_RN = after_RN.view(np.int8) - before_N.view(np.int8)
+        teacher_R = np.array([teacher for teacher, *_ in jobs])
+        self.gains[False].add(me, *_means(teacher_R, gains_RN))
+        alone = {seed: unpack(row["correct"], learner.n) for seed, row in learner.control.items()}
+        paired_R = np.array([seed in alone for _, seed, _ in jobs])
+        self.net &= set(teacher_R[paired_R]) == set(teacher_R)
+        if paired_R.any():
+            control_RN = np.stack([alone[seed] for _, seed, _ in jobs if seed in alone])
+            net_RN = after_RN[paired_R].view(np.int8) - control_RN.view(np.int8)
+            self.gains[True].add(me, *_means(teacher_R[paired_R], net_RN))
 
 
 def teacher_rows(learners: Iterable[Learner], names: dict[str, dict[str, str]]) -> list[Row]:
@@ -96,6 +91,15 @@ def _rows(setting: _Setting, pairings: Pairings, names: dict[str, str]) -> list[
         if taught[i] or learned[i]
     ]
     return sorted(rows, key=lambda row: (row["teaches"] is None, -(row["teaches"] or 0)))
+
+
+def _means(teacher_R: np.ndarray, gains_RN: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The teachers [T], and the mean [T, N] of the rows of each, which lie together."""
+    teachers_T, first_T, seeds_T = np.unique(teacher_R, return_index=True, return_counts=True)
+    sums_TN = gains_RN[first_T].astype(np.float32)
+    for k in range(1, seeds_T.max()):
+        sums_TN[seeds_T > k] += gains_RN[first_T[seeds_T > k] + k]
+    return teachers_T, sums_TN / seeds_T[:, None].astype(np.float32)
 
 
 def _number(value: float) -> float | None:
