@@ -19,7 +19,7 @@ def cache_root() -> Path:
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file that others see whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    aside = path.parent / f".{path.name}.{secrets.token_hex(4)}.tmp"
     try:
         with open(aside, "wb") as file:
             file.write(content)
@@ -31,9 +31,9 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
             aside.unlink(missing_ok=True)
 
 
-def remove_abandoned(folder: Path) -> None:
+def remove_abandoned(folder: Path, pattern: str = "*.tmp") -> None:
     """Remove the `.tmp` files that killed writers have left."""
-    for path in folder.glob("*.tmp"):
+    for path in folder.glob(pattern):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink()

@@ -1,7 +1,9 @@
 """What the store promises wherever it lies: the commit rule, damage left out, one clear line."""
 
 import dataclasses
+import os
 import sys
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,6 +11,9 @@ import pytest
 
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store, Writer, open_store
+from bikd_ray.store.check import check
+from bikd_ray.store.compact import compact
+from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import Place
 from pipelines import cli
 from tests.test_store import after, baseline, job
@@ -98,6 +103,31 @@ def test_sql_reads_every_table_and_writes_nothing(uri, tmp_path):
         with pytest.raises(UserError, match="sql: "):
             store.sql(bad)
     assert not (tmp_path / "x.csv").exists()
+
+
+def test_states_that_no_sweep_is_at_are_named(uri):
+    place, lease = Place.at(uri), Lease(Place.at(uri), "sweep")
+    done = min(Store(uri).done())
+    lease.say(frozenset({"running"}))
+    for job_id in (done, "cut-off", "running"):
+        place.write(f"_work/{job_id}/models-1-0-50.pt", b"state")
+    found = {row["path"].split("/")[-2]: row for row in check(uri).to_pylist()}
+    assert found.keys() == {done, "cut-off"}
+    assert {row["severity"] for row in found.values()} == {"note"}
+    assert found[done]["remedy"] == "delete it"
+    assert found["cut-off"]["remedy"].startswith("run the spec again")
+
+
+def test_half_written_files_of_killed_writers_go_when_they_are_old(tmp_path):
+    uri, hour = str(tmp_path), 3600
+    baseline(Writer(uri), "a")
+    old, young = (tmp_path / "weights" / f".w.{x}.tmp" for x in ("old", "young"))
+    old.parent.mkdir()
+    for path in (old, young):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * hour,) * 2)
+    compact(uri)
+    assert [path.name for path in old.parent.iterdir()] == [young.name]
 
 
 def test_a_file_is_found_again_by_its_own_uri(place_uri):

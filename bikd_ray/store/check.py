@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bikd_ray.store.lease import at_work
 from bikd_ray.store.place import Place
-from bikd_ray.store.read import Reader, damage, is_merged, schema_version, stem
+from bikd_ray.store.read import Reader, damage, is_merged, pc, schema_version, stem
 from bikd_ray.store.schema import COMMITTED_BY, KEYS, SCHEMA_VERSION, SCHEMAS
 
 FINDINGS = pa.schema(
@@ -39,7 +40,7 @@ def check(uri: str) -> pa.Table:
     reader = Reader(uri)
     found = [finding for table in SCHEMAS for finding in _files(reader.place, table)]
     if not found:  # else what is missing follows from what is damaged
-        found += _jobs(reader)
+        found += [*_jobs(reader), *_states(reader)]
     return pa.Table.from_pylist([vars(finding) for finding in found], FINDINGS)
 
 
@@ -65,7 +66,7 @@ def _jobs(reader: Reader) -> Iterator[Finding]:
     """Jobs and results that lack each other, and weights that no result knows."""
     place = reader.place
     jobs = reader.committed("jobs").select(["job_id", "attempt", "status"]).to_pylist()
-    done = {row["job_id"] for row in jobs if row["status"] == "done"}
+    done = _done(reader)
     attempts = {f"{row['job_id']}-{row['attempt']}" for row in jobs}
     results = reader.table("results", ["job_id", "weights"])
     for job_id in sorted(done - set(results["job_id"].to_pylist())):
@@ -87,3 +88,21 @@ def _jobs(reader: Reader) -> Iterator[Finding]:
     for path in sorted(there.keys() - base.keys() - kept):
         what = "weights that no result has: their job was interrupted or repeated"
         yield Finding("note", path, what, "delete it if no sweep runs")
+
+
+def _states(reader: Reader) -> Iterator[Finding]:
+    """States of jobs that no sweep is at."""
+    done = _done(reader)
+    running = {job_id for _, sweep in at_work(reader.place) for job_id in sweep.jobs}
+    for path in reader.place.listing("_work", ".pt", recursive=True):
+        job_id = path.split("/")[-2]
+        if job_id in done:
+            yield Finding("note", path, f"state of job {job_id}, which is done", "delete it")
+        elif job_id not in running:
+            what = f"state of job {job_id}, which was interrupted"
+            yield Finding("note", path, what, "run the spec again: it goes on there; or delete it")
+
+
+def _done(reader: Reader) -> set[str]:
+    jobs = reader.committed("jobs")
+    return set(jobs.filter(pc.equal(jobs["status"], "done"))["job_id"].to_pylist())

@@ -6,7 +6,8 @@ interrupted merge leaves only repetitions, which the next one removes, and two m
 more harm than that. Files that are not committed yet are left alone.
 
 Attempts that lost to another one, such as a failure before a success, are dropped on the way, once
-both are so old that no reader can still believe the loser.
+both are so old that no reader can still believe the loser. So are files that a killed writer has
+half written.
 """
 
 from collections.abc import Iterable, Iterator
@@ -55,6 +56,7 @@ def compact(uri: str) -> pa.Table:
     read or written.
     """
     reader = Reader(uri)
+    reader.place.sweep_up()
     lost = _lost(reader)
     return pa.Table.from_pylist([_compact(reader, table, lost) for table in ORDER], MERGINGS)
 

@@ -10,7 +10,7 @@ import pyarrow.fs as pafs
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.local import replace_file
+from bikd_ray.local import remove_abandoned, replace_file
 
 
 def store_uri(*given: str | None) -> str:
@@ -130,6 +130,11 @@ class Place:
         """Take away one file, given by its full path; it may be gone already."""
         with _told(f"cannot delete {path}"), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(path)
+
+    def sweep_up(self) -> None:
+        """Remove what writers that were killed have half written; an object store has none."""
+        if self.is_local:
+            remove_abandoned(Path(self.root), "**/.*.tmp")
 
     def exists(self, relative: str) -> bool:
         return self._type(self.path(relative)) != pafs.FileType.NotFound
