@@ -81,6 +81,7 @@ class Loader:
         self.images, self.labels = images, torch.from_numpy(images.labels)
         self.decoding = _Decoding(images, self.views, augment, seed)
         self._passes: _Passes | None = None
+        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def batches(
         self,
@@ -102,8 +103,9 @@ class Loader:
         source = self._from_arrays(own) if self.kept else self._decoded(own, epoch)
         for part, (index, arrays) in zip(parts, source, strict=True):
             if len(index):
-                views = {v: self._to_device(arrays[v]) for v in self.views}
-                labels = self._to_device(self.labels[index])
+                of_views = (arrays[v] for v in self.views)
+                labels, *of_views = self._to_device(self.labels[index], *of_views)
+                views = dict(zip(self.views, of_views, strict=True))
                 yield Batch(views, labels, index, len(index), len(part))
             elif share:
                 yield self._filler(len(part))
@@ -116,10 +118,17 @@ class Loader:
         label = torch.zeros(1, dtype=torch.int64, device=self.device)
         return Batch(black, label, torch.zeros(1, dtype=torch.int64), 0, planned)
 
-    def _to_device(self, tensor: Tensor) -> Tensor:
-        if self.device.type == "cuda":
-            return tensor.pin_memory().to(self.device, non_blocking=True)
-        return tensor
+    def _to_device(self, *tensors: Tensor) -> list[Tensor]:
+        """On CUDA the copies run beside the kernels of the batch before, which go on meanwhile."""
+        if self._copying is None:
+            return list(tensors)
+        with torch.cuda.stream(self._copying):
+            copied = [t.pin_memory().to(self.device, non_blocking=True) for t in tensors]
+        computing = torch.cuda.current_stream(self.device)
+        computing.wait_stream(self._copying)
+        for tensor in copied:
+            tensor.record_stream(computing)  # its memory is not given away while it is read
+        return copied
 
     def _from_arrays(self, parts: list[np.ndarray]) -> Iterator[tuple[Tensor, dict[View, Tensor]]]:
         assert self.kept is not None
