@@ -3,6 +3,7 @@
 import dataclasses
 import random
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from bikd_ray.plan import ResolvedInput, all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
 from bikd_ray.sweep.job import run_job
-from bikd_ray.sweep.messages import Epoch, Order, Outcome
+from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome
 from bikd_ray.tasks.classification import outcome
 from bikd_ray.train import NonFiniteLoss
 from bikd_ray.zoo import build
@@ -45,7 +46,7 @@ def tiny(spec_file):
     return jobs
 
 
-def messages(order: Order) -> tuple[list[Epoch | Outcome], Outcome]:
+def messages(order: Order) -> tuple[list[Epoch | Beat | Outcome], Outcome]:
     """What a worker says of a job: its epochs, and the end."""
     *epochs, end = run_job(order, CPU)
     assert isinstance(end, Outcome)
@@ -335,3 +336,17 @@ def test_a_tie_of_classes_goes_to_the_lowest_as_argmax_has_it():
     o = outcome(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
     assert o.predicted_N.tolist() == [0, 0, 0]
     assert o.top_classes_Nk.tolist() == [[0, 1, 2, 3]] * 3
+
+
+def test_a_long_epoch_says_how_far_it_is(tiny, monkeypatch):
+    job = tiny(recipe={"epochs": 2, "batch_size": 10})[frozenset({"small", "large"}), 0]
+    *_, plain = run_job(Order(job, "tiny", "/nowhere"), CPU)
+    monkeypatch.setattr("bikd_ray.sweep.job.BEAT", 0.0)
+    monkeypatch.setattr(sys.modules["bikd_ray.train.fit"], "LOG_EVERY", 2)
+    *told, end = run_job(Order(job, "tiny", "/nowhere"), CPU)
+    assert [m.epoch for m in told if isinstance(m, Epoch)] == [0, 1, 2]
+    beats = [m for m in told if isinstance(m, Beat)]
+    assert [m.epoch for m in beats] == sorted(m.epoch for m in beats)
+    assert {int(m.epoch) for m in beats[:-1]} == {0, 1}
+    assert len(beats) > 2
+    assert [row["correct"] for row in end.results] == [row["correct"] for row in plain.results]

@@ -12,7 +12,7 @@ from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job
 from bikd_ray.store.write import Writer, new_attempt
 from bikd_ray.sweep.line import Line
-from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
+from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.states import folder_of
 
@@ -52,7 +52,7 @@ class Commits(tune.Callback):
     ) -> None:
         """An epoch moves the display; an outcome is stored."""
         job, message = self.orders[trial.config["job_id"]].job, result.get("message")
-        if isinstance(message, Epoch):
+        if isinstance(message, Epoch | Beat):
             self.progress.advance(job.job_id, job.label, message.epoch, message.epochs)
         elif isinstance(message, Outcome):
             self._over(job, message)

@@ -10,13 +10,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from bikd_ray import train
 from bikd_ray.analysis.bits import pack
 from bikd_ray.analysis.significance import contrast, mcnemar
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, ResolvedModel
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.place import Place
-from bikd_ray.sweep.messages import Epoch, Order, Outcome, Row, job_row, run_columns
+from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome, Row, job_row, run_columns
 from bikd_ray.sweep.states import Kept
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.fit import Likeness
@@ -31,10 +32,14 @@ PATIENCE = 300.0
 it has computed is worth the wait."""
 
 
+BEAT = 10.0
+"""Seconds after which a worker says how far it is in a long epoch."""
+
+
 def run_job(
     order: Order, device: torch.device, decoders: int = 0, rank: int = 0
-) -> Iterator[Epoch | Outcome]:
-    """Train and measure one job: an Epoch after each epoch, then one Outcome.
+) -> Iterator[Epoch | Beat | Outcome]:
+    """Train and measure one job: an Epoch after each epoch, a Beat within long ones, an Outcome.
 
     rank: of this worker among the job's; each yields the same, unless it alone fails.
     What is wrong with this job alone (a bad value, a loss that is not finite, memory) ends in a
@@ -61,12 +66,15 @@ def run_job(
             resources=order.resources,
             workers=workers,
             states=Kept(place, job.job_id, workers),
+            beat=BEAT,
         ):
             if isinstance(message, Fit):
                 results = _results(order, message, workers)
                 workers.gather(None)  # all kept weights are there before the first one's rows
                 used |= _performance(message, device)
                 likeness = [_likeness(job, found) for found in message.likeness]
+            elif isinstance(message, train.Beat):
+                yield Beat(message.epoch - 1 + message.share, job.recipe.epochs)
             else:
                 rows = [_curve(job, row) for row in message]
                 curves += rows

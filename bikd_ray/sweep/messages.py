@@ -26,11 +26,19 @@ class Order:
 
 @dataclass(frozen=True)
 class Epoch:
-    """A sign of life: epoch `epoch` of `epochs` is over; its rows of `curves`."""
+    """Epoch `epoch` of `epochs` is over; its rows of `curves`."""
 
     epoch: int
     epochs: int
     rows: list[Row] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A sign of life in a long epoch: so many of `epochs` are over."""
+
+    epoch: float
+    epochs: int
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ class Progress:
     def begin(self, job_id: str, label: str) -> None:
         self.running[job_id] = label
 
-    def advance(self, job_id: str, label: str, epoch: int, epochs: int) -> None:
-        self.running[job_id] = f"{label} · epoch {epoch}/{epochs}"
+    def advance(self, job_id: str, label: str, epoch: float, epochs: int) -> None:
+        self.running[job_id] = f"{label} · epoch {round(epoch, 1):g}/{epochs}"
 
     def finish(
         self,

@@ -64,6 +64,14 @@ class EpochRow:
 
 
 @dataclass(frozen=True)
+class Beat:
+    """A sign of life in the middle of an epoch."""
+
+    epoch: int
+    share: float  # of its steps that are done
+
+
+@dataclass(frozen=True)
 class Likeness:
     """CCA of two members' pre-logits features on val; None where it cannot be told."""
 
@@ -94,16 +102,18 @@ def fit(
     resources: Resources = _DEFAULTS,
     workers: Workers = ALONE,
     states: States | None = None,
-) -> Iterator[list[EpochRow] | Fit]:
+    beat: float | None = None,
+) -> Iterator[list[EpochRow] | Beat | Fit]:
     """Train the live members among `networks` (one for each member of the job).
 
     Yields a list of EpochRow, one for each learner, for epoch 0, 1, … and at the end one Fit; of
     several workers each yields the same. networks: None for a member of another worker. decoders:
     processes that decode images. similarity: compare the members' features too. states: where the
-    state of the run is kept, from which it goes on. Raises NonFiniteLoss.
+    state of the run is kept, from which it goes on. beat: seconds after which a Beat comes between,
+    at log points; None for none. Raises NonFiniteLoss.
     """
     run = _Run(job, networks, device, decoders, similarity, resources, workers)
-    yield from run.epochs(states)
+    yield from run.epochs(states, beat)
     yield run.end()
 
 
@@ -144,14 +154,14 @@ class _Run:
         self.at = Position(micro_batch=None if micro == "auto" else micro)
         self.before = self.after = self._evaluate(self.members, self.val, self.similarity)
 
-    def epochs(self, states: States | None) -> Iterator[list[EpochRow]]:
+    def epochs(self, states: States | None, beat: float | None) -> Iterator[list[EpochRow] | Beat]:
         """Train, and yield the rows of each epoch; those of before the saved state at once."""
         select = self._select()
         self.selections.see(0, self.before, select)
         done = [_rows(0, len(self.learners), self.before, select)]
         done = self._resume(states) or done
         yield from done
-        saved = time.monotonic()
+        saved = told = time.monotonic()
         for epoch in range(self.at.epoch, self.job.recipe.epochs + 1):
             for learner in self.sources.here:
                 learner.member.network.train()
@@ -160,6 +170,9 @@ class _Run:
                 if states is not None and self.workers.agree(due):
                     self._save(states, done)
                     saved = time.monotonic()
+                if beat is not None and time.monotonic() - told >= beat:
+                    yield Beat(epoch, self.at.batch / self.batches)
+                    told = time.monotonic()
             last = epoch == self.job.recipe.epochs
             of_all = [*self.measured, *self.members[len(self.learners) :]]
             self.after = self._evaluate(
