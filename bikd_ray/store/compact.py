@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from bikd_ray.store.place import Listing
 from bikd_ray.store.read import MERGED, Reader, is_merged, joined, pc, stem
+from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import new_attempt, serialised
 
 SMALL = 32 << 20  # bytes; larger files are left as they are
@@ -56,7 +57,8 @@ def compact(uri: str) -> pa.Table:
     read or written.
     """
     reader = Reader(uri)
-    reader.place.sweep_up()
+    for folder in (*SCHEMAS, "weights", "_work"):
+        reader.place.sweep_up(folder)
     lost = _lost(reader)
     return pa.Table.from_pylist([_compact(reader, table, lost) for table in ORDER], MERGINGS)
 

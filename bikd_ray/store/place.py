@@ -131,10 +131,10 @@ class Place:
         with _told(f"cannot delete {path}"), contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_file(path)
 
-    def sweep_up(self) -> None:
-        """Remove what writers that were killed have half written; an object store has none."""
+    def sweep_up(self, folder: str) -> None:
+        """Remove what killed writers have half written in it; an object store has none."""
         if self.is_local:
-            remove_abandoned(Path(self.root), "**/.*.tmp")
+            remove_abandoned(Path(self.path(folder)), "**/.*.tmp")
 
     def exists(self, relative: str) -> bool:
         return self._type(self.path(relative)) != pafs.FileType.NotFound
