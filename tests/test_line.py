@@ -25,6 +25,7 @@ def looks_always(monkeypatch):
 def line(tmp_path, jobs, nodes=TWO, **options) -> Line:
     waiting = [Waiting(i, needs, work) for i, needs, work in jobs]
     uri = str(tmp_path / "store")
+    options.setdefault("note", pytest.fail)
     made = Line(waiting, lambda: nodes, Store(uri), Lease(Place.at(uri), "s"), **options)
     made.open(100)
     return made
@@ -53,6 +54,36 @@ def test_a_cluster_that_grows_is_used(tmp_path):
     assert [jobs.take() for _ in range(3)] == ["0", "1", None]
     nodes.append({"CPU": 2, "memory": 2**40})
     assert [jobs.take() for _ in range(3)] == ["2", "3", None]
+
+
+def test_a_cluster_without_room_for_a_job_is_waited_for_and_that_is_said_once(
+    tmp_path, monkeypatch
+):
+    now, said, nodes = [0.0], [], list(TWO)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    jobs = line(tmp_path, [("a", BIG, 1), ("b", BIG, 1)], nodes, note=said.append)
+
+    def take(at: float) -> tuple[str | None, int]:
+        now[0] = at
+        return jobs.take(), len(said)
+
+    assert take(0) == ("a", 0)
+    nodes[0] = {"CPU": 1, "memory": 2**30}
+    assert take(10) == (None, 0)
+    assert take(10 + module.PATIENCE) == (None, 1)
+    assert take(10 + 9 * module.PATIENCE) == (None, 1)
+    short = "a job needs cpus_per_job 2 and gpus_per_job 0 on one node, but the cluster has: "
+    assert said == [f"{short}1 CPUs, 0 GPUs, 1 GiB; this sweep waits for nodes"]
+    nodes.append(TWO[0])
+    jobs.release("a", 1)
+    assert take(1000) == ("b", 2)
+    assert said[1] == "the cluster has room for every job again"
+    nodes.clear()  # from now on only a job that has begun waits
+    assert take(1010) == (None, 2)
+    jobs.look(), jobs.look()
+    now[0] = 2000
+    jobs.look()
+    assert said[2:] == [f"{short}no nodes; this sweep waits for nodes"]
 
 
 def test_a_window_holds_so_many_jobs_and_the_next_one_the_rest(tmp_path):
@@ -92,8 +123,8 @@ def test_of_two_sweeps_that_want_a_job_at_once_the_older_has_it(tmp_path, monkey
     old = Lease(Place.at(uri), "old")
     time.sleep(0.002)  # leases are named by the millisecond
     new = line(tmp_path, [("x", CPU, 1)])
-    look = new._look
-    monkeypatch.setattr(new, "_look", lambda: (look(), old.say(frozenset({"x"}))))
+    look = new.look
+    monkeypatch.setattr(new, "look", lambda: (look(), old.say(frozenset({"x"}))))
     assert new.take() is None
     assert not new.running
 

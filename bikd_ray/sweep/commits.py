@@ -69,7 +69,10 @@ class Commits(tune.Callback):
         self._over(order.job, Outcome(job_row(order, 0.0, {}, error)))
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        """Tries again what could not be written."""
+        """Looks around, since nobody asks for jobs while some wait for nodes, and tries again what
+        could not be written.
+        """
+        self.line.look()
         if self.unwritten and time.monotonic() > self._next:
             self._try()
 

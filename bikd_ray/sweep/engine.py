@@ -175,7 +175,8 @@ def _run_jobs(
     lease = Lease(place, spec.name)
     unable = {i: why for i, order in orders.items() if (why := _unable(order, broken))}
     waiting = [Waiting(i, o.needs, o.job.flops) for i, o in orders.items() if i not in unable]
-    line = Line(waiting, nodes, store, lease, None if budget is None else 3600 * budget)
+    seconds = None if budget is None else 3600 * budget
+    line = Line(waiting, nodes, store, lease, progress.note, seconds)
     commits = Commits(orders, line, writer, progress)
     for job_id, why in unable.items():
         commits.fail(orders[job_id], why)

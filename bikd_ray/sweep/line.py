@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from bikd_ray.errors import BikdError
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.queries import Store
-from bikd_ray.sweep.needs import Needs, Node, fit
+from bikd_ray.sweep.needs import Needs, Node, fit, shortage
 
 LOOK = 3.0
 """Seconds between two looks at the cluster and at the other sweeps."""
+
+PATIENCE = 30.0
+"""Seconds for which a cluster may lack room for some job before the person is told."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,14 @@ class Line:
 
     A job is handed out when the cluster, as it is now, has room for it beside those that run.
     One that another sweep is at waits; it is dropped once that has done it.
+    A cluster that has lost the nodes that a job needs is waited for, and `note` is told.
     """
 
     waiting: list[Waiting]
     nodes: Callable[[], Sequence[Node]]
     store: Store
     lease: Lease
+    note: Callable[[str], None]
     budget: float | None = None  # seconds of GPUs, or of slots where jobs use no GPU
     running: dict[str, Waiting] = field(default_factory=dict)
     window: set[str] = field(default_factory=set)
@@ -48,10 +53,12 @@ class Line:
         self._looked = float("-inf")
         self._room: Sequence[Node] = ()
         self._others: set[str] = set()
+        self._roomless: float | None = None  # since when a job has had no room
+        self._told = False
 
     def open(self, count: int) -> list[str]:
         """Choose at most so many jobs as the window from which `take` takes; returns them."""
-        self._look()
+        self.look()
         free = [job for job in self.waiting if job.job_id not in self._others]
         self.window = {job.job_id for job in (free or self.waiting)[:count]}
         return sorted(self.window)
@@ -69,7 +76,7 @@ class Line:
 
     def take(self) -> str | None:
         """The next job of the window; None if none can start now."""
-        self._look()
+        self.look()
         for job in [] if self.stopped or self.held else list(self.waiting):
             if job.job_id in self._others or job.job_id not in self.window:
                 continue
@@ -125,11 +132,13 @@ class Line:
     def _has_room(self, needs: Needs) -> bool:
         return fit([*(job.needs for job in self.running.values()), needs], self._room)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """See what has changed on the cluster and among the other sweeps, if it is time to."""
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
         self._room = self.nodes()
+        self._tell()
         self._say()
         others = {i for _, sweep in self.lease.others() for i in sweep.jobs}
         if self._others - others:
@@ -141,6 +150,21 @@ class Line:
             self.elsewhere |= found
             self.waiting = [job for job in self.waiting if job.job_id not in found]
         self._others = others
+
+    def _tell(self) -> None:
+        """One line where a job, begun or not, has long had no node, and one when it has again."""
+        needs = {job.needs for job in (*self.running.values(), *self.waiting)}
+        short = next(filter(None, (shortage(one, self._room) for one in needs)), None)
+        now = time.monotonic()
+        if short is None:
+            if self._told:
+                self.note("the cluster has room for every job again")
+            self._roomless, self._told = None, False
+        elif self._roomless is None:
+            self._roomless = now
+        elif not self._told and now - self._roomless >= PATIENCE:
+            self.note(f"{short}; this sweep waits for nodes")
+            self._told = True
 
     def _taken(self, job_id: str) -> bool:
         """Whether an older sweep began the same job at the same moment."""

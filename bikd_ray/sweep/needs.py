@@ -52,6 +52,23 @@ def fit(jobs: Iterable[Needs], nodes: Sequence[Node]) -> bool:
     return all(any(node.take(*piece) for node in free) for piece in pieces)
 
 
+def shortage(needs: Needs, nodes: Sequence[Node]) -> str | None:
+    """What a job needs that the nodes could not give it even alone; None if they could."""
+    if fit([needs], nodes):
+        return None
+    one, there = needs.worker, "; ".join(sorted({_described(node) for node in nodes}))
+    each = f" for each of {needs.workers} workers" if needs.workers > 1 else ""
+    return (
+        f"a job needs cpus_per_job {one.cpus:g} and gpus_per_job {one.gpus:g} on one node{each}, "
+        f"but the cluster has: {there or 'no nodes'}"
+    )
+
+
+def _described(node: Node) -> str:
+    memory = node.get("memory", 0) / 2**30
+    return f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs, {memory:.3g} GiB"
+
+
 class _Free:
     """What is left of a node while jobs are put on it."""
 

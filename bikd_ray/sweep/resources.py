@@ -15,7 +15,7 @@ from bikd_ray.plan import Cost, Job
 from bikd_ray.specs import Resources
 from bikd_ray.store.place import Place
 from bikd_ray.store.write import new_attempt
-from bikd_ray.sweep.needs import Needs, Node, fit
+from bikd_ray.sweep.needs import Needs, Node, shortage
 from bikd_ray.train.evaluate import EVAL_BATCH
 from bikd_ray.zoo.cost import inference_bytes, training_bytes
 
@@ -60,20 +60,8 @@ def needs_of(spec: Resources, has: Sequence[Node]) -> Needs:
 
 def check_fits(needs: Needs, has: Sequence[Node]) -> None:
     """Raises UserError for what the cluster can never give."""
-    if not fit([needs], has):
-        there = "; ".join(sorted({_described(node) for node in has}))
-        one = needs.worker
-        each = f" for each of {needs.workers} workers" if needs.workers > 1 else ""
-        raise UserError(
-            f"resources: a job needs cpus_per_job {one.cpus:g} and gpus_per_job {one.gpus:g} on "
-            f"one node{each}, but the cluster has: {there}; lower them, or leave them out to use "
-            "what there is"
-        )
-
-
-def _described(node: Node) -> str:
-    memory = node.get("memory", 0) / 2**30
-    return f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs, {memory:.3g} GiB"
+    if short := shortage(needs, has):
+        raise UserError(f"resources: {short}; lower them, or leave them out to use what there is")
 
 
 def job_needs(spec: Resources, job: Job, most: Needs) -> Needs:
