@@ -123,12 +123,18 @@ def fill(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_holds_a_sweep_until_there_is_room(cluster, spec_file, small_disk, capfd):
-    path = spec_file(resources=ONE_SLOT, store=str(small_disk / "store"))
+@pytest.mark.parametrize("keep", ["none", "best"])
+def test_a_full_disk_holds_a_sweep_until_there_is_room(cluster, spec_file, small_disk, capfd, keep):
+    """Whether it is met by the command, or by a worker that keeps weights and waits by itself."""
+    resources = {**ONE_SLOT, "keep_weights": keep}
+    path = spec_file(resources=resources, store=str(small_disk / "store"))
+    stored = []
 
     def full_for_a_while() -> None:
         fill(small_disk)
+        stored.append(jobs_done(path))
         time.sleep(8)
+        stored.append(jobs_done(path))
         (small_disk / "ballast").unlink()
 
     watch = meanwhile(lambda: jobs_done(path) >= 3, full_for_a_while)
@@ -137,7 +143,8 @@ def test_a_full_disk_holds_a_sweep_until_there_is_room(cluster, spec_file, small
     said = capfd.readouterr().err
     assert (report.done, report.failed, report.left) == (12, 0, 0), said
     assert_whole(path)
-    assert "No space left on device" in said
+    assert stored[0] == stored[1] < 12
+    assert ("No space left on device; nothing new begins" in said) == (keep == "none"), said
 
 
 @pytest.mark.slow

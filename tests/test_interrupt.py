@@ -2,11 +2,16 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
+from bikd_ray.resolve import plan_jobs
+from bikd_ray.spec_file import load_spec
+from bikd_ray.store.lease import Lease
+from bikd_ray.store.place import Place
 from tests.faults import assert_whole, begin, below, jobs_done, run, wait_until
 
 ONE_SLOT = {"cpus_per_job": 2}
@@ -71,6 +76,23 @@ def marked(mark: os.PathLike) -> list[int]:
         if f"BIKD_TEST={mark}".encode() in environment.split(b"\0") and b"Agent" not in title:
             found.append(pid)  # a killed head's agents linger
     return found
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_a_sweep_that_waits(spec_file):
+    path = spec_file(resources=ONE_SLOT)
+    spec = load_spec(path)
+    other = Lease(Place.at(str(spec.store)), "other")
+    other.say(frozenset(job.job_id for job in plan_jobs(spec, str(spec.store))))
+    process = begin(path)
+    assert any("12 jobs to do" in line for line in iter(process.stderr.readline, ""))
+    with pytest.raises(subprocess.TimeoutExpired):  # it asks again and again for a job
+        process.wait(20)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1, err
+    assert "12 left" in err
+    other.end()
 
 
 @pytest.mark.slow

@@ -69,9 +69,11 @@ class Commits(tune.Callback):
         self._over(order.job, Outcome(job_row(order, 0.0, {}, error)))
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
-        """Looks around, since nobody asks for jobs while some wait for nodes, and tries again what
-        could not be written.
-        """
+        """A turn of Tune is over; there is none while it waits for a job."""
+        self.look()
+
+    def look(self) -> None:
+        """See what has changed around the sweep, and try again what could not be written."""
         self.line.look()
         if self.unwritten and time.monotonic() > self._next:
             self._try()

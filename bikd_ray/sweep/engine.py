@@ -189,7 +189,7 @@ def _run_jobs(
         while line.waiting and not line.stopped:
             window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
             with TemporaryDirectory(prefix="bikd-") as scratch:
-                _run_window(window, line, [commits, *loggers], spec, scratch)
+                _run_window(window, line, commits, loggers, spec, scratch)
             if line.running or not line.over:
                 break  # Ctrl-C: Tune ends as if all were well
         commits.settle(PATIENCE if line.over else LAST)
@@ -212,18 +212,23 @@ def _unable(order: Order, broken: dict[str, str]) -> str | None:
 
 
 def _run_window(
-    orders: dict[str, Order], line: Line, callbacks: list[tune.Callback], spec: Spec, scratch: str
+    orders: dict[str, Order],
+    line: Line,
+    commits: Commits,
+    loggers: list[Logging],
+    spec: Spec,
+    scratch: str,
 ) -> None:
     trainable = tune.with_parameters(JobTrial, orders=orders, slots=spec.resources.slots)
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
         param_space={"ticket": tune.grid_search(list(range(len(orders))))},
-        tune_config=tune.TuneConfig(search_alg=JobQueue(line), reuse_actors=True),
+        tune_config=tune.TuneConfig(search_alg=JobQueue(line, commits.look), reuse_actors=True),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=scratch,
             verbose=0,
-            callbacks=callbacks,
+            callbacks=[commits, *loggers],
             failure_config=tune.FailureConfig(max_failures=2),
             # reused actors have no checkpoint of their own; saving one would retire them
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),

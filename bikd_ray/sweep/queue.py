@@ -4,6 +4,8 @@ A trial gets its job at that moment, so that a job goes to the cluster as it is 
 one that another sweep has begun meanwhile.
 """
 
+import signal
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial
@@ -13,15 +15,23 @@ from bikd_ray.sweep.line import Line
 
 
 class JobQueue(BasicVariantGenerator):
-    """Its experiment is a grid of tickets; whoever holds one gets the next job of the line."""
+    """Its experiment is a grid of tickets; whoever holds one gets the next job of the line.
 
-    def __init__(self, line: Line) -> None:
+    look: called first whenever a job is asked for. Where nothing runs Tune does nothing but ask,
+    for minutes, until it gets one; Ctrl-C has then to end the asking.
+    """
+
+    def __init__(self, line: Line, look: Callable[[], None]) -> None:
         super().__init__()
         self._line: Any = line
+        self._look: Any = look
         self._ticket: Trial | None = None
+        self._handler: Any = None  # Tune's, of Ctrl-C
 
     def next_trial(self) -> Trial | None:
         """A trial with its job, or None if none can start now."""
+        self._handler = self._handler or signal.getsignal(signal.SIGINT)
+        self._look()
         if self._ticket is None:
             self._ticket = super().next_trial()
         if self._ticket is None or (job_id := self._line.take()) is None:
@@ -31,7 +41,12 @@ class JobQueue(BasicVariantGenerator):
         return trial
 
     def is_finished(self) -> bool:
-        return self._line.over or super().is_finished()
+        return self._line.over or self._interrupted or super().is_finished()
+
+    @property
+    def _interrupted(self) -> bool:
+        """Whether Tune, told to end, has put back the handler that was there before its own."""
+        return bool(self._handler) and signal.getsignal(signal.SIGINT) is not self._handler
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles it, and nothing is ever restored
         return {}
