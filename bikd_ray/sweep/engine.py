@@ -36,7 +36,7 @@ from bikd_ray.sweep.messages import Order
 from bikd_ray.sweep.needs import DRIVER_MEMORY
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.queue import JobQueue
+from bikd_ray.sweep.queue import JobQueue, NewestFirst
 from bikd_ray.sweep.resources import check_fits, check_nodes, job_needs, needs_of, nodes
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
@@ -223,7 +223,9 @@ def _run_window(
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
         param_space={"ticket": tune.grid_search(list(range(len(orders))))},
-        tune_config=tune.TuneConfig(search_alg=JobQueue(line, commits.look), reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=JobQueue(line, commits.look), scheduler=NewestFirst(), reuse_actors=True
+        ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=scratch,

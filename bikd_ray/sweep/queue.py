@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from bikd_ray.sweep.line import Line
@@ -53,3 +54,15 @@ class JobQueue(BasicVariantGenerator):
 
     def save_to_dir(self, dirpath: str, session_str: str) -> None:
         """Nothing: the store says what is left."""
+
+
+class NewestFirst(FIFOScheduler):
+    """Of the trials that wait for an actor the newest takes one that is warm and free.
+
+    The oldest would: it would give up its own, which is still being started. Where jobs are shorter
+    than that start, a cluster that grows or has lost a slot would stay as it is for ever.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        newest = reversed(tune_controller.get_trials())
+        return next((trial for trial in newest if trial.status == Trial.PENDING), None)
