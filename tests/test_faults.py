@@ -56,23 +56,6 @@ def test_a_job_that_kills_every_worker_fails_and_others_go_on(cluster, spec_file
     assert all("died 3 times" in error for error in store.failures().values())
 
 
-@pytest.mark.slow
-def test_an_idle_trial_that_dies_costs_nothing(cluster, spec_file):
-    path = spec_file(resources=ONE_SLOT)
-    mother = os.getpid()
-
-    def kill() -> None:
-        for pid in below(mother, "ray::ResourceTrainable"):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    watch = meanwhile(lambda: jobs_done(path) >= 3, kill)
-    report = run(path)
-    watch.join()
-    assert report.complete
-    assert_whole(path)
-
-
 @pytest.mark.parametrize(("error", "poisoned"), [
     ("CUDA error: an illegal memory access was encountered", True),
     ("CUDA out of memory. Tried to allocate 20.00 GiB", False),
@@ -145,6 +128,29 @@ def test_a_full_disk_holds_a_sweep_until_there_is_room(cluster, spec_file, small
     assert_whole(path)
     assert stored[0] == stored[1] < 12
     assert ("No space left on device; nothing new begins" in said) == (keep == "none"), said
+
+
+@pytest.mark.slow
+def test_a_trial_that_dies_while_it_is_idle_costs_nothing(cluster, spec_file, small_disk):
+    resources = {**ONE_SLOT, "keep_weights": "none"}
+    path = spec_file(resources=resources, store=str(small_disk / "store"))
+    killed = []
+
+    def kill() -> None:
+        fill(small_disk)
+        time.sleep(5)  # its job is over, and no other begins
+        for pid in below(os.getpid(), "ray::ResourceTrainable"):
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
+        time.sleep(5)
+        (small_disk / "ballast").unlink()
+
+    watch = meanwhile(lambda: jobs_done(path) >= 3, kill)
+    report = run(path)
+    watch.join()
+    assert len(killed) == 1
+    assert (report.done, report.failed, report.left) == (12, 0, 0)
+    assert_whole(path)
 
 
 @pytest.mark.slow
