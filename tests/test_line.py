@@ -86,6 +86,19 @@ def test_a_cluster_without_room_for_a_job_is_waited_for_and_that_is_said_once(
     assert said[2:] == [f"{short}no nodes; this sweep waits for nodes"]
 
 
+def test_a_job_whose_trial_died_is_the_first_in_line_again(tmp_path):
+    jobs = line(tmp_path, [("a", CPU, 3), ("b", CPU, 2), ("c", CPU, 1)])
+    assert [jobs.take(), jobs.take(), jobs.take()] == ["a", "b", None]
+    jobs.put_back("a")
+    assert [jobs.take(), jobs.take()] == ["a", None]
+    jobs.release("b", 1)
+    assert jobs.take() == "c"
+    assert jobs.over
+    jobs.put_back("c")
+    assert not jobs.over
+    assert jobs.take() == "c"
+
+
 def test_a_window_holds_so_many_jobs_and_the_next_one_the_rest(tmp_path):
     jobs = line(tmp_path, [(str(i), CPU, 1) for i in range(3)])
     assert len(jobs.open(2)) == 2

@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,10 @@ LAST = 5.0
 """Seconds of trying where a person has stopped the sweep."""
 
 
+TRIALS = 3
+"""How many trials may die under one job before the job is called failed."""
+
+
 class Commits(tune.Callback):
     """Stores each outcome as it comes.
 
@@ -37,6 +42,7 @@ class Commits(tune.Callback):
     ) -> None:
         self.orders, self.line, self.writer, self.progress = orders, line, writer, progress
         self.unwritten: list[tuple[Job, Outcome, str]] = []
+        self._died: Counter[str] = Counter()  # trials, of each job
         self._failing, self._next = 0.0, 0.0  # since when, and when to try again
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
@@ -58,11 +64,15 @@ class Commits(tune.Callback):
             self._over(job, message)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        """A trial that Tune has given up on, such as one whose node went away too often."""
+        """A trial that died, such as one whose node went away: its job goes back into the line."""
         order = self.orders[trial.config["job_id"]]
+        self._died[order.job.job_id] += 1
+        if self._died[order.job.job_id] < TRIALS:
+            self.line.put_back(order.job.job_id)
+            return
         reason = getattr(trial, "error_file", None)
         text = Path(reason).read_text() if reason and Path(reason).exists() else "its trial died"
-        self.fail(order, f"the trial failed outside the job\n\n{text}")
+        self.fail(order, f"the trial failed outside the job, {TRIALS} times\n\n{text}")
 
     def fail(self, order: Order, error: str) -> None:
         """Store a job as failed that has no outcome of its own."""

@@ -29,7 +29,7 @@ from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
 from bikd_ray.sweep.code import environment
-from bikd_ray.sweep.commits import LAST, PATIENCE, Commits
+from bikd_ray.sweep.commits import LAST, PATIENCE, TRIALS, Commits
 from bikd_ray.sweep.line import Line, Waiting
 from bikd_ray.sweep.loggers import Logging, loggers_of
 from bikd_ray.sweep.messages import Order
@@ -224,14 +224,16 @@ def _run_window(
         tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
         param_space={"ticket": tune.grid_search(list(range(len(orders))))},
         tune_config=tune.TuneConfig(
-            search_alg=JobQueue(line, commits.look), scheduler=NewestFirst(), reuse_actors=True
+            num_samples=TRIALS,  # a ticket for each time that a job may be handed out
+            search_alg=JobQueue(line, commits.look),
+            scheduler=NewestFirst(),
+            reuse_actors=True,
         ),
         run_config=tune.RunConfig(
             name="tune",
             storage_path=scratch,
             verbose=0,
             callbacks=[commits, *loggers],
-            failure_config=tune.FailureConfig(max_failures=2),
             # reused actors have no checkpoint of their own; saving one would retire them
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

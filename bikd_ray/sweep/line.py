@@ -100,6 +100,13 @@ class Line:
             self._spent += took * (job.needs.gpus or 1)
             self._measured = (self._measured[0] + seconds, self._measured[1] + job.work)
 
+    def put_back(self, job_id: str) -> None:
+        """A job that was taken, and whose trial died, is the first in line again."""
+        job = self.running.pop(job_id, None)
+        if job is not None:
+            del self._began[job_id]
+            self.waiting.insert(0, job)
+
     def stop(self) -> None:
         """Hand out nothing more; what runs may end."""
         self.stopped = True
