@@ -79,11 +79,8 @@ class Logging(tune.Callback):
             metrics = metrics_of(rows, END)
             self._queue.put(lambda: self._runs.pop(job_id).end(metrics, message.error))
 
-    def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        job_id = trial.config["job_id"]
-        self._queue.put(lambda: self._runs.pop(job_id).end({}, "the trial failed"))
-
     def _begin(self, order: Order) -> None:
+        """Open the job's run, or go on with it where another trial has died under it."""
         if order.job.job_id not in self._runs:
             self._runs[order.job.job_id] = self._open(self.logger, order)
 
