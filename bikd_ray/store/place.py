@@ -26,7 +26,7 @@ Listing = dict[str, tuple[int, int]]
 class Place:
     """Its methods raise BikdError where the disk or the network fails, in one line.
 
-    Whole files are read and written again for `patience` seconds before that.
+    Each tries again for `patience` seconds before that.
     """
 
     uri: str
@@ -102,11 +102,14 @@ class Place:
     def remove(self, relative: str) -> None:
         """Take away a folder, if it is there, and its parent if nothing else is in it."""
         with _told(f"cannot delete {self.path(relative)}"):
-            self.filesystem.delete_dir_contents(self.path(relative), missing_dir_ok=True)
-            for folder in (relative, relative.rpartition("/")[0]):
-                inside = pafs.FileSelector(self.path(folder), allow_not_found=True)
-                if folder and self.exists(folder) and not self.filesystem.get_file_info(inside):
-                    self.filesystem.delete_dir(self.path(folder))
+            _again(self.patience)(self._remove, relative)
+
+    def _remove(self, relative: str) -> None:
+        self.filesystem.delete_dir_contents(self.path(relative), missing_dir_ok=True)
+        for folder in (relative, relative.rpartition("/")[0]):
+            inside = pafs.FileSelector(self.path(folder), allow_not_found=True)
+            if folder and self.exists(folder) and not self.filesystem.get_file_info(inside):
+                self.filesystem.delete_dir(self.path(folder))
 
     def listing(self, folder: str, suffix: str, *, recursive: bool = False) -> Listing:
         """The finished files of a folder that end so, in sorted order; none if it is not there."""
@@ -115,7 +118,8 @@ class Place:
             if self.is_local and not recursive:
                 return _local_listing(where, suffix)
             selector = pafs.FileSelector(where, allow_not_found=True, recursive=recursive)
-            found = [i for i in self.filesystem.get_file_info(selector) if i.is_file]
+            infos = _again(self.patience)(self.filesystem.get_file_info, selector)
+            found = [i for i in infos if i.is_file]
         named = (i for i in found if i.path.endswith(suffix) and not i.base_name.startswith("."))
         return {i.path: (i.size, i.mtime_ns) for i in sorted(named, key=lambda i: i.path)}
 
@@ -129,7 +133,7 @@ class Place:
     def delete(self, path: str) -> None:
         """Take away one file, given by its full path; it may be gone already."""
         with _told(f"cannot delete {path}"), contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_file(path)
+            _again(self.patience)(self.filesystem.delete_file, path)
 
     def sweep_up(self, folder: str) -> None:
         """Remove what killed writers have half written in it; an object store has none."""
@@ -144,7 +148,7 @@ class Place:
 
     def _type(self, path: str) -> pafs.FileType:
         with _told(f"cannot read {path}"):
-            return self.filesystem.get_file_info(path).type
+            return _again(self.patience)(self.filesystem.get_file_info, path).type
 
 
 def _local_files(folder: str, suffix: str) -> Iterator[os.DirEntry[str]]:
