@@ -86,7 +86,7 @@ def resources_at(address: str | None, spec: Resources) -> tuple[str, list[Node]]
 
     Raises BikdError.
     """
-    from bikd_ray.sweep.engine import connected
+    from bikd_ray.sweep.connection import connected
     from bikd_ray.sweep.resources import grown, nodes, this_machine
 
     if address is None:

@@ -3,32 +3,25 @@
 The store alone decides what is left to do. Tune schedules; nothing is ever restored from its files.
 """
 
-import contextlib
-import logging
-import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
 
-import ray
 from ray import tune
 
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import ResolvedData, ResolvedModel
 from bikd_ray.resolve import planned, resolve
-from bikd_ray.specs import Spec, ZooEntry
+from bikd_ray.specs import Spec
 from bikd_ray.store.compact import compact
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
-from bikd_ray.sweep.code import environment
 from bikd_ray.sweep.commits import LAST, PATIENCE, Commits
+from bikd_ray.sweep.connection import connected, terminable
 from bikd_ray.sweep.line import Line, Waiting
 from bikd_ray.sweep.loggers import Logging, loggers_of
 from bikd_ray.sweep.messages import Order
@@ -100,7 +93,7 @@ def run_sweep(
     with Progress(spec.name) as progress:
         loggers = loggers_of(spec, progress.note) if todo else []
         if todo or _unmeasured(zoo, data, reader):
-            with connected(address, spec.zoo, ship=ship) as grows, _terminable():
+            with connected(address, spec.zoo, ship=ship) as grows, terminable():
                 most = _most(spec, writer, progress, grows=grows)
                 needs = {job.job_id: job_needs(spec.resources, job, most) for job in todo}
                 for one in set(needs.values()):
@@ -139,7 +132,7 @@ def run_baseline_sweep(
         with (
             Progress(spec.name) as progress,
             connected(address, spec.zoo, ship=ship) as grows,
-            _terminable(),
+            terminable(),
         ):
             most = _most(spec, writer, progress, grows=grows)
             keep_all(writer.place, zoo.values())
@@ -244,46 +237,3 @@ def _run_window(
         ),
     )
     tuner.fit()
-
-
-@contextlib.contextmanager
-def connected(
-    address: str | None, zoo: Sequence[ZooEntry] = (), *, ship: bool = False
-) -> Iterator[bool]:
-    """A connection to Ray for the length of the block; one that is there already is used.
-
-    zoo: models, built here before, whose code is sent to the nodes. Yields whether nodes may come
-    beside those that are there. Raises BikdError.
-    """
-    if ray.is_initialized():
-        yield True
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        ray.init(
-            address=address,
-            runtime_env=None if address == "local" else environment(zoo, ship=ship),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        where = "this machine" if address == "local" else address
-        raise BikdError(f"cannot reach Ray at {where}: {reason}") from None
-    try:
-        yield address != "local"
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does: what is finished is stored, the rest is left."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -179,7 +179,7 @@ def check_nodes(place: Place, *, gpus: bool = False) -> None:
             os.environ.pop("CUDA_VISIBLE_DEVICES", None)
         return version, os.path.exists(path), gpus_seen() if gpus else 0
 
-    task = ray.remote(max_calls=1)(look)  # a process that has looked for GPUs is of no more use
+    task = ray.remote(max_calls=int(gpus))(look)  # who has looked for GPUs is of no more use
     alive = [node for node in ray.nodes() if node["Alive"]]
     counted = [int(node["Resources"].get("GPU", 0)) if gpus else 0 for node in alive]
     try:
