@@ -73,7 +73,7 @@ class Progress:
         self.phase = "jobs"
 
     def begin(self, job_id: str, label: str) -> None:
-        self.running[job_id] = (label, "")
+        self.running[job_id] = (label, "starting")
 
     def advance(self, job_id: str, label: str, epoch: float, epochs: int) -> None:
         self.running[job_id] = (label, f"epoch {round(epoch, 1):g}/{epochs}")
