@@ -257,7 +257,7 @@ def test_a_job_goes_on_where_its_follower_leaves(project, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_cluster_of_no_worker_yet_grows_and_shrinks_with_the_sweep(project, tmp_path):
+def test_a_cluster_of_no_worker_yet_grows_for_the_sweep(project, tmp_path):
     store = tmp_path / "store"
     may = project / "may.yaml"
     shutil.copy(changed(project, resources={"cpus_per_job": 1, "autoscaler": {"cpus": 1}}), may)
