@@ -304,7 +304,7 @@ def plan(
         source = "steps timed here"
     else:
         paces, source = paces_of(jobs, answers), f"the {len(jobs.done)} done jobs' seconds"
-    where = resources_at(address)
+    where = resources_at(address, loaded.resources)
     lines = cost_lines(loaded, jobs, paces, source, where, limit, budget)
     print("\n".join(lines), file=sys.stderr)
 

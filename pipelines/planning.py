@@ -11,7 +11,7 @@ from bikd_ray.analysis.significance import resolvable
 from bikd_ray.data.cache import size_on_disk
 from bikd_ray.plan import Job, Pace, Plan
 from bikd_ray.resolve import plan_jobs
-from bikd_ray.specs import Spec
+from bikd_ray.specs import Resources, Spec
 from bikd_ray.store import Store
 from bikd_ray.store.lease import at_work
 from bikd_ray.store.place import Place, store_uri
@@ -81,15 +81,21 @@ def grouped(jobs: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(rows)
 
 
-def resources_at(address: str | None) -> tuple[str, list[Node]]:
-    """A running cluster's name and nodes, or this machine's. Raises BikdError."""
-    from bikd_ray.sweep.engine import connected
-    from bikd_ray.sweep.resources import nodes, this_machine
+def resources_at(address: str | None, spec: Resources) -> tuple[str, list[Node]]:
+    """A running cluster's name and nodes with those that may come, or this machine's.
+
+    Raises BikdError.
+    """
+    from bikd_ray.sweep.connection import connected
+    from bikd_ray.sweep.resources import grown, nodes, this_machine
 
     if address is None:
         return "this machine", this_machine()
     with connected(address):
-        return f"the cluster at {address}", nodes()
+        has = nodes()
+    may = grown(spec, has)
+    more = f", grown to {len(may)} nodes," if len(may) > len(has) else ""
+    return f"the cluster at {address}{more}", may
 
 
 @dataclass(frozen=True)

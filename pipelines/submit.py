@@ -156,7 +156,7 @@ def submit(
         try:
             client = _client(address)
             job = client.submit_job(
-                entrypoint=entrypoint(uri, options, ship=ship),
+                entrypoint=entrypoint(uri, options),
                 runtime_env=environment,
                 metadata={"name": f"bikd {name}"},
             )
@@ -175,10 +175,10 @@ def _client(address: str | None) -> JobSubmissionClient:
     return JobSubmissionClient(address)
 
 
-def entrypoint(store: str, options: Sequence[str], *, ship: bool) -> str:
+def entrypoint(store: str, options: Sequence[str]) -> str:
     """The job's shell command: the sweep, once the cluster is seen to have this package."""
     sweep = ["exec", "python", "-m", "pipelines", "sweep", SPEC, "--address", "auto"]
-    sweep += ["--store", store, *options, *(["--ship"] if ship else [])]
+    sweep += ["--store", store, *options]
     has = f"import sys, bikd_ray; sys.exit(bikd_ray.__version__ != {__version__!r})"
     says = (
         f"bikd: the cluster's head has no bikd-ray {__version__}, as the sender has; install it on "

@@ -211,6 +211,11 @@ def case(name: str, changes: dict, *said: str):
             "resources.gpus_per_job: must be a number >= 0 or auto, got 'two'",
         ),
         case(
+            "an autoscaler whose nodes are of no size",
+            {"resources": {"autoscaler": {"cpus": 0, "gpus": 1}}},
+            "resources.autoscaler[0].cpus must be greater than 0, got 0",
+        ),
+        case(
             "negative CPUs",
             {"resources": {"cpus_per_job": -1}},
             "resources.cpus_per_job: must be a number >= 0 or auto, got -1",

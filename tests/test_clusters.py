@@ -1,18 +1,22 @@
 """Sweeps on a cluster: what is sent to its nodes, and the whole way on two nodes of one machine."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
+from importlib.metadata import distribution
 from pathlib import Path
+from urllib.parse import urlparse
 
 import pytest
 import yaml
 
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
+from bikd_ray.sweep.code import OURS
 from pipelines.submit import SPEC, entrypoint, pack, store_of
 
 ROOT = Path(__file__).parent.parent
@@ -152,7 +156,7 @@ def test_a_folder_that_would_hide_our_own_packages_is_refused(project, tmp_path,
 
 
 def test_a_cluster_without_this_package_says_so_in_one_line(tmp_path):
-    command = entrypoint("s3://b/s", [], ship=False)
+    command = entrypoint("s3://b/s", [])
     (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" -S -I "$@"\n')
     (tmp_path / "python").chmod(0o755)
     path = f"{tmp_path}:{os.environ['PATH']}"
@@ -195,13 +199,87 @@ def test_own_code_reaches_a_node_that_does_not_see_it(project, tmp_path, how):
     assert [job["status"] for job in jobs] == ["done"] * 6
 
 
-def in_namespaces(project, script):
+@pytest.mark.slow
+def test_nodes_without_this_package_are_sent_it(project, tmp_path):
+    seen = tmp_path / "seen"
+    nets = project / "my_models" / "nets.py"
+    says = f"import bikd_ray; print(bikd_ray.__file__, file=open({str(seen)!r}, 'a'))"
+    nets.write_text(FACTORY.replace("    return", f"    {says}\n    return", 1))
+    store, url = tmp_path / "store", "http://127.0.0.1:8265"
+    command = f"bikd submit zoo.yaml --address {url} --store {store}"
+    installed = urlparse(json.loads(distribution("bikd-ray").read_text("direct_url.json"))["url"])
+    hidden = {str(Path(at) / name) for at in (ROOT, installed.path) for name in OURS}
+    run = in_namespaces(
+        project,
+        [str(ROOT / "tests" / "two_nodes.sh"), f"{command} || {command} --ship"],
+        HIDDEN=" ".join(sorted(hidden)),
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stderr.count("bikd: the cluster's head has no bikd-ray") == 1
+    assert f"bikd: 6 jobs done · {store}" in run.stderr
+    places = {place for place in seen.read_text().split() if not place.startswith(str(ROOT))}
+    assert places
+    assert all("/runtime_resources/" in place for place in places), places
+
+
+LEFT = """
+env --default-signal=INT bikd submit zoo.yaml --address $URL --store $STORE >id 2>log & follower=$!
+until grep -q "jobs to do" log; do kill -0 $follower; sleep 0.2; done
+kill -INT $follower
+wait $follower && exit 8 || test $? = 1
+cat log >&2
+(cd / && bikd status --store $STORE --format json) 2>&1 >/dev/null | grep "sweep own is at work"
+$(sed -n 's/^bikd: follow it: //p' log) >follow.log 2>&1
+ray job status --address $URL $(cat id) 2>&1 | grep -q succeeded
+bikd plan zoo.yaml --address 127.0.0.1:6390 --store $STORE >/dev/null 2>plan
+grep "0 of 6 jobs to do" plan
+job=$(bikd submit zoo.yaml --address $URL --store $STORE --no-wait 2>/dev/null)
+until ray job status --address $URL $job 2>&1 | grep -q succeeded; do sleep 1; done
+"""
+
+
+@pytest.mark.slow
+def test_a_job_goes_on_where_its_follower_leaves(project, tmp_path):
+    store = str(tmp_path / "store")
+    script = [str(ROOT / "tests" / "two_nodes.sh"), LEFT]
+    run = in_namespaces(project, script, STORE=store, URL="http://127.0.0.1:8265")
+    assert run.returncode == 0, run.stdout + run.stderr
+    job = (project / "id").read_text().strip()
+    lines = (project / "log").read_text().splitlines()
+    assert lines[-4:] == [
+        f"bikd: job {job} goes on",
+        f"bikd: follow it: ray job logs --follow --address http://127.0.0.1:8265 {job}",
+        f"bikd: stop it:   ray job stop --address http://127.0.0.1:8265 {job}",
+        f"bikd: progress:  bikd status --store {store}",
+    ]
+    jobs = Store(store).table("jobs").to_pylist()
+    assert [job["status"] for job in jobs] == ["done"] * 6
+
+
+@pytest.mark.slow
+def test_a_cluster_of_no_worker_yet_grows_for_the_sweep(project, tmp_path):
+    store = tmp_path / "store"
+    may = project / "may.yaml"
+    shutil.copy(changed(project, resources={"cpus_per_job": 1, "autoscaler": {"cpus": 1}}), may)
+    changed(project, resources={"cpus_per_job": 1})
+    sweep = f"--address 127.0.0.1:6390 --store {store}"
+    command = f"bikd sweep zoo.yaml {sweep} && exit 8; bikd plan may.yaml {sweep}; "
+    run = in_namespaces(
+        project, [str(ROOT / "tests" / "growing.sh"), command + f"bikd sweep may.yaml {sweep}"]
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "or say under resources.autoscaler what nodes it may grow by" in run.stderr
+    assert f"bikd: 6 jobs done · {store}" in run.stderr
+
+
+def in_namespaces(project, script, **variables):
     """Run a script with networks and processes of its own, so that it may start any Ray."""
     if subprocess.run([*ALONE, "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs namespaces (root, or user namespaces)")
     short = Path(tempfile.mkdtemp(prefix="bikd-", dir="/tmp"))  # sockets need a short path
     environment = {
         **os.environ,
+        **variables,
         "SCRATCH": str(short),
         "PROJECT": str(project),
         "PYTHONPATH": str(ROOT),

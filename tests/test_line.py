@@ -99,6 +99,17 @@ def test_a_job_whose_trial_died_is_the_first_in_line_again(tmp_path):
     assert jobs.take() == "c"
 
 
+def test_an_autoscaler_is_asked_for_what_is_left_and_no_longer_for_what_is_over(tmp_path):
+    asked = []
+    jobs = line(
+        tmp_path, [(str(i), CPU, 1) for i in range(3)], ask=lambda needs: asked.append(len(needs))
+    )
+    for _ in range(3):
+        jobs.release(jobs.take(), 1)
+    jobs.take()
+    assert asked == [3, 2, 1, 0]
+
+
 def test_a_window_holds_so_many_jobs_and_the_next_one_the_rest(tmp_path):
     jobs = line(tmp_path, [(str(i), CPU, 1) for i in range(3)])
     assert len(jobs.open(2)) == 2

@@ -91,7 +91,7 @@ def test_tensorboard_holds_each_epoch_the_gains_and_what_was_asked(spec_file, tm
 def test_mlflow_holds_the_same(spec_file, tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    uri = (tmp_path / "ml").as_uri()
+    uri = f"sqlite:///{tmp_path}/ml.db"
     jobs, said = play(spec_file, tmp_path, [{"name": "mlflow", "tracking_uri": uri}])
     assert said == []
     client = mlflow.MlflowClient(tracking_uri=uri)

@@ -42,3 +42,17 @@ def test_a_terminal_gets_one_display_with_counts_the_running_jobs_and_the_last_e
         assert part in shown
     assert "last error  a · ce · seed 0: NaN loss" in shown
     assert "Traceback" not in shown
+
+
+def test_a_narrow_terminal_still_says_how_far_each_job_is():
+    progress = Progress("a-sweep-of-many-models", io.StringIO())
+    play(progress)
+    label = "vit_base_patch16_224.augreg_in21k + convnext_tiny.in12k_ft_in1k · bikd · seed 0"
+    progress.advance("3", label, 7, 20)
+    progress._console = console = Console(width=60, file=io.StringIO(), record=True)
+    console.print(progress._render())
+    lines = console.export_text().splitlines()
+    assert [len(line) <= 60 for line in lines] == [True] * 3
+    assert "1 done  1 failed  2 left" in lines[0]
+    assert lines[1].startswith("  vit_base_patch16_224")
+    assert lines[1].endswith("…  epoch 7/20")

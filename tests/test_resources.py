@@ -6,7 +6,7 @@ from bikd_ray.errors import UserError
 from bikd_ray.specs import Resources
 from bikd_ray.sweep import resources
 from bikd_ray.sweep.needs import Needs, fit
-from bikd_ray.sweep.resources import needs_of, part_of
+from bikd_ray.sweep.resources import grown, needs_of, part_of
 
 GIB = 2**30
 
@@ -74,3 +74,27 @@ def test_what_no_node_can_hold_is_refused_with_what_there_is(asked):
         needs_of(Resources(**asked), [node(8)])
     with pytest.raises(UserError, match="on one node"):
         needs_of(Resources(gpus_per_job=1, cpus_per_job=32), [node(64), node(8, 1)])
+
+
+def test_an_autoscaler_that_has_started_nothing_yet_is_judged_by_what_it_may_start():
+    asked = {"gpus_per_job": 1, "cpus_per_job": 8}
+    head = node(0)
+    with pytest.raises(UserError, match=r"say under resources\.autoscaler what nodes"):
+        needs_of(Resources(**asked), [head])
+    may = Resources(**asked, autoscaler={"cpus": 8, "gpus": 1})
+    assert needs_of(may, grown(may, [head])) == Needs(8, 1)
+    auto = Resources(autoscaler=[{"cpus": 8, "gpus": 1}, {"cpus": 64}])
+    assert needs_of(auto, grown(auto, [head])) == Needs(4, 1)
+    small = Resources(**asked, autoscaler={"cpus": 4, "gpus": 1, "memory": 16})
+    with pytest.raises(UserError, match="has: 0 CPUs, 0 GPUs, 64 GiB; 4 CPUs, 1 GPUs, 16 GiB"):
+        needs_of(small, grown(small, [head]))
+
+
+def test_what_has_grown_is_not_counted_again():
+    spec = Resources(autoscaler={"cpus": 8, "gpus": 1, "count": 3})
+    assert len(grown(spec, [node(2)])) == 1 + 3
+    assert len(grown(spec, [node(2), node(8, 1)])) == 2 + 2
+    assert len(grown(spec, [node(8, 1)] * 4)) == 4
+    three = Needs(3, 3, workers=3)
+    assert fit([three], grown(spec, [node(2)]))
+    assert not fit([three, three], grown(spec, [node(2)]))

@@ -93,11 +93,12 @@ def _at_work(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str)
 
     from bikd_ray.data import open_split
     from bikd_ray.data.loader import SHARES, Loader
+    from bikd_ray.sweep.device import device_of
     from bikd_ray.train.member import Member
     from bikd_ray.weights import network_of
 
     torch.set_num_threads(needs.threads)
-    device = torch.device("cuda" if needs.gpus else "cpu")
+    device = device_of(needs.gpus)
     loader = Loader(
         open_split(data, SPLIT),
         [model.input.view],

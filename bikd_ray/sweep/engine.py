@@ -3,41 +3,41 @@
 The store alone decides what is left to do. Tune schedules; nothing is ever restored from its files.
 """
 
-import contextlib
-import logging
-import os
-import signal
-import threading
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
 from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
 
-import ray
 from ray import tune
-from ray.autoscaler.sdk import request_resources
 
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import ResolvedData, ResolvedModel
 from bikd_ray.resolve import planned, resolve
-from bikd_ray.specs import Spec, ZooEntry
+from bikd_ray.specs import Spec
 from bikd_ray.store.compact import compact
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
-from bikd_ray.sweep.code import environment
 from bikd_ray.sweep.commits import LAST, PATIENCE, TRIALS, Commits
+from bikd_ray.sweep.connection import connected, terminable
 from bikd_ray.sweep.line import Line, Waiting
 from bikd_ray.sweep.loggers import Logging, loggers_of
 from bikd_ray.sweep.messages import Order
-from bikd_ray.sweep.needs import DRIVER_MEMORY
+from bikd_ray.sweep.needs import DRIVER_MEMORY, Needs, fit
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.queue import JobQueue, NewestFirst
-from bikd_ray.sweep.resources import check_fits, check_nodes, job_needs, needs_of, nodes
+from bikd_ray.sweep.resources import (
+    ask,
+    check_fits,
+    check_nodes,
+    job_needs,
+    needs_of,
+    nodes,
+    reach,
+)
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
 
@@ -93,12 +93,11 @@ def run_sweep(
     with Progress(spec.name) as progress:
         loggers = loggers_of(spec, progress.note) if todo else []
         if todo or _unmeasured(zoo, data, reader):
-            with connected(address, spec.zoo, ship=ship), _terminable():
-                most = needs_of(spec.resources, nodes())
-                check_nodes(writer.place)
+            with connected(address, spec.zoo, ship=ship) as grows, terminable():
+                most = _most(spec, writer, progress, grows=grows)
                 needs = {job.job_id: job_needs(spec.resources, job, most) for job in todo}
                 for one in set(needs.values()):
-                    check_fits(one, nodes())
+                    check_fits(one, reach(spec.resources, grows=grows))
                 keep_all(writer.place, zoo.values())
                 splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
                 broken = run_baselines(zoo, data, splits, reader, writer, most, progress)
@@ -132,11 +131,10 @@ def run_baseline_sweep(
     if _unmeasured(zoo, data, reader):
         with (
             Progress(spec.name) as progress,
-            connected(address, spec.zoo, ship=ship),
-            _terminable(),
+            connected(address, spec.zoo, ship=ship) as grows,
+            terminable(),
         ):
-            most = needs_of(spec.resources, nodes())
-            check_nodes(writer.place)
+            most = _most(spec, writer, progress, grows=grows)
             keep_all(writer.place, zoo.values())
             broken = run_baselines(zoo, data, {"val": "none"}, reader, writer, most, progress)
             whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
@@ -144,6 +142,19 @@ def run_baseline_sweep(
             if broken:
                 raise BikdError("\n".join(broken.values()))
     return writer.place.uri
+
+
+def _most(spec: Spec, writer: Writer, progress: Progress, *, grows: bool) -> Needs:
+    """What a worker may occupy, once the cluster and its nodes are seen to be fit for it."""
+    has = reach(spec.resources, grows=grows)
+    most = needs_of(spec.resources, has)
+    check_nodes(writer.place, gpus=most.gpus > 0)
+    if not fit([most], nodes()):
+        progress.note(
+            f"no node is there yet with {most.cpus:g} CPUs and {most.gpus:g} GPUs; the cluster's "
+            "autoscaler is asked for some"
+        )
+    return most
 
 
 def _unmeasured(zoo: dict[str, ResolvedModel], data: ResolvedData, store: Store) -> bool:
@@ -176,16 +187,13 @@ def _run_jobs(
     unable = {i: why for i, order in orders.items() if (why := _unable(order, broken))}
     waiting = [Waiting(i, o.needs, o.job.flops) for i, o in orders.items() if i not in unable]
     seconds = None if budget is None else 3600 * budget
-    line = Line(waiting, nodes, store, lease, progress.note, seconds)
+    line = Line(waiting, nodes, store, lease, progress.note, seconds, ask)
     commits = Commits(orders, line, writer, progress)
     for job_id, why in unable.items():
         commits.fail(orders[job_id], why)
     for logger in loggers:
         logger.orders = orders
     try:
-        # an autoscaler adds nodes for what is asked; elsewhere this says nothing to anybody
-        bundles = [o.needs.bundle for o in orders.values() for _ in range(o.needs.workers)]
-        request_resources(bundles=bundles[:WINDOW])
         while line.waiting and not line.stopped:
             window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
             with TemporaryDirectory(prefix="bikd-") as scratch:
@@ -194,7 +202,7 @@ def _run_jobs(
                 break  # Ctrl-C: Tune ends as if all were well
         commits.settle(PATIENCE if line.over else LAST)
     finally:
-        request_resources(bundles=[])
+        ask([])
         lease.end()
         for logger in loggers:
             logger.close()
@@ -239,45 +247,3 @@ def _run_window(
         ),
     )
     tuner.fit()
-
-
-@contextlib.contextmanager
-def connected(
-    address: str | None, zoo: Sequence[ZooEntry] = (), *, ship: bool = False
-) -> Iterator[None]:
-    """A connection to Ray for the length of the block; one that is there already is used.
-
-    zoo: models, built here before, whose code is sent to the nodes. Raises BikdError.
-    """
-    if ray.is_initialized():
-        yield
-        return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        ray.init(
-            address=address,
-            runtime_env=None if address == "local" else environment(zoo, ship=ship),
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        where = "this machine" if address == "local" else address
-        raise BikdError(f"cannot reach Ray at {where}: {reason}") from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a sweep as Ctrl-C does: what is finished is stored, the rest is left."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -40,6 +40,7 @@ class Line:
     lease: Lease
     note: Callable[[str], None]
     budget: float | None = None  # seconds of GPUs, or of slots where jobs use no GPU
+    ask: Callable[[Sequence[Needs]], None] = lambda needs: None  # for room for all that is left
     running: dict[str, Waiting] = field(default_factory=dict)
     window: set[str] = field(default_factory=set)
     elsewhere: set[str] = field(default_factory=set)  # done by other sweeps meanwhile
@@ -55,6 +56,7 @@ class Line:
         self._others: set[str] = set()
         self._roomless: float | None = None  # since when a job has had no room
         self._told = False
+        self._asked = 0
 
     def open(self, count: int) -> list[str]:
         """Choose at most so many jobs as the window from which `take` takes; returns them."""
@@ -147,6 +149,10 @@ class Line:
         self._room = self.nodes()
         self._tell()
         self._say()
+        left = [job.needs for job in (*self.running.values(), *self.waiting)]
+        if len(left) != self._asked:  # an autoscaler keeps no node that only waits for the end
+            self._asked = len(left)
+            self.ask(left)
         others = {i for _, sweep in self.lease.others() for i in sweep.jobs}
         if self._others - others:
             try:

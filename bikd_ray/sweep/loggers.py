@@ -4,6 +4,7 @@ The store has everything; this is for those who watch their runs there. Each log
 thread of its own: one that fails or hangs costs its own output and never the sweep.
 """
 
+import logging
 import queue
 import re
 import threading
@@ -167,7 +168,9 @@ class MLflowRun:
     """A run of the experiment; several are open at once, so it goes by the client."""
 
     def __init__(self, logger: Logger, order: Order) -> None:
-        self._client = import_module("mlflow").MlflowClient(tracking_uri=logger.tracking_uri)
+        mlflow = import_module("mlflow")
+        logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table it makes
+        self._client = mlflow.MlflowClient(tracking_uri=logger.tracking_uri)
         name = logger.experiment or order.sweep
         found = self._client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self._client.create_experiment(name)
@@ -192,6 +195,8 @@ class WandbRun:
 
     def __init__(self, logger: Logger, order: Order) -> None:
         wandb = import_module("wandb")
+        if logger.dir:  # which it would only grumble about
+            Path(logger.dir).mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=logger.project or "bikd",
             group=order.sweep,

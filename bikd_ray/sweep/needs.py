@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 Node = Mapping[str, float]
 """A node's resources as Ray names them: CPU, GPU, memory (bytes)."""
@@ -66,7 +67,8 @@ def shortage(needs: Needs, nodes: Sequence[Node]) -> str | None:
 
 def _described(node: Node) -> str:
     memory = node.get("memory", 0) / 2**30
-    return f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs, {memory:.3g} GiB"
+    held = f", {memory:.3g} GiB" if memory < inf else ""
+    return f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs{held}"
 
 
 class _Free:

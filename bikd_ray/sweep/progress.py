@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -29,7 +29,7 @@ class Progress:
     failed: int = 0
     eta: float | None = None
     last_error: str | None = None
-    running: dict[str, str] = field(default_factory=dict)
+    running: dict[str, tuple[str, str]] = field(default_factory=dict)  # what, and how far
 
     def __post_init__(self) -> None:
         self._console = Console(file=self.stream, highlight=False)
@@ -51,6 +51,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._live:
+            self._live.transient = not self.total  # a phase that is over is nothing to keep
             self._live.stop()
 
     def enter(self, phase: str) -> None:
@@ -72,10 +73,10 @@ class Progress:
         self.phase = "jobs"
 
     def begin(self, job_id: str, label: str) -> None:
-        self.running[job_id] = label
+        self.running[job_id] = (label, "starting")
 
     def advance(self, job_id: str, label: str, epoch: float, epochs: int) -> None:
-        self.running[job_id] = f"{label} · epoch {round(epoch, 1):g}/{epochs}"
+        self.running[job_id] = (label, f"epoch {round(epoch, 1):g}/{epochs}")
 
     def finish(
         self,
@@ -110,26 +111,36 @@ class Progress:
             self.stream.flush()
 
     def _render(self) -> Group:
-        grid = Table.grid(padding=(0, 2))
         elapsed = _clock(time.monotonic() - self._started)
         if not self.total:
             return Group(Text.assemble((self.name, "bold"), f"  {self.phase} …  {elapsed}"))
-        over = self.done + self.failed
-        grid.add_row(
-            Text(self.name, style="bold"),
-            ProgressBar(total=self.total, completed=over, width=28),
-            Text(f"{self.done} done", style="green"),
-            Text(f"{self.failed} failed", style="bold red" if self.failed else "dim"),
-            Text(f"{self.left} left"),
-            Text(elapsed),
-            Text(f"ETA {_clock(self.eta)}" if self.eta else "", style="dim"),
+        counts = Text.assemble(
+            (f"{self.done} done  ", "green"),
+            (f"{self.failed} failed  ", "bold red" if self.failed else "dim"),
+            f"{self.left} left  {elapsed}",
+            (f"  ETA {_clock(self.eta)}" if self.eta else "", "dim"),
         )
-        lines = [Text(f"  {label}", style="dim") for label in list(self.running.values())[:6]]
+        bar = ProgressBar(total=self.total, completed=self.done + self.failed, width=28)
+        side = [bar, counts] if self._console.width > 80 else [counts]
+        lines: list[RenderableType] = [_row(Text(self.name, style="bold"), *side)]
+        for label, epoch in list(self.running.values())[:6]:
+            lines.append(_row(Text(f"  {label}", style="dim"), Text(epoch, style="dim")))
         if len(self.running) > 6:
             lines.append(Text(f"  … {len(self.running) - 6} more running", style="dim"))
         if self.last_error:
-            lines.append(Text(f"  last error  {self.last_error}", style="red", no_wrap=True))
-        return Group(grid, *lines)
+            lines.append(_row(Text(f"  last error  {self.last_error}", style="red")))
+        return Group(*lines)
+
+
+def _row(first: Text, *others: RenderableType) -> Table:
+    """One line of the display; what does not fit is left out of the first cell."""
+    first.no_wrap, first.overflow = True, "ellipsis"
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column()
+    for _ in others:
+        grid.add_column(no_wrap=True)
+    grid.add_row(first, *others)
+    return grid
 
 
 def _clock(seconds: float | None) -> str:

@@ -1,11 +1,14 @@
 """What the cluster has and what a job needs of it."""
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
+from math import inf
 from typing import Any
 
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -15,6 +18,7 @@ from bikd_ray.plan import Cost, Job
 from bikd_ray.specs import Resources
 from bikd_ray.store.place import Place
 from bikd_ray.store.write import new_attempt
+from bikd_ray.sweep.device import gpu_memory, gpus_seen, no_gpu
 from bikd_ray.sweep.needs import Needs, Node, shortage
 from bikd_ray.train.evaluate import EVAL_BATCH
 from bikd_ray.zoo.cost import inference_bytes, training_bytes
@@ -22,19 +26,42 @@ from bikd_ray.zoo.cost import inference_bytes, training_bytes
 FEWEST = 2
 """Workers of a job that is shared, where the spec gives no number."""
 
+MOST_ASKED = 2000
+"""Bundles that an autoscaler is asked for at once, more than any cluster has room for."""
+
 
 def nodes() -> list[Node]:
     """The resources of every node that is alive."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def reach(spec: Resources, *, grows: bool) -> list[Node]:
+    """The nodes of the cluster, and if it grows those that may come."""
+    return grown(spec, nodes()) if grows else nodes()
+
+
+def ask(needs: Sequence[Needs]) -> None:
+    """Have an autoscaler see to it that so much fits; elsewhere this says nothing to anybody."""
+    bundles = [one.bundle for one in needs for _ in range(one.workers)]
+    request_resources(bundles=bundles[:MOST_ASKED])
+
+
+def grown(spec: Resources, has: Sequence[Node]) -> list[Node]:
+    """Nodes with those that an autoscaler may start beside them, as the spec says."""
+    there = Counter((node.get("CPU", 0), node.get("GPU", 0)) for node in has)
+    to_come: list[Node] = []
+    for kind in spec.autoscaler:
+        memory = kind.memory * 2**30 if kind.memory else inf
+        node = {"CPU": kind.cpus, "GPU": kind.gpus, "memory": memory}
+        to_come += [node] * max(0, kind.count - there[kind.cpus, kind.gpus])
+    return [*has, *to_come]
+
+
 def this_machine() -> list[Node]:
     """The resources that Ray would find here if it were started now."""
-    import torch
-
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
     cpus = os.cpu_count() or 1
-    return [{"CPU": cpus, "GPU": torch.cuda.device_count(), "memory": 0.7 * free}]
+    return [{"CPU": cpus, "GPU": gpus_seen(), "memory": 0.7 * free}]
 
 
 def needs_of(spec: Resources, has: Sequence[Node]) -> Needs:
@@ -61,7 +88,10 @@ def needs_of(spec: Resources, has: Sequence[Node]) -> Needs:
 def check_fits(needs: Needs, has: Sequence[Node]) -> None:
     """Raises UserError for what the cluster can never give."""
     if short := shortage(needs, has):
-        raise UserError(f"resources: {short}; lower them, or leave them out to use what there is")
+        raise UserError(
+            f"resources: {short}; lower them, leave them out to use what there is, or say under "
+            "resources.autoscaler what nodes it may grow by"
+        )
 
 
 def job_needs(spec: Resources, job: Job, most: Needs) -> Needs:
@@ -116,41 +146,40 @@ def gpu_bytes() -> int:
     a connection to Ray, of this machine's.
     """
     if not ray.is_initialized():
-        return _gpu_bytes()
-    return ray.get(ray.remote(_gpu_bytes).options(num_cpus=0, num_gpus=0.01).remote())
+        return gpu_memory()
+    return ray.get(ray.remote(gpu_memory).options(num_cpus=0, num_gpus=0.01).remote())
 
 
-def _gpu_bytes() -> int:
-    import torch
-
-    return torch.cuda.get_device_properties(0).total_memory
-
-
-def check_nodes(place: Place) -> None:
-    """See that the store can be written, that every node reaches a local one, and that every node
-    has this package, and the same.
+def check_nodes(place: Place, *, gpus: bool = False) -> None:
+    """See that the store can be written, that every node reaches a local one, that every node has
+    this package, and the same, and for `gpus` that torch sees those that Ray counts.
 
     Raises BikdError where it cannot be written, and UserError that names the nodes at fault.
     """
     work = f"_work/shared-{new_attempt()}"
     place.write(f"{work}/here", b"")
 
-    def look(path: str) -> tuple[str | None, bool]:  # sent whole: a node may lack this package
-        try:
+    def look(path: str, gpus: bool) -> tuple[str | None, bool, int]:
+        try:  # sent whole: a node may lack this package
             from bikd_ray import __version__ as version
+            from bikd_ray.sweep.device import gpus_seen
         except ImportError:
-            version = None
-        return version, os.path.exists(path)
+            return None, os.path.exists(path), 0
+        if gpus:  # Ray hides them from who has asked for none, and nothing is done with them
+            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        return version, os.path.exists(path), gpus_seen() if gpus else 0
 
-    task = ray.remote(look)
-    alive = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
+    task = ray.remote(max_calls=int(gpus))(look)  # who has looked for GPUs is of no more use
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    counted = [int(node["Resources"].get("GPU", 0)) if gpus else 0 for node in alive]
     try:
         seen = ray.get(
             [
                 task.options(
-                    num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)
-                ).remote(place.path(f"{work}/here"))
-                for node in alive
+                    num_cpus=0,
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+                ).remote(place.path(f"{work}/here"), count > 0)
+                for node, count in zip(alive, counted, strict=True)
             ]
         )
     except RayError as error:
@@ -158,19 +187,23 @@ def check_nodes(place: Place) -> None:
         raise BikdError(f"the nodes cannot begin to work: {reason}") from None
     finally:
         place.remove(work)
-    others = [(h, v) for h, (v, _) in zip(alive.values(), seen, strict=True) if v != __version__]
+    hosts = [node["NodeManagerHostname"] for node in alive]
+    others = [(h, v) for h, (v, _, _) in zip(hosts, seen, strict=True) if v != __version__]
     if others:
         named = ", ".join(f"{host} has {version or 'none'}" for host, version in others)
         raise UserError(
             f"every node needs bikd-ray {__version__}, as this machine has; {named}: install it "
             "there, or send it along with --ship"
         )
-    blind = [h for h, (_, sees) in zip(alive.values(), seen, strict=True) if not sees]
+    blind = [h for h, (_, sees, _) in zip(hosts, seen, strict=True) if not sees]
     if blind and place.is_local:
         raise UserError(
             f"store {place.uri} is a folder that {', '.join(blind)} cannot see; give a folder on "
             "a shared mount, s3://… or gs://…"
         )
+    for host, count, (_, _, found) in zip(hosts, counted, seen, strict=True):
+        if found < count:
+            raise UserError(no_gpu(host, found))
 
 
 def task_options(needs: Needs) -> dict[str, Any]:

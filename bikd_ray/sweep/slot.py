@@ -44,11 +44,12 @@ class Slot:
         # where a machine runs two: its CPUs would stay taken for ever.
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+        alone = self.needs.workers == 1
         trainer = TorchTrainer(
             worker_loop,
             train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
-            # two workers on one GPU are more than NCCL takes
-            torch_config=TorchConfig("gloo" if self.needs.worker.gpus < 1 else None),
+            # two workers on one GPU are more than NCCL takes, and one has nobody to talk to
+            torch_config=TorchConfig("gloo" if alone or self.needs.worker.gpus < 1 else None),
             scaling_config=ScalingConfig(
                 num_workers=self.needs.workers,
                 use_gpu=bool(self.needs.gpus),
@@ -105,18 +106,15 @@ def worker_loop(config: dict[str, Any]) -> None:
     import torch
     from ray import train
 
+    from bikd_ray.sweep.device import device_of
     from bikd_ray.sweep.job import run_job
     from bikd_ray.sweep.messages import Outcome
 
     mailbox, needs = config["mailbox"], config["needs"]
     rank = train.get_context().get_world_rank()
     torch.set_num_threads(needs.threads)
-    device, share = torch.device("cpu"), needs.worker.gpus
-    if share:
-        device = torch.device("cuda", torch.cuda.current_device())
-    if 0 < share < 1:  # Ray only counts parts of GPUs
-        torch.cuda.set_per_process_memory_fraction(share)
-    decoders = max(0, needs.threads - 1) if share else 0
+    device = device_of(needs.worker.gpus)
+    decoders = max(0, needs.threads - 1) if needs.gpus else 0
     while (order := pickle.loads(ray.get(mailbox.get.remote(rank)))) is not None:
         for message in run_job(order, device, decoders, rank):
             failed = isinstance(message, Outcome) and message.error is not None
