@@ -158,7 +158,7 @@ class Maker:
             case str():
                 return cell
             case tuple():
-                return [part for c in cell for part in (self.cell(c), " ")]
+                return [self.cell(c) for c in cell]
             case Link(text, page, choices):
                 return dcc.Link(text, href=self.link(page, dict(choices)))
             case Tag(word):

@@ -126,6 +126,7 @@ def _table(view: View, model_id: str) -> Table:
                     )
                     if len(r["partner_ids"]) == 1
                     else partner_name(r, view.names),
+                    " ",
                     Tag(standing(r)) if standing(r) else "",
                 ),
                 interval(r, "delta"),

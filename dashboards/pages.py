@@ -92,10 +92,10 @@ def _headline(answer: Answer, reach: float) -> tuple[Cell | tuple[Cell, ...], ..
     if answer.partners:
         known = answer.standing in ("best", "tie")
         named = (Tag(answer.standing) if known else f"({answer.standing})",)
-        for name, partner_id in zip(answer.partners, answer.partner_ids, strict=True):
-            pair = (("pair", f"{answer.model_id}~{partner_id}"),)
-            named += (Link(name, "pairs", pair) if partner_id else name,)
-        named += (f"and {answer.others:,} more",) if answer.others else ()
+        for i, (name, other) in enumerate(zip(answer.partners, answer.partner_ids, strict=True)):
+            pair = (("pair", f"{answer.model_id}~{other}"),)
+            named += (", " if i else " ", Link(name, "pairs", pair) if other else name)
+        named += (f" and {answer.others:,} more",) if answer.others else ()
     net = answer.net
     return (
         Link(answer.model, "model", (("model", answer.model_id),))

@@ -66,7 +66,7 @@ def main() -> None:
             build(folder, given.pairings, FEW_IMAGES, True)
         if not (folder / "pairs").exists():
             _add_pairs(folder)
-        print(f"{'what':40s}  {'figure':>10s}  goal")
+        print(f"{'what':40s}  {'figure':>10s}  goal", flush=True)
         if given.app:
             _app(folder)
         else:
