@@ -205,6 +205,21 @@ def test_a_hostile_name_is_shown_as_it_is(opened):
     assert opened.get_by_role("row").filter(has_text=HOSTILE).count() > 0
 
 
+def test_a_figure_keeps_its_height_when_the_window_changes(opened):
+    heatmap(opened)
+    plot = opened.locator('[data-panel="metric"]:visible .plot')
+    drawn = plot.locator(".main-svg").first
+    whole = drawn.bounding_box()["height"]
+    width = drawn.bounding_box()["width"]
+    opened.set_viewport_size({"width": 390, "height": 844})
+    opened.wait_for_function(
+        "(w) => [...document.querySelectorAll('[data-panel=metric] .main-svg')]"
+        ".find((e) => e.getBoundingClientRect().width).getBoundingClientRect().width < w",
+        arg=width,
+    )
+    assert plot.bounding_box()["height"] == whole > 0
+
+
 def test_a_phone_needs_no_sideways_scrolling(opened):
     opened.set_viewport_size({"width": 390, "height": 844})
     heatmap(opened)
