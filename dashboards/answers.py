@@ -22,7 +22,8 @@ NAMED = 4
 class Answer:
     """One model's row. The numbers are those of the first partner named in `partners`.
 
-    others: partners of the same tie that are not named. partner_id: of the first, if it is one.
+    others: partners of the same tie that are not named. partner_ids: as `partners`; empty for a
+    group.
     """
 
     model: str
@@ -35,7 +36,7 @@ class Answer:
     net: Interval | None
     recovered: float | None
     model_id: str = ""
-    partner_id: str = ""
+    partner_ids: tuple[str, ...] = ()
 
 
 def answers(
@@ -114,7 +115,7 @@ def _answer(
         interval(first, "net"),
         first["recovered"],
         first["model_id"],
-        first["partner_ids"][0] if len(first["partner_ids"]) == 1 else "",
+        tuple(r["partner_ids"][0] if len(r["partner_ids"]) == 1 else "" for r in shown),
     )
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,13 +12,13 @@ from urllib.parse import parse_qsl
 import flask
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
-from bikd_ray.errors import UserError
+from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store
 from dashboards.blocks import Choice
 from dashboards.components import Maker, choice, named
 from dashboards.files import FILES, OF_ONE_MODEL, csv
 from dashboards.live import Live
-from dashboards.pages import PAGES
+from dashboards.pages import PAGES, Draw
 from dashboards.runs import facts
 from dashboards.snapshot import Limits, Setting, Snapshot, View, distinct_recipes
 from dashboards.theme import DARK, LIGHT
@@ -26,13 +27,14 @@ HOST = "127.0.0.1"
 EVERY_MS = 4_000
 """Between two looks at the store."""
 PATIENCE = 1.5
-"""Seconds that a page waits for the first snapshot before it says that it is being worked out."""
+"""Seconds that a page waits for its answers before it says that they are being worked out."""
 LIMITS = Limits(matrix=600, models=10_000, pairs=1_000_000, rows=200, runs=500)
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:"
 )
 
+QUESTION = "Which models can teach each other, and what do they gain?"
 COLOURS = """() => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light" """
 
 
@@ -69,7 +71,8 @@ def make_app(store: Store) -> Dash:
         path: str, search: str, _: int, colours: str, drawn: list[Any] | None
     ) -> tuple[Any, ...]:
         live.look()
-        now = live.now(wait=PATIENCE)
+        until = time.monotonic() + PATIENCE
+        number, now = live.number, live.now(PATIENCE)
         chosen = dict(parse_qsl((search or "").lstrip("?")))
         if now is None:
             return no_update, no_update, _waiting(live.error), [], None
@@ -77,21 +80,41 @@ def make_app(store: Store) -> Dash:
         kept = {k: v for k, v in chosen.items() if k == "group"}
         view = _view(now, _setting(now, chosen))
         make = Maker(kept, DARK if colours == "dark" else LIGHT, view.names)
-        rest = {k: v for k, v in chosen.items() if k != "pair"}
-        wanted = [live.number, key, sorted(rest.items()), colours]
         page = PAGES.get(key)
         if page is None:
-            return _head(now, store.uri), _nav("", make), _unknown(), [], wanted
-        opened = make.blocks(page.opened(view, chosen)) if page.opened else []
+            return _head(now, store.uri, key), _nav("", make), _unknown(), [], None
+        pair = chosen.pop("pair", "") if page.opened else ""
+        wanted = [number, key, sorted([k, v] for k, v in chosen.items()), colours, pair]
+        before = drawn or [0, "", [], "", None]
+        if before == wanted:
+            return (no_update,) * 5
+        same_page = before[:-1] == wanted[:-1]
+
+        def part(draw: Draw, choices: Mapping[str, str], *which: Any) -> Any:
+            left = until - time.monotonic()
+            return live.drawn(f"{which}", lambda: make.blocks(draw(view, choices)), left)
+
+        blocks, opened = [], []
+        try:
+            if not same_page:
+                blocks = part(page.draw, chosen, *wanted[:-1])
+            if page.opened and pair:
+                opened = part(page.opened, {"pair": pair}, *wanted)
+        except BikdError as error:
+            return _head(now, store.uri, key), _nav(key, make), _waiting(str(error)), [], None
+        if (blocks is None or opened is None) and before[1:] == wanted[1:]:
+            return (no_update,) * 5  # what it was before stays until what it is now is drawn
         card = html.Section(opened, className="card", tabIndex=-1) if opened else []
-        if drawn is not None and _same(drawn, wanted):
-            return no_update, no_update, no_update, card, no_update
-        blocks = make.blocks(page.draw(view, chosen))
-        body = [
-            *_settings(now, chosen),
-            html.Section([html.H2(page.title), *blocks], className="card"),
-        ]
-        return _head(now, store.uri), _nav(key, make), body, card, wanted
+        if opened is None:
+            card, wanted = _waiting(), [*wanted[:-1], None]
+        if same_page:
+            return no_update, no_update, no_update, card, wanted
+        if blocks is None:
+            body, wanted = _waiting(), None
+        else:
+            body = html.Section([html.H2(page.title), *blocks], className="card")
+        settings = [] if page.whole else _settings(now, chosen)
+        return _head(now, store.uri, key), _nav(key, make), [*settings, body], card, wanted
 
     _routes(app.server, live)
     return app
@@ -135,17 +158,19 @@ def _layout(uri: str) -> html.Div:
     )
 
 
-def _head(now: Snapshot, uri: str) -> list[Any]:
+def _head(now: Snapshot, uri: str, key: str) -> list[Any]:
     def work_out() -> tuple[tuple[str, str], ...]:
         recipes = distinct_recipes(now.jobs)
         return facts(now.baselines, now.pairs, now.jobs, recipes, datetime.now(UTC))
 
     told = [(t if t != "Written" else "Read", text) for t, text in now.once(("facts",), work_out)]
+    if key != "overview":  # the other pages are about their own answers
+        return [html.Div([html.P(uri, className="sweep"), html.H1(QUESTION)], className="brief")]
     short = [(t, text) for t, text in told if t in ("Models", "Pairings", "Jobs", "Seeds", "Read")]
     rest = [item for item in told if item not in short]
     return [
         html.P(uri, className="sweep"),
-        html.H1("Which models can teach each other, and what do they gain?"),
+        html.H1(QUESTION),
         _facts(short),
         html.Details([html.Summary("What was swept"), _facts(rest)], className="swept"),
     ]
@@ -194,18 +219,13 @@ def _view(now: Snapshot, setting: Setting) -> View:
     return now.once(("view", setting), lambda: View(now, setting, LIMITS))
 
 
-def _waiting(error: str) -> html.Section:
+def _waiting(error: str = "") -> html.Section:
     text = error or "Reading the store and working out its answers …"
     return html.Section(html.P(text, className="verdict"), className="card")
 
 
 def _unknown() -> html.Section:
     return html.Section(html.P("There is no such page.", className="verdict"), className="card")
-
-
-def _same(drawn: list[Any], wanted: list[Any]) -> bool:
-    """What came back from the browser has lists for tuples."""
-    return drawn == [*wanted[:2], [list(item) for item in wanted[2]], wanted[3]]
 
 
 def _routes(server: flask.Flask, live: Live) -> None:

@@ -110,10 +110,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Downloads:
-    """Names of `dashboards.files.FILES` to offer as CSV; model: for those of one model."""
+    """Names of `dashboards.files.FILES` to offer as CSV; models: each has files of its own."""
 
     names: tuple[str, ...]
-    model: str = ""
+    models: tuple[str, ...] = ()
 
 
 Block = Text | Notes | Table | Plot | Grid | Choice | Downloads

@@ -23,6 +23,7 @@ from dashboards.blocks import (
     Text,
 )
 from dashboards.figures import Interval
+from dashboards.files import of_model
 from dashboards.wording import NONE, signed, span
 
 Made = Any
@@ -67,16 +68,21 @@ class Maker:
         return f"/{page}" + (f"?{query}" if query else "")
 
     def downloads(self, block: Downloads) -> Made:
-        query = {"model": block.model} if block.model else {}
+        files = [(f"{name}.csv", name, {}) for name in block.names if not block.models]
+        files += [
+            (of_model(name, self.names[model]), name, {"model": model})
+            for model in block.models
+            for name in block.names
+        ]
         return html.Div(
             [
                 html.A(
-                    f"{name} of {self.names[block.model]}" if block.model else f"{name}.csv",
+                    file,
                     href=self.link(f"csv/{name}.csv", query),
-                    download=f"{name}.csv",
+                    download=file,
                     className="button",
                 )
-                for name in block.names
+                for file, name, query in files
             ],
             className="buttons",
         )
@@ -122,7 +128,11 @@ class Maker:
                 [
                     html.Th(self.cell(first), scope="row"),
                     *(
-                        html.Td(self.cell(c), className="num" if column.number else None)
+                        html.Td(
+                            self.cell(c),
+                            className="num" if column.number else None,
+                            **attribute("data-label", column.title),
+                        )
                         for c, column in zip(rest, table.columns[1:], strict=True)
                     ),
                 ]
@@ -148,7 +158,7 @@ class Maker:
             case str():
                 return cell
             case tuple():
-                return [part for c in cell for part in (self.cell(c), " ")]
+                return [self.cell(c) for c in cell]
             case Link(text, page, choices):
                 return dcc.Link(text, href=self.link(page, dict(choices)))
             case Tag(word):

@@ -15,7 +15,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from dashboards.blocks import Block, Choice, Downloads, Link, Plot, Text
 from dashboards.figures import pc
-from dashboards.files import FILES, OF_ONE_MODEL, csv
+from dashboards.files import FILES, OF_ONE_MODEL, csv, of_model
 from dashboards.model_page import trained
 from dashboards.packed import figure_text, packed
 from dashboards.pages import Page
@@ -146,17 +146,12 @@ class Contents:
     def files_of(self, block: Downloads) -> list[tuple[str, str, str]]:
         """(file, part, note) of each download; a file too long to be here has a note instead."""
         found = []
-        for name in block.names:
-            if block.model:
-                alias = next(
-                    r["model"]
-                    for r in self.now.baselines.to_pylist()
-                    if r["model_id"] == block.model
-                )
-                file = f"{name} of {alias}.csv".replace("/", "_")
-                table = OF_ONE_MODEL[name](self.now, block.model)
-                found.append((file, self._part("file", csv(table)), ""))
-                continue
+        shown = {r["model_id"]: r["model"] for r in self.now.baselines.to_pylist()}
+        for model in block.models:
+            for name in block.names:
+                table = OF_ONE_MODEL[name](self.now, model)
+                found.append((of_model(name, shown[model]), self._part("file", csv(table)), ""))
+        for name in block.names if not block.models else ():
             file, rows = f"{name}.csv", FILES[name].least(self.now)
             if rows > self.limits.file:
                 note = f"{file} ({rows:,} rows or more) is too long for this page: "

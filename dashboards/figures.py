@@ -101,7 +101,12 @@ METRICS: dict[str, Metric] = {
         "Mean canonical correlation of the two models' features before training. 1: one is a "
         "linear map of the other. Known where a job of the two has measured it.",
     ),
-    "cca_after": Metric("CCA after", "", "The same after training together."),
+    "cca_after": Metric(
+        "CCA after",
+        "",
+        "Mean canonical correlation of the two models' features after training together. Higher "
+        "than before: they have grown alike.",
+    ),
 }
 
 

@@ -57,6 +57,11 @@ OF_ONE_MODEL: dict[str, Callable[[Snapshot, str], pa.Table]] = {
 """Name -> the table of one model, for the last epoch."""
 
 
+def of_model(name: str, model: str) -> str:
+    """The name of a file of `OF_ONE_MODEL`."""
+    return f"{name} of {model}.csv".replace("/", "_")
+
+
 def csv(table: pa.Table) -> str:
     """A table as CSV with a header; lists become text joined with " + ", nulls are empty."""
     columns = [

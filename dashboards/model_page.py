@@ -36,7 +36,7 @@ def about(view: View, model_id: str) -> list[Block]:
     name = view.names[model_id]
     info = forest_info(model_id, view.gains, view.controls, view.names, view.limits.partners)
     plots = [_forest(info)]
-    sizes = sizes_info(model_id, name, view.groups, info.control)
+    sizes = sizes_info(model_id, name, view.sizes(model_id), info.control)
     if len(sizes.sizes) + bool(sizes.control) > 1:
         says = "; ".join(f"K = {s.models}: Δ {signed(s.delta.value)}" for s in sizes.sizes)
         plots.append(
@@ -126,6 +126,7 @@ def _table(view: View, model_id: str) -> Table:
                     )
                     if len(r["partner_ids"]) == 1
                     else partner_name(r, view.names),
+                    " ",
                     Tag(standing(r)) if standing(r) else "",
                 ),
                 interval(r, "delta"),

@@ -36,6 +36,7 @@ from dashboards.why import REASONS, says, scatter_figure, scatter_info, single_p
 from dashboards.wording import NONE, count, plain, signed
 
 Chosen = Mapping[str, str]
+Draw = Callable[[View, Chosen], list[Block]]
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,8 @@ class Page:
 
     key: str
     title: str
-    draw: Callable[[View, Chosen], list[Block]]
-    opened: Callable[[View, Chosen], list[Block]] | None = None
+    draw: Draw
+    opened: Draw | None = None
     whole: bool = False
 
 
@@ -87,16 +88,14 @@ def overview(view: View, chosen: Chosen) -> list[Block]:
 
 
 def _headline(answer: Answer, reach: float) -> tuple[Cell | tuple[Cell, ...], ...]:
-    partners = ", ".join(answer.partners)
-    partners += f" and {answer.others:,} more" if answer.others else ""
     named: tuple[Cell, ...] = ("none trained yet",)
     if answer.partners:
-        pair = f"{answer.model_id}~{answer.partner_id}"
         known = answer.standing in ("best", "tie")
-        named = (
-            Tag(answer.standing) if known else f"({answer.standing})",
-            Link(partners, "pairs", (("pair", pair),)) if answer.partner_id else partners,
-        )
+        named = (Tag(answer.standing) if known else f"({answer.standing})",)
+        for i, (name, other) in enumerate(zip(answer.partners, answer.partner_ids, strict=True)):
+            pair = (("pair", f"{answer.model_id}~{other}"),)
+            named += (", " if i else " ", Link(name, "pairs", pair) if other else name)
+        named += (f" and {answer.others:,} more",) if answer.others else ()
     net = answer.net
     return (
         Link(answer.model, "model", (("model", answer.model_id),))
@@ -264,10 +263,13 @@ def objectives(view: View, chosen: Chosen) -> list[Block]:
         ),
         table,
     ]
+    if len(info.summaries) == 1:
+        text = f"Only {first} is here: name others under objectives in the spec to compare them."
+        blocks.append(Text(text))
     if info.lines:
         text = f"Δ top-1 by objective for {count(len(info.lines), 'learner and partner pair')}"
         blocks.append(
-            Plot("objectives", "Learner and partner", objectives_figure(info), text, 420, 1000)
+            Plot("objectives", "Learner and partner", objectives_figure(info), text, 320, 1000)
         )
     if info.left_out:
         text = f"{info.left_out:,} more left out: shown are those whose objectives differ most."

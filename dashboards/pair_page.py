@@ -16,7 +16,7 @@ from dashboards.pair import (
     flips_figure,
 )
 from dashboards.snapshot import View
-from dashboards.wording import NONE, plain
+from dashboards.wording import NONE, plain, signed
 
 ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before", "cca_after")
 
@@ -81,7 +81,7 @@ def pair_blocks(view: View, a: str, b: str) -> list[Block]:
                     meaning=f"Without intervals: many classes, few images each.{left}",
                 )
             )
-    return [*blocks, Grid(tuple(plots)), Downloads(("classes",), a), Downloads(("classes",), b)]
+    return [*blocks, Grid(tuple(plots)), Downloads(("classes",), (a, b))]
 
 
 def _with(table: pa.Table, model_id: str, partner_id: str) -> pa.Table:
@@ -120,7 +120,7 @@ def _table(view: View, rows: list[tuple[str, str, dict[str, Any]]]) -> Table:
                 plain(r["top1_before"]),
                 plain(r["top1_after"]),
                 interval(r, "delta"),
-                plain(r["control_delta"]) if r["control_delta"] is not None else NONE,
+                signed(r["control_delta"]),
                 interval(r, "net"),
                 plain(r["q_value"], 3),
                 NONE if r["recovered"] is None else f"{plain(r['recovered'], 0)} %",

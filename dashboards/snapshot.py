@@ -11,6 +11,9 @@ import pyarrow as pa
 
 from bikd_ray.specs import ALONE
 from bikd_ray.store import Store
+from bikd_ray.store.answers import GROWTH
+from bikd_ray.store.gains import growth_rows
+from bikd_ray.store.learners import learners
 from dashboards.figures import pc
 from dashboards.runs import recipe_text
 
@@ -38,19 +41,30 @@ class Setting:
 
 
 class Snapshot:
-    """The answers of one store. Several threads may ask; each answer is worked out once."""
+    """The answers of one store. Several threads may ask; each answer is worked out once, and
+    nobody waits for another one.
+    """
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._lock = threading.RLock()
-        self._held: dict[tuple, Any] = {}
+        self._lock = threading.Lock()
+        self._held: dict[tuple, _Once] = {}
 
     def once(self, key: tuple, work_out: Callable[[], Any]) -> Any:
         """What was worked out under this key, else what `work_out` says now."""
         with self._lock:
-            if key not in self._held:
-                self._held[key] = work_out()
-            return self._held[key]
+            held = self._held.setdefault(key, _Once())
+        return held.get(work_out)
+
+    def read(self) -> None:
+        """Read what every page needs, which is soon done."""
+        _ = self.settings, self.jobs, self.baselines, self.pairs
+
+    def prepare(self) -> None:
+        """Work out what most pages ask for."""
+        for setting in self.settings[:1]:
+            self.controls(setting.selection)
+            self.gains(setting.selection)
 
     @property
     def jobs(self) -> pa.Table:
@@ -77,6 +91,15 @@ class Snapshot:
 
     def groups(self, selection: str) -> pa.Table:
         return self.once(("groups", selection), lambda: self.store.groups(selection=selection))
+
+    def sizes(self, model_id: str, selection: str) -> pa.Table:
+        """The rows of `groups` of one model, which is a small part of the work."""
+
+        def work_out() -> pa.Table:
+            found = learners(self.store.reader, {model_id}, None, selection)
+            return pa.Table.from_pylist([r for x in found for r in growth_rows(x)], GROWTH)
+
+        return self.once(("sizes", model_id, selection), work_out)
 
     def teachers(self, selection: str) -> pa.Table:
         return self.once(("teachers", selection), lambda: self.store.teachers(selection=selection))
@@ -145,6 +168,20 @@ class Snapshot:
         return labels
 
 
+class _Once:
+    """One answer, and a lock for as long as somebody works it out."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: tuple[Any, ...] = ()
+
+    def get(self, work_out: Callable[[], Any]) -> Any:
+        with self._lock:
+            if not self._found:
+                self._found = (work_out(),)
+            return self._found[0]
+
+
 class View:
     """One setting of a snapshot, and how much of it to show."""
 
@@ -179,10 +216,9 @@ class View:
         table = self.snapshot.gains(self.setting.selection)
         return self._own(table, ("data_id", "recipe_id"))
 
-    @cached_property
-    def groups(self) -> pa.Table:
-        table = self.snapshot.groups(self.setting.selection)
-        return self._own(table, ("data_id", "recipe_id", "objective"))
+    def sizes(self, model_id: str) -> pa.Table:
+        rows = self.snapshot.sizes(model_id, self.setting.selection)
+        return self._own(rows, ("data_id", "recipe_id", "objective"))
 
     @cached_property
     def pairs(self) -> pa.Table:

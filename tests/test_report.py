@@ -248,7 +248,7 @@ def test_the_downloads_hold_the_numbers_of_the_store(swept):
                 if value is None:
                     assert ours[column] == ""
                 elif isinstance(value, float):
-                    assert float(ours[column]) == value
+                    assert float(ours[column]) == pytest.approx(value, rel=1e-12)
                 elif isinstance(value, list):
                     assert ours[column] == " + ".join(value)
                 else:
@@ -389,7 +389,7 @@ def chosen_row(view: View, model: str) -> list[str]:
 
 def text_of(cell: object) -> str:
     if isinstance(cell, tuple):
-        return " ".join(map(text_of, cell))
+        return "".join(map(text_of, cell))
     if isinstance(cell, Link):
         return cell.text
     return cell.word if isinstance(cell, Tag) else str(getattr(cell, "value", cell))

@@ -205,7 +205,36 @@ def test_a_hostile_name_is_shown_as_it_is(opened):
     assert opened.get_by_role("row").filter(has_text=HOSTILE).count() > 0
 
 
+def test_a_figure_keeps_its_height_when_the_window_changes(opened):
+    heatmap(opened)
+    plot = opened.locator('[data-panel="metric"]:visible .plot')
+    drawn = plot.locator(".main-svg").first
+    whole = drawn.bounding_box()["height"]
+    width = drawn.bounding_box()["width"]
+    opened.set_viewport_size({"width": 390, "height": 844})
+    opened.wait_for_function(
+        "(w) => [...document.querySelectorAll('[data-panel=metric] .main-svg')]"
+        ".find((e) => e.getBoundingClientRect().width).getBoundingClientRect().width < w",
+        arg=width,
+    )
+    assert plot.bounding_box()["height"] == whole > 0
+
+
 def test_a_phone_needs_no_sideways_scrolling(opened):
     opened.set_viewport_size({"width": 390, "height": 844})
     heatmap(opened)
     assert opened.evaluate("document.documentElement.scrollWidth") == 390
+    net = opened.locator('[data-section="overview"]:visible td[data-label="Net Δ"]').first
+    box = net.bounding_box()
+    assert box["x"] + box["width"] <= 390
+
+
+def test_each_partner_of_a_tie_leads_to_its_own_pair(opened, report):
+    ids = {r["model"]: r["model_id"] for r in report[0].baselines().to_pylist()}
+    row = opened.locator('[data-section="overview"]:visible tbody tr').first
+    model = row.locator("th").inner_text()
+    links = row.locator("td a")
+    for partner in links.all_text_contents():
+        href = row.get_by_role("link", name=partner, exact=True).get_attribute("href")
+        assert href == f"#page=pairs&pair={ids[model]}~{ids[partner]}"
+    assert links.count() == 2

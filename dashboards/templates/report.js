@@ -78,6 +78,7 @@
       // a copy, as Plotly writes into what it is given and settings share figures
       ({ data, layout } = structuredClone(source));
     }
+    element.style.minHeight = `${layout.height}px`; // Plotly lets go of it when the window changes
     await Plotly.react(element, data, { ...layout, template }, {
       responsive: true, displaylogo: false, displayModeBar: "hover",
       modeBarButtons: [layout.dragmode === "pan" ? ["toImage", "resetScale2d"] : ["toImage"]],

@@ -1,13 +1,16 @@
-"""The report of a large zoo in a real browser: first paint, hover and pan, and its size.
+"""The report and the app of a large zoo in a real browser: first paint, hover, pan, and size.
 
-python tests/benchmarks/dashboard.py [--pairings 124750] [--keep DIR] [--tables FILE]
+python tests/benchmarks/dashboard.py [--app] [--pairings 124750] [--keep DIR] [--tables FILE]
 
-A store is made up (see store.py), with the statistics of all pairs. --tables keeps the store's
-slow answers in a file between runs: what is measured is the page, not the store.
+A store is made up (see store.py), with the statistics of all pairs. --app: `bikd dashboard` instead
+of the report, from a cold start. --tables keeps the store's slow answers in a file between runs of
+the report: what is measured is the page, not the store.
 """
 
 import argparse
 import pickle
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -16,13 +19,14 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 from bikd_ray.analysis.bits import unpack
 from bikd_ray.store import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import serialised
 from dashboards.contents import LIMITS
+from dashboards.pages import PAGES
 from dashboards.report import render
 from dashboards.snapshot import Snapshot
 from tests.benchmarks.store import FEW_IMAGES, build
@@ -39,6 +43,13 @@ FRAMES = """(seconds) => new Promise((done) => {
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "() => performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
 DRAWN = "() => document.querySelector('[data-panel=metric]:not([hidden]) .plot[data-drawn]')"
+ANSWERED = """() => {
+  const card = document.querySelector('main .card');
+  return card && !card.innerText.startsWith('Reading') && (
+    [...card.querySelectorAll('.js-plotly-plot')].every((e) => e.querySelector('.nsewdrag'))
+    && (card.querySelector('.js-plotly-plot') || card.querySelector('table')));
+}"""
+WAIT_MS = 600_000
 
 
 def main() -> None:
@@ -46,6 +57,7 @@ def main() -> None:
     parser.add_argument("--pairings", type=int, default=124_750)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--tables", type=Path)
+    parser.add_argument("--app", action="store_true")
     parser.add_argument("--panels", type=int, default=40, help="models and pairs with a panel")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -54,23 +66,77 @@ def main() -> None:
             build(folder, given.pairings, FEW_IMAGES, True)
         if not (folder / "pairs").exists():
             _add_pairs(folder)
-        now = Snapshot(Store(str(folder)))
-        if given.tables and given.tables.exists():
-            now._held.update(pickle.loads(given.tables.read_bytes()))
-        held = {(name, "last"): getattr(now, name)("last") for name in ANSWERS}
-        if given.tables and not given.tables.exists():
-            given.tables.write_bytes(pickle.dumps(held))
-        limits = replace(LIMITS, models=given.panels, pairs=given.panels)
-        start = time.perf_counter()
-        path = Path(scratch) / "report.html"
-        path.write_text(render(now, datetime.now(UTC), limits))
-        print(f"{'what':40s}  {'figure':>10s}  goal")
-        _line("report written, beside the store's answers", time.perf_counter() - start, "s")
-        _line("size", path.stat().st_size / 1e6, "MB", 15)
+        print(f"{'what':40s}  {'figure':>10s}  goal", flush=True)
+        if given.app:
+            _app(folder)
+        else:
+            path = Path(scratch) / "report.html"
+            _report(folder, path, given.tables, given.panels)
+
+
+def _report(folder: Path, path: Path, tables: Path | None, panels: int) -> None:
+    now = Snapshot(Store(str(folder)))
+    if tables and tables.exists():
+        for key, table in pickle.loads(tables.read_bytes()).items():
+            now.once(key, lambda table=table: table)
+    start = time.perf_counter()
+    held = {(name, "last"): getattr(now, name)("last") for name in ANSWERS}
+    if tables and not tables.exists():
+        tables.write_bytes(pickle.dumps(held))
+    _line(f"answers{' (kept)' if tables else ''}", time.perf_counter() - start, "s")
+    limits = replace(LIMITS, models=panels, pairs=panels)
+    start = time.perf_counter()
+    path.write_text(render(now, datetime.now(UTC), limits))
+    _line("report written, beside the store's answers", time.perf_counter() - start, "s")
+    _line("size", path.stat().st_size / 1e6, "MB", 15)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        _look(browser.new_page(viewport={"width": 1200, "height": 900}), path)
+        browser.close()
+
+
+def _app(folder: Path) -> None:
+    command = [sys.executable, "-m", "pipelines", "dashboard", "--port", "0", "--store", folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().split()[0]
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-            _look(browser.new_page(viewport={"width": 1200, "height": 900}), path)
+            page = browser.new_page(viewport={"width": 1200, "height": 900})
+            page.set_default_timeout(WAIT_MS)
+            _visit(page, f"{address}runs", "cold, Runs")
+            _visit(page, address, "cold, Overview")
+            for time_of in ("first", "again"):
+                for key, known in PAGES.items():
+                    where = "" if key == "overview" else key
+                    _visit(page, address + where, f"{known.title}, {time_of}")
+            _visit(page, f"{address}pairs", "Pairs")
+            plot = page.locator(".pair .nsewdrag").first
+            _move(page, plot)
+            start = time.perf_counter()
+            page.locator('select[data-choice="metric"]').select_option("kappa")
+            page.get_by_role("heading", name="Cohen's κ").wait_for()
+            page.wait_for_function(ANSWERED, polling=50)
+            _line("another metric", time.perf_counter() - start, "s")
+            start = time.perf_counter()
+            box = plot.bounding_box()
+            assert box is not None
+            page.mouse.click(box["x"] + 90, box["y"] + 60)
+            page.locator("#opened .head").wait_for()
+            _line("a pair opened", time.perf_counter() - start, "s")
             browser.close()
+        peak = Path(f"/proc/{server.pid}/status").read_text().split("VmHWM:")[1].split()[0]
+        _line("peak memory of the app", int(peak) / 1e6, "GB")
+        server.terminate()
+
+
+def _visit(page: Page, address: str, what: str) -> None:
+    start = time.perf_counter()
+    page.goto(address)
+    page.wait_for_function(PAINT)
+    _line(f"{what}: first contentful paint", page.evaluate(PAINT) / 1e3, "s", 2)
+    page.wait_for_function(ANSWERED, polling=50)
+    _line(f"{what}: its answers drawn", time.perf_counter() - start, "s")
 
 
 def _look(page: Page, path: Path) -> None:
@@ -82,9 +148,16 @@ def _look(page: Page, path: Path) -> None:
     page.locator('[data-section="pairs"]').first.scroll_into_view_if_needed()
     page.wait_for_function(DRAWN, timeout=120_000)
     _line("heatmap, from scrolling there", time.perf_counter() - start, "s")
-    still = page.evaluate(FRAMES, 1)
-    _frames("frames at rest", still)
-    plot = page.locator('[data-panel="metric"]:visible .nsewdrag').first
+    _move(page, page.locator('[data-panel="metric"]:visible .nsewdrag').first)
+    page.locator('select[data-choice="metric"]:visible').select_option("delta_top1")
+    start = time.perf_counter()
+    page.wait_for_function(DRAWN, timeout=120_000)
+    _line("another metric", time.perf_counter() - start, "s")
+
+
+def _move(page: Page, plot: Locator) -> None:
+    """Hover over a heatmap and pan it, and count the frames."""
+    _frames("frames at rest", page.evaluate(FRAMES, 1))
     plot.scroll_into_view_if_needed()
     box = plot.bounding_box()
     assert box is not None
@@ -99,10 +172,6 @@ def _look(page: Page, path: Path) -> None:
         if pressed:
             page.mouse.up()
         _frames(f"frames during {what}", page.evaluate("() => window.measured"))
-    page.locator('select[data-choice="metric"]:visible').select_option("delta_top1")
-    start = time.perf_counter()
-    page.wait_for_function(DRAWN, timeout=120_000)
-    _line("another metric", time.perf_counter() - start, "s")
 
 
 def _line(what: str, figure: float, unit: str, goal: float | None = None) -> None:

@@ -1,0 +1,75 @@
+"""What the app keeps of a store that grows, without a browser."""
+
+import threading
+
+import pytest
+
+from bikd_ray.store import Store
+from dashboards.live import KEPT, Live
+from dashboards.snapshot import Snapshot
+from tests.test_report import sweep
+
+
+@pytest.fixture
+def live(tmp_path) -> Live:
+    sweep(tmp_path / "s", ("vit", "convnext"), seeds=(0,))
+    return Live(Store(str(tmp_path / "s")))
+
+
+def test_a_drawing_that_takes_long_is_handed_out_once_it_is_done(live):
+    may_end, begun = threading.Event(), []
+
+    def draw() -> str:
+        begun.append(1)
+        assert may_end.wait(60)
+        return "drawn"
+
+    assert live.drawn("page", draw, wait=0.01) is None
+    assert live.drawn("another", lambda: "at once", wait=60) == "at once"
+    may_end.set()
+    assert live.drawn("page", draw, wait=60) == "drawn"
+    assert len(begun) == 1
+
+
+def test_a_drawing_that_failed_is_tried_again(live):
+    def fail() -> None:
+        raise OSError("the store is away")
+
+    with pytest.raises(OSError, match="away"):
+        live.drawn("page", fail, wait=60)
+    assert live.drawn("page", lambda: "back", wait=60) == "back"
+
+
+def test_the_drawings_kept_are_those_used_last(live):
+    for i in range(KEPT):
+        assert live.drawn(i, lambda i=i: f"first {i}", wait=60) == f"first {i}"
+    live.drawn(0, lambda: "", wait=60)
+    live.drawn("one more", lambda: "", wait=60)
+    assert live.drawn(0, lambda: "second", wait=60) == "first 0"
+    assert live.drawn(1, lambda: "second", wait=60) == "second"
+
+
+def test_an_answer_waits_for_no_other_and_is_worked_out_once(live):
+    now, may_end, worked = Snapshot(live.store), threading.Event(), []
+
+    def slow() -> int:
+        worked.append(1)
+        assert may_end.wait(60)
+        return 7
+
+    asking = [threading.Thread(target=now.once, args=(("slow",), slow)) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    assert now.once(("quick",), lambda: len(now.jobs)) == 3
+    may_end.set()
+    for thread in asking:
+        thread.join()
+    assert (now.once(("slow",), slow), len(worked)) == (7, 1)
+
+
+def test_the_sizes_of_one_model_are_its_rows_of_all(live):
+    now = Snapshot(live.store)
+    for model_id in now.baselines["model_id"].to_pylist():
+        rows = [r for r in now.groups("last").to_pylist() if r["model_id"] == model_id]
+        assert rows
+        assert now.sizes(model_id, "last").to_pylist() == rows
