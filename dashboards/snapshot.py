@@ -11,9 +11,6 @@ import pyarrow as pa
 
 from bikd_ray.specs import ALONE
 from bikd_ray.store import Store
-from bikd_ray.store.answers import GROWTH
-from bikd_ray.store.gains import growth_rows
-from bikd_ray.store.learners import learners
 from dashboards.figures import pc
 from dashboards.runs import recipe_text
 
@@ -94,12 +91,8 @@ class Snapshot:
 
     def sizes(self, model_id: str, selection: str) -> pa.Table:
         """The rows of `groups` of one model, which is a small part of the work."""
-
-        def work_out() -> pa.Table:
-            found = learners(self.store.reader, {model_id}, None, selection)
-            return pa.Table.from_pylist([r for x in found for r in growth_rows(x)], GROWTH)
-
-        return self.once(("sizes", model_id, selection), work_out)
+        key = ("sizes", model_id, selection)
+        return self.once(key, lambda: self.store.groups(model_id, selection=selection))
 
     def teachers(self, selection: str) -> pa.Table:
         return self.once(("teachers", selection), lambda: self.store.teachers(selection=selection))

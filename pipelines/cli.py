@@ -411,6 +411,9 @@ def paper(
 
 @app.command()
 def groups(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="a model's name; default: all")
+    ] = None,
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
@@ -420,7 +423,7 @@ def groups(
 
     [dim]Example: bikd groups --objective bikd[/dim]
     """
-    _show(_store(store).groups(objective, selection), format, "groups")
+    _show(_store(store).groups(model, objective, selection), format, "groups")
 
 
 @app.command()

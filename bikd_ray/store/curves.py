@@ -19,9 +19,13 @@ def curve_table(reader: Reader, wanted: Collection[str] | None = None) -> pa.Tab
     """Columns `answers.CURVES`, of done jobs only. wanted: model_ids; None for all."""
     jobs = reader.committed("jobs")
     done = jobs.filter(pc.equal(jobs["status"], "done"))
-    every = pc.list_flatten(done["member_ids"]).unique().to_pylist()
-    models = sorted(every if wanted is None else wanted)
-    beside = _partners(done.select(["job_id", "member_ids", "members"]).to_pylist(), set(models))
+    done = done.select(["job_id", "member_ids", "members"]).combine_chunks()
+    job, member = (f(done["member_ids"]) for f in (pc.list_parent_indices, pc.list_flatten))
+    models = sorted(member.unique().to_pylist() if wanted is None else wanted)
+    if wanted is not None:
+        theirs = pc.is_in(member, value_set=pa.array(models, pa.string()))
+        done = done.take(job.filter(theirs).unique())
+    beside = _partners(done.to_pylist(), set(models))
     parts = [
         _means(reader, models[i : i + AT_ONCE], beside) for i in range(0, len(models), AT_ONCE)
     ]

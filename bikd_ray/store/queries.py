@@ -120,12 +120,15 @@ class Store:
         """
         return self._gains(None, objective, selection)
 
-    def groups(self, objective: str | None = None, selection: str = "last") -> pa.Table:
-        """How a model's gain grows with the number of models that train together.
+    def groups(
+        self, model: str | None = None, objective: str | None = None, selection: str = "last"
+    ) -> pa.Table:
+        """How a model's (None: every model's) gain grows with how many models train together.
 
         One row for each model and size, the mean over all such groups. Columns: `GROWTH`.
         """
-        found = learners(self.reader, None, objective, selection)
+        wanted = None if model is None else self.model_ids(model)
+        found = learners(self.reader, wanted, objective, selection)
         return pa.Table.from_pylist(_rows(found, growth_rows), GROWTH)
 
     def classes(
