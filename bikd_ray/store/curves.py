@@ -19,7 +19,7 @@ def curve_table(reader: Reader, wanted: Collection[str] | None = None) -> pa.Tab
     """Columns `answers.CURVES`, of done jobs only. wanted: model_ids; None for all."""
     jobs = reader.committed("jobs")
     done = jobs.filter(pc.equal(jobs["status"], "done"))
-    done = done.select(["job_id", "member_ids", "members"]).combine_chunks()
+    done = done.select(["job_id", "attempt", "member_ids", "members"]).combine_chunks()
     job, member = (f(done["member_ids"]) for f in (pc.list_parent_indices, pc.list_flatten))
     models = sorted(member.unique().to_pylist() if wanted is None else wanted)
     if wanted is not None:
@@ -27,7 +27,8 @@ def curve_table(reader: Reader, wanted: Collection[str] | None = None) -> pa.Tab
         done = done.take(job.filter(theirs).unique())
     beside = _partners(done.to_pylist(), set(models))
     parts = [
-        _means(reader, models[i : i + AT_ONCE], beside) for i in range(0, len(models), AT_ONCE)
+        _means(reader, models[i : i + AT_ONCE], done, beside)
+        for i in range(0, len(models), AT_ONCE)
     ]
     names = {model_id: name for of_part, _ in parts for model_id, name in of_part.items()}
     means = pa.concat_tables([table for _, table in parts]) if parts else None
@@ -51,10 +52,12 @@ def curve_table(reader: Reader, wanted: Collection[str] | None = None) -> pa.Tab
     return pa.table([found[field.name].cast(field.type) for field in CURVES], schema=CURVES)
 
 
-def _means(reader: Reader, models: list[str], beside: pa.Table) -> tuple[dict[str, str], pa.Table]:
+def _means(
+    reader: Reader, models: list[str], done: pa.Table, beside: pa.Table
+) -> tuple[dict[str, str], pa.Table]:
     """(names of the models, the means of their curves by SAME)."""
     columns = ["job_id", "model", *SAME[:4], "epoch", *CURVE_MEANS]
-    rows = reader.table("curves", columns, pc.field("model_id").isin(models))
+    rows = reader.table("curves", columns, pc.field("model_id").isin(models), done)
     found = rows.group_by("model_id").aggregate([("model", "max")])
     names = dict(zip(found["model_id"].to_pylist(), found["model_max"].to_pylist(), strict=True))
     rows = rows.drop_columns("model").join(beside, ["job_id", "model_id"], join_type="inner")
