@@ -31,6 +31,17 @@ def line(tmp_path, jobs, nodes=TWO, **options) -> Line:
     return made
 
 
+def two_models(tmp_path) -> Writer:
+    writer = Writer(str(tmp_path / "store"))
+    for m in "ab":
+        baseline(writer, m)
+    return writer
+
+
+def done_by_another(writer: Writer, job_id: str) -> None:
+    job(writer, {"a": after("a", 0.1, 0), "b": after("b", 0.1, 0)}, 0, job_id=job_id)
+
+
 def test_the_largest_needs_and_the_longest_jobs_come_first_and_only_as_many_as_fit(tmp_path):
     jobs = line(tmp_path, [("short", CPU, 1), ("long", CPU, 9), ("big", BIG, 1)])
     assert jobs.take() == "big"
@@ -122,11 +133,8 @@ def test_a_window_holds_so_many_jobs_and_the_next_one_the_rest(tmp_path):
 
 
 def test_a_job_that_another_sweep_is_at_waits_and_is_dropped_once_that_has_done_it(tmp_path):
-    uri = str(tmp_path / "store")
-    writer = Writer(uri)
-    for m in "ab":
-        baseline(writer, m)
-    other = Lease(Place.at(uri), "other")
+    writer = two_models(tmp_path)
+    other = Lease(writer.place, "other")
     other.say(frozenset({"x", "y"}))
     jobs = line(tmp_path, [("x", CPU, 3), ("y", CPU, 2), ("z", CPU, 1)])
     assert jobs.take() == "z"
@@ -135,10 +143,49 @@ def test_a_job_that_another_sweep_is_at_waits_and_is_dropped_once_that_has_done_
     jobs.release("z", 1)
     jobs.open(100)
     assert not jobs.over  # they may still become ours
-    job(writer, {"a": after("a", 0.1, 0), "b": after("b", 0.1, 0)}, 0, job_id="x")
+    done_by_another(writer, "x")
     other.end()  # it has done x, and died at y
     assert jobs.take() == "y"
     assert jobs.over
+    assert jobs.elsewhere == {"x"}
+
+
+def test_what_another_sweep_did_since_the_last_look_is_not_done_again(tmp_path, monkeypatch):
+    writer, work = two_models(tmp_path), [(i, CPU, 3) for i in "vwxyz"]
+    one = line(tmp_path, work)
+    time.sleep(0.002)
+    other = line(tmp_path, work)
+    monkeypatch.setattr(module, "LOOK", 1e6)  # neither looks again
+    for job_id in "vwx":
+        assert one.take() == job_id
+        one.release(job_id, 1)
+        done_by_another(writer, job_id)
+    assert one.take() == "y"
+    assert other.take() == "z"
+    monkeypatch.setattr(module, "LOOK", 0.0)
+    assert other.take() is None
+    assert other.elsewhere == set("vwx")
+
+
+def test_a_failure_elsewhere_is_tried_here_a_moment_later(tmp_path, monkeypatch):
+    two_models(tmp_path)
+    one, other = (line(tmp_path, [("x", CPU, 1), ("y", CPU, 1)]) for _ in range(2))
+    assert one.take() == "x"
+    one.release("x", 1)  # failed: nothing of it is in the store
+    assert one.take() == "y"
+    assert other.take() is None
+    monkeypatch.setattr(module, "LINGER", 0.0)
+    one.release("y", 1)
+    one.look()
+    one.lease.say(frozenset({"another"}), ended=[])
+    assert other.take() == "x"
+
+
+def test_jobs_done_between_planning_and_the_first_look_are_dropped(tmp_path):
+    writer = two_models(tmp_path)
+    done_by_another(writer, "x")  # its sweep has ended meanwhile
+    jobs = line(tmp_path, [("x", CPU, 1), ("y", CPU, 1)])
+    assert jobs.take() == "y"
     assert jobs.elsewhere == {"x"}
 
 

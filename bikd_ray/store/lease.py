@@ -30,7 +30,12 @@ class Sweep:
     host: str
     pid: int
     jobs: frozenset[str]  # job_ids that run now
-    about: dict[str, Any]  # done, failed, left, eta, …
+    about: dict[str, Any]  # left, eta, …
+
+    @property
+    def ended(self) -> frozenset[str]:
+        """Jobs that were done or failed moments ago."""
+        return frozenset(self.about.get("ended", ()))
 
 
 class Lease:

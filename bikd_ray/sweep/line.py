@@ -12,6 +12,9 @@ from bikd_ray.sweep.needs import Needs, Node, fit, shortage
 LOOK = 3.0
 """Seconds between two looks at the cluster and at the other sweeps."""
 
+LINGER = 12.0
+"""Seconds for which a sweep says that a job has ended: longer than others look away."""
+
 PATIENCE = 30.0
 """Seconds for which a cluster may lack room for some job before the person is told."""
 
@@ -52,6 +55,7 @@ class Line:
         self._spent, self._measured = 0.0, (0.0, 0.0)
         self._began: dict[str, float] = {}
         self._looked = float("-inf")
+        self._ended: dict[str, float] = {}  # jobs of ours, and when
         self._room: Sequence[Node] = ()
         self._others: set[str] = set()
         self._roomless: float | None = None  # since when a job has had no room
@@ -98,6 +102,7 @@ class Line:
         """A job that was taken is over, done or failed, after so many seconds of its own."""
         job = self.running.pop(job_id, None)
         if job is not None:
+            self._ended[job_id] = time.monotonic()
             took = time.monotonic() - self._began.pop(job_id)  # with the start of its slot
             self._spent += took * (job.needs.gpus or 1)
             self._measured = (self._measured[0] + seconds, self._measured[1] + job.work)
@@ -125,7 +130,9 @@ class Line:
 
     def _say(self) -> None:
         left = len(self.waiting) + len(self.running)
-        self.lease.say(frozenset(self.running), left=left, eta=self.eta)
+        since = time.monotonic() - LINGER
+        self._ended = {job_id: at for job_id, at in self._ended.items() if at > since}
+        self.lease.say(frozenset(self.running), left=left, eta=self.eta, ended=[*self._ended])
 
     def _affordable(self, job: Waiting) -> bool:
         if self.budget is None:
@@ -143,6 +150,7 @@ class Line:
 
     def look(self) -> None:
         """See what has changed on the cluster and among the other sweeps, if it is time to."""
+        first = self._looked == float("-inf")
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
@@ -153,8 +161,11 @@ class Line:
         if len(left) != self._asked:  # an autoscaler keeps no node that only waits for the end
             self._asked = len(left)
             self.ask(left)
-        others = {i for _, sweep in self.lease.others() for i in sweep.jobs}
-        if self._others - others:
+        sweeps = [sweep for _, sweep in self.lease.others()]
+        ended = {i for sweep in sweeps for i in sweep.ended}
+        others = ended.union(*(sweep.jobs for sweep in sweeps))
+        # at the first look others may have been at work since these jobs were chosen
+        if first or self._others - others or any(job.job_id in ended for job in self.waiting):
             try:
                 done = self.store.done()
             except BikdError:  # asked again at the next look
@@ -180,9 +191,10 @@ class Line:
             self._told = True
 
     def _taken(self, job_id: str) -> bool:
-        """Whether an older sweep began the same job at the same moment."""
+        """Whether an older sweep began the same job at the same moment, or another has ended it."""
         for path, sweep in self.lease.others():
-            if job_id in sweep.jobs and not self.lease.precedes(path):
+            earlier = job_id in sweep.jobs and not self.lease.precedes(path)
+            if earlier or job_id in sweep.ended:
                 self._others.add(job_id)
                 return True
         return False
