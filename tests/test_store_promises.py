@@ -130,21 +130,12 @@ def test_half_written_files_of_killed_writers_go_when_they_are_old(tmp_path):
     assert [path.name for path in old.parent.iterdir()] == [young.name]
 
 
-def test_a_file_is_found_again_by_its_own_uri(place_uri):
+def test_a_folder_goes_with_what_is_in_it(place_uri):
     place = Place.at(place_uri)
     place.write("weights/w.safetensors", b"tensors")
-    found = Place.at(place.uri_of("weights/w.safetensors"))
-    assert found.root == place.path("weights/w.safetensors")
-    assert found.read_path(found.root) == b"tensors"
-    assert place.exists("weights/w.safetensors")
+    assert place.read("weights/w.safetensors") == b"tensors"
     place.remove("weights")
     assert not place.exists("weights")
-
-
-def test_a_uri_keeps_its_query_at_the_end():
-    place = Place.at("s3://bucket/zoo/?region=eu-west-1")
-    assert place.uri_of("weights/w") == "s3://bucket/zoo/weights/w?region=eu-west-1"
-    assert place.path("weights/w") == "bucket/zoo/weights/w"
 
 
 # What is wrong with a store is one line

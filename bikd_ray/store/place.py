@@ -59,13 +59,6 @@ class Place:
     def path(self, relative: str) -> str:
         return f"{self.root}/{relative}"
 
-    def uri_of(self, relative: str) -> str:
-        """The URI of a file or folder in it, which other nodes and tools can open."""
-        if "://" not in self.uri:
-            return self.path(relative)
-        folder, mark, query = self.uri.partition("?")
-        return f"{folder.rstrip('/')}/{relative}{mark}{query}"
-
     def write(self, relative: str, content: bytes | memoryview) -> None:
         """Put a whole file there or nothing: aside and renamed locally, one PUT elsewhere."""
         path = self.path(relative)
