@@ -72,7 +72,7 @@ def make_app(store: Store) -> Dash:
     ) -> tuple[Any, ...]:
         live.look()
         until = time.monotonic() + PATIENCE
-        number, now = live.number, live.now(PATIENCE)
+        number, now = live.now(PATIENCE)
         chosen = dict(parse_qsl((search or "").lstrip("?")))
         if now is None:
             return no_update, no_update, _waiting(live.error), [], None
@@ -163,9 +163,9 @@ def _head(now: Snapshot, uri: str, key: str) -> list[Any]:
         recipes = distinct_recipes(now.jobs)
         return facts(now.baselines, now.pairs, now.jobs, recipes, datetime.now(UTC))
 
-    told = [(t if t != "Written" else "Read", text) for t, text in now.once(("facts",), work_out)]
     if key != "overview":  # the other pages are about their own answers
         return [html.Div([html.P(uri, className="sweep"), html.H1(QUESTION)], className="brief")]
+    told = [(t if t != "Written" else "Read", text) for t, text in now.once(("facts",), work_out)]
     short = [(t, text) for t, text in told if t in ("Models", "Pairings", "Jobs", "Seeds", "Read")]
     rest = [item for item in told if item not in short]
     return [
@@ -242,7 +242,7 @@ def _routes(server: flask.Flask, live: Live) -> None:
 
     @server.get("/csv/<name>.csv")
     def download(name: str) -> flask.Response:
-        now = live.now(wait=60.0)
+        _, now = live.now(wait=60.0)
         model = flask.request.args.get("model", "")
         if now is None or not (name in FILES or (name in OF_ONE_MODEL and model)):
             flask.abort(404)

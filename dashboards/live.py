@@ -22,9 +22,8 @@ class Live:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.number = 0  # of the snapshot that is shown; 0 before the first
         self.error = ""
-        self._now: Snapshot | None = None
+        self._now: tuple[int, Snapshot | None] = (0, None)  # what is shown, and its number
         self._seen: tuple[Any, ...] = ()
         self._next = 0.0
         self._busy = threading.Lock()
@@ -36,10 +35,10 @@ class Live:
         """Begin a new snapshot if the store has something new; the number of the newest ready."""
         if time.monotonic() >= self._next and self._busy.acquire(blocking=False):
             threading.Thread(target=self._refresh, daemon=True).start()
-        return self.number
+        return self._now[0]
 
-    def now(self, wait: float = 0.0) -> Snapshot | None:
-        """The newest snapshot; None if after so many seconds there is none yet."""
+    def now(self, wait: float = 0.0) -> tuple[int, Snapshot | None]:
+        """The newest snapshot and its number; 0 and None if after so many seconds there is none."""
         self._ready.wait(wait)
         return self._now
 
@@ -68,11 +67,11 @@ class Live:
                 return
             fresh = Snapshot(self.store)
             fresh.read()
-            first = self._now is None
+            number, before = self._now
+            first = before is None
             if not first:  # whoever looks meanwhile sees the one before
                 fresh.prepare()
-            self._seen, self._now, self.error = seen, fresh, ""
-            self.number += 1
+            self._seen, self._now, self.error = seen, (number + 1, fresh), ""
             self._ready.set()
             if first:
                 fresh.prepare()

@@ -228,6 +228,22 @@ def test_a_budget_ends_the_handing_out_before_it_is_exceeded(tmp_path, monkeypat
     assert jobs.stopped
 
 
+def test_a_trial_that_dies_has_used_up_budget_and_a_budget_that_is_spent_asks_for_nothing(
+    tmp_path, monkeypatch
+):
+    now, asked = [0.0], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    how = {"budget": 100.0, "ask": lambda needs: asked.append(len(needs))}
+    jobs = line(tmp_path, [(str(i), CPU, 1) for i in range(9)], **how)
+    assert jobs.take() == "0"
+    now[0] = 101
+    jobs.put_back("0")
+    assert jobs.take() is None
+    assert jobs.stopped
+    jobs.look()
+    assert asked == [9, 0]
+
+
 def test_the_estimate_counts_the_work_that_is_left_and_the_jobs_side_by_side(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])

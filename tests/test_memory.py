@@ -7,12 +7,15 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bikd_ray.data import open_split
+from bikd_ray.data.loader import Loader
 from bikd_ray.errors import BikdError
 from bikd_ray.specs import Resources
 from bikd_ray.sweep.job import run_job
 from bikd_ray.sweep.messages import Order, Outcome
-from bikd_ray.train import Fit, fit
+from bikd_ray.train import Fit, evaluate, fit
 from bikd_ray.train.fit import _Run
+from bikd_ray.train.member import Member
 from bikd_ray.train.step import train_step
 from bikd_ray.train.workers import ALONE
 from tests.plain_loop import (
@@ -80,6 +83,27 @@ def test_memory_that_runs_out_halves_the_parts_until_they_fit(spec_file, error):
     )
     for a, b in zip(end.chosen["last"], same.chosen["last"], strict=True):
         assert_close(a.state, b.state, 0.0)
+
+
+def test_an_evaluation_takes_fewer_images_where_memory_runs_out(spec_file):
+    class Narrow(Small):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if len(x) > self.room:
+                raise self.error
+            return self.network(x)
+
+    job = job_of(spec_file, NAMES[:2], {"name": "bikd"}, recipe=RECIPE, zoo=QUIET)
+    images, views = open_split(job.data, "val"), [m.input.view for m in job.members]
+    loader, found = Loader(images, views, CPU), []
+    for room in (10**6, 7):
+        networks = [Narrow(net, room, MemoryError()) for net in networks_of(job, nn.Sequential)]
+        members = [Member(m, n.train(), CPU) for m, n in zip(job.members, networks, strict=True)]
+        found.append(evaluate(members, loader, features=False))
+        assert all(network.training for network in networks)
+    plain, small = found
+    assert plain.ensemble_top1 == small.ensemble_top1
+    for a, b in zip(plain.outcomes, small.outcomes, strict=True):
+        assert (a.predicted_N == b.predicted_N).all()
 
 
 def test_another_error_is_nobodys_memory(spec_file):

@@ -109,7 +109,7 @@ class Place:
         where = self.path(folder)
         with _told(f"cannot list {where}"):
             if self.is_local and not recursive:
-                return _local_listing(where, suffix)
+                return _again(self.patience)(_local_listing, where, suffix)
             selector = pafs.FileSelector(where, allow_not_found=True, recursive=recursive)
             infos = _again(self.patience)(self.filesystem.get_file_info, selector)
             found = [i for i in infos if i.is_file]
@@ -121,7 +121,8 @@ class Place:
         if not self.is_local:
             return set(self.listing(folder, suffix))
         with _told(f"cannot list {self.path(folder)}"):
-            return {entry.path for entry in _local_files(self.path(folder), suffix)}
+            found = _again(self.patience)(_local_listed, self.path(folder), suffix)
+            return {entry.path for entry in found}
 
     def delete(self, path: str) -> None:
         """Take away one file, given by its full path; it may be gone already."""
@@ -149,6 +150,10 @@ def _local_files(folder: str, suffix: str) -> Iterator[os.DirEntry[str]]:
         for entry in entries:
             if entry.name.endswith(suffix) and entry.name[0] != "." and entry.is_file():
                 yield entry
+
+
+def _local_listed(folder: str, suffix: str) -> list[os.DirEntry[str]]:
+    return list(_local_files(folder, suffix))
 
 
 def _local_listing(folder: str, suffix: str) -> Listing:

@@ -7,6 +7,7 @@ reader takes each once.
 
 import contextlib
 import logging
+import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -62,6 +63,7 @@ class Reader:
         self._held: dict[str, tuple[Listing, pa.Table]] = {}
         self._committed: dict[str, tuple[pa.Table, pa.Table]] = {}
         self._damaged: dict[tuple[str, tuple[int, int]], bool] = {}
+        self._lock = threading.RLock()  # what is held is the same for all threads
 
     def table(
         self,
@@ -94,15 +96,17 @@ class Reader:
 
     def committed(self, name: str) -> pa.Table:
         """The rows of INDEX to believe: of each key done before failed, then the newest attempt."""
-        rows = self._index(name)
-        known = self._committed.get(name)
-        if known is None or known[0] is not rows:
-            known = self._committed[name] = rows, _winners(rows, list(KEYS[name]))
-        return known[1]
+        with self._lock:
+            rows = self._index(name)
+            known = self._committed.get(name)
+            if known is None or known[0] is not rows:
+                known = self._committed[name] = rows, _winners(rows, list(KEYS[name]))
+            return known[1]
 
     def attempts(self) -> pa.Table:
         """The rows of INDEX of all attempts of jobs, also of those that others replaced."""
-        return self._index("jobs")
+        with self._lock:
+            return self._index("jobs")
 
     def committed_files(self, name: str) -> Listing:
         """The files with rows to believe, of a table that jobs commit."""

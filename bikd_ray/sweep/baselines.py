@@ -16,6 +16,7 @@ from bikd_ray.plan import ResolvedData, ResolvedModel
 from bikd_ray.store.place import Place
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
+from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.needs import Needs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import baseline_needs, task_options
@@ -214,15 +215,6 @@ def together(problems: Iterable[BikdError]) -> BikdError:
     problems = list(problems)
     kind = UserError if all(isinstance(p, UserError) for p in problems) else BikdError
     return kind("\n".join(str(problem) for problem in problems))
-
-
-def ours(error: Exception, doing: str) -> BikdError:
-    """The BikdError inside a task's error, or one line about what happened instead."""
-    cause = getattr(error, "cause", None)
-    if isinstance(cause, BikdError):
-        return type(cause)(str(cause))
-    last = str(cause or error).strip().splitlines()[-1]
-    return BikdError(f"{doing}: {last}")
 
 
 def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:

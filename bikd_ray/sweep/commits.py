@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job
 from bikd_ray.store.write import Writer, new_attempt
 from bikd_ray.sweep.line import Line
+from bikd_ray.sweep.loggers import Logging
 from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.states import folder_of
@@ -38,9 +40,15 @@ class Commits(tune.Callback):
     """
 
     def __init__(
-        self, orders: dict[str, Order], line: Line, writer: Writer, progress: Progress
+        self,
+        orders: dict[str, Order],
+        line: Line,
+        writer: Writer,
+        progress: Progress,
+        loggers: Sequence[Logging] = (),
     ) -> None:
         self.orders, self.line, self.writer, self.progress = orders, line, writer, progress
+        self.loggers = loggers
         self.unwritten: list[tuple[Job, Outcome, str]] = []
         self._died: Counter[str] = Counter()  # trials, of each job
         self._failing, self._next = 0.0, 0.0  # since when, and when to try again
@@ -67,15 +75,18 @@ class Commits(tune.Callback):
         """A trial that died, such as one whose node went away: its job goes back into the line."""
         order = self.orders[trial.config["job_id"]]
         self._died[order.job.job_id] += 1
-        if self._died[order.job.job_id] < TRIALS:
-            self.line.put_back(order.job.job_id)
-            return
         reason = getattr(trial, "error_file", None)
         text = Path(reason).read_text() if reason and Path(reason).exists() else "its trial died"
+        if self._died[order.job.job_id] < TRIALS:
+            self.line.put_back(order.job.job_id)
+            self.progress.lose(order.job.job_id, order.job.label, text.strip().splitlines()[-1])
+            return
         self.fail(order, f"the trial failed outside the job, {TRIALS} times\n\n{text}")
 
     def fail(self, order: Order, error: str) -> None:
         """Store a job as failed that has no outcome of its own."""
+        for logger in self.loggers:
+            logger.fail(order.job.job_id, error)
         self._over(order.job, Outcome(job_row(order, 0.0, {}, error)))
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:

@@ -57,3 +57,12 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def ours(error: Exception, doing: str) -> BikdError:
+    """The BikdError inside a task's error, or one line about what happened instead."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BikdError):
+        return type(cause)(str(cause))
+    last = str(cause or error).strip().splitlines()[-1]
+    return BikdError(f"{doing}: {last}")

@@ -16,7 +16,7 @@ def device_of(gpus: float) -> Any:
     if not gpus:
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UserError(no_gpu(socket.gethostname(), 0))
+        raise UserError(no_gpu(socket.gethostname()))
     device = torch.device("cuda", torch.cuda.current_device())
     if gpus < 1:
         torch.cuda.set_per_process_memory_fraction(gpus)
@@ -37,9 +37,9 @@ def gpu_memory() -> int:
     return torch.cuda.get_device_properties(device_of(1)).total_memory
 
 
-def no_gpu(host: str, seen: int) -> str:
+def no_gpu(host: str) -> str:
     """What is wrong where Ray counts GPUs that torch does not see."""
     return (
-        f"Ray counts GPUs on {host}, and torch sees {seen or 'none'}; install a torch with CUDA "
+        f"Ray counts GPUs on {host}, and torch sees none; install a torch with CUDA "
         "(or ROCm) and the driver there, or set resources.gpus_per_job: 0 to train on CPUs"
     )

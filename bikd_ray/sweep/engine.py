@@ -149,6 +149,11 @@ def _most(spec: Spec, writer: Writer, progress: Progress, *, grows: bool) -> Nee
     has = reach(spec.resources, grows=grows)
     most = needs_of(spec.resources, has)
     check_nodes(writer.place, gpus=most.gpus > 0)
+    if grows and not most.gpus and spec.resources.gpus_per_job == "auto":
+        progress.note(
+            "no node has a GPU: training on CPUs; for GPUs that an autoscaler would start, set "
+            "resources.autoscaler"
+        )
     if not fit([most], nodes()):
         progress.note(
             f"no node is there yet with {most.cpus:g} CPUs and {most.gpus:g} GPUs; the cluster's "
@@ -188,7 +193,7 @@ def _run_jobs(
     waiting = [Waiting(i, o.needs, o.job.flops) for i, o in orders.items() if i not in unable]
     seconds = None if budget is None else 3600 * budget
     line = Line(waiting, nodes, store, lease, progress.note, seconds, ask)
-    commits = Commits(orders, line, writer, progress)
+    commits = Commits(orders, line, writer, progress, loggers)
     for job_id, why in unable.items():
         commits.fail(orders[job_id], why)
     for logger in loggers:

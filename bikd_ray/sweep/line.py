@@ -103,16 +103,20 @@ class Line:
         job = self.running.pop(job_id, None)
         if job is not None:
             self._ended[job_id] = time.monotonic()
-            took = time.monotonic() - self._began.pop(job_id)  # with the start of its slot
-            self._spent += took * (job.needs.gpus or 1)
+            self._spend(job)
             self._measured = (self._measured[0] + seconds, self._measured[1] + job.work)
 
     def put_back(self, job_id: str) -> None:
         """A job that was taken, and whose trial died, is the first in line again."""
         job = self.running.pop(job_id, None)
         if job is not None:
-            del self._began[job_id]
+            self._spend(job)
             self.waiting.insert(0, job)
+
+    def _spend(self, job: Waiting) -> None:
+        """What it has occupied its slot for, with the start of that."""
+        took = time.monotonic() - self._began.pop(job.job_id)
+        self._spent += took * (job.needs.gpus or 1)
 
     def stop(self) -> None:
         """Hand out nothing more; what runs may end."""
@@ -157,7 +161,7 @@ class Line:
         self._room = self.nodes()
         self._tell()
         self._say()
-        left = [job.needs for job in (*self.running.values(), *self.waiting)]
+        left = self._needed()
         if len(left) != self._asked:  # an autoscaler keeps no node that only waits for the end
             self._asked = len(left)
             self.ask(left)
@@ -175,9 +179,14 @@ class Line:
             self.waiting = [job for job in self.waiting if job.job_id not in found]
         self._others = others
 
+    def _needed(self) -> list[Needs]:
+        """Of the jobs that run, and of those that may still begin."""
+        to_come = [] if self.stopped else self.waiting
+        return [job.needs for job in (*self.running.values(), *to_come)]
+
     def _tell(self) -> None:
         """One line where a job, begun or not, has long had no node, and one when it has again."""
-        needs = {job.needs for job in (*self.running.values(), *self.waiting)}
+        needs = set(self._needed())
         short = next(filter(None, (shortage(one, self._room) for one in needs)), None)
         now = time.monotonic()
         if short is None:

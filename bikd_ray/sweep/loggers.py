@@ -80,6 +80,14 @@ class Logging(tune.Callback):
             metrics = metrics_of(rows, END)
             self._queue.put(lambda: self._runs.pop(job_id).end(metrics, message.error))
 
+    def fail(self, job_id: str, error: str) -> None:
+        """A job has failed that has no outcome of its own."""
+        self._queue.put(lambda: self._end(job_id, error))
+
+    def _end(self, job_id: str, error: str) -> None:
+        if job_id in self._runs:  # not if it could not even begin
+            self._runs.pop(job_id).end({}, error)
+
     def _begin(self, order: Order) -> None:
         """Open the job's run, or go on with it where another trial has died under it."""
         if order.job.job_id not in self._runs:

@@ -19,7 +19,8 @@ from bikd_ray.plan import ResolvedData, ResolvedModel
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
 from bikd_ray.store.write import Writer
-from bikd_ray.sweep.baselines import SPLIT, ours, probabilities
+from bikd_ray.sweep.baselines import SPLIT, probabilities
+from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.needs import Needs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import baseline_needs, task_options

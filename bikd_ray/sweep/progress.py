@@ -78,6 +78,11 @@ class Progress:
     def advance(self, job_id: str, label: str, epoch: float, epochs: int) -> None:
         self.running[job_id] = (label, f"epoch {round(epoch, 1):g}/{epochs}")
 
+    def lose(self, job_id: str, label: str, why: str) -> None:
+        """A job's trial has died; the job waits for another one."""
+        self.running.pop(job_id, None)
+        self.note(f"{label}: its trial died ({why}); it is begun again")
+
     def finish(
         self,
         job_id: str,

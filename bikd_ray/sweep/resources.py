@@ -18,6 +18,7 @@ from bikd_ray.plan import Cost, Job
 from bikd_ray.specs import Resources
 from bikd_ray.store.place import Place
 from bikd_ray.store.write import new_attempt
+from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.device import gpu_memory, gpus_seen, no_gpu
 from bikd_ray.sweep.needs import Needs, Node, shortage
 from bikd_ray.train.evaluate import EVAL_BATCH
@@ -147,7 +148,10 @@ def gpu_bytes() -> int:
     """
     if not ray.is_initialized():
         return gpu_memory()
-    return ray.get(ray.remote(gpu_memory).options(num_cpus=0, num_gpus=0.01).remote())
+    try:
+        return ray.get(ray.remote(gpu_memory).options(num_cpus=0, num_gpus=0.01).remote())
+    except RayError as error:
+        raise ours(error, "no GPU can be asked for its memory") from None
 
 
 def check_nodes(place: Place, *, gpus: bool = False) -> None:
@@ -162,12 +166,13 @@ def check_nodes(place: Place, *, gpus: bool = False) -> None:
     def look(path: str, gpus: bool) -> tuple[str | None, bool, int]:
         try:  # sent whole: a node may lack this package
             from bikd_ray import __version__ as version
-            from bikd_ray.sweep.device import gpus_seen
         except ImportError:
             return None, os.path.exists(path), 0
-        if gpus:  # Ray hides them from who has asked for none, and nothing is done with them
-            os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        return version, os.path.exists(path), gpus_seen() if gpus else 0
+        if not gpus or version != __version__:
+            return version, os.path.exists(path), 0
+        from bikd_ray.sweep.device import gpus_seen  # a bikd of another version may lack it
+
+        return version, os.path.exists(path), gpus_seen()
 
     task = ray.remote(max_calls=int(gpus))(look)  # who has looked for GPUs is of no more use
     alive = [node for node in ray.nodes() if node["Alive"]]
@@ -202,8 +207,8 @@ def check_nodes(place: Place, *, gpus: bool = False) -> None:
             "a shared mount, s3://… or gs://…"
         )
     for host, count, (_, _, found) in zip(hosts, counted, seen, strict=True):
-        if found < count:
-            raise UserError(no_gpu(host, found))
+        if count and not found:
+            raise UserError(no_gpu(host))
 
 
 def task_options(needs: Needs) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from bikd_ray.data.loader import Loader
 from bikd_ray.errors import BikdError
 from bikd_ray.tasks.classification import Outcome, answers
 from bikd_ray.train.member import Member
-from bikd_ray.train.numerics import tf32
+from bikd_ray.train.numerics import out_of_memory, tf32
 from bikd_ray.train.similarity import FeatureTap
 from bikd_ray.train.workers import ALONE, Workers
 
@@ -41,25 +41,19 @@ def evaluate(
     """Measure every member on every image, decoded once; and read its pre-logits features.
 
     members: those of the job in their order, None for one of another worker. Every worker gets the
-    whole evaluation. Raises BikdError where a model answers NaN.
+    whole evaluation. Where memory runs out, fewer images are taken at a time. Raises BikdError
+    where a model answers NaN.
     """
-    here = [member for member in members if member is not None]
-    taps = [FeatureTap(m.network) if features and m else None for m in members]
-    modes = [member.network.training for member in here]
-    for member in here:
-        member.network.eval()
-    with ExitStack() as stack:
-        stack.enter_context(
-            torch.no_grad()
-        )  # not inference_mode: what a network caches here trains
-        stack.enter_context(tf32(False))
-        for tap in filter(None, taps):
-            stack.enter_context(tap)
-        mine = _measure(members, loader, workers, batch_size)
-    for member, mode in zip(here, modes, strict=True):
-        member.network.train(mode)
-    mine.features = [tap.features_ND if tap else None for tap in taps]
-    return _whole(members, mine, loader, workers)
+    try:
+        mine = _at_once(members, loader, features, workers, batch_size)
+    except (RuntimeError, MemoryError) as error:
+        # several workers exchange what they have of every batch: none can begin again alone
+        if not out_of_memory(error) or batch_size == 1 or workers.count > 1:
+            raise
+        smaller = batch_size // 2
+    else:
+        return _whole(members, mine, loader, workers)
+    return evaluate(members, loader, features=features, batch_size=smaller)
 
 
 @dataclass
@@ -70,6 +64,33 @@ class _Measured:
     outcomes: list[Outcome]
     ensemble_right: np.ndarray  # bool [M]
     features: list[Tensor | None]
+
+
+def _at_once(
+    members: Sequence[Member | None],
+    loader: Loader,
+    features: bool,
+    workers: Workers,
+    batch_size: int,
+) -> _Measured:
+    here = [member for member in members if member is not None]
+    taps = [FeatureTap(m.network) if features and m else None for m in members]
+    modes = [member.network.training for member in here]
+    for member in here:
+        member.network.eval()
+    try:
+        with ExitStack() as stack:
+            # not inference_mode: what a network caches here trains
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(tf32(False))
+            for tap in filter(None, taps):
+                stack.enter_context(tap)
+            mine = _measure(members, loader, workers, batch_size)
+    finally:
+        for member, mode in zip(here, modes, strict=True):
+            member.network.train(mode)
+    mine.features = [tap.features_ND if tap else None for tap in taps]
+    return mine
 
 
 def _measure(

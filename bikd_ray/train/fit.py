@@ -110,7 +110,7 @@ def fit(
     several workers each yields the same. networks: None for a member of another worker. decoders:
     processes that decode images. similarity: compare the members' features too. states: where the
     state of the run is kept, from which it goes on. beat: seconds after which a Beat comes between,
-    at log points; None for none. Raises NonFiniteLoss.
+    at log points, by each worker's own clock; None for none. Raises NonFiniteLoss.
     """
     run = _Run(job, networks, device, decoders, similarity, resources, workers)
     yield from run.epochs(states, beat)
