@@ -115,6 +115,7 @@ def test_a_job_that_no_node_can_hold_is_refused_at_the_start(cluster, spec_file)
     assert not (path.parent / "store").exists()
 
 
+@pytest.mark.slow
 def test_models_on_workers_of_their_own_go_on_where_one_was_killed(cluster, spec_file, tmp_path):
     diary = tmp_path / "diary"
     fragile = {
