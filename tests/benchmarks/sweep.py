@@ -132,7 +132,7 @@ class Clock:
 def sweep(path: Path, jobs: int) -> Clock:
     """Run the sweep, and time its parts."""
     from bikd_ray.store.write import Writer
-    from bikd_ray.sweep import engine
+    from bikd_ray.sweep import connection, engine
     from bikd_ray.sweep.commits import Commits
     from bikd_ray.sweep.messages import Outcome
 
@@ -147,13 +147,13 @@ def sweep(path: Path, jobs: int) -> Clock:
 
     engine.Commits = Timed
     clock.wrap(engine, "resolve", "models and images read")
-    clock.wrap(engine.ray, "init", "Ray start")
+    clock.wrap(connection.ray, "init", "Ray start")
     clock.wrap(engine, "keep_all", "weights kept")
     clock.wrap(engine, "run_baselines", "baselines")
     clock.wrap(engine, "run_pairs", "pair statistics")
     clock.wrap(engine, "_run_window", "window")
     clock.wrap(engine, "compact", "compaction")
-    clock.wrap(engine.ray, "shutdown", "Ray shutdown")
+    clock.wrap(connection.ray, "shutdown", "Ray shutdown")
     clock.wrap(Writer, "commit_job", "commits")
     with clock.measure("all"):
         report = engine.run_sweep(load_spec(path), limit=jobs)
