@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tests.conftest import net
-from tests.faults import below
+from tests.faults import TRIAL, below
 
 
 class _Infinite(torch.autograd.Function):
@@ -62,7 +62,7 @@ class KillsTrial(Trap):
     """Kills the trial's actor, of which there is one."""
 
     def spring(self) -> None:
-        (trial,) = below(os.getppid(), "ray::ResourceTrainable")
+        (trial,) = below(os.getppid(), *TRIAL)
         os.kill(trial, signal.SIGKILL)
         time.sleep(60)
 

@@ -63,13 +63,18 @@ def meanwhile(when: Callable[[], object], then: Callable[[], object]) -> threadi
     return thread
 
 
-def below(pid: int, title: str) -> list[int]:
+TRIAL = "ray::ResourceTrainable", "ray::JobTrial"
+"""How the process of a trial is titled: at work, and while it waits."""
+
+
+def below(pid: int, *titles: str) -> list[int]:
     """The processes that began below this one, and whose command line begins so."""
+    wanted = tuple(title.encode() for title in titles)
     parents, found = {}, []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             stat = (process / "stat").read_text().rpartition(")")[2].split()
-            named = (process / "cmdline").read_bytes().startswith(title.encode())
+            named = (process / "cmdline").read_bytes().startswith(wanted)
         except OSError:
             continue  # it ended just now
         parents[int(process.name)] = int(stat[1])

@@ -19,7 +19,7 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.sweep.job import run_job
 from bikd_ray.sweep.messages import Order
 from bikd_ray.sweep.needs import Needs
-from tests.faults import assert_whole, below, jobs_done, meanwhile, run
+from tests.faults import TRIAL, assert_whole, below, jobs_done, meanwhile, run
 from tests.test_interrupt import placement_groups
 
 ONE_SLOT = {"cpus_per_job": 2}
@@ -139,7 +139,7 @@ def test_a_trial_that_dies_while_it_is_idle_costs_nothing(cluster, spec_file, sm
     def kill() -> None:
         fill(small_disk)
         time.sleep(5)  # its job is over, and no other begins
-        for pid in below(os.getpid(), "ray::ResourceTrainable"):
+        for pid in below(os.getpid(), *TRIAL):
             os.kill(pid, signal.SIGKILL)
             killed.append(pid)
         time.sleep(5)
@@ -302,7 +302,7 @@ def test_five_hundred_jobs_leave_nothing_behind(cluster, spec_file, tmp_path, mo
     assert memory() - held < 150 << 20
     assert seen[1] - seen[0] < 150 << 20
     assert not placement_groups()
-    assert not below(os.getpid(), "ray::ResourceTrainable")
+    assert not below(os.getpid(), *TRIAL)
     assert not below(os.getpid(), "ray::RayTrainWorker")
     assert not list(tmp_path.glob("bikd-*"))
     store = Path(load_spec(path).store)

@@ -12,7 +12,7 @@ from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import Place
-from tests.faults import assert_whole, begin, below, jobs_done, run, wait_until
+from tests.faults import TRIAL, assert_whole, begin, below, jobs_done, run, wait_until
 
 ONE_SLOT = {"cpus_per_job": 2}
 JOBS = 60
@@ -31,7 +31,7 @@ def test_a_sweep_that_is_stopped_on_a_cluster_leaves_nothing_there(cluster, spec
     assert out == ""
     assert f"{600 - kept} left" in err
     assert err.splitlines()[-1] == "bikd: run the same command again to go on"
-    assert wait_until(lambda: not below(os.getpid(), "ray::ResourceTrainable"), 60)
+    assert wait_until(lambda: not below(os.getpid(), *TRIAL), 60)
     assert wait_until(lambda: not below(os.getpid(), "ray::RayTrainWorker"), 60)
     assert wait_until(lambda: not placement_groups(), 60)
     assert_whole(path, left=600 - kept)

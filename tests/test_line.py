@@ -167,6 +167,16 @@ def test_what_another_sweep_did_since_the_last_look_is_not_done_again(tmp_path, 
     assert other.elsewhere == set("vwx")
 
 
+def test_the_older_of_two_sweeps_takes_no_job_that_the_younger_is_at(tmp_path, monkeypatch):
+    two_models(tmp_path)
+    older = line(tmp_path, [("x", CPU, 3), ("y", CPU, 2)])
+    time.sleep(0.002)
+    younger = line(tmp_path, [("x", CPU, 3), ("y", CPU, 2)])
+    monkeypatch.setattr(module, "LOOK", 1e6)
+    assert younger.take() == "x"
+    assert older.take() == "y"
+
+
 def test_a_failure_elsewhere_is_tried_here_a_moment_later(tmp_path, monkeypatch):
     two_models(tmp_path)
     one, other = (line(tmp_path, [("x", CPU, 1), ("y", CPU, 1)]) for _ in range(2))

@@ -83,7 +83,10 @@ class Line:
     def take(self) -> str | None:
         """The next job of the window; None if none can start now."""
         self.look()
-        for job in [] if self.stopped or self.held else list(self.waiting):
+        jobs = [] if self.stopped or self.held else list(self.waiting)
+        for _, sweep in self.lease.others() if jobs else []:  # what was begun since that look
+            self._others |= sweep.jobs | sweep.ended
+        for job in jobs:
             if job.job_id in self._others or job.job_id not in self.window:
                 continue
             if not self._affordable(job) or not self._has_room(job.needs):
