@@ -219,7 +219,8 @@ class View:
         pairs = self._own(self.snapshot.pairs, ("data_id",))
         ids = ["model_id_a", "model_id_b"]
         alike = self._own(self.snapshot.similarities, ("data_id", "recipe_id", "objective"))
-        means = alike.group_by(ids).aggregate([("cca_before", "mean"), ("cca_after", "mean")])
+        alike = alike.group_by(ids, use_threads=False)  # the same to the last bit each time
+        means = alike.aggregate([("cca_before", "mean"), ("cca_after", "mean")])
         names = {"cca_before_mean": "cca_before", "cca_after_mean": "cca_after"}
         means = means.rename_columns([names.get(c, c) for c in means.column_names])
         turned = means.rename_columns(

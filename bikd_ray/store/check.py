@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from bikd_ray.store.lease import at_work
 from bikd_ray.store.place import Place
-from bikd_ray.store.read import Reader, damage, is_merged, pc, schema_version, stem
+from bikd_ray.store.read import Reader, damage, is_merged, joined, pc, schema_version, stem
 from bikd_ray.store.schema import COMMITTED_BY, KEYS, SCHEMA_VERSION, SCHEMAS
 
 FINDINGS = pa.schema(
@@ -65,9 +65,8 @@ def _files(place: Place, table: str) -> Iterator[Finding]:
 def _jobs(reader: Reader) -> Iterator[Finding]:
     """Jobs and results that lack each other, and weights that no result knows."""
     place = reader.place
-    jobs = reader.committed("jobs").select(["job_id", "attempt", "status"]).to_pylist()
     done = _done(reader)
-    attempts = {f"{row['job_id']}-{row['attempt']}" for row in jobs}
+    attempts = set(joined(reader.committed("jobs"), ["job_id", "attempt"]).to_pylist())
     results = reader.table("results", ["job_id", "weights"])
     for job_id in sorted(done - set(results["job_id"].to_pylist())):
         what = f"job {job_id} is done and has no results"

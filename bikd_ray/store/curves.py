@@ -60,9 +60,11 @@ def _means(
     rows = reader.table("curves", columns, pc.field("model_id").isin(models), done)
     found = rows.group_by("model_id").aggregate([("model", "max")])
     names = dict(zip(found["model_id"].to_pylist(), found["model_max"].to_pylist(), strict=True))
-    rows = rows.drop_columns("model").join(beside, ["job_id", "model_id"], join_type="inner")
+    # without threads, whose order would change the last bit of a mean from one run to the next
+    rows = rows.drop_columns("model")
+    rows = rows.join(beside, ["job_id", "model_id"], join_type="inner", use_threads=False)
     means = [("job_id", "count"), *((name, "mean") for name in CURVE_MEANS)]
-    return names, rows.group_by(SAME).aggregate(means)
+    return names, rows.group_by(SAME, use_threads=False).aggregate(means)
 
 
 def _partners(jobs: list[dict], wanted: Collection[str]) -> pa.Table:

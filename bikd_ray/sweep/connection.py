@@ -33,7 +33,7 @@ def connected(
         ray.init(
             address=address,
             runtime_env=None if address == "local" else environment(zoo, ship=ship),
-            include_dashboard=None if address != "local" else False,  # nobody looks at it
+            include_dashboard=False if address == "local" else None,  # nobody looks at it
             log_to_driver=False,
             logging_level=logging.ERROR,
         )

@@ -202,7 +202,7 @@ def _run_jobs(
         while line.waiting and not line.stopped:
             window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
             with TemporaryDirectory(prefix="bikd-") as scratch:
-                _run_window(window, line, commits, loggers, spec, scratch)
+                _run_window(window, line, commits, spec, scratch)
             if line.running or not line.over:
                 break  # Ctrl-C: Tune ends as if all were well
         commits.settle(PATIENCE if line.over else LAST)
@@ -225,12 +225,7 @@ def _unable(order: Order, broken: dict[str, str]) -> str | None:
 
 
 def _run_window(
-    orders: dict[str, Order],
-    line: Line,
-    commits: Commits,
-    loggers: list[Logging],
-    spec: Spec,
-    scratch: str,
+    orders: dict[str, Order], line: Line, commits: Commits, spec: Spec, scratch: str
 ) -> None:
     trainable = tune.with_parameters(JobTrial, orders=orders, slots=spec.resources.slots)
     tuner = tune.Tuner(
@@ -246,7 +241,7 @@ def _run_window(
             name="tune",
             storage_path=scratch,
             verbose=0,
-            callbacks=[commits, *loggers],
+            callbacks=[commits, *commits.loggers],
             # reused actors have no checkpoint of their own; saving one would retire them
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

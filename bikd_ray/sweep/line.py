@@ -55,6 +55,7 @@ class Line:
         self._spent, self._measured = 0.0, (0.0, 0.0)
         self._began: dict[str, float] = {}
         self._looked = float("-inf")
+        self._caught_up = False  # others may have been at work since these jobs were chosen
         self._ended: dict[str, float] = {}  # jobs of ours, and when
         self._room: Sequence[Node] = ()
         self._others: set[str] = set()
@@ -157,7 +158,6 @@ class Line:
 
     def look(self) -> None:
         """See what has changed on the cluster and among the other sweeps, if it is time to."""
-        first = self._looked == float("-inf")
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
@@ -171,8 +171,8 @@ class Line:
         sweeps = [sweep for _, sweep in self.lease.others()]
         ended = {i for sweep in sweeps for i in sweep.ended}
         others = ended.union(*(sweep.jobs for sweep in sweeps))
-        # at the first look others may have been at work since these jobs were chosen
-        if first or self._others - others or any(job.job_id in ended for job in self.waiting):
+        news = self._others - others or any(job.job_id in ended for job in self.waiting)
+        if news or not self._caught_up:
             try:
                 done = self.store.done()
             except BikdError:  # asked again at the next look
@@ -180,6 +180,7 @@ class Line:
             found = {job.job_id for job in self.waiting} & done
             self.elsewhere |= found
             self.waiting = [job for job in self.waiting if job.job_id not in found]
+            self._caught_up = True
         self._others = others
 
     def _needed(self) -> list[Needs]:
@@ -203,10 +204,9 @@ class Line:
             self._told = True
 
     def _taken(self, job_id: str) -> bool:
-        """Whether an older sweep began the same job at the same moment, or another has ended it."""
+        """Whether an older sweep began the same job at the same moment."""
         for path, sweep in self.lease.others():
-            earlier = job_id in sweep.jobs and not self.lease.precedes(path)
-            if earlier or job_id in sweep.ended:
+            if job_id in sweep.jobs and not self.lease.precedes(path):
                 self._others.add(job_id)
                 return True
         return False
