@@ -63,8 +63,11 @@ def meanwhile(when: Callable[[], object], then: Callable[[], object]) -> threadi
     return thread
 
 
-TRIAL = "ray::ResourceTrainable", "ray::JobTrial"
+TRIAL = "ray::_Inner", "ray::JobTrial"
 """How the process of a trial is titled: at work, and while it waits."""
+
+WORKER = "ray::RayTrainWorker"
+"""How a worker's is, where a job has several. A single one is the trial's own process."""
 
 
 def below(pid: int, *titles: str) -> list[int]:

@@ -19,27 +19,30 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.sweep.job import run_job
 from bikd_ray.sweep.messages import Order
 from bikd_ray.sweep.needs import Needs
-from tests.faults import TRIAL, assert_whole, below, jobs_done, meanwhile, run
+from tests.faults import TRIAL, WORKER, assert_whole, below, jobs_done, meanwhile, run
 from tests.test_interrupt import placement_groups
 
 ONE_SLOT = {"cpus_per_job": 2}
 SHAPE = {"input": {"size": 8, "crop_pct": 1.0}}
 
 
-def trap(spec_file, factory: str, **changes) -> Path:
+def trap(spec_file, factory: str, placement: str = "together", **changes) -> Path:
     """A spec of a sound model and one with a trap: three jobs for each seed."""
     zoo = [
         {"factory": "tests.conftest:net", "alias": "good", **SHAPE},
         {"factory": f"tests.failing:{factory}", "alias": "trap", **SHAPE, **changes},
     ]
-    return spec_file(zoo=zoo, seeds=[0, 1], resources=ONE_SLOT)
+    return spec_file(zoo=zoo, seeds=[0, 1], resources={**ONE_SLOT, "placement": placement})
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factory", ["kills_trial", "leaves"])
-def test_a_job_goes_on_in_a_new_slot(cluster, spec_file, tmp_path, factory):
+@pytest.mark.parametrize(
+    ("factory", "placement"),
+    [("leaves", "together"), ("kills_trial", "data_parallel"), ("dies", "data_parallel")],
+)
+def test_a_job_goes_on_in_a_new_slot(cluster, spec_file, tmp_path, factory, placement):
     marker = tmp_path / "sprung"
-    path = trap(spec_file, factory, kwargs={"marker": str(marker)})
+    path = trap(spec_file, factory, placement, kwargs={"marker": str(marker)})
     report = run(path)
     assert marker.exists()
     assert (report.done, report.failed, report.left) == (6, 0, 0)
@@ -303,7 +306,7 @@ def test_five_hundred_jobs_leave_nothing_behind(cluster, spec_file, tmp_path, mo
     assert seen[1] - seen[0] < 150 << 20
     assert not placement_groups()
     assert not below(os.getpid(), *TRIAL)
-    assert not below(os.getpid(), "ray::RayTrainWorker")
+    assert not below(os.getpid(), WORKER)
     assert not list(tmp_path.glob("bikd-*"))
     store = Path(load_spec(path).store)
     assert not [file for file in store.glob("_work/**/*") if file.is_file()]

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.faults import assert_whole, begin, below, jobs_done, wait_until
+from tests.faults import TRIAL, WORKER, assert_whole, begin, below, jobs_done, wait_until
 
 JOBS = 600
 NODE = {"num_cpus": 1, "memory": 3 * 2**30, "object_store_memory": 100 * 2**20}
@@ -38,8 +38,8 @@ def raylet(node) -> int:
     return node.all_processes["raylet"][0].process.pid
 
 
-def has(node, title: str) -> bool:
-    return bool(below(raylet(node), title))
+def has(node, *titles: str) -> bool:
+    return bool(below(raylet(node), *titles))
 
 
 def power_off(nodes, node) -> None:
@@ -51,16 +51,25 @@ def power_off(nodes, node) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("title", ["ray::RayTrainWorker", "ray::ResourceTrainable"])
-def test_a_node_that_dies_takes_no_job_with_it_and_a_new_one_is_used(nodes, spec_file, title):
-    path = spec_file(seeds=list(range(JOBS // 6)), resources={"cpus_per_job": 1})
+@pytest.mark.parametrize(
+    ("titles", "resources"),
+    [
+        (TRIAL, {"cpus_per_job": 1}),
+        (TRIAL, {"cpus_per_job": 2, "placement": "data_parallel"}),
+        ((WORKER,), {"cpus_per_job": 2, "placement": "data_parallel"}),
+    ],
+)
+def test_a_node_that_dies_takes_no_job_with_it_and_a_new_one_is_used(
+    nodes, spec_file, titles, resources
+):
+    path = spec_file(seeds=list(range(JOBS // 6)), resources=resources)
     process = begin(path, "--address", nodes.address)
     assert wait_until(lambda: jobs_done(path) >= 3 or process.poll() is not None)
     assert process.poll() is None, process.communicate()[1]
-    power_off(nodes, next(node for node in nodes.worker_nodes if has(node, title)))
+    power_off(nodes, next(node for node in nodes.worker_nodes if has(node, *titles)))
     died = time.monotonic()
     comes = nodes.add_node(**NODE)
-    used = wait_until(lambda: has(comes, "ray::RayTrainWorker") or process.poll() is not None)
+    used = wait_until(lambda: has(comes, *TRIAL, WORKER) or process.poll() is not None)
     print(f"a worker on the new node after {time.monotonic() - died:.0f} s, {jobs_done(path)} done")
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err

@@ -67,6 +67,31 @@ def test_a_cluster_that_grows_is_used(tmp_path):
     assert [jobs.take() for _ in range(3)] == ["2", "3", None]
 
 
+def test_a_line_that_has_long_had_nothing_to_hand_out_is_idle(tmp_path, monkeypatch):
+    now, nodes = [0.0], list(TWO)
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    jobs = line(tmp_path, [("a", BIG, 1), ("b", BIG, 1)], nodes, note=lambda text: None)
+    assert jobs.take() == "a"
+    now[0] = 100
+    assert not jobs.idle  # it runs
+    jobs.release("a", 1)
+    nodes.clear()
+    assert (jobs.take(), jobs.ready) == (None, False)
+    now[0] += module.IDLE
+    assert not jobs.idle
+    now[0] += 1
+    assert jobs.idle
+    nodes += TWO
+    jobs.look()
+    assert jobs.ready
+    jobs.held = True
+    assert not jobs.ready
+    jobs.held = False
+    jobs.open(100)
+    assert not jobs.idle  # a new window, a new patience
+    assert jobs.take() == "b"
+
+
 def test_a_cluster_without_room_for_a_job_is_waited_for_and_that_is_said_once(
     tmp_path, monkeypatch
 ):

@@ -17,6 +17,7 @@ from bikd_ray.sweep.line import Line
 from bikd_ray.sweep.loggers import Logging
 from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome, job_row
 from bikd_ray.sweep.progress import Progress
+from bikd_ray.sweep.queue import LONG, retire
 from bikd_ray.sweep.states import folder_of
 
 PATIENCE = 300.0
@@ -65,23 +66,27 @@ class Commits(tune.Callback):
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         """An epoch moves the display; an outcome is stored."""
-        job, message = self.orders[trial.config["job_id"]].job, result.get("message")
+        order, message = self.orders[trial.config["job_id"]], result.get("message")
+        job = order.job
         if isinstance(message, Epoch | Beat):
             self.progress.advance(job.job_id, job.label, message.epoch, message.epochs)
         elif isinstance(message, Outcome):
             self._over(job, message)
+            slots = order.resources.slots
+            if slots == "fresh" or (slots == "auto" and message.job["seconds"] > LONG):
+                retire(trial, order.needs)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial that died, such as one whose node went away: its job goes back into the line."""
         order = self.orders[trial.config["job_id"]]
         self._died[order.job.job_id] += 1
         reason = getattr(trial, "error_file", None)
-        text = Path(reason).read_text() if reason and Path(reason).exists() else "its trial died"
+        text = Path(reason).read_text() if reason and Path(reason).exists() else "it died"
         if self._died[order.job.job_id] < TRIALS:
             self.line.put_back(order.job.job_id)
             self.progress.lose(order.job.job_id, order.job.label, text.strip().splitlines()[-1])
             return
-        self.fail(order, f"the trial failed outside the job, {TRIALS} times\n\n{text}")
+        self.fail(order, f"its worker died {TRIALS} times; the last time:\n{text}")
 
     def fail(self, order: Order, error: str) -> None:
         """Store a job as failed that has no outcome of its own."""

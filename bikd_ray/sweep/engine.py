@@ -3,6 +3,9 @@
 The store alone decides what is left to do. Tune schedules; nothing is ever restored from its files.
 """
 
+import signal
+import threading
+import time
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
@@ -25,7 +28,7 @@ from bikd_ray.sweep.connection import connected, terminable
 from bikd_ray.sweep.line import Line, Waiting
 from bikd_ray.sweep.loggers import Logging, loggers_of
 from bikd_ray.sweep.messages import Order
-from bikd_ray.sweep.needs import DRIVER_MEMORY, Needs, fit
+from bikd_ray.sweep.needs import Needs, fit
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.queue import JobQueue, NewestFirst
@@ -199,12 +202,10 @@ def _run_jobs(
     for logger in loggers:
         logger.orders = orders
     try:
-        while line.waiting and not line.stopped:
+        while _something_to_do(line, commits):
             window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
-            with TemporaryDirectory(prefix="bikd-") as scratch:
-                _run_window(window, line, commits, spec, scratch)
-            if line.running or not line.over:
-                break  # Ctrl-C: Tune ends as if all were well
+            if _run_window(window, line, commits):
+                break
         commits.settle(PATIENCE if line.over else LAST)
     finally:
         ask([])
@@ -219,31 +220,49 @@ def _run_jobs(
     return len(line.elsewhere)
 
 
+def _something_to_do(line: Line, commits: Commits) -> bool:
+    """Wait until some job can start; False if none ever will, or at Ctrl-C."""
+    try:
+        commits.look()
+        while line.waiting and not line.stopped and not line.ready:
+            time.sleep(1)
+            commits.look()
+    except KeyboardInterrupt:
+        return False
+    return bool(line.waiting) and not line.stopped
+
+
 def _unable(order: Order, broken: dict[str, str]) -> str | None:
     """Why a job cannot be run: one of its models could not even be measured."""
     return next((broken[m.model_id] for m in order.job.members if m.model_id in broken), None)
 
 
-def _run_window(
-    orders: dict[str, Order], line: Line, commits: Commits, spec: Spec, scratch: str
-) -> None:
-    trainable = tune.with_parameters(JobTrial, orders=orders, slots=spec.resources.slots)
-    tuner = tune.Tuner(
-        tune.with_resources(trainable, {"memory": DRIVER_MEMORY}),
-        param_space={"ticket": tune.grid_search(list(range(len(orders))))},
-        tune_config=tune.TuneConfig(
-            num_samples=TRIALS,  # a ticket for each time that a job may be handed out
-            search_alg=JobQueue(line, commits.look),
-            scheduler=NewestFirst(),
-            reuse_actors=True,
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=scratch,
-            verbose=0,
-            callbacks=[commits, *commits.loggers],
-            # reused actors have no checkpoint of their own; saving one would retire them
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    )
-    tuner.fit()
+def _run_window(orders: dict[str, Order], line: Line, commits: Commits) -> bool:
+    """Run jobs until none is left, or none can start for long; returns whether by Ctrl-C."""
+    before = signal.getsignal(signal.SIGINT)
+    with TemporaryDirectory(prefix="bikd-") as scratch:
+        tuner = tune.Tuner(
+            tune.with_parameters(JobTrial, orders=orders),
+            param_space={"ticket": tune.grid_search(list(range(len(orders))))},
+            tune_config=tune.TuneConfig(
+                num_samples=TRIALS,  # a ticket for each time that a job may be handed out
+                search_alg=JobQueue(line, orders, commits.look),
+                scheduler=NewestFirst(),
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                verbose=0,
+                callbacks=[commits, *commits.loggers],
+                # reused actors have no checkpoint of their own; saving one would retire them
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        )
+        tuner.fit()
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    # Tune ends as if all were well, and takes its handler back at Ctrl-C only
+    interrupted = signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, before)
+    return interrupted

@@ -15,6 +15,9 @@ LOOK = 3.0
 LINGER = 12.0
 """Seconds for which a sweep says that a job has ended: longer than others look away."""
 
+IDLE = 10.0
+"""Seconds without a job after which a sweep gives back what its idle slots occupy."""
+
 PATIENCE = 30.0
 """Seconds for which a cluster may lack room for some job before the person is told."""
 
@@ -55,6 +58,7 @@ class Line:
         self._spent, self._measured = 0.0, (0.0, 0.0)
         self._began: dict[str, float] = {}
         self._looked = float("-inf")
+        self._rested = time.monotonic()  # when a job last ran
         self._caught_up = False  # others may have been at work since these jobs were chosen
         self._ended: dict[str, float] = {}  # jobs of ours, and when
         self._room: Sequence[Node] = ()
@@ -68,6 +72,7 @@ class Line:
         self.look()
         free = [job for job in self.waiting if job.job_id not in self._others]
         self.window = {job.job_id for job in (free or self.waiting)[:count]}
+        self._rested = time.monotonic()
         return sorted(self.window)
 
     @property
@@ -80,6 +85,19 @@ class Line:
             return False
         elsewhere = any(job.job_id not in self._others for job in self.waiting)
         return not inside or elsewhere  # outside the window there is something better to do
+
+    @property
+    def idle(self) -> bool:
+        """Whether no job has run for long, or could have."""
+        if self.running:
+            self._rested = time.monotonic()
+        return time.monotonic() - self._rested > IDLE
+
+    @property
+    def ready(self) -> bool:
+        """Whether some job can start now, as far as the last look tells."""
+        free = [job for job in self.waiting if job.job_id not in self._others]
+        return bool(free) and not self.held and self._has_room(free[0].needs)
 
     def take(self) -> str | None:
         """The next job of the window; None if none can start now."""

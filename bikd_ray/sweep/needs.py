@@ -8,8 +8,7 @@ Node = Mapping[str, float]
 """A node's resources as Ray names them: CPU, GPU, memory (bytes)."""
 
 DRIVER_MEMORY = 2**30
-"""Bytes that a job's own processes reserve. Reserving memory and no CPU means that a job waits
-for one thing only, its worker's resources, so that jobs cannot wait for each other in a ring."""
+"""Bytes that the process of a job's trial reserves."""
 
 
 @dataclass(frozen=True)

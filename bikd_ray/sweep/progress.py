@@ -79,9 +79,9 @@ class Progress:
         self.running[job_id] = (label, f"epoch {round(epoch, 1):g}/{epochs}")
 
     def lose(self, job_id: str, label: str, why: str) -> None:
-        """A job's trial has died; the job waits for another one."""
+        """A job's worker has died; the job waits for another one."""
         self.running.pop(job_id, None)
-        self.note(f"{label}: its trial died ({why}); it is begun again")
+        self.note(f"{label}: its worker died ({why}); it is begun again")
 
     def finish(
         self,

@@ -5,26 +5,50 @@ one that another sweep has begun meanwhile.
 """
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from ray.tune import PlacementGroupFactory
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from bikd_ray.sweep.line import Line
+from bikd_ray.sweep.messages import Order
+from bikd_ray.sweep.needs import DRIVER_MEMORY, Needs
+
+LONG = 600.0
+"""Seconds of a job beside which the start of a fresh slot (about 10) does not count."""
+
+
+def request(needs: Needs, **apart: str) -> PlacementGroupFactory:
+    """What Tune reserves for a job's trial. That is all that its one worker occupies: the trial's
+    own process. Of several workers it is the memory of the trial and no CPU, so that a job never
+    holds one thing while it waits for another.
+
+    A trial takes over an actor that was started for an equal request.
+    """
+    held = needs.bundle if needs.workers == 1 else {}
+    return PlacementGroupFactory([{**held, "memory": DRIVER_MEMORY}], **apart)
+
+
+def retire(trial: Trial, needs: Needs) -> None:
+    """See to it that no other trial takes over the actor of this one."""
+    trial.placement_group_factory = request(needs, name=trial.trial_id)
 
 
 class JobQueue(BasicVariantGenerator):
     """Its experiment is a grid of tickets; whoever holds one gets the next job of the line.
 
     look: called first whenever a job is asked for. Where nothing runs Tune does nothing but ask,
-    for minutes, until it gets one; Ctrl-C has then to end the asking.
+    for minutes, until it gets one; Ctrl-C has then to end the asking, and so has a line that has
+    long had nothing to hand out: an idle actor keeps what it occupies.
     """
 
-    def __init__(self, line: Line, look: Callable[[], None]) -> None:
+    def __init__(self, line: Line, orders: Mapping[str, Order], look: Callable[[], None]) -> None:
         super().__init__()
         self._line: Any = line
+        self._orders: Any = orders
         self._look: Any = look
         self._ticket: Trial | None = None
         self._handler: Any = None  # Tune's, of Ctrl-C
@@ -39,10 +63,12 @@ class JobQueue(BasicVariantGenerator):
             return None
         trial, self._ticket = self._ticket, None
         trial.config["job_id"] = job_id
+        trial.update_resources(request(self._orders[job_id].needs))
         return trial
 
     def is_finished(self) -> bool:
-        return self._line.over or self._interrupted or super().is_finished()
+        ended = self._line.over or self._line.idle or self._interrupted
+        return ended or super().is_finished()
 
     @property
     def _interrupted(self) -> bool:

@@ -1,10 +1,12 @@
 """A warm slot: one TorchTrainer run whose workers do job after job.
 
-A fresh trainer for each job would pay its start-up (seconds) every time; a slot pays it once.
+A fresh process for each job would pay its start-up (seconds) every time; a slot pays it once. A
+job of one worker is trained in the slot's own process (Train's local mode); several workers are
+processes that Train starts, wherever there is room.
 """
 
 import os
-import pickle
+import queue
 import shutil
 import threading
 import traceback
@@ -14,7 +16,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from bikd_ray.sweep.mailbox import Mailbox
+from bikd_ray.sweep.mailbox import Between, Mailbox, Within
 from bikd_ray.sweep.needs import Needs
 
 
@@ -23,12 +25,13 @@ class SlotDied(Exception):
 
 
 class Slot:
-    """Starts a trainer in a thread and talks to its worker. Lives in the trial's actor."""
+    """Starts a trainer in a thread and talks to its workers. Lives in the trial's actor."""
 
     def __init__(self, needs: Needs) -> None:
         self.needs = needs
         self._error: str | None = None
-        self.mailbox: Any = Mailbox.remote(needs.workers)
+        alone = needs.workers == 1
+        self.mailbox: Mailbox = Within() if alone else Between.of(needs.workers)
         # what Train writes of its own, on this node; nobody reads it again
         self._scratch = mkdtemp(prefix="bikd-slot-")
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -44,17 +47,17 @@ class Slot:
         # where a machine runs two: its CPUs would stay taken for ever.
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
         ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
-        alone = self.needs.workers == 1
+        several = ScalingConfig(
+            num_workers=self.needs.workers,
+            use_gpu=bool(self.needs.gpus),
+            resources_per_worker=self.needs.bundle,
+        )
         trainer = TorchTrainer(
             worker_loop,
             train_loop_config={"mailbox": self.mailbox, "needs": self.needs},
-            # two workers on one GPU are more than NCCL takes, and one has nobody to talk to
-            torch_config=TorchConfig("gloo" if alone or self.needs.worker.gpus < 1 else None),
-            scaling_config=ScalingConfig(
-                num_workers=self.needs.workers,
-                use_gpu=bool(self.needs.gpus),
-                resources_per_worker=self.needs.bundle,
-            ),
+            # two workers on one GPU are more than NCCL takes
+            torch_config=TorchConfig("gloo" if self.needs.worker.gpus < 1 else None),
+            scaling_config=several if self.needs.workers > 1 else ScalingConfig(num_workers=0),
             run_config=RunConfig(
                 storage_path=self._scratch,
                 failure_config=FailureConfig(max_failures=0),  # a dead slot is replaced whole
@@ -69,22 +72,21 @@ class Slot:
     def put(self, order: Any) -> None:
         """Give the workers a job. Raises SlotDied."""
         try:
-            ray.get(self.mailbox.put.remote(pickle.dumps(order)))
+            self.mailbox.put(order)
         except RayActorError:
             raise SlotDied("its mailbox died") from None
 
     def next(self) -> Any:
         """The workers' next message, waited for. Raises SlotDied."""
-        message = self.mailbox.next.remote()
-        try:
-            while True:
-                ready, _ = ray.wait([message], timeout=1.0)
-                if ready:
-                    return pickle.loads(ray.get(message))
-                if not self.alive:
-                    raise SlotDied(self._error or "its worker ended")
-        except RayActorError:
-            raise SlotDied("its mailbox died") from None
+        while True:
+            alive = self.alive
+            try:
+                return self.mailbox.next(1.0)
+            except queue.Empty:
+                if not alive:
+                    raise SlotDied(self._error or "its worker ended") from None
+            except RayActorError:
+                raise SlotDied("its mailbox died") from None
 
     @property
     def alive(self) -> bool:
@@ -97,7 +99,7 @@ class Slot:
             self._thread.join(timeout=5)
         except SlotDied:
             pass
-        ray.kill(self.mailbox)
+        self.mailbox.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
@@ -115,10 +117,10 @@ def worker_loop(config: dict[str, Any]) -> None:
     torch.set_num_threads(needs.threads)
     device = device_of(needs.worker.gpus)
     decoders = max(0, needs.threads - 1) if needs.gpus else 0
-    while (order := pickle.loads(ray.get(mailbox.get.remote(rank)))) is not None:
+    while (order := mailbox.get(rank)) is not None:
         for message in run_job(order, device, decoders, rank):
             failed = isinstance(message, Outcome) and message.error is not None
             if rank == 0 or failed:
-                ray.get(mailbox.emit.remote(pickle.dumps(message)))
+                mailbox.emit(message)
             if failed and needs.workers > 1:
                 raise RuntimeError("the other workers wait for one that has failed: all end")
