@@ -67,6 +67,16 @@ class KillsTrial(Trap):
         time.sleep(60)
 
 
+class Signs(Trap):
+    """Writes down which process trains it."""
+
+    def spring(self) -> None:
+        assert self.marker
+        with self.marker.with_suffix(".txt").open("a") as diary:
+            diary.write(f"{os.getpid()}\n")
+        self.marker.unlink()
+
+
 class Leaves(Trap):
     """Ends the worker's loop by what no job may catch, as a broken CUDA context does."""
 
@@ -107,6 +117,10 @@ def bad_gradient() -> torch.nn.Module:
 
 def dies(marker: str | None = None) -> torch.nn.Module:
     return Dies(marker)
+
+
+def signs(marker: str) -> torch.nn.Module:
+    return Signs(marker)
 
 
 def kills_trial(marker: str) -> torch.nn.Module:

@@ -63,7 +63,7 @@ def meanwhile(when: Callable[[], object], then: Callable[[], object]) -> threadi
     return thread
 
 
-TRIAL = "ray::_Inner", "ray::JobTrial"
+TRIAL = "ray::ResourceTrainable", "ray::JobTrial"
 """How the process of a trial is titled: at work, and while it waits."""
 
 WORKER = "ray::RayTrainWorker"

@@ -8,8 +8,10 @@ from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
 from bikd_ray.store.read import is_merged
+from bikd_ray.sweep import commits
 from bikd_ray.sweep.job import run_job
 from bikd_ray.sweep.messages import Order
+from bikd_ray.sweep.needs import DRIVER_MEMORY
 from tests.faults import assert_whole, run
 
 ONE_SLOT = {"cpus_per_job": 2}
@@ -30,6 +32,8 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
     assert not first.complete
     rest = run(path)
     assert (rest.done, rest.failed, rest.left, rest.skipped) == (9, 0, 0, 3)
+    reserved = [group["bundles"] for group in cluster.util.placement_group_table().values()]
+    assert {0: {"CPU": 2.0, "memory": DRIVER_MEMORY}} in reserved  # a job's, while it ran
     again = run(path)
     assert (again.done, again.left, again.skipped) == (0, 0, 12)
     assert again.complete
@@ -101,6 +105,31 @@ def test_bad_jobs_and_dead_workers_stop_no_other_job(cluster, spec_file, tmp_pat
     later = run(path)  # failures are not retried unless asked
     assert (later.done, later.failed, later.skipped) == (0, 6, 6)
     assert len(plan_jobs(load_spec(path), report.store, retry_failed=True)) == 6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("slots", "long", "processes"),
+    [("warm", 0.0, 1), ("fresh", 600.0, 3), ("auto", 600.0, 1), ("auto", 0.0, 3)],
+)
+def test_a_fresh_slot_is_a_process_of_its_own(
+    cluster, spec_file, tmp_path, monkeypatch, slots, long, processes
+):
+    monkeypatch.setattr(commits, "LONG", long)
+    zoo = [
+        {
+            "factory": "tests.failing:signs",
+            "alias": alias,
+            "kwargs": {"marker": str(tmp_path / alias)},
+            **SHAPE,
+        }
+        for alias in ("one", "other")
+    ]
+    path = spec_file(zoo=zoo, seeds=[0], resources={**ONE_SLOT, "slots": slots})
+    assert run(path).done == 3
+    pids = {pid for diary in tmp_path.glob("*.txt") for pid in diary.read_text().split()}
+    assert len(pids) == processes
+    assert_whole(path)
 
 
 def test_a_job_that_no_node_can_hold_is_refused_at_the_start(cluster, spec_file):

@@ -31,7 +31,7 @@ from bikd_ray.sweep.messages import Order
 from bikd_ray.sweep.needs import Needs, fit
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.queue import JobQueue, NewestFirst
+from bikd_ray.sweep.queue import JobQueue, NewestFirst, request
 from bikd_ray.sweep.resources import (
     ask,
     check_fits,
@@ -240,13 +240,15 @@ def _unable(order: Order, broken: dict[str, str]) -> str | None:
 def _run_window(orders: dict[str, Order], line: Line, commits: Commits) -> bool:
     """Run jobs until none is left, or none can start for long; returns whether by Ctrl-C."""
     before = signal.getsignal(signal.SIGINT)
+    needs = {job_id: order.needs for job_id, order in orders.items()}
+    trainable = tune.with_parameters(JobTrial, orders=orders)
     with TemporaryDirectory(prefix="bikd-") as scratch:
         tuner = tune.Tuner(
-            tune.with_parameters(JobTrial, orders=orders),
+            tune.with_resources(trainable, lambda config: request(needs[config["job_id"]])),
             param_space={"ticket": tune.grid_search(list(range(len(orders))))},
             tune_config=tune.TuneConfig(
                 num_samples=TRIALS,  # a ticket for each time that a job may be handed out
-                search_alg=JobQueue(line, orders, commits.look),
+                search_alg=JobQueue(line, commits.look),
                 scheduler=NewestFirst(),
                 reuse_actors=True,
             ),

@@ -5,7 +5,7 @@ one that another sweep has begun meanwhile.
 """
 
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from ray.tune import PlacementGroupFactory
@@ -14,7 +14,6 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from bikd_ray.sweep.line import Line
-from bikd_ray.sweep.messages import Order
 from bikd_ray.sweep.needs import DRIVER_MEMORY, Needs
 
 LONG = 600.0
@@ -45,10 +44,9 @@ class JobQueue(BasicVariantGenerator):
     long had nothing to hand out: an idle actor keeps what it occupies.
     """
 
-    def __init__(self, line: Line, orders: Mapping[str, Order], look: Callable[[], None]) -> None:
+    def __init__(self, line: Line, look: Callable[[], None]) -> None:
         super().__init__()
         self._line: Any = line
-        self._orders: Any = orders
         self._look: Any = look
         self._ticket: Trial | None = None
         self._handler: Any = None  # Tune's, of Ctrl-C
@@ -63,7 +61,6 @@ class JobQueue(BasicVariantGenerator):
             return None
         trial, self._ticket = self._ticket, None
         trial.config["job_id"] = job_id
-        trial.update_resources(request(self._orders[job_id].needs))
         return trial
 
     def is_finished(self) -> bool:
