@@ -1,18 +1,26 @@
 """A joint step of K models against the sum of their own steps, which is all that it should cost.
 
-python tests/benchmarks/step.py [--device cuda] [--precision bf16] [--rounds 15] [--batch 32]
+python -m tests.benchmarks.step [--device cuda] [--precision bf16] [--rounds 15] [--batch 32]
+python -m tests.benchmarks.step --trace trace.json [--device cuda] [--precision bf16]
 
 Each round takes the models' own cross-entropy steps and the joint Bi-KD step of the same models, in
 turns, on the same images of 1,000 classes, through the step that a sweep takes. Printed are the
 medians and the median of the rounds' ratios. On a CPU the models are small and the images 64 px; on
 CUDA they are ResNet-50, ViT-B/16 and PiT-S at 224 px.
+
+--trace: five joint steps of three models under the profiler instead; the file is for Perfetto or
+chrome://tracing. Printed is where the time went, and every operation that made the host wait for
+the device: in the steps, and at the log point after them.
 """
 
 import argparse
 import statistics
 import time
+from collections import Counter
+from pathlib import Path
 
 import torch
+from torch.profiler import profile, record_function
 
 from bikd_ray.data.loader import Batch
 from bikd_ray.plan import ResolvedModel
@@ -37,6 +45,9 @@ ZOO = {
     ],
 }
 SIZE = {"cpu": 64, "cuda": 224}
+STEPS = 5  # in a trace
+WAITING = ("aten::_local_scalar_dense", "aten::nonzero", "Synchronize", "Memcpy DtoH")
+"""Parts of the names of what makes the host wait."""
 
 
 def main() -> None:
@@ -45,6 +56,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int)
+    parser.add_argument("--trace", type=Path)
     given = parser.parse_args()
     device, count = (
         torch.device(given.device),
@@ -53,6 +65,9 @@ def main() -> None:
     recipe = Recipe(precision=given.precision)
     zoo = models(given.device)
     print(f"{given.device}, {given.precision}, batch {count}, {torch.get_num_threads()} threads")
+    if given.trace:
+        trace(zoo[:3], recipe, device, count, given.trace)
+        return
     print(f"{'K':>2s}  {'own steps':>10s}  {'joint step':>10s}  {'ratio':>6s}  models")
     for k in (2, 3, 4):
         ratio, own, joint = measure(zoo[:k], recipe, device, count, given.rounds)
@@ -91,18 +106,7 @@ def measure(
     how = {"seed": 0, "precision": recipe.precision}
     alone = [Sources([learner_of(m, recipe, device)], CONTROL, **how) for m in zoo]
     joint = Sources([learner_of(m, recipe, device) for m in zoo], Objective(), **how)
-    size = zoo[0].input.size
-    views = {
-        m.input.view: torch.randint(256, (count, 3, size, size), dtype=torch.uint8) for m in zoo
-    }
-    labels = torch.randint(CLASSES, (count,))
-    batch = Batch(
-        {view: uint8.to(device) for view, uint8 in views.items()},
-        labels.to(device),
-        torch.arange(count),
-        count,
-        count,
-    )
+    batch = batch_of(zoo, device, count)
     owns, joints = [], []
     for number in range(rounds + 2):
         both = timed(joint, batch, number, device) if number % 2 else 0.0
@@ -113,6 +117,56 @@ def measure(
             joints.append(both)
     ratios = [j / o for j, o in zip(joints, owns, strict=True)]
     return statistics.median(ratios), statistics.median(owns), statistics.median(joints)
+
+
+def batch_of(zoo: list[ResolvedModel], device: torch.device, count: int) -> Batch:
+    """Made-up images, as the models see them."""
+    size = zoo[0].input.size
+    views = {
+        m.input.view: torch.randint(256, (count, 3, size, size), dtype=torch.uint8) for m in zoo
+    }
+    labels = torch.randint(CLASSES, (count,))
+    return Batch(
+        {view: uint8.to(device) for view, uint8 in views.items()},
+        labels.to(device),
+        torch.arange(count),
+        count,
+        count,
+    )
+
+
+def trace(
+    zoo: list[ResolvedModel], recipe: Recipe, device: torch.device, count: int, path: Path
+) -> None:
+    """Print where the time of joint steps goes and what waits; the trace is written to `path`."""
+    learners = [learner_of(m, recipe, device) for m in zoo]
+    joint = Sources(learners, Objective(), 0, precision=recipe.precision)
+    batch, tally = batch_of(zoo, device, count), Tally.zero(len(zoo), device)
+
+    def steps(first: int) -> None:
+        for number in range(first, first + STEPS):
+            tally.add(train_step(joint, batch, number), number)
+
+    steps(0)
+    with profile() as seen:
+        with record_function("steps"):
+            steps(STEPS)
+        with record_function("log point"):
+            tally.to("cpu").loss_K.tolist()
+    seen.export_chrome_trace(str(path))
+    events = seen.events() or ()
+    spans = {e.name: e.time_range for e in events if e.name in ("steps", "log point")}
+    waits = Counter(
+        (where, event.name)
+        for event in events
+        for where, span in spans.items()
+        if any(name in event.name for name in WAITING)
+        and span.start <= event.time_range.start < span.end
+    )
+    print(f"{'waits for the device in':24s}  {'steps':>5s}  log point")
+    for name in sorted({name for _, name in waits}) or ["(nothing)"]:
+        print(f"{name:24s}  {waits['steps', name]:5d}  {waits['log point', name]:9d}")
+    print(seen.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=12))
 
 
 def timed(sources: Sources, batch: Batch, step: int, device: torch.device) -> float:
