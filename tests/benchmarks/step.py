@@ -18,6 +18,7 @@ import statistics
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.profiler import profile, record_function
@@ -157,16 +158,23 @@ def trace(
     events = seen.events() or ()
     spans = {e.name: e.time_range for e in events if e.name in ("steps", "log point")}
     waits = Counter(
-        (where, event.name)
+        (event.name, _operation(event), where)
         for event in events
         for where, span in spans.items()
         if any(name in event.name for name in WAITING)
         and span.start <= event.time_range.start < span.end
     )
-    print(f"{'waits for the device in':24s}  {'steps':>5s}  log point")
-    for name in sorted({name for _, name in waits}) or ["(nothing)"]:
-        print(f"{name:24s}  {waits['steps', name]:5d}  {waits['log point', name]:9d}")
+    print(f"waits for the device: {'' if waits else 'none'}")
+    for (name, by, where), times in sorted(waits.items()):
+        print(f"  {times:5d} x {name} by {by} in the {where}")
     print(seen.key_averages().table(sort_by=f"self_{device.type}_time_total", row_limit=12))
+
+
+def _operation(event: Any) -> str:
+    """What was called for the sake of which this event took place."""
+    while event.cpu_parent is not None and event.cpu_parent.name.startswith("aten::"):
+        event = event.cpu_parent
+    return event.name
 
 
 def timed(sources: Sources, batch: Batch, step: int, device: torch.device) -> float:
