@@ -25,7 +25,7 @@ from bikd_ray.store.write import new_attempt, serialised
 SMALL = 32 << 20  # bytes; larger files are left as they are
 LARGE = 96 << 20  # bytes that are merged into one file; about four times that is held in memory
 DELETERS = 16  # at once: on an object store each takes three requests
-GROUP = 4 << 20  # bytes of a row group: what a reader takes at least of a file for one model
+GROUP = 1 << 20  # bytes of a row group: what a reader takes at least of a file for one model
 
 GRACE = 3600  # seconds: longer than a reader takes from the jobs to their rows, clocks askew
 

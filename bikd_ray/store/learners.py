@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from bikd_ray.errors import UserError, choices
@@ -25,6 +26,9 @@ PORTION = 128 << 20
 
 ROW_BYTES = 1500
 """Of a result in memory, beside its bits."""
+
+NO_JOBS = np.empty(0, np.int64)
+"""Rows of jobs of a model that was in none."""
 
 COLUMNS = (
     "job_id",
@@ -86,6 +90,30 @@ class Learner:
         }
 
 
+class Done:
+    """The jobs that are done, by their members.
+
+    jobs: their ids and attempts. labels: the objectives of those with partners.
+    """
+
+    def __init__(self, committed: pa.Table) -> None:
+        done = committed.filter(pc.equal(committed["status"], "done"))
+        self.jobs = done.select(["job_id", "attempt"])
+        several = pc.greater(pc.list_value_length(done["member_ids"]), 1)
+        self.labels = set(done.filter(several)["objective"].unique().to_pylist())
+        members = done["member_ids"].combine_chunks()
+        models = pc.list_flatten(members).dictionary_encode()
+        code_R = models.indices.to_numpy()
+        order_R = np.argsort(code_R, kind="stable")
+        jobs_R = pc.list_parent_indices(members).to_numpy()[order_R]
+        ends = np.cumsum(np.bincount(code_R, minlength=len(models.dictionary)))
+        self._jobs = dict(zip(models.dictionary.to_pylist(), np.split(jobs_R, ends), strict=False))
+
+    def jobs_of(self, model_id: str) -> np.ndarray:
+        """Rows of `jobs` in which a model took part."""
+        return self._jobs.get(model_id, NO_JOBS)
+
+
 def baselines(reader: Reader) -> dict[tuple[str, str], Row]:
     """(data_id, model_id) -> its row of the table `baselines`."""
     rows = reader.committed("baselines").to_pylist()
@@ -106,12 +134,10 @@ def learners(
     """
     if selection not in SELECTIONS:
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
-    jobs = reader.committed("jobs")
-    done = pc.equal(jobs["status"], "done")
-    jobs = jobs.select(["job_id", "attempt", "objective", "member_ids"]).filter(done)
-    label = objective if objective in ALONE else _label(jobs, objective)
+    done = reader.derived("done", reader.committed("jobs"), Done)
+    label = objective if objective in ALONE else _label(done, objective)
     known = baselines(reader)
-    for models, theirs in _portions(jobs, known, wanted):
+    for models, theirs in _portions(done, known, wanted):
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)
         if objective in ALONE:  # a row or two of each model instead of all of them
             where &= pc.field("objective") == objective
@@ -139,35 +165,31 @@ def _sorted_out(
             yield learner
 
 
-def _label(jobs: pa.Table, wanted: str | None) -> str | None:
-    if wanted is None:
-        return None
-    several = pc.greater(pc.list_value_length(jobs["member_ids"]), 1)
-    known = set(jobs.filter(several)["objective"].unique().to_pylist())
-    if wanted in known:
+def _label(done: Done, wanted: str | None) -> str | None:
+    if wanted is None or wanted in done.labels:
         return wanted
-    named = sorted(label for label in known if label.split("(")[0] == wanted)
+    named = sorted(label for label in done.labels if label.split("(")[0] == wanted)
     if len(named) == 1:
         return named[0]
-    raise UserError(f"no objective {wanted!r} in the store; {choices(wanted, named or known)}")
+    raise UserError(
+        f"no objective {wanted!r} in the store; {choices(wanted, named or done.labels)}"
+    )
 
 
 def _portions(
-    jobs: pa.Table, known: Mapping[tuple[str, str], Row], wanted: Collection[str] | None
+    done: Done, known: Mapping[tuple[str, str], Row], wanted: Collection[str] | None
 ) -> Iterator[tuple[list[str], pa.Table]]:
     """Models whose results fit into PORTION, and the jobs in which they took part."""
-    members = jobs["member_ids"].combine_chunks()
-    job, model = pc.list_parent_indices(members), pc.list_flatten(members)
-    counts = {found["values"]: found["counts"] for found in pc.value_counts(model).to_pylist()}
     size = ROW_BYTES + max((row["n"] for row in known.values()), default=0) // 8
     portions: list[list[str]] = [[]]
     held = 0
     for one in sorted({i for _, i in known} if wanted is None else wanted):
-        held += size * counts.get(one, 0)
+        theirs = size * len(done.jobs_of(one))
+        held += theirs
         if held > PORTION and portions[-1]:
             portions.append([])
-            held = size * counts.get(one, 0)
+            held = theirs
         portions[-1].append(one)
     for portion in portions:
-        theirs = job.filter(pc.is_in(model, value_set=pa.array(portion, pa.string())))
-        yield portion, jobs.take(theirs.unique())
+        jobs = np.unique(np.concatenate([NO_JOBS, *map(done.jobs_of, portion)]))
+        yield portion, done.jobs.take(jobs)

@@ -10,7 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute
@@ -22,6 +22,8 @@ from bikd_ray.store.place import Listing, Place
 from bikd_ray.store.schema import ATTEMPT_LENGTH, COMMITTED_BY, KEYS, ROW, SCHEMA_VERSION, SCHEMAS
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
 
@@ -61,7 +63,8 @@ class Reader:
     def __init__(self, uri: str) -> None:
         self.place = Place.at(uri)
         self._held: dict[str, tuple[Listing, pa.Table]] = {}
-        self._committed: dict[str, tuple[pa.Table, pa.Table]] = {}
+        self._derived: dict[str, tuple[pa.Table, Any]] = {}
+        self._large: dict[str, tuple[Listing, pads.Dataset]] = {}
         self._damaged: dict[tuple[str, tuple[int, int]], bool] = {}
         self._lock = threading.RLock()  # what is held is the same for all threads
 
@@ -98,9 +101,14 @@ class Reader:
         """The rows of INDEX to believe: of each key done before failed, then the newest attempt."""
         with self._lock:
             rows = self._index(name)
-            known = self._committed.get(name)
+            return self.derived(name, rows, lambda rows: _winners(rows, list(KEYS[name])))
+
+    def derived(self, what: str, rows: pa.Table, make: Callable[[pa.Table], T]) -> T:
+        """What `make` makes of some rows; under each name it is kept until other rows come."""
+        with self._lock:
+            known = self._derived.get(what)
             if known is None or known[0] is not rows:
-                known = self._committed[name] = rows, _winners(rows, list(KEYS[name]))
+                known = self._derived[what] = rows, make(rows)
             return known[1]
 
     def attempts(self) -> pa.Table:
@@ -210,13 +218,20 @@ class Reader:
 
             with ThreadPoolExecutor(threads) as pool:
                 tables += pool.map(read, range(0, len(small), lot))
-        large = [path for path in files if files[path][0] > WHOLE]
-        if large:
-            dataset = pads.dataset(
-                large, schema=schema, format="parquet", filesystem=self.place.filesystem
-            )
+        if large := {path: stamp for path, stamp in files.items() if stamp[0] > WHOLE}:
+            dataset = self._dataset(name, large)
             tables.append(dataset.to_table(columns=columns, filter=where))
         return pa.concat_tables(tables)
+
+    def _dataset(self, name: str, files: Listing) -> pads.Dataset:
+        """Of some files of a table; kept, since it remembers what their footers say."""
+        with self._lock:
+            known = self._large.get(name)
+            if known is None or known[0] != files:
+                how = {"format": "parquet", "filesystem": self.place.filesystem}
+                dataset = pads.dataset([*files], schema=SCHEMAS[name], **how)
+                known = self._large[name] = files, dataset
+            return known[1]
 
     def _decoded(self, path: str, wanted: pa.Schema) -> pa.Table:
         """The columns of a small file, with nulls in those that an older schema lacks."""
