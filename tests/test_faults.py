@@ -310,7 +310,7 @@ def test_five_hundred_jobs_leave_nothing_behind(cluster, spec_file, tmp_path, mo
     assert not list(tmp_path.glob("bikd-*"))
     store = Path(load_spec(path).store)
     assert not [file for file in store.glob("_work/**/*") if file.is_file()]
-    assert len(list((store / "jobs").iterdir())) == 2
+    assert len(list((store / "jobs").iterdir())) == 1
 
 
 def memory(pid: int | None = None) -> int:
