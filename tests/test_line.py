@@ -10,7 +10,7 @@ from bikd_ray.store.lease import EXPIRES, Lease, at_work
 from bikd_ray.store.place import Place
 from bikd_ray.sweep import line as module
 from bikd_ray.sweep.line import Line, Waiting
-from bikd_ray.sweep.needs import Needs
+from bikd_ray.sweep.needs import PATIENCE, Needs
 from tests.test_store import after, baseline, job
 
 CPU, BIG = Needs(1, 0), Needs(2, 0)
@@ -106,8 +106,8 @@ def test_a_cluster_without_room_for_a_job_is_waited_for_and_that_is_said_once(
     assert take(0) == ("a", 0)
     nodes[0] = {"CPU": 1, "memory": 2**30}
     assert take(10) == (None, 0)
-    assert take(10 + module.PATIENCE) == (None, 1)
-    assert take(10 + 9 * module.PATIENCE) == (None, 1)
+    assert take(10 + PATIENCE) == (None, 1)
+    assert take(10 + 9 * PATIENCE) == (None, 1)
     short = "a job needs cpus_per_job 2 and gpus_per_job 0 on one node, but the cluster has: "
     assert said == [f"{short}1 CPUs, 0 GPUs, 1 GiB; this sweep waits for nodes"]
     nodes.append(TWO[0])

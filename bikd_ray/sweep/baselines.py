@@ -17,11 +17,14 @@ from bikd_ray.store.place import Place
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.connection import ours
-from bikd_ray.sweep.needs import Needs
+from bikd_ray.sweep.line import LOOK
+from bikd_ray.sweep.needs import Needs, Watch
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.resources import baseline_needs, task_options
+from bikd_ray.sweep.resources import baseline_needs, nodes, task_options
 
 SPLIT = "val"
+
+ONE_CPU = Needs(1, 0)
 
 
 @dataclass(frozen=True)
@@ -180,24 +183,26 @@ def run_baselines(
     """
     missing = missing_baselines(zoo, data, store)
     progress.enter(f"baselines of {len(missing)} models" if missing else "images")
-    prepared = ray.remote(prepare).options(num_cpus=1).remote(data, list(zoo.values()), splits)
-    pending: dict[Any, ResolvedModel] = {}
+    task = ray.remote(prepare).options(**task_options(ONE_CPU))
+    prepared = task.remote(data, list(zoo.values()), splits)
+    pending: dict[Any, tuple[ResolvedModel, Needs]] = {}
     for model in missing:
         share = baseline_needs(model.cost, needs)
         task = ray.remote(measure).options(**task_options(share))
-        pending[task.remote(model, data, share, store.uri)] = model
-    try:
-        notes = ray.get(prepared)  # before anything is stored: bad images are the person's to mend
+        pending[task.remote(model, data, share, store.uri)] = model, share
+    watch = Watch(progress.note)
+    try:  # before anything is stored: bad images are the person's to mend
+        notes = ray.get(first_of({prepared: ONE_CPU}, watch))
     except RayTaskError as error:
         raise ours(error, "cannot prepare the images") from None
     for note in notes:
         progress.note(note)
     problems: dict[str, BikdError] = {}
     while pending:
-        ready, _ = ray.wait(list(pending))
-        model = pending.pop(ready[0])
+        ready = first_of({task: share for task, (_, share) in pending.items()}, watch)
+        model, _ = pending.pop(ready)
         try:
-            measured: Measured = ray.get(ready[0])
+            measured: Measured = ray.get(ready)
         except RayError as error:
             problem = ours(error, f"baseline of {model.name} failed")
             problems[model.model_id] = problem
@@ -208,6 +213,13 @@ def run_baselines(
     if len(problems) == len(zoo):
         raise together(problems.values())
     return {model_id: str(problem) for model_id, problem in problems.items()}
+
+
+def first_of(tasks: Mapping[Any, Needs], watch: Watch) -> Any:
+    """The first of some Ray tasks to end; the watch sees meanwhile whether they have nodes."""
+    while not (ready := ray.wait([*tasks], timeout=LOOK)[0]):
+        watch.look(tasks.values(), nodes())
+    return ready[0]
 
 
 def together(problems: Iterable[BikdError]) -> BikdError:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from bikd_ray.errors import BikdError
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.queries import Store
-from bikd_ray.sweep.needs import Needs, Node, fit, shortage
+from bikd_ray.sweep.needs import Needs, Node, Watch, fit
 
 LOOK = 3.0
 """Seconds between two looks at the cluster and at the other sweeps."""
@@ -17,9 +17,6 @@ LINGER = 12.0
 
 IDLE = 10.0
 """Seconds without a job after which a sweep gives back what its idle slots occupy."""
-
-PATIENCE = 30.0
-"""Seconds for which a cluster may lack room for some job before the person is told."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +60,7 @@ class Line:
         self._ended: dict[str, float] = {}  # jobs of ours, and when
         self._room: Sequence[Node] = ()
         self._others: set[str] = set()
-        self._roomless: float | None = None  # since when a job has had no room
-        self._told = False
+        self._watch = Watch(self.note)
         self._asked = 0
 
     def open(self, count: int) -> list[str]:
@@ -180,9 +176,9 @@ class Line:
             return
         self._looked = time.monotonic()
         self._room = self.nodes()
-        self._tell()
-        self._say()
         left = self._needed()
+        self._watch.look(left, self._room)
+        self._say()
         if len(left) != self._asked:  # an autoscaler keeps no node that only waits for the end
             self._asked = len(left)
             self.ask(left)
@@ -205,21 +201,6 @@ class Line:
         """Of the jobs that run, and of those that may still begin."""
         to_come = [] if self.stopped else self.waiting
         return [job.needs for job in (*self.running.values(), *to_come)]
-
-    def _tell(self) -> None:
-        """One line where a job, begun or not, has long had no node, and one when it has again."""
-        needs = set(self._needed())
-        short = next(filter(None, (shortage(one, self._room) for one in needs)), None)
-        now = time.monotonic()
-        if short is None:
-            if self._told:
-                self.note("the cluster has room for every job again")
-            self._roomless, self._told = None, False
-        elif self._roomless is None:
-            self._roomless = now
-        elif not self._told and now - self._roomless >= PATIENCE:
-            self.note(f"{short}; this sweep waits for nodes")
-            self._told = True
 
     def _taken(self, job_id: str) -> bool:
         """Whether an older sweep began the same job at the same moment."""

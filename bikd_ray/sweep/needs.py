@@ -1,6 +1,7 @@
 """What a job occupies, and whether jobs fit on nodes together; no Ray in here."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 
@@ -9,6 +10,9 @@ Node = Mapping[str, float]
 
 DRIVER_MEMORY = 2**30
 """Bytes that the process of a job's trial reserves."""
+
+PATIENCE = 30.0
+"""Seconds for which a cluster may lack room for some job before the person is told."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,29 @@ def shortage(needs: Needs, nodes: Sequence[Node]) -> str | None:
         f"a job needs cpus_per_job {one.cpus:g} and gpus_per_job {one.gpus:g} on one node{each}, "
         f"but the cluster has: {there or 'no nodes'}"
     )
+
+
+class Watch:
+    """Says in one line where a job, begun or not, has long had no node; and when it has again."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self.note = note
+        self._since: float | None = None  # a job has had no room
+        self._told = False
+
+    def look(self, needs: Iterable[Needs], nodes: Sequence[Node]) -> None:
+        """See whether each of some jobs would fit on the nodes, if it were alone."""
+        short = next(filter(None, (shortage(one, nodes) for one in set(needs))), None)
+        now = time.monotonic()
+        if short is None:
+            if self._told:
+                self.note("the cluster has room for every job again")
+            self._since, self._told = None, False
+        elif self._since is None:
+            self._since = now
+        elif not self._told and now - self._since >= PATIENCE:
+            self.note(f"{short}; this sweep waits for nodes")
+            self._told = True
 
 
 def _described(node: Node) -> str:

@@ -19,9 +19,9 @@ from bikd_ray.plan import ResolvedData, ResolvedModel
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
 from bikd_ray.store.write import Writer
-from bikd_ray.sweep.baselines import SPLIT, probabilities
+from bikd_ray.sweep.baselines import ONE_CPU, SPLIT, first_of, probabilities
 from bikd_ray.sweep.connection import ours
-from bikd_ray.sweep.needs import Needs
+from bikd_ray.sweep.needs import Needs, Watch
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import baseline_needs, task_options
 
@@ -65,9 +65,10 @@ def run_pairs(
         return
     progress.enter(f"statistics of {len(wanted)} pairs")
     models = {model.model_id: model for pair in wanted for model in pair}
+    watch = Watch(progress.note)
     try:
-        partial = _first_pass([(a.model_id, b.model_id) for a, b in wanted], data, store)
-        rows = _second_pass(partial, models, data, store, needs)
+        partial = _first_pass([(a.model_id, b.model_id) for a, b in wanted], data, store, watch)
+        rows = _second_pass(partial, models, data, store, needs, watch)
     except RayError as error:
         raise ours(error, "pair statistics failed") from None
     for row in rows:
@@ -76,15 +77,18 @@ def run_pairs(
     writer.write_pairs(rows)
 
 
-def _first_pass(wanted: Sequence[Pair], data: ResolvedData, store: Store) -> list[Partial]:
+def _first_pass(
+    wanted: Sequence[Pair], data: ResolvedData, store: Store, watch: Watch
+) -> list[Partial]:
     """Every pair from stored predictions, a tile of models at a time."""
     rank = {model_id: i for i, model_id in enumerate(dict.fromkeys(m for p in wanted for m in p))}
     tiles: dict[tuple[int, ...], list[Pair]] = defaultdict(list)
     for a, b in wanted:
         tiles[tuple(sorted((rank[a] // TILE, rank[b] // TILE)))].append((a, b))
-    task = ray.remote(tile).options(num_cpus=1)
+    task = ray.remote(tile).options(**task_options(ONE_CPU))
     where = (store.uri, data.data_id, data.num_classes)
-    return [p for part in ray.get([task.remote(t, *where) for t in tiles.values()]) for p in part]
+    parts = [task.remote(pairs, *where) for pairs in tiles.values()]
+    return [p for part in parts for p in ray.get(first_of({part: ONE_CPU}, watch))]
 
 
 def tile(wanted: list[Pair], store: str, data_id: str, num_classes: int) -> list[Partial]:
@@ -123,6 +127,7 @@ def _second_pass(
     data: ResolvedData,
     store: Store,
     needs: Needs,
+    watch: Watch,
 ) -> list[dict[str, Any]]:
     """The rows, with the ensembles settled that the first pass has left open."""
     asked: dict[str, list[np.ndarray]] = defaultdict(list)
@@ -134,14 +139,16 @@ def _second_pass(
     for model_id, samples_U in samples.items():
         share = baseline_needs(models[model_id].cost, needs)
         task = ray.remote(probabilities).options(**task_options(share))
-        answers[model_id] = task.remote(models[model_id], data, share, store.uri, samples_U)
+        answer = task.remote(models[model_id], data, share, store.uri, samples_U)
+        answers[model_id] = {answer: share}
     labels = _labels(data) if samples else np.empty(0)
     rows = []
     for (a, b), row, undecided in partial:
         left_U = undecided.samples_U
         if len(left_U):
             full_a, full_b = (
-                ray.get(answers[m])[np.searchsorted(samples[m], left_U)] for m in (a, b)
+                ray.get(first_of(answers[m], watch))[np.searchsorted(samples[m], left_U)]
+                for m in (a, b)
             )
             row = settle(row, undecided, full_a, full_b, labels[left_U])
         rows.append({**row, "model_id_a": a, "model_id_b": b})
