@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -31,6 +32,8 @@ def run(path: Path, **options):
 
 def begin(path: Path, *options: str, **environment: str) -> subprocess.Popen:
     """`bikd sweep` as a process of its own."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # and so would it: we are in a background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "pipelines", "sweep", str(path), *options],
         cwd=ROOT,
