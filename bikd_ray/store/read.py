@@ -224,14 +224,19 @@ class Reader:
         return pa.concat_tables(tables)
 
     def _dataset(self, name: str, files: Listing) -> pads.Dataset:
-        """Of some files of a table; kept, since it remembers what their footers say."""
+        """Of some files of a table; of merged ones it is kept, since it remembers their footers.
+
+        Others may be replaced under their name, and an old footer would misread them.
+        """
         with self._lock:
             known = self._large.get(name)
-            if known is None or known[0] != files:
-                how = {"format": "parquet", "filesystem": self.place.filesystem}
-                dataset = pads.dataset([*files], schema=SCHEMAS[name], **how)
-                known = self._large[name] = files, dataset
-            return known[1]
+            if known is not None and known[0] == files:
+                return known[1]
+            how = {"format": "parquet", "filesystem": self.place.filesystem}
+            dataset = pads.dataset([*files], schema=SCHEMAS[name], **how)
+            if all(map(is_merged, files)):
+                self._large[name] = files, dataset
+            return dataset
 
     def _decoded(self, path: str, wanted: pa.Schema) -> pa.Table:
         """The columns of a small file, with nulls in those that an older schema lacks."""
