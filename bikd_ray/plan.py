@@ -103,20 +103,38 @@ _RESOLVED = TypeAdapter(ResolvedModel)
 
 @dataclass(frozen=True)
 class ResolvedData:
-    """The images of a spec, counted and hashed. `data_id` covers train, val and the classes."""
+    """The images of a spec, counted and hashed. `data_id` covers train, val and the classes.
+
+    `sample_set_id`: which val images, in which order; what `correct` bits refer to.
+    """
 
     data: Data
     data_id: str
-    source_ids: tuple[str, str]  # of the train and the val images
+    sample_set_id: str
+    train: "ResolvedSplit"
+    val: "ResolvedSplit"
     num_classes: int
     classes: tuple[str, ...] | None
-    n_train: int
-    n_val: int
+    notes: tuple[str, ...] = ()  # a line for each thing that a person should know of it
 
     @property
-    def sample_set_id(self) -> str:
-        """Which val images, in which order: what `correct` bits refer to."""
-        return digest("samples", self.source_ids[1])
+    def n_train(self) -> int:
+        return self.train.count
+
+    @property
+    def n_val(self) -> int:
+        return self.val.count
+
+
+@dataclass(frozen=True)
+class ResolvedSplit:
+    """One split's images, as a node must find them."""
+
+    count: int
+    content_id: str  # of each image's bytes and label
+    listing_id: str  # of the files' names, sizes and own labels: what is seen without reading them
+    spot_id: str  # of the bytes of a few images
+    renumbered: bool = False  # whether labels differ from those that version 1 gave
 
 
 @dataclass(frozen=True)

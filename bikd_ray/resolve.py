@@ -1,21 +1,26 @@
 """From a spec to the weights, images and jobs that it names. Loads torch."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from bikd_ray.data import resolve_data
 from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
 from bikd_ray.specs import Spec, ZooEntry
+from bikd_ray.store.data_ids import as_stored
 from bikd_ray.zoo import check_classes, recall, remember, resolve_model
 
 if TYPE_CHECKING:
     from bikd_ray.store import Store
 
 
-def resolve(spec: Spec) -> tuple[dict[str, ResolvedModel], ResolvedData]:
+def resolve(
+    spec: Spec, store: "Store | None" = None
+) -> tuple[dict[str, ResolvedModel], ResolvedData]:
     """Read every model and data set of a spec: name to model, and the data.
 
-    Raises UserError with a line for each thing that is missing, broken or does not fit.
+    store: the data is named as this store's rows name it. Raises UserError with a line for each
+    thing that is missing, broken or does not fit.
     """
     data: ResolvedData | None = None
     zoo: dict[str, ResolvedModel] = {}
@@ -34,6 +39,9 @@ def resolve(spec: Spec) -> tuple[dict[str, ResolvedModel], ResolvedData]:
     problems += same_twice(zoo)
     if problems or data is None:
         raise UserError("\n".join(problems))
+    if store is not None:
+        data, note = as_stored(data, store.reader)
+        data = replace(data, notes=(*data.notes, *([note] if note else [])))
     return zoo, data
 
 
@@ -68,7 +76,10 @@ def plan_jobs(
     The plan iterates over the jobs to do; `.done` and `.failed` are the others. only: jobs with
     this model. Raises UserError.
     """
-    zoo, data = resolve(spec)
+    from bikd_ray.store import Store
+
+    store = Store(store) if isinstance(store, str) else store
+    zoo, data = resolve(spec, store)
     return planned(spec, zoo, data, store, retry_failed=retry_failed, only=only)
 
 
@@ -76,17 +87,14 @@ def planned(
     spec: Spec,
     zoo: dict[str, ResolvedModel],
     data: ResolvedData,
-    store: "Store | str",
+    store: "Store",
     *,
     retry_failed: bool = False,
     only: str | None = None,
 ) -> Plan:
     """`plan_jobs` for a spec that is resolved already."""
-    from bikd_ray.store import Store
-
     if only is not None and only not in zoo:
         raise UserError(f"--only {only!r} is not in the zoo; {choices(only, zoo)}")
-    store = Store(store) if isinstance(store, str) else store
     jobs = all_jobs(spec, zoo, data)
     found = plan(jobs, store.done(), store.failures(), retry_failed=retry_failed)
     return found.only(only) if only else found

@@ -169,6 +169,8 @@ def _absolute_data(data: Data, base: Path) -> Data:
         source = getattr(data, split)
         if path := getattr(source, "path", None):
             changed[split] = source.model_copy(update={"path": _local(path, base)})
+    if isinstance(data.classes, str):
+        changed["classes"] = _local(data.classes, base)
     if data.cache not in ("auto", "none"):
         changed["cache"] = _local(data.cache, base)
     return data.model_copy(update=changed)

@@ -152,6 +152,11 @@ class Data(Frozen):
     train: DataSource
     val: DataSource
     num_classes: int | None = Field(default=None, ge=2, description="default: from the labels")
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | str | None = Field(
+        default=None,
+        description="class names in the order of the models' outputs, or a .txt or .json file of "
+        "them; default: from the data",
+    )
     select_fraction: float = Field(
         default=0.0, ge=0, lt=1, description="share of train held out to choose the epoch"
     )

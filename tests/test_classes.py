@@ -102,7 +102,10 @@ def test_imagenets_synsets_are_compared_with_synsets():
     accepted(model(SYNSETS), SYNSETS)
     said = refusal(model(SYNSETS), swapped(SYNSETS, 3, 700))
     assert f"has class 700 {SYNSETS[700]!r}, which is class 3 in the data" in said
-    assert said.endswith(f"(there the model has {SYNSETS[3]!r}); the orders must agree")
+    assert said.endswith(
+        f"(there the model has {SYNSETS[3]!r}); the orders must agree: name the classes in the "
+        "model's order with data.classes"
+    )
 
 
 def test_imagenets_synsets_are_compared_with_words():

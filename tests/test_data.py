@@ -53,7 +53,7 @@ class Counting:
     def __init__(self, images, watch=None) -> None:
         self.images, self.asked, self.watch = images, [], watch
         self.labels, self.classes = images.labels, images.classes
-        self.source_id, self.stamp = images.source_id, images.stamp
+        self.source_id = images.source_id
 
     def image(self, index: int) -> Image.Image:
         self.asked.append(index)
@@ -126,9 +126,9 @@ def test_train_and_val_with_other_class_lists_are_refused(tmp_path):
         path = tmp_path / f"{'-'.join(names)}.parquet"
         return parquet(write_parquet(path, [0, 1], names=list(names)))
 
-    with pytest.raises(UserError, match="class 1 is 'dog' in train and 'emu' in val"):
+    with pytest.raises(UserError, match="val has 'emu', which train lacks"):
         resolve_data(spec_data(named("cat", "dog"), named("cat", "emu")))
-    with pytest.raises(UserError, match="train has 2 classes and val 3"):
+    with pytest.raises(UserError, match=r"val has 'emu', .* \(3 classes in val, 2 in train\)"):
         resolve_data(spec_data(named("cat", "dog"), named("cat", "dog", "emu")))
     with pytest.raises(UserError, match="num_classes is 2, but the data names 3 classes"):
         resolve_data(spec_data(named("cat", "dog", "emu"), num_classes=2))

@@ -57,11 +57,7 @@ def test_every_image_of_the_copy_equals_the_original_in_any_order(images, copies
     assert same_image(copy.image(5), noise(5))
     assert copy.random_access
     assert copy.labels.tolist() == images.labels.tolist()
-    assert (copy.source_id, copy.stamp, copy.classes) == (
-        images.source_id,
-        images.stamp,
-        images.classes,
-    )
+    assert (copy.source_id, copy.classes) == (images.source_id, images.classes)
     assert copy.path.stat().st_size == 8 * (COUNT + 1) + sum(len(png(i)) for i in range(COUNT))
 
 
@@ -99,14 +95,6 @@ def test_row_groups_are_read_once_each_while_a_copy_is_made(images, copies, monk
     monkeypatch.setattr(pq.ParquetFile, "read_row_groups", counted)
     encoded_copy(images, copies)
     assert sorted(groups) == [[group] for group in range(-(-COUNT // 7))]
-
-
-def test_a_file_replaced_by_one_of_equal_size_is_copied_again(images, tmp_path, copies):
-    encoded_copy(images, copies)
-    os.utime(tmp_path / "images.parquet", (1, 1))
-    watched = Watched(ParquetImages(str(tmp_path / "images.parquet")))
-    encoded_copy(watched, copies)
-    assert len(watched.read) == COUNT
 
 
 @pytest.mark.parametrize(

@@ -82,7 +82,7 @@ def _paths(images: ImageSet, views: Collection[View], folder: Path) -> dict[View
 
 
 def _name(images: ImageSet, *what: object) -> str:
-    return digest(VIEW_VERSION, images.source_id, images.stamp, *what)
+    return digest(VIEW_VERSION, images.source_id, *what)
 
 
 def decoded(

@@ -15,8 +15,6 @@ class DigitsImages:
     train and val are disjoint halves, stratified by class, the same on every machine.
     """
 
-    stamp = ""
-
     def __init__(self, source: DigitsData) -> None:
         from sklearn.datasets import load_digits
 

@@ -32,7 +32,8 @@ class EncodedCopy:
     def __init__(self, images: EncodedImages, path: Path) -> None:
         self.images, self.path = images, path
         self.labels, self.classes = images.labels, images.classes
-        self.source_id, self.stamp = images.source_id, images.stamp
+        self.source_id, self.location = images.source_id, images.location
+        self.stamps = images.stamps
         self.nbytes = images.nbytes
         count = len(images.labels)
         self._content = np.memmap(path, np.uint8, "r")
@@ -63,7 +64,7 @@ def encoded_copy(images: EncodedImages, folder: Path) -> EncodedCopy:
     Raises BikdError where the folder cannot hold it (`images.nbytes` is what it takes); nothing
     half-written is left behind.
     """
-    name = digest(COPY_VERSION, images.source_id, images.stamp)
+    name = digest(COPY_VERSION, images.source_id)
     path = folder / f"{name}.images"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,12 @@
 """The files behind a path of a spec: local or in an object store."""
 
+import os
 import re
+from collections.abc import Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+import numpy as np
 import pyarrow.fs as pafs
 
 from bikd_ray.errors import UserError
@@ -12,12 +15,12 @@ from bikd_ray.identity import digest
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
-def expand(uri: str, suffix: str, kind: str) -> tuple[pafs.FileSystem, list[str], str]:
+def expand(uri: str, suffix: str, kind: str) -> tuple[pafs.FileSystem, list[str], np.ndarray]:
     """The files behind a file, directory, glob, brace range or several of them joined by `::`.
 
     A directory stands for the files below it that end in `suffix`; globs and directories give
-    sorted files, braces keep their order. Returns the file system, the paths in it, and a stamp:
-    a digest of sizes and times of change. Raises UserError where there is nothing.
+    sorted files, braces keep their order. Returns the file system, the paths in it, and their
+    `file_stamp`s, int64 [files, 4]. Raises UserError where there is nothing.
     """
     infos: list[pafs.FileInfo] = []
     filesystem: pafs.FileSystem | None = None
@@ -39,8 +42,35 @@ def expand(uri: str, suffix: str, kind: str) -> tuple[pafs.FileSystem, list[str]
             raise UserError(f"data: no {kind} file matches {part}")
         infos += found
     assert filesystem is not None  # str.split gives at least one part
-    stamp = digest([[info.size, info.mtime_ns] for info in infos])
-    return filesystem, [info.path for info in infos], stamp
+    stamps = np.array([_stamp(filesystem, info) for info in infos], np.int64)
+    return filesystem, [info.path for info in infos], stamps
+
+
+def file_stamp(status: os.stat_result) -> tuple[int, int, int, int]:
+    """(inode, bytes, time of modification, time of change; ns): what a write cannot leave as it is.
+
+    Copying and archiving tools restore the time of modification, but not that of change.
+    """
+    inode = (status.st_ino + 2**63) % 2**64 - 2**63  # unsigned, and it may use all 64 bits
+    return inode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _stamp(filesystem: pafs.FileSystem, info: pafs.FileInfo) -> tuple[int, int, int, int]:
+    """As `file_stamp`; object stores have neither inodes nor times of change."""
+    if is_local(filesystem):
+        return file_stamp(os.stat(info.path))
+    return int(digest(info.path)[:15], 16), info.size or 0, info.mtime_ns or 0, 0
+
+
+def image_stamps(files: np.ndarray, counts: Sequence[int] | np.ndarray) -> np.ndarray:
+    """int64 [N, 5]: the stamp of the file that holds each image, and the image's place in it.
+
+    files: int64 [F, 4]. counts: images in each file.
+    """
+    places = [np.arange(count) for count in counts]
+    return np.column_stack(
+        [np.repeat(files, counts, axis=0), np.concatenate([*places, np.empty(0, np.int64)])]
+    ).astype(np.int64)
 
 
 def braces(pattern: str) -> list[str]:

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image
 
 from bikd_ray.data.decode import EXTENSIONS, decode
+from bikd_ray.data.files import file_stamp, image_stamps
+from bikd_ray.data.labels import class_order
 from bikd_ray.data.names import Names, array_digest
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
@@ -24,37 +26,31 @@ class FolderImages:
     random_access = True
 
     def __init__(self, root: str) -> None:
-        self.root = root
+        self.root = self.location = root
         if not os.path.isdir(root):
             raise UserError(
                 f"data: {root} is not a folder; give the folder that holds one sub-folder a class"
             )
         try:
             with os.scandir(root) as entries:
-                found = sorted(e.name for e in entries if e.is_dir() and e.name[0] != ".")
+                found = class_order(e.name for e in entries if e.is_dir() and e.name[0] != ".")
             # on a network disk nearly all the time is waiting for the sizes
             with ThreadPoolExecutor(_LISTERS) as pool:
                 listings = list(pool.map(lambda name: _listing(root, name), found))
         except OSError as error:
             raise UserError(f"data: cannot read {error.filename}: {error.strerror}") from None
-        self.classes = tuple(found)
-        self.labels = np.repeat(np.arange(len(found)), [len(names) for names, _, _ in listings])
+        self.classes = found
+        self.labels = np.repeat(np.arange(len(found)), [len(names) for names, _ in listings])
         if not len(self.labels):
             raise UserError(
                 f"data: no images under {root}; expected {root}/CLASS/IMAGE "
                 f"with one of {', '.join(sorted(EXTENSIONS))}"
             )
-        self.names = Names(name for names, _, _ in listings for name in names)
-        sizes = np.concatenate([sizes for _, sizes, _ in listings])
-        self.nbytes = int(sizes.sum())
-        self.source_id = digest(
-            "folder",
-            self.classes,
-            self.names.digest(),
-            array_digest(sizes),
-            array_digest(self.labels),
-        )
-        self.stamp = digest(array_digest(np.concatenate([times for _, _, times in listings])))
+        self.names = Names(name for names, _ in listings for name in names)
+        files = np.concatenate([stamps for _, stamps in listings])
+        self.stamps = image_stamps(files, np.ones(len(files), np.int64))
+        self.nbytes = int(files[:, 1].sum())
+        self.source_id = _listing_id(dict(zip(found, listings, strict=True)))
 
     def where(self, index: int) -> str:
         return f"data: {os.path.join(self.root, self.names[index])}"
@@ -71,14 +67,28 @@ class FolderImages:
         return decode(self.encoded(index), self.where(index))
 
 
-def _listing(root: str, name: str) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Paths under `root`, sizes in bytes and times of change of the images of class `name`."""
-    names, sizes, times = [], [], []
+def _listing_id(listings: dict[str, tuple[list[str], np.ndarray]]) -> str:
+    """Identity of names, sizes and labels, with the classes in the order of text: as stores of
+    version 1 have it, whatever the order of labels is now.
+    """
+    classes = sorted(listings)
+    ordered = [listings[name] for name in classes]
+    return digest(
+        "folder",
+        classes,
+        Names(name for names, _ in ordered for name in names).digest(),
+        array_digest(np.concatenate([stamps[:, 1] for _, stamps in ordered])),
+        array_digest(np.repeat(np.arange(len(classes)), [len(names) for names, _ in ordered])),
+    )
+
+
+def _listing(root: str, name: str) -> tuple[list[str], np.ndarray]:
+    """Paths under `root` and `file_stamp`s [N, 4] of the images of class `name`."""
+    names, stamps = [], []
     for path, status in _walk(os.path.join(root, name), name, frozenset()):
         names.append(path)
-        sizes.append(status.st_size)
-        times.append(status.st_mtime_ns)
-    return names, np.array(sizes, np.int64), np.array(times, np.int64)
+        stamps.append(file_stamp(status))
+    return names, np.array(stamps, np.int64).reshape(-1, 4)
 
 
 def _walk(

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from bikd_ray.data.decode import BadImage, decode
+from bikd_ray.data.files import file_stamp, image_stamps
 from bikd_ray.data.names import array_digest
 from bikd_ray.data.parquet import integer_labels
 from bikd_ray.errors import UserError, choices
@@ -48,7 +49,12 @@ class HFImages:
         self.nbytes = int(sizes.sum())
         self.source_id = digest("hfds", array_digest(sizes), array_digest(self.labels))
         files = [file["filename"] for file in dataset.cache_files]
-        self.stamp = digest([os.stat(file).st_mtime_ns for file in files])
+        self.location = f"{source.name} {source.split} {source.path or ''}".strip()
+        # the library reads its files as one run of rows: one stamp stands for all of them
+        stamps = np.array([file_stamp(os.stat(file)) for file in files], np.int64).reshape(-1, 4)
+        both = [int(array_digest(stamps)[:15], 16), int(stamps[:, 1].sum())]
+        both += stamps[:, 2:].max(axis=0, initial=0).tolist()
+        self.stamps = image_stamps(np.array([both], np.int64), [len(sizes)])
 
     def where(self, index: int) -> str:
         return f"data: hfds/{self.name}, split {self.split}, row {index}"

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from bikd_ray.data.decode import BadImage, decode
-from bikd_ray.data.files import expand
+from bikd_ray.data.files import expand, image_stamps
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 
@@ -33,7 +33,8 @@ class ParquetImages:
     random_access = False
 
     def __init__(self, uri: str) -> None:
-        self.filesystem, self.paths, self.stamp = expand(uri, ".parquet", "Parquet")
+        self.location = uri
+        self.filesystem, self.paths, stamps = expand(uri, ".parquet", "Parquet")
         with ThreadPoolExecutor(_OPENERS) as pool:  # an object store answers slowly, but at once
             files = list(pool.map(self._describe, self.paths))
         self.classes = files[0].classes
@@ -41,6 +42,7 @@ class ParquetImages:
         if not len(self.labels):
             raise UserError(f"data: {uri} holds no rows; give files with at least one image")
         self.nbytes = sum(file.nbytes for file in files)
+        self.stamps = image_stamps(stamps, [len(file.labels) for file in files])
         self._groups = [(n, g) for n, file in enumerate(files) for g in range(len(file.rows))]
         self._starts = np.cumsum([0, *(rows for file in files for rows in file.rows)])
         self._firsts = np.cumsum([0, *(len(file.labels) for file in files)])

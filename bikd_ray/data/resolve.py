@@ -6,53 +6,51 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bikd_ray.data.sources import ImageSet, open_images
-from bikd_ray.errors import BikdError, UserError
+from bikd_ray.data.content import content_id, spot_check
+from bikd_ray.data.folder import FolderImages
+from bikd_ray.data.labels import Names, class_list, label_space, relabelled
+from bikd_ray.data.sources import EncodedImages, ImageSet, open_images
+from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed, digest
-from bikd_ray.plan import ResolvedData
+from bikd_ray.plan import ResolvedData, ResolvedSplit
 from bikd_ray.specs import Data, DataSource
+
+SPLITS = ("train", "val")
 
 
 def resolve_data(data: Data) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
-    train, val = open_images(data.train), open_images(data.val)
-    # lists without a name in common are two vocabularies (synsets, words): nothing to compare
-    alike = set(train.classes or ()) & set(val.classes or ())
-    if alike and train.classes and val.classes and train.classes != val.classes:
-        raise UserError(_first_difference(train.classes, val.classes))
-    classes = val.classes or train.classes
-    highest = int(max(train.labels.max(), val.labels.max()))
-    found = max(len(classes or ()), highest + 1)
-    num_classes = data.num_classes or found
-    for split, images in (("train", train), ("val", val)):
-        bad = np.flatnonzero((images.labels < 0) | (images.labels >= num_classes))
-        if len(bad):
-            raise UserError(
-                f"data.{split}: sample {bad[0]} has label {images.labels[bad[0]]}, outside the "
-                f"{num_classes} classes 0–{num_classes - 1} ({len(bad)} such samples); "
-                "correct the labels or data.num_classes"
-            )
-    if classes and len(classes) > num_classes:
-        raise UserError(
-            f"data.num_classes is {num_classes}, but the data names {len(classes)} classes; "
-            "leave num_classes out or correct it"
-        )
+    opened = {split: open_images(getattr(data, split)) for split in SPLITS}
+    given = class_list(data.classes) if data.classes else None
+    space = label_space(opened, num_classes=data.num_classes, given=given)
+    train, val = (_resolved(images, space.classes) for images in opened.values())
     return ResolvedData(
         data=data,
-        data_id=digest("data", train.source_id, val.source_id, num_classes),
-        source_ids=(train.source_id, val.source_id),
-        num_classes=num_classes,
-        classes=classes,
-        n_train=len(train.labels),
-        n_val=len(val.labels),
+        data_id=digest("data", train.content_id, val.content_id, space.num_classes),
+        sample_set_id=digest("samples", val.content_id),
+        train=train,
+        val=val,
+        num_classes=space.num_classes,
+        classes=space.classes,
+        notes=space.notes,
     )
 
 
-def _first_difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
-    for label, (a, b) in enumerate(zip(train, val, strict=False)):
-        if a != b:
-            return f"data: class {label} is {a!r} in train and {b!r} in val; the lists must agree"
-    return f"data: train has {len(train)} classes and val {len(val)}; the lists must agree"
+def _resolved(images: ImageSet, classes: Names | None) -> ResolvedSplit:
+    own = images.labels
+    images.labels = relabelled(images, classes)
+    return ResolvedSplit(
+        count=len(own),
+        content_id=content_id(images),
+        listing_id=images.source_id,
+        spot_id=spot_check(images),
+        renumbered=images.labels is not own or _by_number(images),
+    )
+
+
+def _by_number(images: ImageSet) -> bool:
+    """Whether the class folders have another order than that of text, which version 1 took."""
+    return isinstance(images, FolderImages) and list(images.classes) != sorted(images.classes)
 
 
 def open_split(data: ResolvedData, split: str) -> ImageSet:
@@ -60,19 +58,24 @@ def open_split(data: ResolvedData, split: str) -> ImageSet:
 
     Raises BikdError where they are not those that were planned with.
     """
-    at = ("train", "val").index(split)
-    source: Any = (data.data.train, data.data.val)[at]  # frozen, so hashable; no checker sees that
-    return _opened(source, data.source_ids[at], split)
+    source: Any = getattr(data.data, split)  # frozen, so hashable; no checker sees that
+    return _opened(source, getattr(data, split), data.classes, split)
 
 
 @lru_cache(maxsize=4)
-def _opened(source: DataSource, source_id: str, split: str) -> ImageSet:
+def _opened(
+    source: DataSource, planned: ResolvedSplit, classes: Names | None, split: str
+) -> ImageSet:
     images = open_images(source)
-    if images.source_id != source_id:
+    if (images.source_id, spot_check(images)) != (planned.listing_id, planned.spot_id):
         raise BikdError(
             f"data.{split}: {getattr(source, 'path', source.source)} on this node is not what was "
             "planned with; it changed since, or this node has another copy"
         )
+    images.labels = relabelled(images, classes)
+    images.source_id = planned.content_id  # what caches of it are called
+    if isinstance(images, EncodedImages):
+        images.stamps = images.stamps[:0]  # not to be sent to each loader process
     return images
 
 
@@ -83,7 +86,6 @@ class Subset:
         self.images, self.rows = images, rows
         self.labels, self.classes = images.labels[rows], images.classes
         self.source_id = digest("subset", images.source_id, rows.tolist())
-        self.stamp = images.stamp
 
     def image(self, index: int) -> Image.Image:
         """Image `rows[index]` of the whole set."""

@@ -24,9 +24,7 @@ class ImageSet(Protocol):
     labels: np.ndarray
     """int64 [N]"""
     source_id: str
-    """Content identity: names, sizes and labels, not the place."""
-    stamp: str
-    """Tells a local copy from another with the same names and sizes (times of change), or ""."""
+    """What caches know it by: names, sizes and labels; once it is checked, its content."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -44,6 +42,11 @@ class ImageSet(Protocol):
 class EncodedImages(ImageSet, Protocol):
     """An image set whose images lie somewhere as JPEG, PNG, …"""
 
+    location: str
+    """Where it lies, for people and as a key of what is remembered of it."""
+    stamps: np.ndarray
+    """int64 [N, 5]: the file that holds each image (inode; 0 if unknown), its size, its times of
+    modification and of change (ns), and the image's place in it. Equal rows: equal bytes."""
     nbytes: int
     """All encoded images together, within a few percent."""
     random_access: bool

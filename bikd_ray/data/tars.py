@@ -18,6 +18,7 @@ from timm.utils.misc import natural_key
 
 from bikd_ray.data.decode import decode
 from bikd_ray.data.files import expand, is_local
+from bikd_ray.data.labels import class_order
 from bikd_ray.data.names import Names, array_digest
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
@@ -42,14 +43,16 @@ class TarImages:
 
     def __init__(
         self,
+        location: str,
         filesystem: pafs.FileSystem,
         paths: list[str],
+        stamps: np.ndarray,
         members: Sequence[Member],
         labels: Sequence[int],
         classes: tuple[str, ...] | None,
-        stamp: str,
     ) -> None:
-        self.filesystem, self.paths, self.classes, self.stamp = filesystem, paths, classes, stamp
+        self.location, self.filesystem, self.paths = location, filesystem, paths
+        self.classes = classes
         self.random_access = is_local(filesystem)
         self.labels = np.array(labels, np.int64)
         self.names = Names(member.name for member in members)
@@ -57,6 +60,7 @@ class TarImages:
         self._offsets = np.array([member.offset for member in members], np.int64)
         self._sizes = np.array([member.size for member in members], np.int64)
         self.nbytes = int(self._sizes.sum())
+        self.stamps = np.column_stack([stamps[self._tars], self._offsets])
         self.source_id = digest(
             "tar", self.names.digest(), array_digest(self._sizes), array_digest(self.labels)
         )
@@ -141,7 +145,7 @@ def class_folders(source: TimmData) -> TarImages:
     UserError for tars that are missing, damaged or without images.
     """
     uri = str(source.path)
-    filesystem, paths, stamp = expand(uri, ".tar", "tar")
+    filesystem, paths, stamps = expand(uri, ".tar", "tar")
 
     def images(number: int) -> list[_Image]:
         path = paths[number]
@@ -157,11 +161,11 @@ def class_folders(source: TimmData) -> TarImages:
             f"with one of {', '.join(sorted(get_img_extensions()))}"
         )
     found.sort(key=lambda image: natural_key(image.path))
-    classes = sorted({image.label for image in found}, key=lambda name: (natural_key(name), name))
+    classes = class_order(image.label for image in found)
     index = {name: label for label, name in enumerate(classes)}
     labels = [index[image.label] for image in found]
     members = [image.member for image in found]
-    return TarImages(filesystem, paths, members, labels, tuple(classes), stamp)
+    return TarImages(uri, filesystem, paths, stamps, members, labels, classes)
 
 
 class _Image(NamedTuple):

@@ -30,7 +30,7 @@ def webdataset(source: TimmData) -> TarImages:
     Raises UserError for shards that are missing or damaged, and samples without such a label.
     """
     uri, field = _shards(source)
-    filesystem, paths, stamp = expand(uri, ".tar", "tar")
+    filesystem, paths, stamps = expand(uri, ".tar", "tar")
 
     def samples(number: int) -> list[tuple[Member, int]]:
         with open_tar(filesystem, paths[number]) as stream:
@@ -44,7 +44,7 @@ def webdataset(source: TimmData) -> TarImages:
             "and KEY.cls or KEY.json"
         )
     members, labels = zip(*found, strict=True)
-    return TarImages(filesystem, paths, members, labels, None, stamp)
+    return TarImages(uri, filesystem, paths, stamps, members, labels, None)
 
 
 def _shards(source: TimmData) -> tuple[str, str | None]:

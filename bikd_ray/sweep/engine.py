@@ -89,8 +89,8 @@ def run_sweep(
     finished jobs cannot be written.
     """
     writer = Writer(store_uri(store, spec.store))
-    zoo, data = resolve(spec)
     reader = Store(writer.place.uri)
+    zoo, data = resolve(spec, reader)
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed, only=only)
     todo, elsewhere = plan.todo[:limit], 0
     with Progress(spec.name) as progress:
@@ -129,8 +129,8 @@ def run_baseline_sweep(
 ) -> str:
     """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
     writer = Writer(store_uri(store, spec.store))
-    zoo, data = resolve(spec)
     reader = Store(writer.place.uri)
+    zoo, data = resolve(spec, reader)
     if _unmeasured(zoo, data, reader):
         with (
             Progress(spec.name) as progress,

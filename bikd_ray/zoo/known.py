@@ -1,10 +1,12 @@
 """Models that were resolved before, remembered so that a command need not build them again.
 
-Only what can be told from outside is remembered: timm's own names, and files by size and mtime.
+Only what can be told from outside is remembered: timm's own names, and files by
+inode, size and times (a copy that keeps its time of modification is another file).
 Factories, torch hub and hf-hub entries may change without a sign, and are built each time.
 """
 
 import contextlib
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import pyarrow.fs as pafs
 import timm
 from timm.models import parse_model_name
 
+from bikd_ray.data.files import file_stamp
 from bikd_ray.identity import RESULT_VERSION, digest
 from bikd_ray.local import cache_root, replace_file
 from bikd_ray.plan import ResolvedModel
@@ -53,8 +56,8 @@ def _path(entry: ZooEntry) -> Path | None:
     return cache_root() / "models" / f"{key}.json"
 
 
-def _stamp(path: str) -> tuple[int, int]:
-    """(bytes, mtime in ns) of a file. Raises OSError."""
+def _stamp(path: str) -> tuple[int, ...]:
+    """What a write to a file cannot leave as it is. Raises OSError."""
     if path.startswith(WEB):
         path = str(downloaded(path))
     if "://" in path:
@@ -63,5 +66,4 @@ def _stamp(path: str) -> tuple[int, int]:
         if not info.is_file:
             raise FileNotFoundError(path)
         return info.size, info.mtime_ns or 0
-    status = Path(path).stat()
-    return status.st_size, status.st_mtime_ns
+    return file_stamp(os.stat(path))

@@ -1,15 +1,14 @@
 """Identify a zoo entry: build it once and note everything that later steps need to know of it."""
 
 import hashlib
-from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
+from bikd_ray.data.labels import placed
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 from bikd_ray.plan import Cost, ResolvedInput, ResolvedModel
@@ -150,25 +149,33 @@ def check_classes(model: ResolvedModel, num_classes: int, classes: tuple[str, ..
     if model.num_classes != num_classes:
         raise UserError(
             f"zoo: {model.name} answers {model.num_classes} classes, the data has {num_classes}; "
-            f"give a model with that head (kwargs: {{num_classes: {num_classes}}}) or data with "
-            "its classes"
+            f"{_other_size(model, num_classes, classes)}"
         )
-    for known in _vocabularies(model.classes or ()):
-        often = Counter(known) | Counter(classes or ())  # ImageNet has two cranes
-        places = {name: i for i, name in enumerate(known) if often[name] == 1}
-        for label, name in enumerate(classes or ()):
-            if places.get(name, label) != label:
-                raise UserError(
-                    f"zoo: {model.name} has class {places[name]} {name!r}, which is class {label} "
-                    f"in the data (there the model has {known[label]!r}); the orders must agree"
-                )
+    found = placed(classes or (), model.classes or ())
+    if (label := found.moved) is not None:
+        place = found.places[label]
+        assert classes is not None
+        assert model.classes is not None
+        raise UserError(
+            f"zoo: {model.name} has class {place} {classes[label]!r}, which is class {label} in "
+            f"the data (there the model has {model.classes[label]!r}); the orders must agree: "
+            "name the classes in the model's order with data.classes"
+        )
 
 
-@lru_cache(maxsize=8)
-def _vocabularies(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    """The names, and in words where they are ImageNet's synsets (n01440764: tench)."""
-    info = ImageNetInfo()  # of any subset: all share the words
-    try:
-        return names, tuple(info.label_name_to_description(name) for name in names)
-    except KeyError:
-        return (names,)
+def _other_size(model: ResolvedModel, num_classes: int, classes: tuple[str, ...] | None) -> str:
+    """What to do about a head of another size than the data's."""
+    known = model.classes
+    if known and classes and len(placed(classes, known).places) == len(classes):
+        if len(known) == len(ImageNetInfo().label_names()):
+            return f"all of them are among the model's: set data.num_classes: {len(known)}"
+        return f"all of them are among the model's: give its {len(known)} names as data.classes"
+    if model.num_classes == num_classes + 1:
+        return (
+            "one output more is often a background class, and must be cut off in a factory; or "
+            f"give a model with that head (kwargs: {{num_classes: {num_classes}}})"
+        )
+    return (
+        f"give a model with that head (kwargs: {{num_classes: {num_classes}}}) or data with its "
+        "classes"
+    )

@@ -1,0 +1,355 @@
+"""Class names and their order: everything that is known of it, compared by the same rules.
+
+Which class label 3 is may be said by folder names, by a data set's own list of names, by WordNet
+ids, by the model, or by nobody. Sources whose labels come from names (folders, tars, columns of
+text) share `class_order`; what several parts say is compared by `placed`.
+"""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from timm.data.imagenet_info import ImageNetInfo
+
+from bikd_ray.errors import UserError
+
+Names = tuple[str, ...]
+
+FIX = "name the classes in the order of the models' outputs with data.classes"
+_NAMED = 3
+"""Classes that a message names."""
+
+
+def class_order(names: Iterable[str]) -> Names:
+    """Distinct class names in label order: runs of digits count as numbers, upper case as lower.
+
+    It is timm's order for folders and tars. torchvision's is that of text, in which 10 comes before
+    2; where both differ, `order_note` says so.
+
+    >>> class_order(["10", "2", "b", "A"])
+    ('2', '10', 'A', 'b')
+    """
+    return tuple(sorted(set(names), key=lambda name: (_natural(name), name)))
+
+
+def _natural(name: str) -> list[int | str]:
+    parts = re.split(r"(\d+)", name.lower())
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)]
+
+
+def class_list(given: Sequence[str] | str) -> Names:
+    """The names that `data.classes` gives: the list itself, or that of a file.
+
+    A text file has a name a line; JSON a list, or what maps each label to a name or to [WordNet id,
+    word] (as `imagenet_class_index.json` does). Raises UserError.
+    """
+    if not isinstance(given, str):
+        return tuple(given)
+    try:
+        text = Path(given).read_text(encoding="utf-8")
+        if not given.endswith(".json"):
+            names = [line.strip() for line in text.splitlines() if line.strip()]
+        elif isinstance(content := json.loads(text), dict):
+            first = [content[str(label)] for label in range(len(content))]
+            names = [name if isinstance(name, str) else name[0] for name in first]
+        else:
+            names = content
+    except OSError as error:
+        raise UserError(f"data.classes: cannot read {given}: {error.strerror}") from None
+    except (ValueError, KeyError, IndexError, TypeError):
+        names = []
+    if (
+        not isinstance(names, list)
+        or len(names) < 2
+        or not all(isinstance(name, str) for name in names)
+    ):
+        raise UserError(
+            f"data.classes: {given} is no list of at least 2 class names; give a text file with a "
+            "name a line, or JSON: a list, or a mapping of each label from 0 to its name"
+        )
+    return tuple(names)
+
+
+def is_ordered(names: Sequence[str]) -> bool:
+    """Whether a list may have come from sorting its names, by number or as text."""
+    return list(names) in (list(class_order(names)), sorted(set(names)))
+
+
+def order_note(names: Names) -> str | None:
+    """What to say of a natural order that is not that of text; None where they agree."""
+    text = sorted(names)
+    if list(names) != list(class_order(names)) or list(names) == text:
+        return None
+    at = next(i for i, (a, b) in enumerate(zip(names, text, strict=True)) if a != b)
+    return (
+        f"classes are in natural order, as timm sorts them: class {at} is {names[at]!r} (sorted as "
+        f"text, as torchvision does, it would be {text[at]!r}); data.classes gives another order"
+    )
+
+
+@lru_cache(maxsize=16)
+def vocabularies(names: Names) -> tuple[Names, ...]:
+    """The names as they are, and in each other form in which somebody may write them.
+
+    Without case and separators; and where all are WordNet ids (n01440764), in ImageNet's words,
+    whole ("tench, Tinca tinca") and the first of them ("tench").
+    """
+    forms = [names, tuple(_plain(name) for name in names)]
+    info = _imagenet()
+    try:
+        words = [info.label_name_to_description(name) for name in names]
+    except KeyError:
+        words = []
+    if words:
+        forms += [tuple(words), tuple(_plain(word) for word in words)]
+        forms.append(tuple(_plain(word.partition(",")[0]) for word in words))
+    elif any("," in name for name in names):
+        forms.append(tuple(_plain(name.partition(",")[0]) for name in names))
+    return tuple(dict.fromkeys(forms))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_.-]+", " ", name).strip().casefold()
+
+
+@lru_cache(maxsize=1)
+def _imagenet() -> ImageNetInfo:
+    return ImageNetInfo()  # the words of any subset are the same
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where the names of one list stand in another.
+
+    places: label -> its label in the reference, of names that both hold once. strangers: names that
+    the reference lacks. exact: both are of one vocabulary (synsets, say), none was translated.
+    """
+
+    places: dict[int, int]
+    strangers: Names
+    exact: bool
+
+    @property
+    def moved(self) -> int | None:
+        """The first label whose name stands elsewhere in the reference."""
+        return next((label for label, place in self.places.items() if label != place), None)
+
+
+def placed(names: Names, reference: Names) -> Placed:
+    """Look every name up in a reference list, in the vocabulary in which they share most."""
+    best = Placed({}, names, exact=True)
+    for i, mine in enumerate(vocabularies(names)):
+        for j, theirs in enumerate(vocabularies(reference)):
+            often = Counter(mine) | Counter(theirs)  # ImageNet has two cranes
+            at = {name: place for place, name in enumerate(theirs) if often[name] == 1}
+            found = {label: at[name] for label, name in enumerate(mine) if name in at}
+            if len(found) > len(best.places):
+                known = set(theirs)
+                strangers = tuple(names[k] for k, name in enumerate(mine) if name not in known)
+                best = Placed(found, strangers, exact=max(i, j) < 2)
+    return best
+
+
+@dataclass(frozen=True)
+class LabelSpace:
+    """What label k stands for in all of the data. classes: names in label order, where known."""
+
+    num_classes: int
+    classes: Names | None
+    notes: Names = ()
+
+
+class Labelled(Protocol):
+    """Labels [N] and, where the source knows them, the names of the classes."""
+
+    labels: np.ndarray
+
+    @property
+    def classes(self) -> Names | None: ...
+
+
+def label_space(
+    splits: Mapping[str, Labelled], *, num_classes: int | None = None, given: Names | None = None
+) -> LabelSpace:
+    """The one list of classes of a data set, from all that its splits and the spec say.
+
+    splits: by name, the one whose list counts first. num_classes and given: of the spec. Raises
+    UserError where they contradict each other, or where nothing ties one to the other.
+    """
+    listed = {name: split.classes for name, split in splits.items() if split.classes}
+    reference = given or _whole_list(listed, num_classes)
+    notes = []
+    if given:
+        notes.append("class order taken from data.classes")
+    elif reference:
+        notes.append(
+            f"class order: {next(iter(listed))}'s {len(next(iter(listed.values()))):,} classes are "
+            f"numbered as in all {len(reference):,}"
+        )
+    elif listed:
+        source, reference = next(iter(listed.items()))
+        notes.append(f"class order taken from the names in {source}")
+        if len(listed) == 1 < len(splits):
+            other = next(name for name in splits if name != source)
+            notes.append(f"{other} has labels without names: taken to be in {source}'s order")
+    else:
+        notes.append("class order taken from the labels: nothing names them")
+    for name, classes in listed.items():
+        if reference and classes != reference:
+            notes += _compared(name, classes, next(iter(listed)), reference, named=bool(given))
+    if reference and not given and (note := order_note(reference)):
+        notes.append(note)
+    space = LabelSpace(_count(splits, reference, num_classes, given), reference, tuple(notes))
+    aligned = {name: relabelled(split, reference) for name, split in splits.items()}
+    _check_labels(aligned, space)
+    return LabelSpace(
+        space.num_classes, reference, tuple(dict.fromkeys((*notes, *_empty(aligned, space))))
+    )
+
+
+def relabelled(split: Labelled, classes: Names | None) -> np.ndarray:
+    """int64 [N]: the labels of a split in the order of `classes`, by the names of its own.
+
+    Unchanged where it has none, or where they cannot be told apart from their place.
+    """
+    if not classes or not split.classes or split.classes == classes:
+        return split.labels
+    places = placed(split.classes, classes).places
+    if all(label == place for label, place in places.items()):
+        return split.labels
+    table = np.arange(max(len(split.classes), int(split.labels.max()) + 1))
+    table[list(places)] = list(places.values())
+    return table[split.labels]
+
+
+def _whole_list(listed: dict[str, Names], num_classes: int | None) -> Names | None:
+    """The list that a smaller one is a part of: ImageNet's, or the numbers below num_classes."""
+    for names in listed.values():
+        if not num_classes or len(names) >= num_classes:
+            return None
+        synsets = tuple(_imagenet().label_names())
+        if num_classes == len(synsets) and set(names) <= set(synsets):
+            return synsets
+        numbers = {int(name): name for name in names if name.isdecimal()}
+        if len(numbers) == len(names) and max(numbers) < num_classes:
+            return tuple(numbers.get(k, str(k)) for k in range(num_classes))
+    return None
+
+
+def _compared(
+    name: str, classes: Names, source: str, reference: Names, *, named: bool
+) -> list[str]:
+    """What to say of a list that differs from the reference. Raises UserError where it cannot be
+    brought into its order.
+    """
+    whose = "data.classes" if named else source
+    found = placed(classes, reference)
+    if not found.places:
+        return [_strange(name, classes, whose, reference)]
+    same_size = len(classes) == len(reference)
+    if same_size and found.moved is not None and not (named or is_ordered(classes)):
+        at = found.moved
+        raise UserError(
+            f"data: class {at} is {reference[at]!r} in {whose} and {classes[at]!r} in {name}; the "
+            f"orders must agree, or {FIX}"
+        )
+    if found.strangers and (found.exact or found.moved is not None):
+        raise UserError(
+            f"data: {name} has {_some(found.strangers)}, which {whose} lacks "
+            f"({len(classes)} classes in {name}, {len(reference)} in {whose}); the lists must "
+            f"agree, or {FIX}"
+        )
+    if same_size and found.moved is None:
+        return []
+    return [f"{name}'s {len(classes):,} classes are numbered as in {whose} ({len(reference):,})"]
+
+
+def _strange(name: str, classes: Names, whose: str, reference: Names) -> str:
+    """What to say of two lists without a name in common. Raises UserError unless they may be two
+    vocabularies.
+    """
+    numbers = [all(x.isdecimal() for x in names) for names in (classes, reference)]
+    sorted_both = is_ordered(classes) and is_ordered(reference) and not any(numbers)
+    if len(classes) != len(reference) or sorted_both:
+        raise UserError(
+            f"data: {name} has {_classes(len(classes))} ({_some(classes)}) and {whose} "
+            f"{_classes(len(reference))} ({_some(reference)}) with no name in common; give both "
+            f"the same names, or {FIX}"
+        )
+    return (
+        f"{name} and {whose} share no class name ({classes[0]!r}, {reference[0]!r}): class K of "
+        "one is taken for class K of the other"
+    )
+
+
+def _some(names: Names) -> str:
+    shown = ", ".join(repr(name) for name in names[:_NAMED])
+    return shown + (f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else "")
+
+
+def _classes(count: int) -> str:
+    return f"{count:,} class" + "es" * (count != 1)
+
+
+def _count(
+    splits: Mapping[str, Labelled],
+    reference: Names | None,
+    num_classes: int | None,
+    given: Names | None,
+) -> int:
+    if given and num_classes not in (None, len(given)):
+        raise UserError(
+            f"data.num_classes is {num_classes}, but data.classes names {len(given)}; leave "
+            "num_classes out or correct it"
+        )
+    if reference and num_classes and len(reference) > num_classes:
+        raise UserError(
+            f"data.num_classes is {num_classes}, but the data names {len(reference)} classes; "
+            "leave num_classes out or correct it"
+        )
+    highest = max(int(split.labels.max()) for split in splits.values())
+    return num_classes or max(len(reference or ()), highest + 1)
+
+
+def _check_labels(labels: dict[str, np.ndarray], space: LabelSpace) -> None:
+    """Refuse labels out of range, and splits that hold one class alone. Raises UserError."""
+    for name, found in labels.items():
+        bad = np.flatnonzero((found < 0) | (found >= space.num_classes))
+        if len(bad):
+            raise UserError(
+                f"data.{name}: sample {bad[0]} has label {found[bad[0]]}, outside the "
+                f"{space.num_classes} classes 0–{space.num_classes - 1} ({len(bad)} such samples); "
+                "correct the labels or data.num_classes"
+            )
+    for name, found in labels.items():
+        if len(found) > 1 and (found == found[0]).all():
+            label = int(found[0])
+            called = f" ({space.classes[label]!r})" if space.classes else ""
+            raise UserError(
+                f"data.{name}: all {len(found):,} images have label {label}{called}; a classifier "
+                "cannot be measured on one class, give images of several"
+            )
+
+
+def _empty(labels: dict[str, np.ndarray], space: LabelSpace) -> list[str]:
+    """Notes on classes that have no image."""
+    held = {name: np.unique(found) for name, found in labels.items()}
+    notes = []
+    if all(len(found) and found[0] == 1 for found in held.values()) and not space.classes:
+        notes.append("no image has label 0: labels must count from 0; these may count from 1")
+    for name, found in held.items():
+        missing = np.setdiff1d(np.arange(space.num_classes), found)
+        if len(missing):
+            first = int(missing[0])
+            called = f" ({space.classes[first]!r})" if space.classes else ""
+            notes.append(
+                f"{name} has no image of {len(missing):,} of {space.num_classes:,} classes, first "
+                f"class {first}{called}"
+            )
+    return notes

@@ -1,0 +1,45 @@
+"""Rows of stores that named a data set by its files' names and sizes, known again by content.
+
+Version 1 took names, sizes and labels for the identity of a data set. Where a store holds rows
+under such an id, the first images that fit it are noted beside the tables by their content; from
+then on those alone answer to it, and other pixels under the same names are another data set.
+"""
+
+import json
+from dataclasses import replace
+
+from bikd_ray.identity import digest
+from bikd_ray.plan import ResolvedData
+from bikd_ray.store.read import Reader
+
+FOLDER = "ids"
+
+
+def as_stored(data: ResolvedData, reader: Reader) -> tuple[ResolvedData, str | None]:
+    """A data set under the id that the store's rows about it have, and what a person should know.
+
+    Raises BikdError where the store cannot be read or written.
+    """
+    known = set(reader.table("baselines", ["data_id"])["data_id"].to_pylist())
+    listing = (data.train.listing_id, data.val.listing_id)
+    first_id = digest("data", *listing, data.num_classes)
+    if data.data_id in known or first_id not in known:
+        return data, None
+    if data.train.renumbered or data.val.renumbered:
+        return data, (
+            f"the store has results for these images under {first_id}, with the classes in another "
+            "order: they stay there, and nothing is taken from them"
+        )
+    path = f"{FOLDER}/data-{first_id}.json"
+    try:
+        content = json.loads(reader.place.read(path))["content"]
+    except FileNotFoundError:
+        content = data.data_id
+        reader.place.write(path, json.dumps({"content": content}).encode())
+    if content != data.data_id:
+        return data, (
+            f"the store has results for other images with these names and sizes ({first_id}): "
+            "they are not mixed with those of this data"
+        )
+    samples = digest("samples", data.val.listing_id)
+    return replace(data, data_id=first_id, sample_set_id=samples), None
