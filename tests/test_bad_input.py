@@ -319,7 +319,7 @@ def case(name: str, changes: dict, *said: str):
             "labels outside the classes",
             {"data": {**DIGITS, "num_classes": 7}},
             "data.num_classes is 7, but the data names 10 classes",
-            "correct the labels or data.num_classes",
+            "leave num_classes out or correct it",
         ),
     ],
 )
