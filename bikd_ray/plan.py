@@ -112,6 +112,7 @@ class ResolvedData:
     classes: tuple[str, ...] | None
     n_train: int
     n_val: int
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what was left out, and the like
 
     @property
     def sample_set_id(self) -> str:

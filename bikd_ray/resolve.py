@@ -1,5 +1,6 @@
 """From a spec to the weights, images and jobs that it names. Loads torch."""
 
+import logging
 from typing import TYPE_CHECKING
 
 from bikd_ray.data import resolve_data
@@ -11,11 +12,14 @@ from bikd_ray.zoo import check_classes, recall, remember, resolve_model
 if TYPE_CHECKING:
     from bikd_ray.store import Store
 
+log = logging.getLogger(__name__)
+
 
 def resolve(spec: Spec) -> tuple[dict[str, ResolvedModel], ResolvedData]:
     """Read every model and data set of a spec: name to model, and the data.
 
-    Raises UserError with a line for each thing that is missing, broken or does not fit.
+    What a person should know of the data (files left out) is logged. Raises UserError with a line
+    for each thing that is missing, broken or does not fit.
     """
     data: ResolvedData | None = None
     zoo: dict[str, ResolvedModel] = {}
@@ -34,6 +38,8 @@ def resolve(spec: Spec) -> tuple[dict[str, ResolvedModel], ResolvedData]:
     problems += same_twice(zoo)
     if problems or data is None:
         raise UserError("\n".join(problems))
+    for note in data.notes:
+        log.warning(note)
     return zoo, data
 
 

@@ -16,6 +16,8 @@ class DigitsImages:
     """
 
     stamp = ""
+    notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
     def __init__(self, source: DigitsData) -> None:
         from sklearn.datasets import load_digits

@@ -33,7 +33,7 @@ class EncodedCopy:
         self.images, self.path = images, path
         self.labels, self.classes = images.labels, images.classes
         self.source_id, self.stamp = images.source_id, images.stamp
-        self.nbytes = images.nbytes
+        self.nbytes, self.notes, self.files = images.nbytes, images.notes, images.files
         count = len(images.labels)
         self._content = np.memmap(path, np.uint8, "r")
         if len(self._content) < 8 * (count + 1):

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bikd_ray.data.sources import ImageSet, open_images
+from bikd_ray.data.left_out import listed
+from bikd_ray.data.sampled import refuse_all_bad
+from bikd_ray.data.sources import EncodedImages, ImageSet, open_images
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.identity import derived_seed, digest
 from bikd_ray.plan import ResolvedData
@@ -15,7 +17,8 @@ from bikd_ray.specs import Data, DataSource
 
 def resolve_data(data: Data) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
-    train, val = open_images(data.train), open_images(data.val)
+    train = open_images(data.train)
+    val = open_images(data.val, train.classes)
     # lists without a name in common are two vocabularies (synsets, words): nothing to compare
     alike = set(train.classes or ()) & set(val.classes or ())
     if alike and train.classes and val.classes and train.classes != val.classes:
@@ -27,16 +30,15 @@ def resolve_data(data: Data) -> ResolvedData:
     for split, images in (("train", train), ("val", val)):
         bad = np.flatnonzero((images.labels < 0) | (images.labels >= num_classes))
         if len(bad):
-            raise UserError(
-                f"data.{split}: sample {bad[0]} has label {images.labels[bad[0]]}, outside the "
-                f"{num_classes} classes 0–{num_classes - 1} ({len(bad)} such samples); "
-                "correct the labels or data.num_classes"
-            )
+            raise UserError(_outside(split, images, bad, num_classes))
     if classes and len(classes) > num_classes:
         raise UserError(
             f"data.num_classes is {num_classes}, but the data names {len(classes)} classes; "
             "leave num_classes out or correct it"
         )
+    if data.on_bad_image == "skip":
+        for split, images in (("train", train), ("val", val)):
+            refuse_all_bad(split, images)
     return ResolvedData(
         data=data,
         data_id=digest("data", train.source_id, val.source_id, num_classes),
@@ -45,7 +47,34 @@ def resolve_data(data: Data) -> ResolvedData:
         classes=classes,
         n_train=len(train.labels),
         n_val=len(val.labels),
+        notes=_notes(train, val),
     )
+
+
+def _outside(split: str, images: ImageSet, bad: np.ndarray, num_classes: int) -> str:
+    first, label = int(bad[0]), int(images.labels[bad[0]])
+    where = ""
+    if isinstance(images, EncodedImages):
+        where = f"; the first is {images.where(first).removeprefix('data: ')}"
+    fix = "correct the labels or data.num_classes"
+    if label == -1:
+        fix = "-1 stands for no label, as in test sets: give files of another split"
+    return (
+        f"data.{split}: sample {first} has label {label}, outside the {num_classes} classes "
+        f"0–{num_classes - 1} ({len(bad)} such samples{where}); {fix}"
+    )
+
+
+def _notes(train: ImageSet, val: ImageSet) -> tuple[str, ...]:
+    """What the sets say of how they were read, and whether they share images."""
+    lines = [f"{split}: {note}" for split, images in (("train", train), ("val", val))
+             for note in images.notes]  # fmt: skip
+    shared = sorted(set(train.files) & set(val.files))
+    if train.source_id == val.source_id:
+        lines.append("train and val are the same images: models are measured on what they learn")
+    elif shared:
+        lines.append(f"train and val both read {listed(shared)}: their images are in both")
+    return tuple(lines)
 
 
 def _first_difference(train: tuple[str, ...], val: tuple[str, ...]) -> str:
@@ -62,12 +91,15 @@ def open_split(data: ResolvedData, split: str) -> ImageSet:
     """
     at = ("train", "val").index(split)
     source: Any = (data.data.train, data.data.val)[at]  # frozen, so hashable; no checker sees that
-    return _opened(source, data.source_ids[at], split)
+    known = data.classes if split == "val" else None  # val was opened with the classes of train
+    return _opened(source, data.source_ids[at], split, known)
 
 
 @lru_cache(maxsize=4)
-def _opened(source: DataSource, source_id: str, split: str) -> ImageSet:
-    images = open_images(source)
+def _opened(
+    source: DataSource, source_id: str, split: str, known: tuple[str, ...] | None
+) -> ImageSet:
+    images = open_images(source, known)
     if images.source_id != source_id:
         raise BikdError(
             f"data.{split}: {getattr(source, 'path', source.source)} on this node is not what was "
@@ -83,7 +115,7 @@ class Subset:
         self.images, self.rows = images, rows
         self.labels, self.classes = images.labels[rows], images.classes
         self.source_id = digest("subset", images.source_id, rows.tolist())
-        self.stamp = images.stamp
+        self.stamp, self.notes, self.files = images.stamp, images.notes, images.files
 
     def image(self, index: int) -> Image.Image:
         """Image `rows[index]` of the whole set."""

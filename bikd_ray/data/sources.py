@@ -29,6 +29,16 @@ class ImageSet(Protocol):
     """Tells a local copy from another with the same names and sizes (times of change), or ""."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how it was read, a line for each kind of thing."""
+        ...
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Files or folders that no two sets share without sharing images; () if that is unknown."""
+        ...
+
+    @property
     def classes(self) -> tuple[str, ...] | None:
         """Class names in label order, where the source knows them."""
         ...
@@ -58,14 +68,17 @@ class EncodedImages(ImageSet, Protocol):
         ...
 
 
-def open_images(source: DataSource) -> ImageSet:
-    """Open a data source of a spec. Raises UserError for a missing or empty one."""
+def open_images(source: DataSource, known: tuple[str, ...] | None = None) -> ImageSet:
+    """Open a data source of a spec. Raises UserError for a missing or empty one.
+
+    known: the classes of train, in which labels that are names are looked up.
+    """
     if isinstance(source, FolderData):
-        return FolderImages(source.path)
+        return FolderImages(source.path, source.labels, known)
     if isinstance(source, ParquetData):
-        return ParquetImages(source.path)
+        return ParquetImages(source.path, source.image, source.label, known)
     if isinstance(source, DigitsData):
         return DigitsImages(source)
     if source.name.startswith("hfds/"):
-        return HFImages(source)
+        return HFImages(source, known)
     return webdataset(source) if source.name else class_folders(source)
