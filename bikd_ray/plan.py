@@ -115,7 +115,7 @@ class ResolvedData:
     val: "ResolvedSplit"
     num_classes: int
     classes: tuple[str, ...] | None
-    notes: tuple[str, ...] = ()  # a line for each thing that a person should know of it
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what a person should know of it
 
     @property
     def n_train(self) -> int:

@@ -1,5 +1,6 @@
 """From a spec to the weights, images and jobs that it names. Loads torch."""
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,16 @@ from bikd_ray.zoo import check_classes, recall, remember, resolve_model
 if TYPE_CHECKING:
     from bikd_ray.store import Store
 
+log = logging.getLogger(__name__)
+
 
 def resolve(
     spec: Spec, store: "Store | None" = None
 ) -> tuple[dict[str, ResolvedModel], ResolvedData]:
     """Read every model and data set of a spec: name to model, and the data.
 
-    store: the data is named as this store's rows name it. Raises UserError with a line for each
-    thing that is missing, broken or does not fit.
+    store: the data is named as this store's rows name it. What a person should know of the data is
+    logged. Raises UserError with a line for each thing that is missing, broken or does not fit.
     """
     data: ResolvedData | None = None
     zoo: dict[str, ResolvedModel] = {}
@@ -42,6 +45,8 @@ def resolve(
     if store is not None:
         data, note = as_stored(data, store.reader)
         data = replace(data, notes=(*data.notes, *([note] if note else [])))
+    for note in data.notes:
+        log.warning(note)
     return zoo, data
 
 

@@ -167,8 +167,9 @@ def _absolute_data(data: Data, base: Path) -> Data:
     changed: dict[str, Any] = {}
     for split in ("train", "val"):
         source = getattr(data, split)
-        if path := getattr(source, "path", None):
-            changed[split] = source.model_copy(update={"path": _local(path, base)})
+        paths = {name: getattr(source, name, None) for name in ("path", "labels")}
+        local = {name: _local(path, base) for name, path in paths.items() if path}
+        changed[split] = source.model_copy(update=local)
     if isinstance(data.classes, str):
         changed["classes"] = _local(data.classes, base)
     if data.cache not in ("auto", "none"):

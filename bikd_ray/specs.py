@@ -92,17 +92,27 @@ class ZooEntry(Frozen):
 
 
 class FolderData(Frozen):
-    """A directory with one sub-directory of images for each class."""
+    """A directory with one sub-directory of images for each class, or with a file of labels."""
 
     source: Literal["folder"]
     path: str
+    labels: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a file of labels for the images below path: a label a line in sorted order, "
+        "or lines FILE LABEL; integers from 0 or class names of train",
+    )
 
 
 class ParquetData(Frozen):
-    """Parquet files as HF datasets write them: `image` (struct with bytes, or binary), `label`."""
+    """Parquet files as HF datasets write them: images (struct with bytes, or binary), labels."""
 
     source: Literal["parquet"]
     path: str = Field(description="a file, a directory or a glob; local, s3:// or gs://")
+    image: str = Field(default="image", min_length=1, description="column of the images")
+    label: str = Field(
+        default="label", min_length=1, description="column of the labels, or folders label=K"
+    )
 
 
 class TimmData(Frozen):

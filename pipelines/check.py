@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from bikd_ray.data import open_split, resolve_data
+from bikd_ray.data.sampled import counted, refuse_mostly_bad, undecodable
 from bikd_ray.errors import UserError
 from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
 from bikd_ray.resolve import same_twice
@@ -18,10 +19,6 @@ from bikd_ray.store.place import Place, store_uri
 from bikd_ray.weights import keep_base
 from bikd_ray.zoo import build, check_classes, describe, remember, resolve_model
 from bikd_ray.zoo.cost import training_bytes
-
-SAMPLED = 64
-"""Images of each split that are decoded here: enough to see a wrong format, not to see one bad
-file in a million (the sweep's own decoding does that)."""
 
 NOT_FETCHED = "not fetched"
 
@@ -148,15 +145,18 @@ def _data(data: Data, found: Findings) -> ResolvedData | None:
         return None
     for split in ("train", "val"):
         images = open_split(resolved, split)
-        count = len(images.labels)
-        for index in range(0, count, max(1, count // SAMPLED)):
-            try:
-                images.image(index)
-            except UserError as error:
-                if data.on_bad_image == "fail":
-                    found.problems.append(str(error))
-                break
-        print(f"bikd: {split}: {count} images", file=sys.stderr)
+        print(f"bikd: {split}: {len(images.labels)} images", file=sys.stderr)
+        try:
+            faults = undecodable(images)
+            if faults and data.on_bad_image == "fail":
+                fix = "replace or remove them, or set data.on_bad_image: skip"
+                found.problems.append(f"data.{split}: {counted(faults, images)}; {fix}")
+            elif faults:
+                refuse_mostly_bad(split, images, faults)
+                print(f"bikd: {split}: {counted(faults, images)}; skipped", file=sys.stderr)
+        except UserError as error:
+            found.problems.append(str(error))
+    print(*(f"bikd: {note}\n" for note in resolved.notes), sep="", end="", file=sys.stderr)
     return resolved
 
 

@@ -114,7 +114,10 @@ def test_classes_are_counted_from_names_labels_or_the_spec(tmp_path):
 def test_labels_outside_the_classes_name_split_sample_and_label(tmp_path):
     good = parquet(write_parquet(tmp_path / "good.parquet", [0, 1]))
     bad = parquet(write_parquet(tmp_path / "bad.parquet", [0, 1, 7, 9]))
-    with pytest.raises(UserError, match=r"data\.val: sample 2 has label 7.*0–2 \(2 such samples\)"):
+    with pytest.raises(
+        UserError,
+        match=r"data\.val: sample 2 has label 7.*0–2 \(2 such samples; .*bad\.parquet, row 2\)",
+    ):
         resolve_data(spec_data(good, bad, num_classes=3))
     minus = parquet(write_parquet(tmp_path / "minus.parquet", [0, -1]))
     with pytest.raises(UserError, match=r"data\.train: sample 1 has label -1"):

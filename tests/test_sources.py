@@ -19,6 +19,7 @@ from bikd_ray.data.digits import DigitsImages
 from bikd_ray.data.files import expand
 from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.hf import HFImages
+from bikd_ray.data.left_out import LeftOut
 from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.sources import open_images
 from bikd_ray.errors import UserError
@@ -228,7 +229,7 @@ def test_damaged_pages_are_the_files_fault_not_the_disks(tmp_path):
         ({"image": [b"x"]}, "no column 'label', only image"),
         ({"img": [b"x"], "label": [0]}, "no column 'image', only img, label"),
         ({"image": [b"x"], "label": [0.5]}, "label in .* is double; it must be an integer"),
-        ({"image": [b"x"], "label": ["cat"]}, "label in .* is string; it must be an integer"),
+        ({"image": [b"x"], "label": [True]}, "label in .* is bool; it must be an integer"),
         ({"image": [b"x", b"x"], "label": [0, None]}, "has 1 rows without a label"),
         ({"image": ["cat.png"], "label": [0]}, "image in .* is string; it must be binary"),
         ({"image": [{"path": "cat.png"}], "label": [0]}, "images must be embedded in the file"),
@@ -271,7 +272,7 @@ def test_files_joined_or_in_braces_keep_the_order_given(tmp_path):
     with pytest.raises(UserError, match=r"/11\.parquet does not exist"):
         ParquetImages(f"{tmp_path}/{{10..11}}.parquet")
     with pytest.raises(UserError, match="joins two file systems"):
-        expand(f"{tmp_path}/08.parquet::mock://bucket/", ".parquet", "Parquet")
+        expand(f"{tmp_path}/08.parquet::mock://bucket/", ".parquet", "Parquet", LeftOut())
 
 
 # Hugging Face data sets

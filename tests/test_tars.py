@@ -252,7 +252,7 @@ def test_of_several_images_in_a_sample_timms_first_choice_is_taken(tmp_path):
         ({"k.png": b"x", "k.json": b"{"}, r"k\.json has no field 'label'"),
         ({"k.png": b"x", "k.json": b'{"lab": 1}'}, r"k\.json has no field 'label'"),
         ({"k.png": b"x", "k.json": b'{"label": [1]}'}, r"k\.json holds \[1\]; a label is an int"),
-        ({"k.tga": b"x", "k.cls": b"1"}, r"sample k has a label but no image \(jpg, png"),
+        ({"k.exr": b"x", "k.cls": b"1"}, r"sample k has a label but no image \(jpg, png"),
         ({"README.md": b"x", "LICENSE": b"x"}, r"no samples in .*a\.tar; expected members KEY"),
         ({"k.png": b"x", "k.PNG": b"x", "k.cls": b"1"}, r"sample k has two members k\.PNG"),
     ],

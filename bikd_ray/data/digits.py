@@ -15,6 +15,8 @@ class DigitsImages:
     train and val are disjoint halves, stratified by class, the same on every machine.
     """
 
+    notes: tuple[str, ...] = ()
+
     def __init__(self, source: DigitsData) -> None:
         from sklearn.datasets import load_digits
 

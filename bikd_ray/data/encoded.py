@@ -34,7 +34,7 @@ class EncodedCopy:
         self.labels, self.classes = images.labels, images.classes
         self.source_id, self.location = images.source_id, images.location
         self.stamps = images.stamps
-        self.nbytes = images.nbytes
+        self.nbytes, self.notes = images.nbytes, images.notes
         count = len(images.labels)
         self._content = np.memmap(path, np.uint8, "r")
         if len(self._content) < 8 * (count + 1):

@@ -9,18 +9,25 @@ from pathlib import Path
 import numpy as np
 import pyarrow.fs as pafs
 
+from bikd_ray.data.left_out import LeftOut, below, is_hidden
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 
 
-def expand(uri: str, suffix: str, kind: str) -> tuple[pafs.FileSystem, list[str], np.ndarray]:
+PARQUET = ".parquet"
+
+
+def expand(
+    uri: str, suffix: str, kind: str, left: LeftOut
+) -> tuple[pafs.FileSystem, list[str], np.ndarray]:
     """The files behind a file, directory, glob, brace range or several of them joined by `::`.
 
     A directory stands for the files below it that end in `suffix`; globs and directories give
     sorted files, braces keep their order. Returns the file system, the paths in it, and their
-    `file_stamp`s, int64 [files, 4]. Raises UserError where there is nothing.
+    `file_stamp`s, int64 [files, 4]; `left` counts what is passed over. Raises UserError where
+    there is nothing.
     """
     infos: list[pafs.FileInfo] = []
     filesystem: pafs.FileSystem | None = None
@@ -30,7 +37,7 @@ def expand(uri: str, suffix: str, kind: str) -> tuple[pafs.FileSystem, list[str]
             if filesystem is not None and place != filesystem:
                 raise UserError(f"data: {uri} joins two file systems; give files of one of them")
             filesystem = place
-            found = _matching(place, braces(path), suffix)
+            found = _matching(place, braces(path), suffix, left)
         except FileNotFoundError as error:
             raise UserError(
                 f"data: {error if '{' in part else part} does not exist; "
@@ -99,23 +106,42 @@ def locate(uri: str) -> tuple[pafs.FileSystem, str]:
     return pafs.LocalFileSystem(), str(Path(uri).absolute())
 
 
-def _matching(filesystem: pafs.FileSystem, paths: list[str], suffix: str) -> list[pafs.FileInfo]:
+def _matching(
+    filesystem: pafs.FileSystem, paths: list[str], suffix: str, left: LeftOut
+) -> list[pafs.FileInfo]:
     infos: list[pafs.FileInfo] = []
     plain = [path for path in paths if not any(c in path for c in "*?[")]
     known = dict(zip(plain, filesystem.get_file_info(plain), strict=True))
     for path in paths:
         if path not in known:
-            fixed = re.split(r"[*?[]", path)[0]
-            found = _below(filesystem, fixed.rpartition("/")[0])
-            infos += sorted((f for f in found if fnmatch(f.path, path)), key=lambda f: f.path)
+            folder = re.split(r"[*?[]", path)[0].rpartition("/")[0]
+            found = [f for f in _below(filesystem, folder) if fnmatch(f.path, path)]
+            infos += _seen(found, path, suffix, left)
         elif known[path].type == pafs.FileType.NotFound:
             raise FileNotFoundError(path)
         elif known[path].type == pafs.FileType.Directory:
-            found = _below(filesystem, path)
-            infos += sorted((f for f in found if f.path.endswith(suffix)), key=lambda f: f.path)
+            found = _seen(_below(filesystem, path), path, suffix, left)
+            infos += [f for f in found if f.path.endswith(suffix)]
+            for other in found:
+                if not other.path.endswith(suffix):
+                    left.other(other.path)
         else:
             infos.append(known[path])
     return infos
+
+
+def _seen(
+    found: list[pafs.FileInfo], pattern: str, suffix: str, left: LeftOut
+) -> list[pafs.FileInfo]:
+    """The files that are not hidden, sorted; hidden ones with the suffix are counted."""
+    seen = []
+    for info in sorted(found, key=lambda info: info.path):
+        parts = below(pattern, info.path)
+        if not any(is_hidden(part, underscores=suffix == PARQUET) for part in parts):
+            seen.append(info)
+        elif info.path.endswith(suffix):
+            left.hidden(info.path)
+    return seen
 
 
 def _below(filesystem: pafs.FileSystem, folder: str) -> list[pafs.FileInfo]:

@@ -1,15 +1,18 @@
-"""A folder with one sub-folder of images for each class."""
+"""A folder with one sub-folder of images for each class, or with a file of labels."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
-from bikd_ray.data.decode import EXTENSIONS, decode
+from bikd_ray.data.decode import SHOWN_EXTENSIONS, decode
 from bikd_ray.data.files import file_stamp, image_stamps
+from bikd_ray.data.label_file import read_labels
 from bikd_ray.data.labels import class_order
+from bikd_ray.data.left_out import LeftOut, is_hidden, is_image, listed
 from bikd_ray.data.names import Names, array_digest
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
@@ -20,37 +23,47 @@ _LISTERS = 16
 class FolderImages:
     """`root/CLASS/**/image.jpg`; classes and files in sorted order, links followed.
 
-    Raises UserError for a folder that is missing, unreadable or without images.
+    With `labels`, a file of `label_file`, the images are all those below root, and the names of
+    classes are looked up in `known`. Raises UserError for a folder that is missing, unreadable or
+    without images.
     """
 
     random_access = True
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, labels: str | None = None) -> None:
         self.root = self.location = root
         if not os.path.isdir(root):
             raise UserError(
                 f"data: {root} is not a folder; give the folder that holds one sub-folder a class"
             )
+        left = LeftOut()
         try:
-            with os.scandir(root) as entries:
-                found = class_order(e.name for e in entries if e.is_dir() and e.name[0] != ".")
+            found = [""] if labels else _class_folders(root, left)
             # on a network disk nearly all the time is waiting for the sizes
             with ThreadPoolExecutor(_LISTERS) as pool:
-                listings = list(pool.map(lambda name: _listing(root, name), found))
+                listings = list(pool.map(lambda name: _listing(root, name, labels), found))
         except OSError as error:
             raise UserError(f"data: cannot read {error.filename}: {error.strerror}") from None
-        self.classes = found
-        self.labels = np.repeat(np.arange(len(found)), [len(names) for names, _ in listings])
-        if not len(self.labels):
+        left.merge(listing.left for listing in listings)
+        names = [name for listing in listings for name in listing.names]
+        if not names:
+            hint = "; where a file has the labels, set labels: FILE" if _LOOSE in left.first else ""
             raise UserError(
                 f"data: no images under {root}; expected {root}/CLASS/IMAGE "
-                f"with one of {', '.join(sorted(EXTENSIONS))}"
+                f"with one of {SHOWN_EXTENSIONS}{hint}"
             )
-        self.names = Names(name for names, _ in listings for name in names)
-        files = np.concatenate([stamps for _, stamps in listings])
+        self.names = Names(names)
+        if labels:
+            self.labels, self.classes, notes = read_labels(labels, names)
+        else:
+            counts = [len(listing.names) for listing in listings]
+            self.labels, self.classes = np.repeat(np.arange(len(found)), counts), tuple(found)
+            notes = _odd_classes(found, counts, left)
+        self.notes = left.notes + notes
+        files = np.concatenate([listing.stamps for listing in listings])
         self.stamps = image_stamps(files, np.ones(len(files), np.int64))
         self.nbytes = int(files[:, 1].sum())
-        self.source_id = _listing_id(dict(zip(found, listings, strict=True)))
+        self.source_id = _listing_id(found, listings, None if not labels else self.labels)
 
     def where(self, index: int) -> str:
         return f"data: {os.path.join(self.root, self.names[index])}"
@@ -67,32 +80,77 @@ class FolderImages:
         return decode(self.encoded(index), self.where(index))
 
 
-def _listing_id(listings: dict[str, tuple[list[str], np.ndarray]]) -> str:
+_LOOSE = "image{s} in no class folder"
+
+
+def _class_folders(root: str, left: LeftOut) -> tuple[str, ...]:
+    """The sub-folders of `root` in label order; the rest that lies there is counted in `left`."""
+    found = []
+    with os.scandir(root) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            if is_hidden(entry.name):
+                left.hidden(entry.name)
+            elif entry.is_dir():
+                found.append(entry.name)
+            elif is_image(entry.name):
+                left.add(_LOOSE, entry.name)
+            else:
+                left.other(entry.name)
+    return class_order(found)
+
+
+def _odd_classes(found: Sequence[str], counts: list[int], left: LeftOut) -> tuple[str, ...]:
+    """What a person should know of the class folders."""
+    notes = []
+    if empty := [name for name, count in zip(found, counts, strict=True) if not count]:
+        notes.append(f"no image in class folder{'s' * (len(empty) > 1)} {listed(empty)}")
+    if len(found) == 1:
+        file = next((first for kind, first in left.first.items() if kind != _LOOSE), "a file")
+        notes.append(
+            f"all images are of one class, the folder {found[0]!r}; if {file} has their labels, "
+            "set labels: to it"
+        )
+    return tuple(notes)
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """Paths under the root and `file_stamp`s [N, 4] of the images of one class."""
+
+    names: list[str]
+    stamps: np.ndarray
+    left: LeftOut
+
+
+def _listing(root: str, name: str, labels: str | None) -> _Listing:
+    names, stamps, left = [], [], LeftOut()
+    for path, status in _walk(os.path.join(root, name), name, frozenset(), left, labels):
+        names.append(path)
+        stamps.append(file_stamp(status))
+    return _Listing(names, np.array(stamps, np.int64).reshape(-1, 4), left)
+
+
+def _listing_id(
+    found: Sequence[str], listings: Sequence[_Listing], labels: np.ndarray | None
+) -> str:
     """Identity of names, sizes and labels, with the classes in the order of text: as stores of
-    version 1 have it, whatever the order of labels is now.
+    version 1 have it, whatever the order of labels is now. labels: where a file gives them.
     """
-    classes = sorted(listings)
-    ordered = [listings[name] for name in classes]
+    at = sorted(range(len(found)), key=lambda k: found[k])
+    ordered = [listings[k] for k in at]
+    if labels is None:
+        labels = np.repeat(np.arange(len(found)), [len(listing.names) for listing in ordered])
     return digest(
         "folder",
-        classes,
-        Names(name for names, _ in ordered for name in names).digest(),
-        array_digest(np.concatenate([stamps[:, 1] for _, stamps in ordered])),
-        array_digest(np.repeat(np.arange(len(classes)), [len(names) for names, _ in ordered])),
+        [found[k] for k in at],
+        Names(name for listing in ordered for name in listing.names).digest(),
+        array_digest(np.concatenate([listing.stamps[:, 1] for listing in ordered])),
+        array_digest(labels),
     )
 
 
-def _listing(root: str, name: str) -> tuple[list[str], np.ndarray]:
-    """Paths under `root` and `file_stamp`s [N, 4] of the images of class `name`."""
-    names, stamps = [], []
-    for path, status in _walk(os.path.join(root, name), name, frozenset()):
-        names.append(path)
-        stamps.append(file_stamp(status))
-    return names, np.array(stamps, np.int64).reshape(-1, 4)
-
-
 def _walk(
-    folder: str, name: str, above: frozenset[tuple[int, int]]
+    folder: str, name: str, above: frozenset[tuple[int, int]], left: LeftOut, labels: str | None
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Images below a folder in the order of their path's parts; `above` are its ancestors."""
     status = os.stat(folder)
@@ -102,8 +160,12 @@ def _walk(
     with os.scandir(folder) as entries:
         listed = sorted(entries, key=lambda entry: entry.name)
     for entry in listed:
-        path = f"{name}/{entry.name}"
-        if entry.is_dir():
-            yield from _walk(entry.path, path, above | {this})
-        elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+        path = f"{name}/{entry.name}" if name else entry.name
+        if is_hidden(entry.name):
+            left.hidden(path)
+        elif entry.is_dir():
+            yield from _walk(entry.path, path, above | {this}, left, labels)
+        elif is_image(entry.name):
             yield path, entry.stat()
+        elif not labels or not os.path.samefile(entry.path, labels):
+            left.other(path)

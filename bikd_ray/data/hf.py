@@ -11,7 +11,7 @@ from PIL import Image
 from bikd_ray.data.decode import BadImage, decode
 from bikd_ray.data.files import file_stamp, image_stamps
 from bikd_ray.data.names import array_digest
-from bikd_ray.data.parquet import integer_labels
+from bikd_ray.data.naming import numbered
 from bikd_ray.errors import UserError, choices
 from bikd_ray.identity import digest
 from bikd_ray.specs import TimmData
@@ -27,6 +27,8 @@ class HFImages:
     """
 
     random_access = True
+    notes: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()  # several splits may lie in one
 
     def __init__(self, source: TimmData) -> None:
         self.name, self.split = source.name.partition("/")[2], source.split
@@ -40,10 +42,11 @@ class HFImages:
         if not len(dataset):
             raise UserError(f"data: {source.name}, split {self.split} holds no rows")
         feature = dataset.features[source.label]
-        self.classes = tuple(feature.names) if hasattr(feature, "names") else None
+        names = tuple(feature.names) if hasattr(feature, "names") else None
         arrow = dataset.with_format("arrow")
         labels = arrow.select_columns(source.label)[:].column(0)
-        self.labels = integer_labels(labels, source.label, source.name)
+        self.labels, found = numbered(labels, source.label, source.name)
+        self.classes = names or found
         self._images = _undecoded(dataset, source)
         sizes = _sizes(self._images.with_format("arrow")[:].column(0))
         self.nbytes = int(sizes.sum())
@@ -86,8 +89,25 @@ def _load(name: str, split: str, cache: str | None) -> Any:
             "data: hfds/… needs the Hugging Face datasets library; pip install 'bikd-ray[hf]'"
         ) from None
     try:
+        if os.path.isfile(os.path.join(name, "dataset_dict.json")):  # by DatasetDict.save_to_disk
+            splits: Any = datasets.load_from_disk(name)
+            if split not in splits:
+                raise UserError(
+                    f"data: hfds/{name} has no split {split!r}; {choices(split, splits)}"
+                )
+            return splits[split]
+        if os.path.isfile(os.path.join(name, "state.json")):  # by Dataset.save_to_disk
+            saved: Any = datasets.load_from_disk(name)
+            if saved.split and str(saved.split) != split:
+                raise UserError(
+                    f"data: hfds/{name} is the split {str(saved.split)!r}, not {split!r}; set "
+                    "split to it"
+                )
+            return saved
         return datasets.load_dataset(name, split=split, cache_dir=cache)
-    except (OSError, ValueError, DatasetsError) as error:
+    except UserError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException, DatasetsError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"data: cannot open hfds/{name}, split {split}: {reason}") from None
 

@@ -9,7 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
@@ -207,10 +207,9 @@ def label_space(
         notes.append(note)
     space = LabelSpace(_count(splits, reference, num_classes, given), reference, tuple(notes))
     aligned = {name: relabelled(split, reference) for name, split in splits.items()}
-    _check_labels(aligned, space)
-    return LabelSpace(
-        space.num_classes, reference, tuple(dict.fromkeys((*notes, *_empty(aligned, space))))
-    )
+    for name, labels in aligned.items():
+        _check_labels(name, splits[name], labels, space)
+    return replace(space, notes=tuple(dict.fromkeys((*notes, *_empty(aligned, space)))))
 
 
 def relabelled(split: Labelled, classes: Names | None) -> np.ndarray:
@@ -259,14 +258,20 @@ def _compared(
             f"data: class {at} is {reference[at]!r} in {whose} and {classes[at]!r} in {name}; the "
             f"orders must agree, or {FIX}"
         )
-    if found.strangers and (found.exact or found.moved is not None):
+    in_place = same_size and found.moved is None
+    if found.strangers and (found.exact or not in_place):
         raise UserError(
             f"data: {name} has {_some(found.strangers)}, which {whose} lacks "
             f"({len(classes)} classes in {name}, {len(reference)} in {whose}); the lists must "
             f"agree, or {FIX}"
         )
-    if same_size and found.moved is None:
+    if in_place:
         return []
+    if twice := tuple(name for k, name in enumerate(classes) if k not in found.places):
+        raise UserError(
+            f"data: {name} has {_some(twice)}, and {whose} two classes of that name; give {name} "
+            "labels as integers, or WordNet ids"
+        )
     return [f"{name}'s {len(classes):,} classes are numbered as in {whose} ({len(reference):,})"]
 
 
@@ -317,24 +322,28 @@ def _count(
     return num_classes or max(len(reference or ()), highest + 1)
 
 
-def _check_labels(labels: dict[str, np.ndarray], space: LabelSpace) -> None:
-    """Refuse labels out of range, and splits that hold one class alone. Raises UserError."""
-    for name, found in labels.items():
-        bad = np.flatnonzero((found < 0) | (found >= space.num_classes))
-        if len(bad):
-            raise UserError(
-                f"data.{name}: sample {bad[0]} has label {found[bad[0]]}, outside the "
-                f"{space.num_classes} classes 0–{space.num_classes - 1} ({len(bad)} such samples); "
-                "correct the labels or data.num_classes"
-            )
-    for name, found in labels.items():
-        if len(found) > 1 and (found == found[0]).all():
-            label = int(found[0])
-            called = f" ({space.classes[label]!r})" if space.classes else ""
-            raise UserError(
-                f"data.{name}: all {len(found):,} images have label {label}{called}; a classifier "
-                "cannot be measured on one class, give images of several"
-            )
+def _check_labels(name: str, split: Labelled, labels: np.ndarray, space: LabelSpace) -> None:
+    """Refuse labels out of range, and a split that holds one class alone. Raises UserError."""
+    bad = np.flatnonzero((labels < 0) | (labels >= space.num_classes))
+    if len(bad):
+        first, label = int(bad[0]), int(labels[bad[0]])
+        where = getattr(split, "where", None)  # of images that lie in files
+        named = f"; the first is {where(first).removeprefix('data: ')}" if where else ""
+        fix = "correct the labels or data.num_classes"
+        if label == -1:
+            fix = "-1 stands for no label, as in test sets: give files of another split"
+        raise UserError(
+            f"data.{name}: sample {first} has label {label}, outside the {space.num_classes} "
+            f"classes 0–{space.num_classes - 1} ({len(bad)} such samples{named}); {fix}"
+        )
+    if len(labels) > 1 and (labels == labels[0]).all():
+        label = int(labels[0])
+        called = f" ({space.classes[label]!r})" if space.classes else ""
+        raise UserError(
+            f"data.{name}: all {len(labels):,} images have label {label}{called}; a classifier "
+            "cannot be measured on one class: give images of several, or a file of labels "
+            "(labels: FILE)"
+        )
 
 
 def _empty(labels: dict[str, np.ndarray], space: LabelSpace) -> list[str]:

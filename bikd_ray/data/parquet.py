@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from bikd_ray.data.decode import BadImage, decode
-from bikd_ray.data.files import expand, image_stamps
+from bikd_ray.data.files import PARQUET, expand, image_stamps
+from bikd_ray.data.labels import Names
+from bikd_ray.data.left_out import LeftOut
+from bikd_ray.data.naming import numbered, plain
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 
@@ -24,21 +28,24 @@ _KEPT_GROUPS = 4 + (os.cpu_count() or 1)  # threads that decode in order are eac
 
 
 class ParquetImages:
-    """Columns `image` (struct with bytes, or binary) and `label` (integer), in file order.
+    """A column of images (struct with bytes, or binary) and one of labels, in file order.
 
-    A single image costs a read of its whole row group: read in order, or make an encoded copy.
-    Raises UserError for files that are missing, damaged or of other columns.
+    Labels are integers, or names of classes, which are looked up in `known`; where no column has
+    them, they stand in the path as `label=K`. A single image costs a read of its whole row group:
+    read in order, or make an encoded copy. Raises UserError for files that are missing, damaged
+    or of other columns.
     """
 
     random_access = False
 
-    def __init__(self, uri: str) -> None:
-        self.location = uri
-        self.filesystem, self.paths, stamps = expand(uri, ".parquet", "Parquet")
+    def __init__(self, uri: str, image: str = "image", label: str = "label") -> None:
+        self.location, self.column, self._label, left = uri, image, label, LeftOut()
+        _refuse_saved(uri)
+        self.filesystem, self.paths, stamps = expand(uri, PARQUET, "Parquet", left)
+        self.notes = left.notes
         with ThreadPoolExecutor(_OPENERS) as pool:  # an object store answers slowly, but at once
             files = list(pool.map(self._describe, self.paths))
-        self.classes = files[0].classes
-        self.labels = np.concatenate([file.labels for file in files])
+        self.labels, self.classes = self._numbered(files)
         if not len(self.labels):
             raise UserError(f"data: {uri} holds no rows; give files with at least one image")
         self.nbytes = sum(file.nbytes for file in files)
@@ -69,28 +76,53 @@ class ParquetImages:
 
     def _describe(self, path: str) -> "_File":
         file = self._parquet(path)
-        names = file.schema_arrow.names
-        for column in ("image", "label"):
-            if column not in names:
-                raise UserError(
-                    f"data: {path} has no column {column!r}, only {', '.join(names)}; "
-                    "expected image (struct with bytes, or binary) and label (integer)"
-                )
-        kind = file.schema_arrow.field("image").type
+        schema, label = file.schema_arrow, self._label
+        value = None if label in schema.names else _partition(path, label)
+        wanted = {"image": self.column} | ({"label": label} if value is None else {})
+        _require(schema, wanted, path)
+        kind = schema.field(self.column).type
         if not _holds_bytes(kind):
             raise UserError(
-                f"data: image in {path} is {kind}; it must be binary, or a struct with bytes: "
-                "images must be embedded in the file"
+                f"data: {self.column} in {path} is {kind}; it must be binary, or a struct with "
+                "bytes: images must be embedded in the file"
             )
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        labels = _column(file, "label", range(len(groups)), path)
+        if value is None:
+            labels = _column(file, label, range(len(groups)), path)
+        else:
+            labels = pa.chunked_array([pa.repeat(value, file.metadata.num_rows)])
         return _File(
-            integer_labels(labels, "label", path),
+            labels,
             [group.num_rows for group in groups],
             [_chunk_sizes(group) for group in groups],
-            sum(_image_bytes(group) for group in groups),
-            _class_names(file),
+            sum(_image_bytes(group, self.column) for group in groups),
+            _class_names(file, label),
         )
+
+    def _numbered(self, files: list["_File"]) -> tuple[np.ndarray, Names | None]:
+        """The labels of all files, and the names of the classes."""
+        for path, file in zip(self.paths, files, strict=True):
+            if file.labels.null_count:  # it names the file
+                numbered(file.labels, self._label, path)
+            if file.classes != files[0].classes:
+                raise UserError(
+                    f"data: {path} and {self.paths[0]} have other names of classes; give files of "
+                    "one data set"
+                )
+        kinds = {pa.types.is_string(plain(file.labels.slice(0, 0)).type) for file in files}
+        if len(kinds) > 1:
+            raise UserError(
+                f"data: {self._label} holds integers in some files and text in others, such as "
+                f"{self.paths[0]}; write them alike"
+            )
+        if kinds == {True}:
+            chunks = [chunk for file in files for chunk in plain(file.labels).chunks]
+            column = pa.chunked_array(chunks, pa.string())
+            labels, classes = numbered(column, self._label, self.paths[0])
+            return labels, classes or files[0].classes
+        named = zip(self.paths, files, strict=True)
+        parts = [numbered(file.labels, self._label, path)[0] for path, file in named]
+        return np.concatenate(parts), files[0].classes
 
     def _parquet(self, path: str) -> pq.ParquetFile:
         try:
@@ -106,7 +138,7 @@ class ParquetImages:
         def group(number: int) -> pa.ChunkedArray:
             file, at = self._groups[number]
             path = self.paths[file]
-            return _column(files(path), "image", [at], f"{path}, row group {at}")
+            return _column(files(path), self.column, [at], f"{path}, row group {at}")
 
         self._group = lru_cache(maxsize=_KEPT_GROUPS)(group)
         self._reading = Lock()
@@ -123,20 +155,11 @@ class ParquetImages:
 class _File:
     """What opening one file tells."""
 
-    labels: np.ndarray  # int64 [rows of the file]
+    labels: pa.ChunkedArray  # as they are stored
     rows: list[int]  # of each row group
     footer: list[list[int]]
     nbytes: int
-    classes: tuple[str, ...] | None
-
-
-def integer_labels(column: pa.ChunkedArray, name: str, where: str) -> np.ndarray:
-    """A column as int64. Raises UserError for gaps and for anything but integers."""
-    if column.null_count:
-        raise UserError(f"data: {where} has {column.null_count} rows without a {name}")
-    if not pa.types.is_integer(column.type):
-        raise UserError(f"data: {name} in {where} is {column.type}; it must be an integer")
-    return column.to_numpy().astype(np.int64)
+    classes: Names | None
 
 
 def _column(
@@ -152,12 +175,60 @@ def _column(
         ) from None
 
 
+def _require(schema: pa.Schema, wanted: dict[str, str], path: str) -> None:
+    """Raises UserError, with what to set, where the schema lacks a column (field: its name)."""
+    missing = {field: name for field, name in wanted.items() if name not in schema.names}
+    fits = {"image": _holds_bytes, "label": _holds_labels}
+    fixes = []
+    for field in missing:
+        others = [name for name in schema.names if fits[field](schema.field(name).type)]
+        which = f"one of {', '.join(others)}" if len(others) > 1 else "".join(others)
+        fixes.append(f"{field}: {which or 'none fits'}")
+    if missing:
+        names = " and ".join(map(repr, missing.values()))
+        raise UserError(
+            f"data: {path} has no column {names}, only {', '.join(schema.names)}; set beside path "
+            f"{' and '.join(fixes)}"
+        )
+
+
+def _partition(path: str, column: str) -> str | None:
+    """What a folder `column=VALUE` of a path says, the innermost if there are several."""
+    for part in reversed(path.split("/")[:-1]):
+        name, sign, value = part.partition("=")
+        if sign and unquote(name) == column and value != "__HIVE_DEFAULT_PARTITION__":
+            return unquote(value)
+    return None
+
+
+def _refuse_saved(uri: str) -> None:
+    """Raises UserError for a folder that `save_to_disk` of HF datasets wrote: it is Arrow."""
+    for name, more in (("dataset_dict.json", ", split: NAME"), ("state.json", "")):
+        if os.path.isfile(os.path.join(uri, name)):
+            raise UserError(
+                f"data: {uri} was written by save_to_disk and holds Arrow files, not Parquet; "
+                f"give {{source: timm, name: 'hfds/{uri}'{more}}}"
+            )
+
+
 def _holds_bytes(kind: pa.DataType) -> bool:
     """Whether a column's type is binary, or a struct with binary `bytes`."""
     if pa.types.is_struct(kind):
         at = kind.get_field_index("bytes")
         return at >= 0 and _holds_bytes(kind.field(at).type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    test = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(is_kind(kind) for is_kind in test)
+
+
+def _holds_labels(kind: pa.DataType) -> bool:
+    """Whether a column's type is integer or text."""
+    if pa.types.is_dictionary(kind):
+        return _holds_labels(kind.value_type)
+    test = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string,
+            pa.types.is_string_view)  # fmt: skip
+    return any(is_kind(kind) for is_kind in test)
 
 
 def _chunk_sizes(group: pq.RowGroupMetaData) -> list[int]:
@@ -166,19 +237,19 @@ def _chunk_sizes(group: pq.RowGroupMetaData) -> list[int]:
     return [group.num_rows, *(column.total_compressed_size for column in columns)]
 
 
-def _image_bytes(group: pq.RowGroupMetaData) -> int:
+def _image_bytes(group: pq.RowGroupMetaData, name: str) -> int:
     columns = (group.column(i) for i in range(group.num_columns))
     return sum(
         column.total_uncompressed_size
         for column in columns
-        if column.path_in_schema in ("image", "image.bytes")
+        if column.path_in_schema in (name, f"{name}.bytes")
     )
 
 
-def _class_names(file: pq.ParquetFile) -> tuple[str, ...] | None:
+def _class_names(file: pq.ParquetFile, label: str) -> Names | None:
     """Class names from the metadata that HF datasets leave in the schema, if they are there."""
     try:
         info = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])
-        return tuple(info["info"]["features"]["label"]["names"])
+        return tuple(info["info"]["features"][label]["names"])
     except (KeyError, TypeError, ValueError):
         return None

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from bikd_ray.data.content import content_id, spot_check
+from bikd_ray.data.content import content_hashes, content_id, spot_check
 from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.labels import Names, class_list, label_space, relabelled
+from bikd_ray.data.sampled import refuse_all_bad
 from bikd_ray.data.sources import EncodedImages, ImageSet, open_images
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed, digest
@@ -23,7 +24,11 @@ def resolve_data(data: Data) -> ResolvedData:
     opened = {split: open_images(getattr(data, split)) for split in SPLITS}
     given = class_list(data.classes) if data.classes else None
     space = label_space(opened, num_classes=data.num_classes, given=given)
+    if data.on_bad_image == "skip":
+        for split, images in opened.items():
+            refuse_all_bad(split, images)
     train, val = (_resolved(images, space.classes) for images in opened.values())
+    said = [f"{split}: {note}" for split, images in opened.items() for note in images.notes]
     return ResolvedData(
         data=data,
         data_id=digest("data", train.content_id, val.content_id, space.num_classes),
@@ -32,7 +37,7 @@ def resolve_data(data: Data) -> ResolvedData:
         val=val,
         num_classes=space.num_classes,
         classes=space.classes,
-        notes=space.notes,
+        notes=(*said, *space.notes, *_in_both(**opened)),
     )
 
 
@@ -48,9 +53,25 @@ def _resolved(images: ImageSet, classes: Names | None) -> ResolvedSplit:
     )
 
 
+def _in_both(train: ImageSet, val: ImageSet) -> list[str]:
+    """What to say of val images that are also trained on, byte for byte."""
+    if not (isinstance(train, EncodedImages) and isinstance(val, EncodedImages)):
+        same = train.source_id == val.source_id
+        return ["train and val are the same images"] if same else []
+    seen = {row.tobytes() for row in content_hashes(train)}
+    both = [i for i, row in enumerate(content_hashes(val)) if row.tobytes() in seen]
+    if not both:
+        return []
+    return [
+        f"{len(both):,} of {len(val.labels):,} val images are in train too, first "
+        f"{val.where(both[0]).removeprefix('data: ')}: models are measured on what they learn"
+    ]
+
+
 def _by_number(images: ImageSet) -> bool:
     """Whether the class folders have another order than that of text, which version 1 took."""
-    return isinstance(images, FolderImages) and list(images.classes) != sorted(images.classes)
+    classes = list(images.classes or ()) if isinstance(images, FolderImages) else []
+    return classes != sorted(classes)
 
 
 def open_split(data: ResolvedData, split: str) -> ImageSet:
@@ -86,6 +107,7 @@ class Subset:
         self.images, self.rows = images, rows
         self.labels, self.classes = images.labels[rows], images.classes
         self.source_id = digest("subset", images.source_id, rows.tolist())
+        self.notes = images.notes
 
     def image(self, index: int) -> Image.Image:
         """Image `rows[index]` of the whole set."""

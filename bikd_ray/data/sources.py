@@ -27,6 +27,11 @@ class ImageSet(Protocol):
     """What caches know it by: names, sizes and labels; once it is checked, its content."""
 
     @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of how it was read, a line for each kind of thing."""
+        ...
+
+    @property
     def classes(self) -> tuple[str, ...] | None:
         """Class names in label order, where the source knows them."""
         ...
@@ -64,9 +69,9 @@ class EncodedImages(ImageSet, Protocol):
 def open_images(source: DataSource) -> ImageSet:
     """Open a data source of a spec. Raises UserError for a missing or empty one."""
     if isinstance(source, FolderData):
-        return FolderImages(source.path)
+        return FolderImages(source.path, source.labels)
     if isinstance(source, ParquetData):
-        return ParquetImages(source.path)
+        return ParquetImages(source.path, source.image, source.label)
     if isinstance(source, DigitsData):
         return DigitsImages(source)
     if source.name.startswith("hfds/"):

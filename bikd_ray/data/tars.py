@@ -13,12 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 from PIL import Image
-from timm.data.readers.img_extensions import get_img_extensions
 from timm.utils.misc import natural_key
 
-from bikd_ray.data.decode import decode
+from bikd_ray.data.decode import SHOWN_EXTENSIONS, decode
 from bikd_ray.data.files import expand, is_local
 from bikd_ray.data.labels import class_order
+from bikd_ray.data.left_out import LeftOut, is_hidden, is_image
 from bikd_ray.data.names import Names, array_digest
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
@@ -50,9 +50,10 @@ class TarImages:
         members: Sequence[Member],
         labels: Sequence[int],
         classes: tuple[str, ...] | None,
+        notes: tuple[str, ...],
     ) -> None:
         self.location, self.filesystem, self.paths = location, filesystem, paths
-        self.classes = classes
+        self.classes, self.notes = classes, notes
         self.random_access = is_local(filesystem)
         self.labels = np.array(labels, np.int64)
         self.names = Names(member.name for member in members)
@@ -110,10 +111,13 @@ def open_tar(filesystem: pafs.FileSystem, path: str) -> IO[bytes]:
     return io.BufferedReader(file, 4096 if is_local(filesystem) else 1 << 20)  # type: ignore[arg-type]
 
 
-def scan(stream: IO[bytes], path: str, end: float = inf) -> Iterator[tarfile.TarInfo]:
+def scan(
+    stream: IO[bytes], path: str, left: LeftOut, end: float = inf
+) -> Iterator[tarfile.TarInfo]:
     """The files in the tar that starts where `stream` is and ends before `end`.
 
-    `offset_data` counts from the start of the stream. The caller may move it meanwhile. Raises
+    `offset_data` counts from the start of the stream. The caller may move it meanwhile. Links are
+    counted as left out: what they point to is elsewhere in the tar, or not in it. Raises
     UserError where the tar is damaged or cut short, which tarfile alone takes for its end.
     """
     last = ""
@@ -124,6 +128,8 @@ def scan(stream: IO[bytes], path: str, end: float = inf) -> Iterator[tarfile.Tar
                 if info.isfile():
                     last = info.name
                     yield info
+                elif not info.isdir():
+                    left.add("link{s} or special file{s} of a tar", info.name)
             stream.seek(tar.offset)
             if tar.offset < end and stream.read(tarfile.BLOCKSIZE) == _ZEROS:
                 return
@@ -145,27 +151,29 @@ def class_folders(source: TimmData) -> TarImages:
     UserError for tars that are missing, damaged or without images.
     """
     uri = str(source.path)
-    filesystem, paths, stamps = expand(uri, ".tar", "tar")
+    left = LeftOut()
+    filesystem, paths, stamps = expand(uri, ".tar", "tar", left)
+    parts = [LeftOut() for _ in paths]
 
     def images(number: int) -> list[_Image]:
         path = paths[number]
         name = os.path.splitext(os.path.basename(path))[0] if len(paths) > 1 else ""
         with open_tar(filesystem, path) as stream:
-            return _images(stream, path, number, name)
+            return _images(stream, path, number, name, parts[number])
 
     with ThreadPoolExecutor(_INDEXERS) as pool:
         found = [image for part in pool.map(images, range(len(paths))) for image in part]
     if not found:
         raise UserError(
-            f"data: no images in {uri}; expected members CLASS/IMAGE "
-            f"with one of {', '.join(sorted(get_img_extensions()))}"
+            f"data: no images in {uri}; expected members CLASS/IMAGE with one of {SHOWN_EXTENSIONS}"
         )
     found.sort(key=lambda image: natural_key(image.path))
     classes = class_order(image.label for image in found)
     index = {name: label for label, name in enumerate(classes)}
     labels = [index[image.label] for image in found]
     members = [image.member for image in found]
-    return TarImages(uri, filesystem, paths, stamps, members, labels, classes)
+    notes = left.merge(parts).notes
+    return TarImages(uri, filesystem, paths, stamps, members, labels, classes, notes)
 
 
 class _Image(NamedTuple):
@@ -175,21 +183,24 @@ class _Image(NamedTuple):
 
 
 def _images(
-    stream: IO[bytes], path: str, number: int, folder: str, end: float = inf
+    stream: IO[bytes], path: str, number: int, folder: str, left: LeftOut, end: float = inf
 ) -> list[_Image]:
     """The images of a tar, those of its inner tars first; `folder` stands above its members."""
-    extensions = get_img_extensions(as_set=True)
     inner, own = [], []
-    for info in scan(stream, path, end):
+    for info in scan(stream, path, left, end):
         stem, extension = os.path.splitext(os.path.basename(info.name))
-        if extension.lower() == ".tar":
+        if any(map(is_hidden, info.name.split("/"))):
+            left.hidden(info.name)
+        elif extension.lower() == ".tar":
             stream.seek(info.offset_data)
             where, last = f"{path}, member {info.name}", info.offset_data + info.size
-            inner += _images(stream, where, number, f"{folder}/{stem}", last)
-        elif extension.lower() in extensions:
+            inner += _images(stream, where, number, f"{folder}/{stem}", left, last)
+        elif is_image(info.name):
             label = os.path.join(folder, os.path.dirname(info.name)).strip("/").split("/")[-1]
             if label in ("", "."):
                 raise UserError(f"data: {path}, member {info.name} lies in no class folder")
             name = "/".join(part for part in (folder.strip("/"), info.name) if part)
             own.append(_Image(Member(name, number, info.offset_data, info.size), info.name, label))
+        else:
+            left.other(info.name)
     return inner + own

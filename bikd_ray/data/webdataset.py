@@ -9,15 +9,18 @@ from typing import IO
 
 import pyarrow.fs as pafs
 
+from bikd_ray.data.decode import EXTENSIONS
 from bikd_ray.data.files import expand, locate
+from bikd_ray.data.left_out import LeftOut, is_hidden
 from bikd_ray.data.tars import Member, TarImages, open_tar, scan
 from bikd_ray.errors import UserError, choices
 from bikd_ray.specs import TimmData
 
-IMAGES = ("jpg", "png", "webp", "jpeg", "bmp", "ppm", "tif", "tiff")
+IMAGES = tuple(dict.fromkeys(("jpg", "png", "webp", *(e[1:] for e in EXTENSIONS))))
 """Extensions in order of preference; timm's own three first."""
 _INDEXERS = 16
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # up to the first dot of the base name
+_SHARDS = re.compile(r"\.tar\b|\.\.")  # a split that lists shards
 _LABEL = TimmData.model_fields["label"].default
 
 
@@ -30,40 +33,47 @@ def webdataset(source: TimmData) -> TarImages:
     Raises UserError for shards that are missing or damaged, and samples without such a label.
     """
     uri, field = _shards(source)
-    filesystem, paths, stamps = expand(uri, ".tar", "tar")
+    left = LeftOut()
+    filesystem, paths, stamps = expand(uri, ".tar", "tar", left)
+    parts = [LeftOut() for _ in paths]
 
     def samples(number: int) -> list[tuple[Member, int]]:
         with open_tar(filesystem, paths[number]) as stream:
-            return list(_samples(stream, paths[number], number, field))
+            return list(_samples(stream, paths[number], number, field, parts[number]))
 
     with ThreadPoolExecutor(_INDEXERS) as pool:
         found = [sample for part in pool.map(samples, range(len(paths))) for sample in part]
     if not found:
         raise UserError(
-            f"data: no samples in {uri}; expected members KEY.jpg (or {', '.join(IMAGES[1:])}) "
+            f"data: no samples in {uri}; expected members KEY.jpg (or another image's extension) "
             "and KEY.cls or KEY.json"
         )
     members, labels = zip(*found, strict=True)
-    return TarImages(uri, filesystem, paths, stamps, members, labels, None)
+    notes = left.merge(parts).notes
+    return TarImages(uri, filesystem, paths, stamps, members, labels, None, notes)
 
 
 def _shards(source: TimmData) -> tuple[str, str | None]:
     """Where the shards are, and the JSON field of the label if it is not in `.cls`."""
     root, field = str(source.path), None if source.label == _LABEL else source.label
-    if "tar" in source.split or ".." in source.split:  # timm's mark of a split that lists shards
+    splits = _splits(root)
+    if source.split in splits:
+        split = splits[source.split]
+        try:
+            shards = "::".join(_within(root, shard) for shard in split["filenames"])
+            return shards, field or split.get("alt_label") or None
+        except (TypeError, KeyError, AttributeError):
+            raise UserError(
+                f"data: split {source.split!r} in {root}/_info.json has no list of filenames"
+            ) from None
+    if _SHARDS.search(source.split):
         listed = source.split.partition("|")[0].split("::")  # after | comes the count
         return "::".join(_within(root, shard) for shard in listed), field
-    info = _info(root)
-    if info is None:
-        return root, field
-    splits = info.get("splits", {})
-    if source.split not in splits:
+    if splits:
         raise UserError(
             f"data: {root} has no split {source.split!r}; {choices(source.split, splits)}"
         )
-    split = splits[source.split]
-    shards = "::".join(_within(root, shard) for shard in split["filenames"])
-    return shards, field or split.get("alt_label") or None
+    return root, field
 
 
 def _within(root: str, name: str) -> str:
@@ -72,28 +82,28 @@ def _within(root: str, name: str) -> str:
     return f"{folder.rstrip('/')}/{name}{mark}{options}"
 
 
-def _info(root: str) -> dict | None:
-    """What `_info.json` beside the shards says, if `root` is a folder that has one."""
+def _splits(root: str) -> dict:
+    """The splits of `_info.json` beside the shards, if `root` is a folder that has one."""
     if "::" in root:
-        return None
+        return {}
     for name in ("_info.json", "info.json"):
         try:
             filesystem, path = locate(_within(root, name))
             if filesystem.get_file_info(path).type != pafs.FileType.File:
                 continue
             with filesystem.open_input_stream(path) as stream:
-                return json.loads(stream.read())
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+                return dict(json.loads(stream.read())["splits"])
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            reason = "no splits" if isinstance(error, KeyError) else str(error).splitlines()[0]
             raise UserError(f"data: cannot read {_within(root, name)}: {reason}") from None
-    return None
+    return {}
 
 
 def _samples(
-    stream: IO[bytes], path: str, number: int, field: str | None
+    stream: IO[bytes], path: str, number: int, field: str | None, left: LeftOut
 ) -> Iterator[tuple[Member, int]]:
     """The image and label of each sample of a shard."""
-    for key, parts in groupby(_parts(stream, path, number), key=lambda part: part[0]):
+    for key, parts in groupby(_parts(stream, path, number, left), key=lambda part: part[0]):
         where = f"data: {path}, sample {key}"
         members: dict[str, tuple[Member, bytes]] = {}
         for _, extension, member, text in parts:
@@ -102,18 +112,28 @@ def _samples(
             members[extension] = member, text
         image = next((members[e][0] for e in IMAGES if e in members), None)
         if image is None and "cls" in members:
-            raise UserError(f"{where} has a label but no image ({', '.join(IMAGES)})")
-        if image is not None:
-            label = _label(members, where, field)
-            if label is not None:
-                yield image, label
+            raise UserError(f"{where} has a label but no image ({', '.join(IMAGES[:6])}, …)")
+        if image is None:
+            left.add("sample{s} without an image", key)
+            continue
+        label = _label(members, where, field)
+        if label is None:
+            left.add("sample{s} whose label is below 0", key)
+        else:
+            yield image, label
 
 
-def _parts(stream: IO[bytes], path: str, number: int) -> Iterator[tuple[str, str, Member, bytes]]:
+def _parts(
+    stream: IO[bytes], path: str, number: int, left: LeftOut
+) -> Iterator[tuple[str, str, Member, bytes]]:
     """Key, extension, place and, of labels, the content of every member of a shard."""
-    for info in scan(stream, path):
+    for info in scan(stream, path, left):
+        if any(map(is_hidden, info.name.split("/"))):
+            left.hidden(info.name)
+            continue
         named = _KEY.fullmatch(info.name)
         if not named:
+            left.other(info.name)
             continue
         key, extension = named[1], named[2].lower()
         text = b""
