@@ -25,7 +25,7 @@ from bikd_ray.identity import digest
 from bikd_ray.local import cache_root, remove_abandoned, replace_file
 from bikd_ray.plan import View
 
-VIEW_VERSION = 1
+VIEW_VERSION = 2
 _CHUNK = 256
 
 log = logging.getLogger(__name__)

@@ -108,11 +108,12 @@ def _matched(
             f"data: {path} has no label for {len(missing):,} of {len(names):,} images, such as "
             f"{missing[0]}{other}"
         )
-    notes = (
+    notes = [
         f"{len(unknown):,} of {len(rows):,} lines of {os.path.basename(path)} name files that are "
-        f"not there, such as {unknown[0]}",
-    )
-    return [text for text in texts if text is not None], notes if unknown else ()
+        f"not there, such as {example}"
+        for example in unknown[:1]
+    ]
+    return [text for text in texts if text is not None], tuple(notes)
 
 
 class _Finder:
