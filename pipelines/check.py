@@ -12,8 +12,8 @@ from bikd_ray.data import open_split, resolve_data
 from bikd_ray.errors import UserError
 from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
 from bikd_ray.resolve import same_twice
-from bikd_ray.spec_file import LOCAL_DIR, load_parts
-from bikd_ray.specs import Data, Recipe, Spec, ZooEntry
+from bikd_ray.spec_file import load_parts
+from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry
 from bikd_ray.store.place import Place, store_uri
 from bikd_ray.weights import keep_base
 from bikd_ray.zoo import build, check_classes, describe, remember, resolve_model

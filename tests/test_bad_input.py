@@ -208,7 +208,7 @@ def case(name: str, changes: dict, *said: str):
         case(
             "GPUs that are no number",
             {"resources": {"gpus_per_job": "two"}},
-            "resources.gpus_per_job: must be a number >= 0 or auto, got 'two'",
+            "resources.gpus_per_job must be a number >= 0 or auto, got 'two'",
         ),
         case(
             "an autoscaler whose nodes are of no size",
@@ -218,7 +218,7 @@ def case(name: str, changes: dict, *said: str):
         case(
             "negative CPUs",
             {"resources": {"cpus_per_job": -1}},
-            "resources.cpus_per_job: must be a number >= 0 or auto, got -1",
+            "resources.cpus_per_job must be a number >= 0 or auto, got -1",
         ),
         case(
             "std of zero",
