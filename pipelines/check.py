@@ -68,7 +68,8 @@ def check(path: Path, *, fetch: bool = False, store: str | None = None) -> Findi
     """
     parts = load_parts(path)
     found = Findings(problems=list(parts.problems))
-    keep = _store(store or (parts.spec.store if parts.spec else None), found) if fetch else None
+    of_spec = parts.spec.store if parts.spec else None
+    keep = _store(store, of_spec, found) if fetch else None
     data = _data(parts.data, found) if parts.data else None
     abouts: dict[str, _About] = {}
     models: dict[str, ResolvedModel] = {}
@@ -131,9 +132,9 @@ def _model(
     return _About(check.input, check.num_classes, check.cost, weights, licence)
 
 
-def _store(uri: str | None, found: Findings) -> Place | None:
+def _store(given: str | None, of_spec: str | None, found: Findings) -> Place | None:
     try:
-        return Place.at(store_uri(uri))
+        return Place.at(store_uri(given, of_spec))
     except UserError as error:
         found.problems.append(str(error))
         return None

@@ -103,9 +103,8 @@ def main() -> None:
 
 def _store(uri: str | None) -> Any:
     from bikd_ray.store import open_store
-    from bikd_ray.store.place import store_uri
 
-    return open_store(store_uri(uri))
+    return open_store(uri)
 
 
 def _show(table: Any, how: Format, view: str) -> None:
@@ -239,13 +238,11 @@ def baseline(
     [dim]Example: bikd baseline sweep.yaml[/dim]
     """
     from bikd_ray.spec_file import load_spec
-    from bikd_ray.store import open_store
+    from bikd_ray.store import Store
     from bikd_ray.sweep.engine import run_baseline_sweep
     from pipelines.planning import drift_lines
 
-    answers = open_store(
-        run_baseline_sweep(load_spec(spec), store=store, address=address, ship=ship)
-    )
+    answers = Store(run_baseline_sweep(load_spec(spec), store=store, address=address, ship=ship))
     measured = answers.baselines()
     _show(measured, format, "baselines")
     for line in drift_lines(measured):

@@ -1,6 +1,7 @@
 """Paths and plain values of a spec mean what a shell and a reader of YAML expect."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from bikd_ray.errors import UserError
 from bikd_ray.paths import escaped, expanded, located
 from bikd_ray.spec_file import load_spec, parse_spec
 from bikd_ray.specs import Data, ZooEntry
+from bikd_ray.store import open_store
+from bikd_ray.store.place import Place, store_uri
+from pipelines.submit import entrypoint, pack, store_of
 
 SPEC = """
 zoo: [{timm: a}, {timm: b}]
@@ -201,3 +205,51 @@ def test_every_fault_of_a_file_is_one_line(tmp_path, more, said):
     (line,) = str(raised.value).split("\n")
     assert said in line
     assert len(line) < 400
+
+
+@pytest.mark.parametrize(
+    ("given", "of_spec", "variable", "meant"),
+    [
+        ("~/s", "/spec", "/var", "/home/ann/s"),
+        (None, "/spec/$x", "/var", "/spec/$x"),
+        (None, None, "$SCRATCH/s", "/scratch/s"),
+        (None, None, None, "./bikd-store"),
+    ],
+)
+def test_the_store_is_expanded_wherever_it_is_named(monkeypatch, given, of_spec, variable, meant):
+    monkeypatch.delenv("BIKD_STORE", raising=False)
+    if variable:
+        monkeypatch.setenv("BIKD_STORE", variable)
+    assert store_uri(given, of_spec) == meant
+
+
+@pytest.mark.parametrize(
+    ("uri", "said"),
+    [
+        ("$NOT_SET/s", r"store: \$NOT_SET is not set"),
+        ("s3://", "store: 's3://' has no bucket"),
+        ("gs://", "store: 'gs://' has no bucket"),
+    ],
+)
+def test_a_store_that_names_nothing_is_refused(uri, said):
+    with pytest.raises(UserError, match=said):
+        open_store(uri)
+    if "://" in uri:
+        with pytest.raises(UserError, match="has no bucket"):
+            Place.at(uri)
+
+
+def test_a_spec_that_is_submitted_is_read_there_as_here(tmp_path, monkeypatch):
+    (tmp_path / "spec.yaml").write_text(SPEC.replace("{timm: b}", "{timm: b, checkpoint: w$$x/b}"))
+    package = pack(tmp_path / "spec.yaml", "/store/$x", tmp_path / "code.zip")
+    (tmp_path / "there").mkdir()
+    with zipfile.ZipFile(package.zip) as packed:
+        packed.extractall(tmp_path / "there")
+    there = load_spec(tmp_path / "there" / "bikd-spec.yaml")
+    assert there.zoo[1].checkpoint == str(tmp_path / "w$x" / "b")
+    assert "--store '/store/$$x'" in entrypoint("/store/$x", [])
+    with pytest.raises(UserError, match=r"cannot read the spec .*none\.yaml: No such file"):
+        store_of(tmp_path / "none.yaml", "s3://b/s")
+    with pytest.raises(UserError, match="store results is relative"):
+        (tmp_path / "s.yaml").write_text(SPEC + "store: results")
+        store_of(tmp_path / "s.yaml", None)
