@@ -250,6 +250,6 @@ def test_a_spec_that_is_submitted_is_read_there_as_here(tmp_path, monkeypatch):
     assert "--store '/store/$$x'" in entrypoint("/store/$x", [])
     with pytest.raises(UserError, match=r"cannot read the spec .*none\.yaml: No such file"):
         store_of(tmp_path / "none.yaml", "s3://b/s")
+    (tmp_path / "s.yaml").write_text(SPEC + "store: results")
     with pytest.raises(UserError, match="store results is relative"):
-        (tmp_path / "s.yaml").write_text(SPEC + "store: results")
         store_of(tmp_path / "s.yaml", None)

@@ -18,6 +18,8 @@ IMAGES = ("jpg", "png", "webp", "jpeg", "bmp", "ppm", "tif", "tiff")
 """Extensions in order of preference; timm's own three first."""
 _INDEXERS = 16
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # up to the first dot of the base name
+_SHARDS = re.compile(r"\.tar\b|\{.*\}")
+"""In a split that lists shards; timm takes any with "tar" or ".." in it, so "target" too."""
 _LABEL = TimmData.model_fields["label"].default
 
 
@@ -50,7 +52,7 @@ def webdataset(source: TimmData) -> TarImages:
 def _shards(source: TimmData) -> tuple[str, str | None]:
     """Where the shards are, and the JSON field of the label if it is not in `.cls`."""
     root, field = str(source.path), None if source.label == _LABEL else source.label
-    if "tar" in source.split or ".." in source.split:  # timm's mark of a split that lists shards
+    if _SHARDS.search(source.split):
         listed = source.split.partition("|")[0].split("::")  # after | comes the count
         return "::".join(_within(root, shard) for shard in listed), field
     info = _info(root)
