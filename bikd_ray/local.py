@@ -16,6 +16,25 @@ def cache_root() -> Path:
     return Path(base) / "bikd_ray"
 
 
+def usable_cpus() -> int:
+    """CPUs that this process may use; where a system does not tell, those of the machine."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def claim(descriptor: int, size: int) -> None:
+    """Take the disk for the first `size` bytes of a file now. Raises OSError where it is full.
+
+    A system without posix_fallocate (macOS) gets zeros written.
+    """
+    if allocate := getattr(os, "posix_fallocate", None):
+        allocate(descriptor, 0, size)
+        return
+    zeros = bytes(1 << 20)
+    for start in range(0, size, len(zeros)):
+        os.pwrite(descriptor, zeros[: size - start], start)
+
+
 def replace_file(path: Path, content: bytes | memoryview) -> None:
     """Write a file that others see whole or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)

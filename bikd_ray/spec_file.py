@@ -1,12 +1,15 @@
 """Reading a spec: YAML to a Spec, every mistake in it as one line in its writer's words."""
 
+import codecs
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from yaml.composer import ComposerError
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.specs import (
@@ -14,11 +17,13 @@ from bikd_ray.specs import (
     Data,
     DigitsData,
     FolderData,
+    GrownNode,
     Input,
     Logger,
     Objective,
     Pairings,
     ParquetData,
+    Reading,
     Recipe,
     Resources,
     Spec,
@@ -36,21 +41,80 @@ KINDS: dict[str, type[BaseModel]] = {
 
 Model = TypeVar("Model", bound=BaseModel)
 
-LOCAL_DIR = "local-dir:"
-"""What timm puts before the folder of a model in the Hugging Face layout."""
+MOST_VALUES = 1_000_000
+"""Values of a spec, each counted as often as an alias brings it in."""
+
+SHOWN = 80
+"""Characters of a wrong value that a message shows."""
+
+LONGEST = 1000
+"""Characters of a message."""
+
+_OF_YAML_1_1 = ("int", "float", "timestamp")
+
+IGNORED = "x-"
+"""What the names of fields at the top begin with that only hold anchors."""
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where plain YAML forgets the first."""
+class _Loader(yaml.SafeLoader):
+    """Numbers as YAML 1.2 has them, and no dates.
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                problem = f"{key.value!r} is given twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
+    PyYAML follows YAML 1.1, to which 1e-6 is text, 010 is 8, 1:30 is 90 and 2024-01-01 a date.
+    """
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [rule for rule in rules if rule[0].rpartition(":")[2] not in _OF_YAML_1_1]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:int",
+    re.compile(r"[-+]?(0|[1-9][0-9_]{0,99}|0x[0-9a-fA-F]{1,64})$"),
+    list("-+0123456789"),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?$|[-+]?[0-9]+[eE][-+]?[0-9]+$"
+        r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+    ),
+    list("-+.0123456789"),
+)
+
+
+def _check_nodes(root: yaml.Node | None) -> None:
+    """Refuse keys given twice or that are no text, aliases that hold themselves, and those that
+    bring in more than MOST_VALUES. Raises yaml.YAMLError.
+    """
+    counted: dict[int, int] = {}  # id of a node -> values in it, 0 while it is being counted
+
+    def refused(problem: str, node: yaml.Node) -> yaml.YAMLError:
+        return ComposerError(None, None, problem, node.start_mark)
+
+    def count(node: yaml.Node) -> int:
+        if id(node) in counted:
+            if not counted[id(node)]:
+                raise refused("an alias here holds itself", node)
+            return counted[id(node)]
+        counted[id(node)] = 0
+        inside: list[yaml.Node] = list(node.value) if isinstance(node, yaml.SequenceNode) else []
+        if isinstance(node, yaml.MappingNode):
+            seen = set()
+            for key, value in node.value:
+                if not isinstance(key, yaml.ScalarNode):
+                    raise refused("the name of a field must be text", key)
+                if (key.tag, key.value) in seen:
+                    raise refused(f"{key.value!r} is given twice", key)
+                seen.add((key.tag, key.value))
+                inside.append(value)
+        total = 1 + sum(count(value) for value in inside)
+        if total > MOST_VALUES:
+            raise refused(f"aliases make this more than {MOST_VALUES:,} values", node)
+        counted[id(node)] = total
+        return total
+
+    if root is not None:
+        count(root)
 
 
 def load_spec(path: str | Path) -> Spec:
@@ -60,40 +124,62 @@ def load_spec(path: str | Path) -> Spec:
     Raises UserError with one line for each mistake: the field, the value, the choices.
     """
     path = Path(path)
-    return parse_spec(_mapping(path), base=path.parent.resolve(), name=str(path))
+    return parse_spec(read_mapping(path), base=path.parent.resolve(), name=str(path))
 
 
-def _mapping(path: Path) -> dict[str, Any]:
+def read_mapping(path: Path) -> dict[Any, Any]:
+    """The plain values of a YAML file. Raises UserError for one that is not a mapping."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _text(path.read_bytes())
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        _check_nodes(root)
+        value = None if root is None else loader.construct_document(root)
     except OSError as error:
         raise UserError(f"cannot read the spec {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise UserError(f"{path}: not YAML: not UTF-8 text") from None
-    try:
-        value = yaml.load(text, _UniqueKeys)  # a SafeLoader
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not YAML: not {error.encoding.upper()} text") from None
+    except RecursionError:
+        raise UserError(f"{path}: not YAML that can be read: nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         at = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}{at}: not YAML: {problem}") from None
+        raise UserError(f"{path}{at}: not YAML: {_printable(problem)}") from None
+    except Exception as error:  # `!!int x`, `!!timestamp x`, …: each tag fails in its own way
+        problem = f"a value does not fit its tag ({_printable(str(error))})"
+        raise UserError(f"{path}: not YAML: {problem}") from None
     if not isinstance(value, dict):
         raise UserError(f"{path}: a spec is a YAML mapping with at least zoo: and data:")
     return value
 
 
-def parse_spec(value: dict[str, Any], *, base: Path | None = None, name: str = "spec") -> Spec:
+def _text(content: bytes) -> str:
+    """UTF-8, or UTF-16 where a byte order mark says so. Raises UnicodeDecodeError."""
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")
+
+
+def parse_spec(value: dict[Any, Any], *, base: Path | None = None, name: str = "spec") -> Spec:
     """A spec from plain values; relative paths are taken from `base`. Raises UserError."""
+    value = {k: v for k, v in value.items() if not (isinstance(k, str) and k.startswith(IGNORED))}
     try:
-        spec = Spec.model_validate(value)
+        spec = Spec.model_validate(value, context=Reading(base))
     except ValidationError as error:
         found = error.errors(include_context=True)
         # a list is also called too short when the fault is in its items
         said = [e for e in found if e["type"] != "too_short" or e["input"] in ([], ())]
-        explained = [_explain(e, value).splitlines() for e in said or found]
-        lines = [f"{name}: {line}" for part in explained for line in part]
+        explained = [_explain(e, value).split("\n") for e in said or found]
+        lines = [f"{name}: {_cut(line, LONGEST)}" for part in explained for line in part]
         raise UserError("\n".join(dict.fromkeys(lines))) from None
-    return _absolute(spec, base) if base else spec
+    return spec.model_copy(update={"loggers": tuple(_beside(x, base) for x in spec.loggers)})
+
+
+def _beside(logger: Logger, base: Path | None) -> Logger:
+    """A logger whose folder of runs lies in `base`, if it has one that the spec does not name."""
+    if base is None or "dir" in logger.model_fields_set or "dir" not in LOGGER_OPTIONS[logger.name]:
+        return logger
+    return logger.model_copy(update={"dir": str(base / logger.dir)})
 
 
 @dataclass(frozen=True)
@@ -112,85 +198,61 @@ def load_parts(path: str | Path) -> Parts:
     Raises UserError for a file that is not a YAML mapping.
     """
     path = Path(path)
-    value, base = _mapping(path), path.parent.resolve()
+    value, base = read_mapping(path), path.parent.resolve()
     try:
         spec = parse_spec(value, base=base, name=str(path))
         return Parts(spec, spec.zoo, spec.data, ())
     except UserError as error:
         problems = tuple(str(error).splitlines())
     listed = value.get("zoo")
-    entries = [_valid(ZooEntry, raw) for raw in (listed if isinstance(listed, list) else [])]
-    data = _valid(Data, value.get("data"))
-    zoo = tuple(_absolute_entry(e, base) for e in entries if e)
-    return Parts(None, zoo, _absolute_data(data, base) if data else None, problems)
+    raw_entries = listed if isinstance(listed, list) else []
+    entries = [_valid(ZooEntry, raw, base) for raw in raw_entries]
+    data = _valid(Data, value.get("data"), base)
+    return Parts(None, tuple(e for e in entries if e), data, problems)
 
 
-def _valid(kind: type[Model], value: Any) -> Model | None:
+def _valid(kind: type[Model], value: Any, base: Path) -> Model | None:
     try:
-        return kind.model_validate(value)
+        return kind.model_validate(value, context=Reading(base))
     except ValidationError:
         return None
 
 
-def _absolute(spec: Spec, base: Path) -> Spec:
-    changed = {
-        "zoo": tuple(_absolute_entry(e, base) for e in spec.zoo),
-        "data": _absolute_data(spec.data, base),
-        "loggers": tuple(_absolute_logger(logger, base) for logger in spec.loggers),
-        "store": _local(spec.store, base) if spec.store else None,
-    }
-    return spec.model_copy(update=changed)
+def _printable(text: str) -> str:
+    """One line of text without control characters, cut to SHOWN characters."""
+    return _cut(text if text.isprintable() else repr(text), SHOWN)
 
 
-def _local(path: str, base: Path) -> str:
-    return path if "://" in path or Path(path).is_absolute() else str(base / path)
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def _absolute_entry(entry: ZooEntry, base: Path) -> ZooEntry:
-    changed = {"alias": entry.name}  # what pairings call it, whatever becomes of its path
-    if entry.checkpoint:
-        changed["checkpoint"] = _local(entry.checkpoint, base)
-    if entry.timm and entry.timm.startswith(LOCAL_DIR):
-        changed["timm"] = LOCAL_DIR + _local(entry.timm.removeprefix(LOCAL_DIR), base)
-    if entry.hub and (base / entry.hub.partition(":")[0]).is_dir():
-        changed["hub"] = _local(entry.hub, base)
-    return entry.model_copy(update=changed)
+def _shown(value: Any) -> str:
+    try:
+        return _printable(repr(value))
+    except ValueError:  # a number of thousands of digits
+        return f"a {type(value).__name__} too long to show"
 
 
-def _absolute_logger(logger: Logger, base: Path) -> Logger:
-    if "dir" not in LOGGER_OPTIONS[logger.name]:
-        return logger
-    return logger.model_copy(update={"dir": _local(logger.dir, base)})
-
-
-def _absolute_data(data: Data, base: Path) -> Data:
-    changed: dict[str, Any] = {}
-    for split in ("train", "val"):
-        source = getattr(data, split)
-        paths = {name: getattr(source, name, None) for name in ("path", "labels")}
-        local = {name: _local(path, base) for name, path in paths.items() if path}
-        changed[split] = source.model_copy(update=local)
-    if isinstance(data.classes, str):
-        changed["classes"] = _local(data.classes, base)
-    if data.cache not in ("auto", "none"):
-        changed["cache"] = _local(data.cache, base)
-    return data.model_copy(update=changed)
+def _where(parts: Sequence[Any]) -> str:
+    steps = (f"[{p}]" if isinstance(p, int) else f".{_printable(str(p))}" for p in parts)
+    return "".join(steps).removeprefix(".")
 
 
 def _explain(error: Any, value: Any) -> str:
     """One pydantic error as one line in the words of the spec's writer."""
     loc = error["loc"]  # names the kind of a data source after its split
     parts = [p for i, p in enumerate(loc) if not (p in KINDS and loc[i - 1] in ("train", "val"))]
-    where = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts).lstrip(".")
+    where = _where(parts)
     kind, context = error["type"], error.get("ctx", {})
     got = error["input"]
     if kind == "extra_forbidden":
-        parent = where.rpartition(".")[0]
+        parent = _where(parts[:-1])
         known = _fields_at(Spec, parts[:-1], value)
         of = f" of {parent}" if parent else ""
         return f"{where}: unknown field{of}; {choices(parts[-1], known)}"
     if kind == "missing":
-        parent = where.rpartition("[" if where.endswith("]") else ".")[0]
+        parent = _where(parts[:-1])
         return f"{where}: missing; {parent or 'every spec'} needs it"
     if kind in ("literal_error", "union_tag_invalid"):
         raw = context.get("expected") or context.get("expected_tags") or ""
@@ -198,22 +260,32 @@ def _explain(error: Any, value: Any) -> str:
         tag = kind == "union_tag_invalid"
         field = f"{where}.source" if tag else where
         value = context.get("tag", got)
-        return f"{field}: unknown value {value!r}; {choices(value, known)}"
+        near = value if isinstance(value, str) else ""
+        return f"{field}: unknown value {_shown(value)}; {choices(near, known)}"
     if kind == "too_short":
-        return f"{where} must list at least {context['min_length']}, got {got!r}"
+        return f"{where} must list at least {context['min_length']}, got {_shown(got)}"
     if kind == "string_pattern_mismatch":
         form = "OWNER/REPO[@REF]:ENTRY" if parts[-1] == "hub" else "package.module:function"
-        return f"{where} must be {form}, got {got!r}"
+        return f"{where} must be {form}, got {_shown(got)}"
     if kind == "union_tag_not_found":
         return f"{where}: missing source; choose from {', '.join(KINDS)}"
     if kind == "value_error":
-        reason = str(context["error"])
-        return f"{where}: {reason}" if where else reason
+        return _with_value(where, str(context["error"]), got)
     message = error["msg"].replace("Input should be", "must be").replace("input", "value")
     message = re.sub(r"valid dictionary( or instance of \w+)?", "mapping", message)
     message = message.replace("valid tuple", "list")
     bound = message[0].lower() + message[1:]
-    return f"{where} {bound}, got {got!r}" if bound.startswith("must be") else f"{where}: {bound}"
+    return (
+        f"{where} {bound}, got {_shown(got)}"
+        if bound.startswith("must be")
+        else f"{where}: {bound}"
+    )
+
+
+def _with_value(where: str, reason: str, got: Any) -> str:
+    if reason.startswith("must be"):
+        return f"{where} {reason}, got {_shown(got)}"
+    return f"{where}: {reason}" if where else reason
 
 
 def _at(value: Any, parts: list[str | int]) -> Any:
@@ -235,6 +307,7 @@ def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> li
         "objectives": Objective,
         "recipe": Recipe,
         "resources": Resources,
+        "autoscaler": GrownNode,
         "loggers": Logger,
     }
     names = [p for p in parts if isinstance(p, str)]

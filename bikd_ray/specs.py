@@ -4,20 +4,28 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 (Jain et al., TMLR 2025). Field names and choices are listed in the README.
 """
 
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
-from math import inf
+from math import inf, isfinite
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from bikd_ray.errors import choices
+from bikd_ray.paths import expanded, located
 
 
 class Frozen(BaseModel):
@@ -25,19 +33,137 @@ class Frozen(BaseModel):
         extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
     )
 
+    @field_validator("*", mode="after")
+    @classmethod
+    def _one_line(cls, value: Any) -> Any:
+        """No control characters in any text: paths, names and messages are single lines."""
+        if odd := next((c for text in _texts(value) for c in text if _is_control(c)), None):
+            raise ValueError(f"holds the control character {odd!r}; remove it")
+        return value
+
+
+def _is_control(character: str) -> bool:
+    """Also lone surrogates, and separators of lines and paragraphs."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts of a field; those in mappings are of other fields."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _texts(inner)
+
+
+_NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+_LEAST, _MOST = -(2**63), 2**63 - 1
+"""Of a whole number: the store's columns are int64."""
+
+
+def _number(value: Any) -> Any:
+    """A number as it is or as text; to Python and pydantic a boolean is one too, but not here."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, and a boolean is none")
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        # Python converts no thousands of digits
+        value = float(value) if set(value) & set(".eE") else int(value[:100])
+    if isinstance(value, int) and not _LEAST <= value <= _MOST:
+        raise ValueError("must be between -2**63 and 2**63 - 1")
+    return value
+
+
+def _plain(value: Any, where: str = "") -> Any:
+    """Keyword arguments in the types that JSON has: a model's identity is made of them."""
+    said = f"{where} must be" if where else "must be"
+    if isinstance(value, dict):
+        if odd := [name for name in value if not isinstance(name, str)]:
+            raise ValueError(f"{said} a mapping from names, got the name {str(odd[0])[:40]}")
+        dot = f"{where}." if where else ""
+        return {_plain(k): _plain(v, dot + k) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, str) and any(map(_is_control, value)):
+        raise ValueError(f"{said} without control characters, got {value[:40]!r}")
+    if isinstance(value, float) and not isfinite(value):
+        raise ValueError(f"{said} a finite number, got {value}")
+    if isinstance(value, int) and not _LEAST <= value <= _MOST:
+        raise ValueError(f"{said} between -2**63 and 2**63 - 1")
+    if not (value is None or isinstance(value, str | float | int)):
+        raise ValueError(
+            f"{said} text, a number, a list or a mapping, got a {type(value).__name__}"
+        )
+    return value
+
+
+Kwargs = Annotated[dict[str, Any], AfterValidator(_plain)]
+Int = Annotated[int, BeforeValidator(_number)]
+Float = Annotated[float, BeforeValidator(_number)]
+"""Every number of a spec is one of these two."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The context in which a spec is validated when a person's own text is read.
+
+    base: what relative paths are taken from; None leaves them. Without this context paths are
+    values that were read before, and stay as they are.
+    """
+
+    base: Path | None
+
+
+def _in_base(path: str, info: ValidationInfo) -> str:
+    return located(path, info.context.base) if isinstance(info.context, Reading) else path
+
+
+def _in_base_each(paths: str, info: ValidationInfo) -> str:
+    return "::".join(_in_base(path, info) for path in paths.split("::"))
+
+
+def _only_expanded(uri: str, info: ValidationInfo) -> str:
+    return expanded(uri) if isinstance(info.context, Reading) else uri
+
+
+def _cache_in_base(cache: str, info: ValidationInfo) -> str:
+    return cache if cache in ("auto", "none") else _in_base(cache, info)
+
+
+LOCAL_DIR = "local-dir:"
+"""What timm puts before the folder of a model in the Hugging Face layout."""
+
+
+def _timm_in_base(name: str, info: ValidationInfo) -> str:
+    if not name.startswith(LOCAL_DIR):
+        return name
+    return LOCAL_DIR + _in_base(name.removeprefix(LOCAL_DIR), info)
+
+
+def _hub_in_base(hub: str, info: ValidationInfo) -> str:
+    """OWNER/REPO stays as it is unless there is a folder of that name."""
+    there = _in_base(hub, info)
+    folder = there.rpartition(":")[0]
+    is_path = hub.startswith(("/", "~", "$", "."))
+    return there if is_path or Path(folder).is_dir() else hub
+
+
+Located = Annotated[str, Field(min_length=1), AfterValidator(_in_base)]
+"""A path or URI: `~` and `$VAR` are expanded, and it is relative to the spec's folder."""
+LocatedEach = Annotated[str, Field(min_length=1), AfterValidator(_in_base_each)]
+"""Several of them, joined by `::`."""
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
-Triple = tuple[float, float, float]
-Positive = Annotated[float, Field(gt=0)]
+Triple = tuple[Float, Float, Float]
+Positive = Annotated[Float, Field(gt=0)]
 
 
 class Input(Frozen):
     """How one model wants its images; what is left out comes from the model's own data config."""
 
-    size: int | None = Field(default=None, ge=1, description="side of the square input, pixels")
+    size: Int | None = Field(default=None, ge=1, description="side of the square input, pixels")
     mean: Triple | None = None
     std: tuple[Positive, Positive, Positive] | None = None
-    crop_pct: float | None = Field(default=None, gt=0, le=1)
+    crop_pct: Float | None = Field(default=None, gt=0, le=1)
     interpolation: Interpolation | None = None
 
 
@@ -48,20 +174,30 @@ SOURCES = ("timm", "factory", "hub")
 class ZooEntry(Frozen):
     """One model: a timm name, a dotted factory or a torch hub entry, with optional weights."""
 
-    timm: str | None = Field(
+    timm: Annotated[str, AfterValidator(_timm_in_base)] | None = Field(
         default=None, min_length=1, description="a timm name, hf-hub:USER/MODEL or local-dir:FOLDER"
     )
     factory: str | None = Field(default=None, pattern=r"^[\w.]+:[\w.]+$")
-    hub: str | None = Field(
+    hub: Annotated[str, AfterValidator(_hub_in_base)] | None = Field(
         default=None,
         pattern=r"^[^:]+:\w+$",
         description="torch hub, OWNER/REPO[@REF]:ENTRY or FOLDER:ENTRY; runs the repository's code",
     )
     trust: bool = Field(default=False, description="hub: yes, run that repository's code")
-    kwargs: dict[str, Any] = {}
-    checkpoint: str | None = None
+    kwargs: Kwargs = {}
+    checkpoint: Located | None = None
     input: Input = Input()
     alias: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _called_as_written(cls, value: Any, info: ValidationInfo) -> Any:
+        """What pairings call it, whatever becomes of its path."""
+        if isinstance(value, dict) and "alias" not in value and isinstance(info.context, Reading):
+            written = [value[kind] for kind in SOURCES if value.get(kind)]
+            if len(written) == 1 and isinstance(written[0], str):
+                return {**value, "alias": written[0]}
+        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -95,8 +231,8 @@ class FolderData(Frozen):
     """A directory with one sub-directory of images for each class, or with a file of labels."""
 
     source: Literal["folder"]
-    path: str
-    labels: str | None = Field(
+    path: Located
+    labels: Located | None = Field(
         default=None,
         min_length=1,
         description="a file of labels for the images below path: a label a line in sorted order, "
@@ -108,7 +244,7 @@ class ParquetData(Frozen):
     """Parquet files as HF datasets write them: images (struct with bytes, or binary), labels."""
 
     source: Literal["parquet"]
-    path: str = Field(description="a file, a directory or a glob; local, s3:// or gs://")
+    path: LocatedEach = Field(description="a file, a directory or a glob; local, s3:// or gs://")
     image: str = Field(default="image", min_length=1, description="column of the images")
     label: str = Field(
         default="label", min_length=1, description="column of the labels, or folders label=K"
@@ -122,7 +258,7 @@ class TimmData(Frozen):
 
     source: Literal["timm"]
     name: str = Field(default="", description="hfds/NAME, wds/ or nothing (path is a .tar)")
-    path: str | None = Field(
+    path: LocatedEach | None = Field(
         default=None, description="tar, or shards with {000..012} or a glob; hfds: its cache folder"
     )
     split: str = Field(default="train", min_length=1, description="of the data set, as it calls it")
@@ -161,16 +297,18 @@ DataSource = Annotated[
 class Data(Frozen):
     train: DataSource
     val: DataSource
-    num_classes: int | None = Field(default=None, ge=2, description="default: from the labels")
-    classes: Annotated[tuple[str, ...], Field(min_length=2)] | str | None = Field(
+    num_classes: Int | None = Field(default=None, ge=2, description="default: from the labels")
+    classes: Annotated[tuple[str, ...], Field(min_length=2)] | Located | None = Field(
         default=None,
         description="class names in the order of the models' outputs, or a .txt or .json file of "
         "them; default: from the data",
     )
-    select_fraction: float = Field(
+    select_fraction: Float = Field(
         default=0.0, ge=0, lt=1, description="share of train held out to choose the epoch"
     )
-    cache: str = Field(default="auto", description="auto | none | DIR: decoded uint8 views")
+    cache: Annotated[str, AfterValidator(_cache_in_base)] = Field(
+        default="auto", min_length=1, description="auto | none | DIR: decoded uint8 views"
+    )
     on_bad_image: Literal["fail", "skip"] = Field(
         default="fail",
         description="an image that does not decode: stop and name it, or leave it out",
@@ -181,7 +319,7 @@ class Pairings(Frozen):
     """Which sets of models train together."""
 
     mode: Literal["all", "anchors", "list"] = "all"
-    size: int = Field(default=2, ge=2, description="models in a pairing (modes all and anchors)")
+    size: Int = Field(default=2, ge=2, description="models in a pairing (modes all and anchors)")
     models: tuple[str, ...] = Field(
         default=(), description="anchors: every pairing holds one of these"
     )
@@ -243,13 +381,13 @@ class Objective(Frozen):
     """
 
     name: Literal["bikd", "dml", "kd", "kl_dp", "kl_dp_supervised", "self", "ce"] = "bikd"
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: Float = Field(default=1.0, gt=0)
     ties: Literal["auto", "first", "last", "drop"] = "auto"
     detach_teacher: bool = True
     mask: bool = Field(default=True, description="false: every model teaches on every sample")
-    ce_weight: float = Field(default=1.0, ge=0)
-    kl_weight: float = Field(default=1.0, ge=0)
-    kd_weight: float = Field(default=0.5, ge=0, le=1, description="kd: share of the divergence")
+    ce_weight: Float = Field(default=1.0, ge=0)
+    kl_weight: Float = Field(default=1.0, ge=0)
+    kd_weight: Float = Field(default=0.5, ge=0, le=1, description="kd: share of the divergence")
 
     @model_validator(mode="after")
     def _knows_its_options(self) -> Self:
@@ -303,17 +441,17 @@ class Recipe(Frozen):
     A bare name or `preset` takes one of PRESETS; fields beside it win.
     """
 
-    epochs: int = Field(default=20, ge=1)
-    batch_size: int = Field(default=128, ge=1)
+    epochs: Int = Field(default=20, ge=1)
+    batch_size: Int = Field(default=128, ge=1)
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: float = Field(default=1e-6, gt=0)
+    lr: Float = Field(default=1e-6, gt=0)
     lrs: dict[str, Positive] = Field(default={}, description="model: its own learning rate")
-    momentum: float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: float = Field(default=1e-5, ge=0)
+    momentum: Float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: Float = Field(default=1e-5, ge=0)
     schedule: Literal["none", "cosine", "poly"] = "none"
-    warmup_epochs: float = Field(default=0.0, ge=0, description="linear, from 0")
-    clip_norm: float | None = Field(default=None, gt=0, description="of each model's gradient")
-    ema: float | None = Field(
+    warmup_epochs: Float = Field(default=0.0, ge=0, description="linear, from 0")
+    clip_norm: Float | None = Field(default=None, gt=0, description="of each model's gradient")
+    ema: Float | None = Field(
         default=None, gt=0, lt=1, description="decay of averaged weights, which are then measured"
     )
     augment: Literal["none", "timm", "reference"] = Field(
@@ -322,7 +460,7 @@ class Recipe(Frozen):
         "at each model's own interpolation; reference: the same, always bilinear",
     )
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    train_fraction: float = Field(default=1.0, gt=0, le=1)
+    train_fraction: Float = Field(default=1.0, gt=0, le=1)
 
     @model_validator(mode="before")
     @classmethod
@@ -331,7 +469,7 @@ class Recipe(Frozen):
         if not isinstance(given, dict) or "preset" not in given:
             return value
         name = given["preset"]
-        if name not in PRESETS:
+        if not isinstance(name, str) or name not in PRESETS:
             raise ValueError(f"unknown recipe {name!r}; {choices(name, PRESETS)}")
         return PRESETS[name] | {k: v for k, v in given.items() if k != "preset"}
 
@@ -348,18 +486,20 @@ class GrownNode(Frozen):
     """A kind of node that the cluster's autoscaler may start."""
 
     cpus: Positive
-    gpus: float = Field(default=0, ge=0)
+    gpus: Float = Field(default=0, ge=0)
     memory: Positive | None = Field(default=None, description="GiB; default: enough")
-    count: int = Field(default=1, ge=1, description="at most so many, those that run included")
+    count: Int = Field(
+        default=1, ge=1, le=100_000, description="at most so many, those that run included"
+    )
 
 
 class Resources(Frozen):
     """What one job occupies, and what of; never part of its identity."""
 
-    gpus_per_job: float | Literal["auto"] = Field(
+    gpus_per_job: Float | Literal["auto"] = Field(
         default="auto", description="auto: what its memory asks for of a GPU, if there are GPUs"
     )
-    cpus_per_job: float | Literal["auto"] = Field(
+    cpus_per_job: Float | Literal["auto"] = Field(
         default="auto", description="auto: 4 with a GPU, else 1"
     )
     slots: Literal["auto", "warm", "fresh"] = Field(
@@ -372,7 +512,7 @@ class Resources(Frozen):
         description="together: one worker has all models; one_model_per_worker: they exchange "
         "logits; data_parallel: each has all models and a share of every batch",
     )
-    micro_batch: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    micro_batch: Annotated[Int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
         description="images that a worker computes at a time; auto: its whole batch, and halved "
         "when memory runs out",
@@ -381,7 +521,7 @@ class Resources(Frozen):
         default=False, description="compute activations again in the backward pass: less memory"
     )
     compile: bool = Field(default=False, description="torch.compile each model for training")
-    save_every: float = Field(
+    save_every: Float = Field(
         default=600,
         ge=0,
         description="seconds between saved states, from which a job that is cut off goes on",
@@ -403,13 +543,20 @@ class Resources(Frozen):
             )
         return self
 
-    @field_validator("gpus_per_job", "cpus_per_job", mode="before")
+    @field_validator("gpus_per_job", "cpus_per_job", "micro_batch", mode="before")
     @classmethod
-    def _not_negative(cls, value: Any) -> Any:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value != "auto" and not (number and 0 <= value < inf):
-            raise ValueError(f"must be a number >= 0 or auto, got {value!r}")
-        return value
+    def _number_or_auto(cls, value: Any, info: ValidationInfo) -> Any:
+        """One mistake is one line, where a union would give one for each of its sides."""
+        if value == "auto":
+            return value
+        number = value if isinstance(value, bool) else _number(value)
+        whole = info.field_name == "micro_batch"
+        kinds = int if whole else int | float
+        least = 1 if whole else 0
+        if isinstance(number, bool) or not isinstance(number, kinds) or not least <= number < inf:
+            kind = "a whole number" if whole else "a number"
+            raise ValueError(f"must be {kind} >= {least} or auto")
+        return number
 
 
 LOGGER_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -424,8 +571,8 @@ class Logger(Frozen):
     """Where jobs show as runs while they train, beside the store; never part of an identity."""
 
     name: Literal["tensorboard", "mlflow", "wandb"]
-    dir: str = Field(default="runs", description="tensorboard, wandb: folder of the runs")
-    tracking_uri: str | None = Field(
+    dir: Located = Field(default="runs", description="tensorboard, wandb: folder of the runs")
+    tracking_uri: Annotated[str, AfterValidator(_only_expanded)] | None = Field(
         default=None, description="mlflow: default $MLFLOW_TRACKING_URI, or MLflow's own"
     )
     experiment: str | None = Field(default=None, description="mlflow: default the sweep's name")
@@ -436,8 +583,8 @@ class Logger(Frozen):
 
     @model_validator(mode="after")
     def _knows_its_options(self) -> Self:
-        given = self.model_dump(exclude_defaults=True, exclude={"name"})
         allowed = LOGGER_OPTIONS[self.name]
+        given = sorted(self.model_fields_set - {"name"})
         if wrong := [option for option in given if option not in allowed]:
             raise ValueError(f"{self.name} takes {', '.join(allowed)}, not {', '.join(wrong)}")
         return self
@@ -450,7 +597,13 @@ CHOSEN_ON_VAL = "best_val"
 
 
 class Spec(Frozen):
-    """A sweep: which models, on which images, how trained, and where the results go."""
+    """A sweep: which models, on which images, how trained, and where the results go.
+
+    A field at the top whose name begins with `x-` is left out when a spec is read: it can hold
+    what YAML's anchors name.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
 
     name: str = Field(default="sweep", min_length=1)
     zoo: tuple[ZooEntry, ...] = Field(min_length=1)
@@ -465,12 +618,12 @@ class Spec(Frozen):
     similarity: Literal["cca", "none"] = Field(
         default="cca", description="compare members' features before and after, or not"
     )
-    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    seeds: tuple[Int, ...] = Field(default=(0, 1, 2), min_length=1)
     resources: Resources = Resources()
     loggers: Annotated[
         tuple[Annotated[Logger, BeforeValidator(_named)], ...], BeforeValidator(_listed)
     ] = ()
-    store: str | None = None
+    store: Located | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlsplit
 
 import flask
 from dash import Dash, Input, Output, State, dcc, html, no_update
@@ -232,7 +232,7 @@ def _routes(server: flask.Flask, live: Live) -> None:
     @server.before_request
     def ours() -> None:
         # a page elsewhere whose name was turned to this machine must not read the results
-        if flask.request.host.rpartition(":")[0] not in (HOST, "localhost", "[::1]"):
+        if urlsplit(f"//{flask.request.host}").hostname not in (HOST, "localhost", "::1"):
             flask.abort(403)
 
     @server.after_request

@@ -13,8 +13,8 @@ from bikd_ray.data.sampled import counted, refuse_mostly_bad, undecodable
 from bikd_ray.errors import UserError
 from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
 from bikd_ray.resolve import same_twice
-from bikd_ray.spec_file import LOCAL_DIR, load_parts
-from bikd_ray.specs import Data, Recipe, Spec, ZooEntry
+from bikd_ray.spec_file import load_parts
+from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry
 from bikd_ray.store.place import Place, store_uri
 from bikd_ray.weights import keep_base
 from bikd_ray.zoo import build, check_classes, describe, remember, resolve_model
@@ -65,7 +65,8 @@ def check(path: Path, *, fetch: bool = False, store: str | None = None) -> Findi
     """
     parts = load_parts(path)
     found = Findings(problems=list(parts.problems))
-    keep = _store(store or (parts.spec.store if parts.spec else None), found) if fetch else None
+    of_spec = parts.spec.store if parts.spec else None
+    keep = _store(store, of_spec, found) if fetch else None
     data = _data(parts.data, found) if parts.data else None
     abouts: dict[str, _About] = {}
     models: dict[str, ResolvedModel] = {}
@@ -128,9 +129,9 @@ def _model(
     return _About(check.input, check.num_classes, check.cost, weights, licence)
 
 
-def _store(uri: str | None, found: Findings) -> Place | None:
+def _store(given: str | None, of_spec: str | None, found: Findings) -> Place | None:
     try:
-        return Place.at(store_uri(uri))
+        return Place.at(store_uri(given, of_spec))
     except UserError as error:
         found.problems.append(str(error))
         return None

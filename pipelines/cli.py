@@ -103,9 +103,8 @@ def main() -> None:
 
 def _store(uri: str | None) -> Any:
     from bikd_ray.store import open_store
-    from bikd_ray.store.place import store_uri
 
-    return open_store(store_uri(uri))
+    return open_store(uri)
 
 
 def _show(table: Any, how: Format, view: str) -> None:
@@ -115,19 +114,25 @@ def _show(table: Any, how: Format, view: str) -> None:
 
 
 @app.command()
-def demo(store: StoreUri = None) -> None:
+def demo(
+    store: Annotated[
+        str, typer.Option("--store", metavar="DIR", help="a folder for the zoo and the answers")
+    ] = "./bikd-demo",
+) -> None:
     """Run the whole way on bundled data: a zoo of four tiny networks, all pairs, the answers.
 
     [dim]Example: bikd demo[/dim]
     """
+    from bikd_ray.store import Store
+    from bikd_ray.store.place import store_uri
     from bikd_ray.sweep.engine import run_sweep
     from dashboards.report import write_report
     from pipelines.demo import demo_spec
     from pipelines.show import print_headline
 
-    place = store or "./bikd-demo"
+    place = store_uri(store)
     report = run_sweep(demo_spec(place))
-    answers = _store(report.store)
+    answers = Store(report.store)
     print_headline(answers)
     path = write_report(answers, Path(place) / "report.html")
     print(f"\nReport: {path}\nSpec:   {Path(place) / 'demo.yaml'}")
@@ -239,13 +244,11 @@ def baseline(
     [dim]Example: bikd baseline sweep.yaml[/dim]
     """
     from bikd_ray.spec_file import load_spec
-    from bikd_ray.store import open_store
+    from bikd_ray.store import Store
     from bikd_ray.sweep.engine import run_baseline_sweep
     from pipelines.planning import drift_lines
 
-    answers = open_store(
-        run_baseline_sweep(load_spec(spec), store=store, address=address, ship=ship)
-    )
+    answers = Store(run_baseline_sweep(load_spec(spec), store=store, address=address, ship=ship))
     measured = answers.baselines()
     _show(measured, format, "baselines")
     for line in drift_lines(measured):
@@ -570,16 +573,16 @@ def check_files(store: StoreUri = None, format: HowShown = Format.table) -> None
 
 @app.command()
 def schema(
-    store: Annotated[
-        bool, typer.Option("--store", help="of the store's tables and the answers")
+    tables: Annotated[
+        bool, typer.Option("--tables", help="of the store's tables and the answers")
     ] = False,
     format: HowShown = Format.table,
 ) -> None:
-    """Print the JSON Schema of specs; with --store, every column of every table and answer.
+    """Print the JSON Schema of specs; with --tables, every column of every table and answer.
 
     [dim]Example: bikd schema > bikd.schema.json[/dim]
     """
-    if store:
+    if tables:
         from bikd_ray.store.answers import described
 
         _show(described(), format, "schema")

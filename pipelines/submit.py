@@ -23,7 +23,10 @@ from ray.job_submission import JobStatus, JobSubmissionClient
 
 from bikd_ray import __version__
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.spec_file import load_spec
+from bikd_ray.paths import escaped, expanded
+from bikd_ray.spec_file import load_spec, read_mapping
+from bikd_ray.specs import LOCAL_DIR
+from bikd_ray.store.place import store_uri
 from bikd_ray.sweep.code import OURS, check_size, files_in, shipped
 
 LEFT_OUT = (
@@ -53,10 +56,11 @@ class Package:
 def store_of(spec_path: Path, given: str | None) -> str:
     """The store of a submitted sweep: a URI, or an absolute path that all nodes share.
 
-    Raises UserError for a relative one, which would be a folder that goes with the job.
+    Raises UserError for a bad spec, and for a relative store: a folder that would go with the job.
     """
-    spec = yaml.safe_load(spec_path.read_text(encoding="utf-8"))
-    uri = given or spec.get("store") or os.environ.get("BIKD_STORE") or "./bikd-store"
+    load_spec(spec_path)  # says what is wrong with it
+    own = read_mapping(spec_path).get("store")
+    uri = store_uri(given, expanded(own) if own else None)
     if "://" not in uri and not Path(uri).is_absolute():
         raise UserError(
             f"store {uri} is relative, and a job has no folder that stays; give --store s3://…, "
@@ -118,12 +122,14 @@ def _as_seen(value: Any, root: Path, packed: set[str], elsewhere: list[str]) -> 
         return {k: _as_seen(v, root, packed, elsewhere) for k, v in value.items()}
     if isinstance(value, list):
         return [_as_seen(v, root, packed, elsewhere) for v in value]
-    if not isinstance(value, str) or not (at := value.removeprefix("local-dir:")).startswith("/"):
+    if not isinstance(value, str):
         return value
+    if not (at := value.removeprefix(LOCAL_DIR)).startswith("/"):
+        return escaped(value) if "://" in value else value
     if (inside := at.partition(":")[0]) in packed:
-        return value.replace(f"{root}/", "", 1)
+        return escaped(value.replace(f"{root}/", "", 1))
     elsewhere.append(inside)
-    return value
+    return escaped(value)
 
 
 def submit(
@@ -178,7 +184,7 @@ def _client(address: str | None) -> JobSubmissionClient:
 def entrypoint(store: str, options: Sequence[str]) -> str:
     """The job's shell command: the sweep, once the cluster is seen to have this package."""
     sweep = ["exec", "python", "-m", "pipelines", "sweep", SPEC, "--address", "auto"]
-    sweep += ["--store", store, *options]
+    sweep += ["--store", escaped(store), *options]
     has = f"import sys, bikd_ray; sys.exit(bikd_ray.__version__ != {__version__!r})"
     says = (
         f"bikd: the cluster's head has no bikd-ray {__version__}, as the sender has; install it on "

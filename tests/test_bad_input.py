@@ -212,7 +212,7 @@ def case(name: str, changes: dict, *said: str):
         case(
             "GPUs that are no number",
             {"resources": {"gpus_per_job": "two"}},
-            "resources.gpus_per_job: must be a number >= 0 or auto, got 'two'",
+            "resources.gpus_per_job must be a number >= 0 or auto, got 'two'",
         ),
         case(
             "an autoscaler whose nodes are of no size",
@@ -222,7 +222,7 @@ def case(name: str, changes: dict, *said: str):
         case(
             "negative CPUs",
             {"resources": {"cpus_per_job": -1}},
-            "resources.cpus_per_job: must be a number >= 0 or auto, got -1",
+            "resources.cpus_per_job must be a number >= 0 or auto, got -1",
         ),
         case(
             "std of zero",
@@ -367,7 +367,10 @@ def test_labels_in_parquet_outside_the_classes_name_the_sample(
         "num_classes": 4,
     }
     (line,) = refused("plan", spec_file(data=data), "--store", "store")
-    assert "data.val: sample 2 has label 9, outside the 4 classes 0–3 (1 such samples; the first is" in line
+    assert "data.val: sample 2 has label 9, outside the 4 classes 0–3 (1 such samples; the" in line
+        "data.val: sample 2 has label 9, outside the 4 classes 0–3 (1 such samples; the first is"
+        in line
+    )
 
 
 # The file itself

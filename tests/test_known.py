@@ -206,8 +206,8 @@ def test_without_a_place_to_remember_models_are_resolved_all_the_same(checkpoint
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"kwargs": {**KWARGS, "drop_rate": datetime.date(2026, 1, 1)}}, "Tiny|resnet18"),
-        ({"kwargs": {**KWARGS, "drop_rate": float("nan")}}, "Tiny|resnet18"),
+        ({"kwargs": {**KWARGS, "drop_rate": datetime.date(2026, 1, 1)}}, "drop_rate"),
+        ({"kwargs": {**KWARGS, "drop_rate": float("nan")}}, "drop_rate"),
         ({"checkpoint": "foo://bucket/tiny.safetensors"}, r"foo://bucket/tiny\.safetensors"),
         ({"timm": "user/mine"}, "user/mine"),
         ({"timm": "local-dir:/nowhere", "checkpoint": None}, "local-dir:/nowhere"),

@@ -381,11 +381,9 @@ def test_model_id_covers_kwargs_and_input_but_not_the_alias(safetensors):
     assert len({m.model_id for m in (base, dropped, larger, cropped)}) == 4
 
 
-def test_kwargs_without_a_stable_form_are_refused(factories):
-    module = factories("def build(when):\n    return nn.Sequential(nn.Flatten(), nn.Linear(48, 2))")
-    how = entry(factory=f"{module}:build", kwargs={"when": {1, 2}}, input={"size": 4})
-    with pytest.raises(UserError, match="kwargs must be plain YAML values"):
-        resolved(how)
+def test_kwargs_without_a_stable_form_are_refused():
+    with pytest.raises(ValueError, match="when must be text, a number, a list or a mapping, got a"):
+        entry(factory="m:build", kwargs={"when": {1, 2}})
 
 
 def test_resolve_counts_parameters_and_says_nothing_of_a_licence_for_own_weights(safetensors):

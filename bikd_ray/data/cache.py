@@ -22,7 +22,7 @@ from bikd_ray.data.sources import ImageSet
 from bikd_ray.data.views import pixels
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import digest
-from bikd_ray.local import cache_root, remove_abandoned, replace_file
+from bikd_ray.local import cache_root, claim, remove_abandoned, replace_file, usable_cpus
 from bikd_ray.plan import View
 
 VIEW_VERSION = 2
@@ -153,7 +153,7 @@ def _decode_all(images: ImageSet, paths: dict[View, Path], faults: Path, skip: b
             arrays[view] = np.lib.format.open_memmap(name, "w+", np.uint8, shape)
             # Claim the disk now: a full one is an error here, and a bus error later in the map.
             with open(name, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, os.path.getsize(name))
+                claim(file.fileno(), os.path.getsize(name))
 
         def chunk(start: int) -> None:
             for index in range(start, min(start + _CHUNK, count)):
@@ -165,7 +165,7 @@ def _decode_all(images: ImageSet, paths: dict[View, Path], faults: Path, skip: b
                 for view, array in arrays.items():
                     array[index] = convert[view](image)
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # PIL frees the GIL
+        with ThreadPoolExecutor(usable_cpus()) as pool:  # PIL frees the GIL
             list(pool.map(chunk, range(0, count, _CHUNK)))
         if bad and not skip:
             raise _refused(bad)

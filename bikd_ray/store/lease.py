@@ -93,13 +93,19 @@ def at_work(place: Place) -> list[tuple[str, Sweep]]:
     for path, (_, changed) in files.items():
         if (now - changed) / 1e9 < EXPIRES:
             try:
-                content = json.loads(place.read_path(path))
-            except (FileNotFoundError, ValueError):
-                continue  # it ended, or is being written
-            sweep = Sweep(**{**content, "jobs": frozenset(content["jobs"])})
+                sweep = _read(place.read_path(path))
+            except (FileNotFoundError, LookupError, TypeError, ValueError):
+                continue  # it ended, is being written, or is of a bikd that says other things
             if not _gone(sweep):
                 found.append((path, sweep))
     return found
+
+
+def _read(content: bytes) -> Sweep:
+    """A lease, which a newer bikd may say more in. Raises LookupError, TypeError and ValueError."""
+    said = json.loads(content)
+    name, host, about = str(said["name"]), str(said["host"]), dict(said.get("about", {}))
+    return Sweep(name, host, int(said["pid"]), frozenset(map(str, said["jobs"])), about)
 
 
 def _gone(sweep: Sweep) -> bool:

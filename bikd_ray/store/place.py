@@ -11,11 +11,22 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_expone
 
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.local import remove_abandoned, replace_file
+from bikd_ray.paths import expanded
 
 
-def store_uri(*given: str | None) -> str:
-    """The first store that was given, else $BIKD_STORE, else ./bikd-store."""
-    return next((uri for uri in (*given, os.environ.get("BIKD_STORE")) if uri), "./bikd-store")
+def store_uri(given: str | None = None, of_spec: str | None = None) -> str:
+    """The store that was given, else the spec's (which is read already), else $BIKD_STORE, else
+    ./bikd-store. Raises UserError for one that cannot be expanded.
+    """
+    for name, uri in (("store", given), ("$BIKD_STORE", os.environ.get("BIKD_STORE"))):
+        if uri:
+            try:
+                return expanded(uri)
+            except ValueError as error:
+                raise UserError(f"{name}: {error}") from None
+        if of_spec:
+            return of_spec
+    return "./bikd-store"
 
 
 Listing = dict[str, tuple[int, int]]
@@ -50,6 +61,8 @@ class Place:
             raise UserError(
                 f"store {uri!r} cannot be opened ({_why(error)}); give a folder, s3://… or gs://…"
             ) from None
+        if not root.strip("/") and not isinstance(filesystem, pafs.LocalFileSystem):
+            raise UserError(f"store {uri!r} has no bucket; give s3://BUCKET/… or gs://BUCKET/…")
         return cls(uri, filesystem, root, patience)
 
     @property

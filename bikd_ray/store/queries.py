@@ -16,6 +16,7 @@ from bikd_ray.store.curves import curve_table
 from bikd_ray.store.gains import class_rows, flip_table, gain_table, growth_rows, with_q_values
 from bikd_ray.store.learners import Learner, Row, baselines, learners
 from bikd_ray.store.pairings import METRICS, SYMMETRIC, matrix, pair_rows
+from bikd_ray.store.place import store_uri
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.teachers import teacher_rows
@@ -23,9 +24,11 @@ from bikd_ray.store.teachers import teacher_rows
 __all__ = ["METRICS", "SYMMETRIC", "Store", "open_store"]
 
 
-def open_store(uri: str) -> "Store":
-    """The answers of the store at `uri` (a folder, s3://…, gs://…). Raises UserError if none."""
-    store = Store(uri)
+def open_store(uri: str | None = None) -> "Store":
+    """The answers of the store at `uri` (a folder, s3://…, gs://…; None: $BIKD_STORE, or
+    ./bikd-store). Raises UserError if there is none.
+    """
+    store = Store(store_uri(uri))
     if not store.reader.place.is_folder():
         raise UserError(
             f"there is no store at {store.uri}; run bikd sweep or bikd demo first, or give --store"

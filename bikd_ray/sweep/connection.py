@@ -4,16 +4,23 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 from bikd_ray.sweep import quiet  # noqa: F401  # isort: skip  (before Ray)
 
+import grpc
 import ray
+from ray._private import services
 
 from bikd_ray.errors import BikdError
 from bikd_ray.specs import ZooEntry
 from bikd_ray.sweep.code import environment
+
+ANSWERS = 10.0
+"""Seconds in which a cluster must accept a connection, and then speak as Ray does."""
 
 
 @contextlib.contextmanager
@@ -23,13 +30,14 @@ def connected(
     """A connection to Ray for the length of the block; one that is there already is used.
 
     zoo: models, built here before, whose code is sent to the nodes. Yields whether nodes may come
-    beside those that are there. Raises BikdError.
+    beside those that are there. Raises BikdError, within a minute where nothing answers.
     """
     if ray.is_initialized():
         yield True
         return
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    given, address = address, address or os.environ.get("RAY_ADDRESS") or "local"
     try:
+        _reach(address)
         ray.init(
             address=address,
             runtime_env=None if address == "local" else environment(zoo, ship=ship),
@@ -37,14 +45,59 @@ def connected(
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        where = "this machine" if address == "local" else address
-        raise BikdError(f"cannot reach Ray at {where}: {reason}") from None
+    except (OSError, ValueError, RuntimeError) as error:
+        raise BikdError(_no_ray(error, address, given)) from None
     try:
         yield address != "local"
     finally:
         ray.shutdown()
+
+
+def _reach(address: str) -> None:
+    """See that something answers where Ray will look for a cluster; Ray itself would wait for it.
+
+    Raises OSError, or ValueError for an address of another form.
+    """
+    host_port = address.removeprefix("ray://")
+    if host_port == address:  # auto, HOST:PORT or local; None of the last
+        host_port = services.canonicalize_bootstrap_address(address)
+    if host_port is None:
+        return
+    host, _, port = host_port.rpartition(":")
+    if not host or not port.isdecimal():
+        raise ValueError("an address is HOST:PORT, ray://HOST:PORT, auto or local")
+    deadline = time.monotonic() + ANSWERS
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), ANSWERS).close()
+            break
+        except ConnectionRefusedError:  # it may be about to start
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return  # to be told by its certificates
+    with grpc.insecure_channel(host_port, [("grpc.enable_http_proxy", 0)]) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(ANSWERS)
+        except grpc.FutureTimeoutError:
+            raise ConnectionError("what listens there is no Ray cluster") from None
+
+
+def _no_ray(error: Exception, address: str, given: str | None) -> str:
+    said = getattr(error, "strerror", None) or next(iter(str(error).strip().splitlines()), "")
+    reason = said or type(error).__name__
+    if address != "local":
+        left = "" if given else "; unset RAY_ADDRESS to start Ray on this machine"
+        where = address if given else f"{address} ($RAY_ADDRESS)"
+        return f"cannot reach Ray at {where}: {reason}{left}"
+    if isinstance(error, OSError):
+        folder = error.filename or os.environ.get("RAY_TMPDIR", "/tmp")
+        return (
+            f"cannot start Ray on this machine: {folder}: {reason}; set RAY_TMPDIR to a folder of "
+            "your own with a short path"
+        )
+    return f"cannot start Ray on this machine: {reason}"
 
 
 @contextlib.contextmanager

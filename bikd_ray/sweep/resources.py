@@ -60,9 +60,15 @@ def grown(spec: Resources, has: Sequence[Node]) -> list[Node]:
 
 def this_machine() -> list[Node]:
     """The resources that Ray would find here if it were started now."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    free = _free_memory()
     cpus = os.cpu_count() or 1
     return [{"CPU": cpus, "GPU": gpus_seen(), "memory": 0.7 * free}]
+
+
+def _free_memory() -> int:
+    """Bytes; all of the machine's where the system does not tell what is free (macOS)."""
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
 
 
 def needs_of(spec: Resources, has: Sequence[Node]) -> Needs:

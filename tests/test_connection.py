@@ -1,0 +1,69 @@
+"""A Ray that cannot be reached or started is one line, soon."""
+
+import socket
+import threading
+import time
+
+import pytest
+
+from bikd_ray.errors import BikdError
+from bikd_ray.sweep import connection
+from bikd_ray.sweep.connection import connected
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch):
+    monkeypatch.setattr(connection, "ANSWERS", 0.3)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.fixture
+def closed() -> str:
+    """An address at which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{taken.getsockname()[1]}"
+
+
+def said(address: str | None) -> str:
+    start = time.monotonic()
+    with pytest.raises(BikdError) as raised, connected(address):
+        pass
+    assert time.monotonic() - start < 20
+    assert len(str(raised.value).splitlines()) == 1
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_where_nobody_listens_is_named(closed, scheme):
+    line = said(scheme + closed)
+    assert line == f"cannot reach Ray at {scheme}{closed}: Connection refused"
+
+
+def test_an_address_that_was_left_over_says_where_it_comes_from(closed, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", closed)
+    assert said(None) == (
+        f"cannot reach Ray at {closed} ($RAY_ADDRESS): Connection refused; unset RAY_ADDRESS to "
+        "start Ray on this machine"
+    )
+    assert "Connection refused" in said("auto")  # which takes that variable too
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1:x", "nowhere"])
+def test_what_is_no_address_is_refused(address):
+    assert said(address).startswith(f"cannot reach Ray at {address}: ")
+
+
+def test_who_listens_but_is_no_ray_is_not_waited_for():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=server.accept, daemon=True).start()
+        address = f"ray://127.0.0.1:{server.getsockname()[1]}"
+        assert said(address).endswith("what listens there is no Ray cluster")
+
+
+def test_a_folder_that_ray_cannot_write_is_named(monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
+    line = said(None)
+    assert line.startswith(f"cannot start Ray on this machine: {tmp_path / 'file'}")
+    assert "Not a directory; set RAY_TMPDIR to a folder of your own" in line
