@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from safetensors.torch import save, save_file
 from torch import Tensor, nn
 
@@ -25,6 +26,8 @@ from bikd_ray.errors import UserError
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo import build, checkpoints, recall, remember, resolve_model
 from tests.test_zoo import same_state, tiny, tiny_entry
+
+DOCS = Path(__file__).parent.parent / "docs"
 
 State = dict[str, Tensor]
 
@@ -338,7 +341,8 @@ def test_position_embeddings_of_another_size_are_resized_as_timm_does_and_said(s
     how, small = vit(32)
     path = saved(large.state_dict())
     built = build(ZooEntry(**how, checkpoint=str(path), alias="ViT"))
-    want = timm.models.vision_transformer.checkpoint_filter_fn(large.state_dict(), small)
+    filter_fn = getattr(timm.models.vision_transformer, "checkpoint_filter_fn")  # noqa: B009
+    want = filter_fn(large.state_dict(), small)
     assert torch.equal(built.state_dict()["pos_embed"], want["pos_embed"])
     assert "resized position embedding pos_embed from [1, 17, 12] to [1, 5, 12]" in notes()[0]
 
@@ -502,3 +506,42 @@ def test_damaged_bytes_load_or_are_refused_in_one_line(tmp_path, written):
             refusals.append(str(error))
     assert len(refusals) > 60
     assert all(len(refusal.splitlines()) == 1 for refusal in refusals)
+
+
+def documented(timm_name: str) -> dict[str, str]:
+    """The rename: of the documentation's example for a model."""
+    text = "".join(p.read_text() for p in sorted(DOCS.glob("formats*.md")))
+    blocks = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    return next(b["rename"] for b in blocks if b.get("timm") == timm_name)
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_efficientnet_b0"])
+def test_the_documented_rename_takes_blocks_that_are_counted_through(saved, name):
+    """Names of lukemelas/EfficientNet-PyTorch, made here from timm's own."""
+    torch.manual_seed(4)
+    model = timm.create_model(name, num_classes=3)
+    first = {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"}
+    later = {
+        "conv_pw": "_expand_conv", "bn1": "_bn0", "conv_dw": "_depthwise_conv", "bn2": "_bn1",
+        "conv_pwl": "_project_conv", "bn3": "_bn2",
+    }  # fmt: skip
+    outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
+    outer["classifier"] = "_fc"
+    starts = np.cumsum([0, *(len(stage) for stage in model.blocks)]).tolist()
+    state: State = {}
+    for own, tensor in model.state_dict().items():
+        parts = own.split(".")
+        if parts[0] == "blocks":
+            count, layer = starts[int(parts[1])] + int(parts[2]), parts[3]
+            if layer == "se":
+                new = [parts[4].replace("conv_", "_se_"), *parts[5:]]
+            else:
+                new = [(later if count else first)[layer], *parts[4:]]
+            parts = ["_blocks", str(count), *new]
+        else:
+            parts[0] = outer[parts[0]]
+        state[".".join(parts)] = tensor
+    path = saved(state)
+    rules = documented("tf_efficientnet_lite0")
+    how = ZooEntry(timm=name, kwargs={"num_classes": 3}, checkpoint=str(path), rename=rules)
+    assert same_state(build(how), model)

@@ -317,7 +317,9 @@ def _content(path: str, name: str) -> object:
                 f"{where} holds {_line(code[1])}, more than tensors: loading it could run code; "
                 "save its state_dict alone, or as safetensors"
             ) from None
-        raise UserError(f"{where} is not a torch file of tensors; {SAFE}") from None
+        raise UserError(
+            f"{where} is damaged, or not a torch file of tensors; copy it again, or {SAFE}"
+        ) from None
     except Exception as error:  # damaged files raise whatever the damage leads to
         if "magic number" in str(error):
             raise UserError(f"{where} is a pickle that torch.save did not write; {SAFE}") from None
