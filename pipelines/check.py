@@ -1,8 +1,10 @@
 """`bikd check`: everything that could stop a sweep, found before it starts and said all at once."""
 
+import logging
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +76,8 @@ def check(path: Path, *, fetch: bool = False, store: str | None = None) -> Findi
     for entry in parts.zoo:
         start = time.monotonic()
         try:
-            about = _model(entry, data, fetch, keep, models)
+            with _notes_shown():
+                about = _model(entry, data, fetch, keep, models)
         except UserError as error:
             found.problems += str(error).splitlines()
             continue
@@ -127,6 +130,22 @@ def _model(
     if data:
         check_classes(check, data.num_classes, data.classes)
     return _About(check.input, check.num_classes, check.cost, weights, licence)
+
+
+@contextmanager
+def _notes_shown() -> Iterator[None]:
+    """Prints what building a model says of its checkpoint."""
+    logger, shown = logging.getLogger("bikd_ray.zoo"), logging.Handler()
+    shown.emit = lambda record: print(f"bikd: {record.getMessage()}", file=sys.stderr)
+    before = logger.level, logger.propagate
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(shown)
+    try:
+        yield
+    finally:
+        logger.removeHandler(shown)
+        logger.level, logger.propagate = before
 
 
 def _store(given: str | None, of_spec: str | None, found: Findings) -> Place | None:

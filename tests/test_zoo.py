@@ -151,8 +151,8 @@ def test_a_truncated_checkpoint_is_named_in_one_line(tmp_path, suffix, share):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<html>404 Not Found</html>", "is not a torch file of tensors"),
-        (b"version https://git-lfs.github.com/spec/v1", "is not a torch file of tensors"),
+        (b"<html>404 Not Found</html>", "is an HTML page, not the file"),
+        (b"version https://git-lfs.github.com/spec/v1", "is a Git LFS pointer.* git lfs pull"),
     ],
 )
 def test_a_file_of_another_kind_is_not_called_dangerous(tmp_path, content, message):
@@ -161,9 +161,9 @@ def test_a_file_of_another_kind_is_not_called_dangerous(tmp_path, content, messa
         build(tiny_entry(tmp_path / "tiny.pth"))
 
 
-def test_a_file_without_a_state_says_where_it_was_looked_for(tmp_path):
-    torch.save({"weights": {"a": torch.zeros(1)}}, tmp_path / "odd.pth")
-    with pytest.raises(UserError, match=r"holds no state_dict.* model_state_dict"):
+def test_a_file_without_tensors_is_refused(tmp_path):
+    torch.save({"model": {"name": "resnet18"}, "epoch": 3, "loss": [0.1]}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"holds no state_dict \(no named tensors\)"):
         build(tiny_entry(tmp_path / "odd.pth"))
 
 

@@ -1,6 +1,7 @@
 """Build the network of a zoo entry: from timm, from a dotted factory, or from torch hub."""
 
 import importlib
+import logging
 import os
 import random
 import sys
@@ -21,18 +22,22 @@ from bikd_ray.plan import Blueprint, ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import load_checkpoint, reason
 
+log = logging.getLogger(__name__)
+
 
 def build(entry: ZooEntry, *, weights: bool = True) -> nn.Module:
     """The network of a zoo entry on the CPU, in eval mode, with its weights.
 
     What a factory or a new head initialises itself is drawn from seed 0, the same everywhere.
     `weights=False` fetches nothing: only a checkpoint that is a local file is still loaded.
+    What was taken of a checkpoint, and what not, is logged in a line (level INFO).
     Raises UserError for an unknown name, arguments that do not fit, or weights that do not fit.
     """
     with _seeded():
         network = _source(entry, pretrained=weights and entry.checkpoint is None)
     if entry.checkpoint and (weights or "://" not in entry.checkpoint):
-        load_checkpoint(network, entry.checkpoint, entry.name)
+        for note in load_checkpoint(network, entry):
+            log.info(note)
     return network.eval()
 
 
