@@ -84,6 +84,8 @@ class ResolvedModel:
     classes: tuple[str, ...] | None = None  # names in the order of the logits, where known
     licence: str | None = None
     blueprint: Blueprint | None = None
+    holds: str | None = None  # timm's name for its weights, where they are timm's own
+    notes: tuple[str, ...] = ()  # what its person may not know of it, a line each
 
     @property
     def name(self) -> str:

@@ -1,28 +1,52 @@
 """`bikd check`: everything that could stop a sweep, found before it starts and said all at once."""
 
-import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import pyarrow as pa
+import torch
+from torch import nn
 
 from bikd_ray.data import open_split, resolve_data
+from bikd_ray.data.loader import Loader
+from bikd_ray.data.resolve import Subset
 from bikd_ray.data.sampled import counted, refuse_mostly_bad, undecodable
-from bikd_ray.errors import UserError
+from bikd_ray.data.sources import ImageSet
+from bikd_ray.errors import BikdError, UserError
+from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
 from bikd_ray.resolve import same_twice
 from bikd_ray.spec_file import load_parts
 from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry
 from bikd_ray.store.place import Place, store_uri
+from bikd_ray.tasks.plausible import Plausibility, plausibility
+from bikd_ray.train.evaluate import evaluate
+from bikd_ray.train.member import Member
 from bikd_ray.weights import keep_base
 from bikd_ray.zoo import build, check_classes, describe, remember, resolve_model
 from bikd_ray.zoo.cost import training_bytes
+from bikd_ray.zoo.published import IMAGES, published_for
 
 NOT_FETCHED = "not fetched"
+
+SHOWN = (200, 100, 50, 25)
+"""Val images that a model answers here: the most that cost it no more than FORWARD_FLOPS. With 200
+an accuracy is known to 7 points and told from the chance of 10 classes at 16%; with 25 and 1,000
+classes one right answer is nearly enough."""
+
+FORWARD_FLOPS = 2e12
+"""Some ten seconds of a laptop's CPU."""
+
+NEIGHBOURS = 4
+"""Images that are read together from row groups and the like."""
+
+AT_ONCE = 25
+"""Images in a batch: a CPU gains nothing from more, and memory stays small."""
 
 CHECKED = pa.schema(
     [
@@ -35,12 +59,19 @@ CHECKED = pa.schema(
         ("flops", pa.int64()),
         ("features", pa.int64()),
         ("memory", pa.int64()),
+        ("top1", pa.float64()),
+        ("n", pa.int64()),
+        ("chance", pa.float64()),
+        ("published_top1", pa.float64()),
         ("licence", pa.string()),
     ],
     metadata={
         "kind": "model or pairing",
         "flops": "of a forward pass of one image; a multiply-add is 2",
         "memory": "bytes that a job of it takes at the recipe's batch size, estimated",
+        "top1": "percent, on n val images drawn for all models alike",
+        "chance": "percent, of always answering the most frequent class",
+        "published_top1": "percent, by timm for these weights and this input on ImageNet-1k",
     },
 )
 
@@ -73,18 +104,19 @@ def check(path: Path, *, fetch: bool = False, store: str | None = None) -> Findi
     abouts: dict[str, _About] = {}
     models: dict[str, ResolvedModel] = {}
     recipe = parts.spec.recipe if parts.spec else Recipe()
-    for entry in parts.zoo:
-        start = time.monotonic()
-        try:
-            with _notes_shown():
-                about = _model(entry, data, fetch, keep, models)
-        except UserError as error:
-            found.problems += str(error).splitlines()
-            continue
-        found.rows.append(_model_row(entry, about, recipe))
-        if about:
-            abouts[entry.name] = about
-        print(f"bikd: {entry.name}: {time.monotonic() - start:.1f} s", file=sys.stderr)
+    with TemporaryDirectory(prefix="bikd-check-") as folder:
+        shown = _Shown(data, Path(folder)) if data else None
+        for entry in parts.zoo:
+            start = time.monotonic()
+            try:
+                about = _model(entry, shown, fetch, keep, models)
+            except BikdError as error:
+                found.problems += str(error).splitlines()
+                continue
+            found.rows.append(_model_row(entry, about, recipe))
+            if about:
+                abouts[entry.name] = about
+            _say(entry, about, time.monotonic() - start)
     found.problems += same_twice(models)
     if parts.spec:
         found.rows += _pairings(parts.spec, abouts)
@@ -98,11 +130,62 @@ class _About:
     cost: Cost
     weights: str
     licence: str | None
+    notes: tuple[str, ...] = ()
+    measured: Plausibility | None = None
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The val images that models are shown, decoded once for all models of a view."""
+
+    data: ResolvedData
+    folder: Path
+
+    def measure(self, model: ResolvedModel, network: nn.Module) -> Plausibility:
+        """A model on some val images, as a baseline measures it on all of them.
+
+        Raises BikdError where it answers NaN, or where no image can be read.
+        """
+        images = open_split(self.data, "val")
+        count = next((n for n in SHOWN if n * model.cost.flops <= FORWARD_FLOPS), SHOWN[-1])
+        some = Subset(images, drawn(images, count))
+        cpu = torch.device("cpu")
+        # those that do not decode are told of elsewhere
+        loader = Loader(some, [model.input.view], cpu, cache=str(self.folder), skip=True)
+        evaluation = evaluate([Member(model, network, cpu)], loader, batch_size=AT_ONCE)
+        known = published_for(model, IMAGES)
+        top1 = known.top1 if known else None
+        return plausibility(evaluation.outcomes[0], images.labels, top1)
+
+
+def drawn(images: ImageSet, count: int) -> np.ndarray:
+    """int64, ascending: about `count` images, the same at every call, of all parts of a set.
+
+    Where single images are dear to read, neighbours come along.
+    """
+    cheap = getattr(images, "random_access", True)
+    total, together = len(images.labels), 1 if cheap else NEIGHBOURS
+    groups = -(-total // together)
+    parts = min(groups, -(-count // together))
+    edges = np.arange(parts + 1) * groups // parts
+    first = np.random.default_rng(derived_seed("shown")).integers(edges[:-1], edges[1:]) * together
+    rows = (first[:, None] + np.arange(together)).ravel()
+    return rows[rows < total]
+
+
+def _say(entry: ZooEntry, about: _About | None, seconds: float) -> None:
+    lines = [*about.notes] if about else []
+    if about and about.measured:
+        lines.append(f"top-1 {about.measured.line}")
+        if about.measured.suspicion:
+            lines.append(f"warning: {about.measured.suspicion}")
+    for line in [*lines, f"{seconds:.1f} s"]:
+        print(f"bikd: {entry.name}: {line}", file=sys.stderr)
 
 
 def _model(
     entry: ZooEntry,
-    data: ResolvedData | None,
+    shown: _Shown | None,
     fetch: bool,
     keep: Place | None,
     models: dict[str, ResolvedModel],
@@ -119,33 +202,26 @@ def _model(
         check = ResolvedModel(
             entry, "", "", about.input, about.num_classes, about.cost, about.classes
         )
-        weights, licence = NOT_FETCHED, None
-    else:
-        check, network = resolve_model(entry)
-        models[entry.name] = check
-        remember(check)
-        if keep:
-            keep_base(keep, check.weights_id, network)
-        weights, licence = check.weights_id, check.licence
-    if data:
-        check_classes(check, data.num_classes, data.classes)
-    return _About(check.input, check.num_classes, check.cost, weights, licence)
-
-
-@contextmanager
-def _notes_shown() -> Iterator[None]:
-    """Prints what building a model says of its checkpoint."""
-    logger, shown = logging.getLogger("bikd_ray.zoo"), logging.Handler()
-    shown.emit = lambda record: print(f"bikd: {record.getMessage()}", file=sys.stderr)
-    before = logger.level, logger.propagate
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.addHandler(shown)
-    try:
-        yield
-    finally:
-        logger.removeHandler(shown)
-        logger.level, logger.propagate = before
+        if shown:
+            check_classes(check, shown.data.num_classes, shown.data.classes)
+        return _About(check.input, check.num_classes, check.cost, NOT_FETCHED, None)
+    check, network = resolve_model(entry)
+    models[entry.name] = check
+    if keep:
+        keep_base(keep, check.weights_id, network)
+    if shown:
+        check_classes(check, shown.data.num_classes, shown.data.classes)
+    measured = shown.measure(check, network) if shown else None
+    remember(check)
+    return _About(
+        check.input,
+        check.num_classes,
+        check.cost,
+        check.weights_id,
+        check.licence,
+        check.notes,
+        measured,
+    )
 
 
 def _store(given: str | None, of_spec: str | None, found: Findings) -> Place | None:
@@ -193,7 +269,19 @@ def _model_row(entry: ZooEntry, about: _About | None, recipe: Recipe) -> dict:
         "flops": about.cost.flops,
         "features": about.cost.features,
         "memory": _memory([about], recipe),
+        **_measured_row(about.measured),
         "licence": about.licence,
+    }
+
+
+def _measured_row(measured: Plausibility | None) -> dict:
+    if measured is None:
+        return {}
+    return {
+        "top1": measured.top1,
+        "n": measured.n,
+        "chance": measured.chance,
+        "published_top1": measured.published,
     }
 
 

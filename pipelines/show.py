@@ -164,16 +164,21 @@ def _run(row: Row) -> str:
     return f"{row['our_objective']} {row['recipe_id'][:6]} ×{row['seeds']}"
 
 
+def _short_weights(row: Row) -> str:
+    identity = row["weights"] or ""
+    return identity if " " in identity else identity[:6]
+
+
 VIEWS: dict[str, list[Column]] = {
     "check": [
         ("", lambda r: r["kind"]),
         ("name", lambda r: r["name"]),
-        ("parameters M", _scaled("params", 1e6, 2)),
+        ("params M", _scaled("params", 1e6, 2)),
         ("GFLOPs", _scaled("flops", 1e9, 2)),
-        ("memory GB", _scaled("memory", 1e9, 2)),
+        ("mem. GB", _scaled("memory", 1e9, 2)),
+        ("top-1 %", _number("top1", 1)),
         ("input", lambda r: r["input"] or "–"),
-        ("features", lambda r: str(r["features"] or "–")),
-        ("weights", lambda r: r["weights"] or ""),
+        ("weights", _short_weights),
         ("licence", lambda r: r["licence"] or ""),
     ],
     "partners": [

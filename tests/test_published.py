@@ -1,15 +1,21 @@
 import csv
+import hashlib
+import json
 from itertools import pairwise
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 import timm
+import torch
+from safetensors.torch import save_file
+from timm.models import PretrainedCfg, _registry  # type: ignore[attr-defined]
 
 from bikd_ray.plan import Cost, ResolvedInput, ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo import published as module
-from bikd_ray.zoo.published import Published, published, published_for
+from bikd_ray.zoo import resolve_model
+from bikd_ray.zoo.published import Published, held, published, published_for
 from pipelines.planning import drift_lines
 
 ROWS = list(csv.DictReader((Path(module.__file__).parent / "published.csv").open(encoding="utf-8")))
@@ -99,11 +105,12 @@ def test_what_timm_did_not_measure_is_unknown(name):
     assert published_for(model(name), 50_000) is None
 
 
-def model(name, size=224, crop_pct=0.9, interpolation="bicubic", classes=1000, **entry):
+def model(name, size=224, crop_pct=0.9, interpolation="bicubic", classes=1000, holds=..., **entry):
+    holds = name if holds is ... else holds
     how = ResolvedInput(size, (0.5,) * 3, (0.5,) * 3, crop_pct, interpolation)
     cost = Cost(params=1, flops=1, activations=1, peak=1, features=1)
     entry = ZooEntry.model_validate({"timm": name, **entry})
-    return ResolvedModel(entry, "w", "id", how, classes, cost)
+    return ResolvedModel(entry, "w", "id", how, classes, cost, holds=holds)
 
 
 PIT = "pit_b_224.in1k"
@@ -126,7 +133,8 @@ def test_another_input_is_not_compared(size, crop_pct, interpolation):
 def test_other_images_another_head_or_own_weights_are_not_compared():
     assert published_for(model(PIT), 10_000) is None
     assert published_for(model(PIT, classes=10), 50_000) is None
-    assert published_for(model(PIT, checkpoint="mine.pth"), 50_000) is None
+    assert published_for(model(PIT, checkpoint="mine.pth", holds=None), 50_000) is None
+    assert published_for(model(PIT, checkpoint="mine.pth", holds=PIT), 50_000) == published(PIT)
 
 
 def test_a_crop_is_the_same_as_its_published_rounding():
@@ -143,3 +151,68 @@ def test_only_a_drift_beyond_a_tenth_of_a_point_is_worth_a_word():
     columns = dict(zip(("model", "top1", "published_top1"), zip(*rows, strict=True), strict=True))
     (line,) = drift_lines(pa.table({k: list(v) for k, v in columns.items()}))
     assert "far: top-1 82.278 %, published 82.460 % at the same input: -0.182 pp" in line
+
+
+# What a checkpoint holds
+
+TINY = "test_resnet"
+
+
+def tiny_file(folder: Path, seed: int = 0) -> tuple[Path, dict[str, torch.Tensor]]:
+    torch.manual_seed(seed)
+    state = timm.create_model(TINY, pretrained=False).state_dict()
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(state, folder / "model.safetensors")
+    return folder / "model.safetensors", state
+
+
+def entry_with(**fields) -> ResolvedModel:
+    return resolve_model(ZooEntry.model_validate({"timm": TINY, **fields}))[0]
+
+
+@pytest.fixture
+def timms(monkeypatch: pytest.MonkeyPatch):
+    """Lets timm know another set of weights of the tiny architecture."""
+
+    def know(**where) -> None:
+        cfg = PretrainedCfg(architecture=TINY, tag="mine", **where)
+        monkeypatch.setitem(_registry._model_pretrained_cfgs, f"{TINY}.mine", cfg)
+        monkeypatch.setitem(_registry._model_with_tags, TINY, [f"{TINY}.mine", f"{TINY}.r160_in1k"])
+
+    return know
+
+
+def test_a_file_is_timms_by_the_hash_in_the_name_of_timms(tmp_path, timms):
+    file, state = tiny_file(tmp_path)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    timms(url=f"https://example.org/tiny-{digest[:8]}.pth")
+    assert entry_with(checkpoint=str(file)).holds == "test_resnet.mine"
+    assert held(TINY, file, None, state) == "test_resnet.mine"
+    other, _ = tiny_file(tmp_path / "other", seed=1)
+    assert entry_with(checkpoint=str(other)).holds is None
+
+
+def test_a_file_is_timms_by_the_tensors_of_a_kept_copy(tmp_path, monkeypatch):
+    hub = tmp_path / "hub" / "models--timm--test_resnet.r160_in1k"
+    _, state = tiny_file(hub / "snapshots" / "abc")
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("abc")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    torch.save({"model": state}, tmp_path / "saved_again.pth")
+    assert entry_with(checkpoint=str(tmp_path / "saved_again.pth")).holds == f"{TINY}.r160_in1k"
+    folder = tmp_path / "folder"
+    tiny_file(folder)
+    (folder / "config.json").write_text(json.dumps({"architecture": TINY, "num_classes": 1000}))
+    mine = resolve_model(ZooEntry.model_validate({"timm": f"local-dir:{folder}"}))[0]
+    assert mine.holds == f"{TINY}.r160_in1k"
+    trained, _ = tiny_file(tmp_path / "trained", seed=1)
+    assert entry_with(checkpoint=str(trained)).holds is None
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["https://huggingface.co/timm/test_resnet.r160_in1k/resolve/main/model.safetensors"],
+)
+def test_a_file_is_timms_by_its_address(address):
+    assert held(TINY, None, address, {}) == f"{TINY}.r160_in1k"
+    assert held(TINY, None, address.replace("timm/", "somebody/"), {}) is None

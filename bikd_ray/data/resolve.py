@@ -113,6 +113,16 @@ class Subset:
         """Image `rows[index]` of the whole set."""
         return self.images.image(int(self.rows[index]))
 
+    def where(self, index: int) -> str:
+        """How messages name image `index`."""
+        return named(self.images, int(self.rows[index]))
+
+
+def named(images: ImageSet, index: int) -> str:
+    """How messages name image `index` of any set."""
+    where = getattr(images, "where", None)
+    return where(index) if where else f"sample {index}"
+
 
 def split_train(
     labels: np.ndarray, *, select_fraction: float, train_fraction: float

@@ -31,11 +31,13 @@ ONE_CPU = Needs(1, 0)
 class Measured:
     baseline: dict[str, Any]
     predictions: pa.Table
+    suspicion: str | None  # why these answers may not be what the model can do
 
 
 def measure(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str) -> Measured:
     """Evaluate one untouched model on val. Runs in a Ray task."""
     from bikd_ray.analysis.bits import pack
+    from bikd_ray.tasks.plausible import plausibility
     from bikd_ray.train import evaluate
     from bikd_ray.zoo.published import published_for
 
@@ -70,7 +72,7 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str) 
             "top_probs": list(result.top_probs_Nk),
         }
     )
-    return Measured(baseline, predictions)
+    return Measured(baseline, predictions, plausibility(result, result.label_N).suspicion)
 
 
 def probabilities(
@@ -210,6 +212,9 @@ def run_baselines(
             continue
         writer.commit_baseline(measured.baseline, measured.predictions, _model_row(model, data))
         progress.note(f"{model.name}: top-1 {measured.baseline['top1']:.2f} %")
+        doubts = [measured.suspicion] if measured.suspicion else []
+        for note in [*model.notes, *(f"warning: {doubt}" for doubt in doubts)]:
+            progress.note(f"{model.name}: {note}")
     if len(problems) == len(zoo):
         raise together(problems.values())
     return {model_id: str(problem) for model_id, problem in problems.items()}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bikd_ray.data.loader import Loader
+from bikd_ray.data.resolve import named
 from bikd_ray.errors import BikdError
 from bikd_ray.tasks.classification import Outcome, answers
 from bikd_ray.train.member import Member
@@ -42,7 +43,7 @@ def evaluate(
 
     members: those of the job in their order, None for one of another worker. Every worker gets the
     whole evaluation. Where memory runs out, fewer images are taken at a time. Raises BikdError
-    where a model answers NaN.
+    where a model answers NaN or infinite logits.
     """
     try:
         mine = _at_once(members, loader, features, workers, batch_size)
@@ -147,11 +148,11 @@ def _whole(
     right = np.concatenate([part.ensemble_right for part in found])
     rows = rows[order]
     for k, result in enumerate(outcomes):
-        bad = np.flatnonzero(np.isnan(result.nll_N))
+        bad = np.flatnonzero(~np.isfinite(result.nll_N))
         if len(bad):
             raise BikdError(
-                f"{names[k]} answers NaN on {len(bad)} of {len(rows)} images, "
-                f"first on sample {rows[bad[0]]}"
+                f"{names[k]} answers NaN or infinite logits on {len(bad)} of {len(rows)} images, "
+                f"first on {named(loader.images, int(rows[bad[0]])).removeprefix('data: ')}"
             )
     return Evaluation(outcomes, 100 * float(right.mean()), rows, tuple(read))
 

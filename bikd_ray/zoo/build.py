@@ -1,7 +1,6 @@
 """Build the network of a zoo entry: from timm, from a dotted factory, or from torch hub."""
 
 import importlib
-import logging
 import os
 import random
 import sys
@@ -22,22 +21,22 @@ from bikd_ray.plan import Blueprint, ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import load_checkpoint, reason
 
-log = logging.getLogger(__name__)
 
-
-def build(entry: ZooEntry, *, weights: bool = True) -> nn.Module:
-    """The network of a zoo entry on the CPU, in eval mode, with its weights.
+def build(entry: ZooEntry, *, weights: bool = True, notes: list[str] | None = None) -> nn.Module:
+    """The network of a zoo entry on the CPU, in eval mode, with its weights, in float32.
 
     What a factory or a new head initialises itself is drawn from seed 0, the same everywhere.
     `weights=False` fetches nothing: only a checkpoint that is a local file is still loaded.
-    What was taken of a checkpoint, and what not, is logged in a line (level INFO).
+    notes: takes what a person may not know of it (what was taken of a checkpoint), a line each.
     Raises UserError for an unknown name, arguments that do not fit, or weights that do not fit.
     """
     with _seeded():
         network = _source(entry, pretrained=weights and entry.checkpoint is None)
+    said = [] if notes is None else notes
+    if before := _float32(network):
+        said.append(f"built in {before}; it is measured and trained in float32")
     if entry.checkpoint and (weights or "://" not in entry.checkpoint):
-        for note in load_checkpoint(network, entry):
-            log.info(note)
+        said += load_checkpoint(network, entry)
     return network.eval()
 
 
@@ -50,8 +49,17 @@ def rebuild(model: ResolvedModel, state: Mapping[str, Tensor]) -> nn.Module:
             network = _from_blueprint(model.entry, model.blueprint)
         else:
             network = _source(model.entry, pretrained=False)
+    _float32(network)
     network.load_state_dict({**network.state_dict(), **state})
     return network.eval()
+
+
+def _float32(network: nn.Module) -> str:
+    """Cast a network whose weights are half or double; returns what they were, or ""."""
+    kinds = {p.dtype for p in network.parameters() if p.is_floating_point()} - {torch.float32}
+    if kinds:
+        network.float()
+    return " and ".join(sorted(str(kind).removeprefix("torch.") for kind in kinds))
 
 
 @contextmanager

@@ -251,7 +251,7 @@ def _notes(
         return []
     if not said[0].startswith("took"):
         said[0] = f"{entry.checkpoint}: {said[0]}"
-    return [f"zoo: {entry.name}: {'; '.join(said)}"]
+    return ["; ".join(said)]
 
 
 def _tensors_named(names: list[str]) -> str:

@@ -20,6 +20,7 @@ from bikd_ray.local import cache_root, replace_file
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import WEB, downloaded
+from bikd_ray.zoo.probe import PROBE_VERSION
 
 
 def recall(entry: ZooEntry) -> ResolvedModel | None:
@@ -52,7 +53,7 @@ def _path(entry: ZooEntry) -> Path | None:
     if entry.checkpoint:
         stamps.append(("checkpoint", _stamp(entry.checkpoint)))
     what = entry.model_dump(exclude={"alias"})
-    key = digest("known", RESULT_VERSION, timm.__version__, what, stamps)
+    key = digest("known", RESULT_VERSION, PROBE_VERSION, timm.__version__, what, stamps)
     return cache_root() / "models" / f"{key}.json"
 
 

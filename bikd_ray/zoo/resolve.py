@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from timm.data.config import resolve_model_data_config
@@ -11,12 +12,13 @@ from torch import Tensor, nn
 from bikd_ray.data.labels import placed
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
-from bikd_ray.plan import Cost, ResolvedInput, ResolvedModel
-from bikd_ray.specs import ZooEntry
-from bikd_ray.zoo.adapters import logits_of
+from bikd_ray.plan import Blueprint, Cost, ResolvedInput, ResolvedModel
+from bikd_ray.specs import LOCAL_DIR, ZooEntry
 from bikd_ray.zoo.build import blueprint, build
-from bikd_ray.zoo.checkpoints import reason
+from bikd_ray.zoo.checkpoints import WEB, downloaded, reason
 from bikd_ray.zoo.cost import cost
+from bikd_ray.zoo.probe import probe
+from bikd_ray.zoo.published import held
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -29,11 +31,13 @@ class Description:
     num_classes: int
     classes: tuple[str, ...] | None
     cost: Cost
+    notes: tuple[str, ...]  # what a person may not know, a line each
 
 
 def resolve_model(entry: ZooEntry) -> tuple[ResolvedModel, nn.Module]:
     """Build a model with its weights and note what identifies it. Raises UserError."""
-    network = build(entry)
+    notes: list[str] = []
+    network = build(entry, notes=notes)
     about = describe(entry, network)
     weights = weights_id(network)
     config = getattr(network, "pretrained_cfg", None) or {}
@@ -55,31 +59,19 @@ def resolve_model(entry: ZooEntry) -> tuple[ResolvedModel, nn.Module]:
         classes=about.classes,
         licence=config.get("license") if entry.checkpoint is None else None,
         blueprint=how,
+        holds=_holds(entry, how, network),
+        notes=(*notes, *_new_head(entry, network), *about.notes),
     )
     return resolved, network
 
 
 def describe(entry: ZooEntry, network: nn.Module) -> Description:
-    """The input, the classes and the cost of a network, by a forward pass of its own size.
+    """The input, the classes and the cost of a network, by forward passes of its own size.
 
-    Raises UserError where it cannot take such images or does not answer [B, C].
+    Raises UserError where it cannot take such images, answers no logits, or cannot be trained.
     """
     how = _input(entry, network)
-    with torch.no_grad():  # what a network keeps from inference mode could never be trained with
-        try:
-            logits = logits_of(network(torch.zeros(2, 3, how.size, how.size)), entry.name)
-        except UserError:
-            raise
-        except Exception as error:  # it is the person's code that runs here
-            raise UserError(
-                f"zoo: {entry.name} cannot take images of {how.size} x {how.size} "
-                f"({reason(error)}); set input: {{size: …}} or kwargs that fit"
-            ) from None
-    if logits.ndim != 2:
-        raise UserError(
-            f"zoo: {entry.name} answers {list(logits.shape[1:])} logits for an image; it must "
-            "answer one number for each class"
-        )
+    num_classes, notes = probe(entry.name, network, how)
     try:
         measured = cost(network, how.size)
     except Exception as error:
@@ -88,9 +80,9 @@ def describe(entry: ZooEntry, network: nn.Module) -> Description:
             f"mode: {reason(error)}); correct it or its kwargs"
         ) from error
     classes = _classes(entry, network)
-    if classes and len(classes) != logits.shape[1]:  # the names are of a head that was replaced
+    if classes and len(classes) != num_classes:  # the names are of a head that was replaced
         classes = None
-    return Description(how, logits.shape[1], classes, measured)
+    return Description(how, num_classes, classes, measured, tuple(notes))
 
 
 def weights_id(network: nn.Module) -> str:
@@ -125,6 +117,33 @@ def _input(entry: ZooEntry, network: nn.Module) -> ResolvedInput:
     )
 
 
+def _holds(entry: ZooEntry, how: Blueprint | None, network: nn.Module) -> str | None:
+    """The name that timm has for the weights of a timm entry, where they are timm's own."""
+    if how is None or entry.timm is None:
+        return None
+    folder = entry.timm.startswith(LOCAL_DIR)
+    if not entry.checkpoint and not folder:
+        return entry.timm
+    address = entry.checkpoint or f"{entry.timm.removeprefix(LOCAL_DIR)}/model.safetensors"
+    file = downloaded(address) if address.startswith(WEB) else Path(address)
+    return held(how.name, file if file.is_file() else None, address, network.state_dict())
+
+
+def _new_head(entry: ZooEntry, network: nn.Module) -> list[str]:
+    """Whether timm has initialised the classifier, as it does for another number of classes."""
+    if not entry.timm or entry.checkpoint:
+        return []
+    pretrained = (getattr(network, "pretrained_cfg", None) or {}).get("num_classes")
+    own = getattr(network, "num_classes", None)
+    if own is None or pretrained is None or own == pretrained:
+        return []
+    had = f"the weights' own has {pretrained}" if pretrained else "the weights have none"
+    return [
+        f"its classifier of {own} classes was just initialised ({had}): it knows nothing yet; "
+        "train it first, or give a checkpoint: with that head"
+    ]
+
+
 def _classes(entry: ZooEntry, network: nn.Module) -> tuple[str, ...] | None:
     """Class names in the order of the logits: from the model's config, or ImageNet's synsets where
     timm gives the weights. Weights of the person's own may have any order.
@@ -148,8 +167,8 @@ def check_classes(model: ResolvedModel, num_classes: int, classes: tuple[str, ..
     """
     if model.num_classes != num_classes:
         raise UserError(
-            f"zoo: {model.name} answers {model.num_classes} classes, the data has {num_classes}; "
-            f"{_other_size(model, num_classes, classes)}"
+            f"zoo: {model.name} answers {model.num_classes} classes, the data has {num_classes}"
+            f"{_no_head(model)}; {_other_size(model, num_classes, classes)}"
         )
     found = placed(classes or (), model.classes or ())
     if (label := found.moved) is not None:
@@ -179,3 +198,11 @@ def _other_size(model: ResolvedModel, num_classes: int, classes: tuple[str, ...]
         f"give a model with that head (kwargs: {{num_classes: {num_classes}}}) or data with its "
         "classes"
     )
+
+
+def _no_head(model: ResolvedModel) -> str:
+    if model.num_classes == 1:
+        return " (a single number is the answer of a sigmoid; here each class needs one)"
+    if model.cost.features in (None, model.num_classes):
+        return " (if these are features and not logits, its classifier is missing)"
+    return ""
