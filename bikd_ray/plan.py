@@ -117,7 +117,8 @@ class ResolvedData:
     val: "ResolvedSplit"
     num_classes: int
     classes: tuple[str, ...] | None
-    notes: tuple[str, ...] = field(default=(), compare=False)  # what a person should know of it
+    notes: tuple[str, ...] = field(default=(), compare=False)  # what may be a mistake, a line each
+    class_order: tuple[str, ...] = field(default=(), compare=False)  # where it was taken from
 
     @property
     def n_train(self) -> int:

@@ -252,7 +252,8 @@ def _data(data: Data, found: Findings) -> ResolvedData | None:
                 print(f"bikd: {split}: {counted(faults, images)}; skipped", file=sys.stderr)
         except UserError as error:
             found.problems.append(str(error))
-    print(*(f"bikd: {note}\n" for note in resolved.notes), sep="", end="", file=sys.stderr)
+    for line in (*resolved.class_order, *resolved.notes):
+        print(f"bikd: {line}", file=sys.stderr)
     return resolved
 
 

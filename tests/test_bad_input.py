@@ -340,18 +340,24 @@ def test_a_checkpoint_that_does_not_fit_says_what_differs(refused, spec_file, tm
     torch.save({"state_dict": state}, tmp_path / "other.pth")
     zoo = [SMALL, {**MEDIUM, "checkpoint": "other.pth"}]
     (line,) = refused("plan", spec_file(zoo=zoo), "--store", "store")
-    assert f"zoo: {tmp_path / 'other.pth'} does not fit medium (" in line
+    assert f"zoo: {tmp_path / 'other.pth'} under 'state_dict' does not fit medium (" in line
     assert "2 tensors missing, first 6.weight" in line
     assert "1 unexpected, first head" in line
     assert "2 of another shape, first 2.weight: file [4, 48], model [6, 48]" in line
     assert "give the file of this architecture, or the kwargs it was trained with" in line
 
 
+class Code:
+    """What a training script may leave in its checkpoint."""
+
+
 def test_a_checkpoint_with_code_is_refused(refused, spec_file, tmp_path):
-    torch.save({"args": Path("x"), "state_dict": {}}, tmp_path / "code.pth")
+    torch.save({"args": Code(), "state_dict": {}}, tmp_path / "code.pth")
     zoo = [SMALL, {**MEDIUM, "checkpoint": "code.pth"}]
     (line,) = refused("plan", spec_file(zoo=zoo), "--store", "store")
-    assert f"zoo: medium: checkpoint {tmp_path / 'code.pth'} holds pathlib." in line
+    assert (
+        f"zoo: medium: checkpoint {tmp_path / 'code.pth'} holds tests.test_bad_input." in line
+    )
     assert "save its state_dict alone, or as safetensors" in line
 
 

@@ -254,8 +254,8 @@ class Fussy(nn.Module):
         if self.habit == "wide" and images.shape[3] < 8:
             raise ValueError("narrow")
         logits = self.head(images.mean((2, 3)))
-        if self.habit == "probabilities":
-            return logits.softmax(1)
+        if self.habit == "scaled":
+            return logits * 2
         return logits if self.scale is None else logits * self.scale
 
 
@@ -285,8 +285,8 @@ def test_a_model_that_keeps_a_tensor_from_its_first_pass_can_be_trained_afterwar
 
 
 def test_features_are_unknown_where_no_layer_answers_the_logits():
-    network = Fussy("probabilities").eval()
+    network = Fussy("scaled").eval()
     with pytest.raises(UserError, match=r"Fussy: no layer answers the logits.* end the network"):
         features_of(network, torch.rand(2, 3, 8, 8), "Fussy")
-    assert resolve_model(fussy("probabilities"))[0].cost.features is None
+    assert resolve_model(fussy("scaled"))[0].cost.features is None
     assert resolve_model(fussy("none"))[0].cost.features == 3

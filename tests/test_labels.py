@@ -52,7 +52,8 @@ def refusal(train: Split, val: Split, **spec) -> str:
 
 
 def said(train: Split, val: Split, **spec) -> str:
-    return "\n".join(space(train, val, **spec).notes)
+    found = space(train, val, **spec)
+    return "\n".join((*found.order, *found.notes))
 
 
 # One order for every source of names
@@ -84,7 +85,7 @@ def test_a_folder_a_tar_and_a_partition_of_numbered_classes_have_one_order(tmp_p
     assert both.classes == tuple(names)
     assert open_split(both, "train").labels.tolist() == list(range(12))
     assert "class 2 is '2' (sorted as text, as torchvision does, it would be '10')" in "\n".join(
-        both.notes
+        both.class_order
     )
 
 
@@ -94,7 +95,8 @@ def test_a_folder_a_tar_and_a_partition_of_numbered_classes_have_one_order(tmp_p
 def test_equal_lists_need_no_word_but_where_the_order_is_from():
     found = space(split("abc"), split("abc"))
     assert (found.num_classes, found.classes) == (3, tuple("abc"))
-    assert found.notes == ("class order taken from the names in train",)
+    assert found.order == ("class order taken from the names in train",)
+    assert found.notes == ()
 
 
 def test_labels_without_names_take_the_other_splits_list():

@@ -25,6 +25,9 @@ WHOLE: dict[str, Any] = {
             "alias": "a",
             "kwargs": {"x": 1, "l": [1, {"y": 2}]},
             "checkpoint": "w.pth",
+            "key": "k",
+            "prefix": "p.",
+            "rename": {"a": "b"},
             "input": {
                 "size": 8,
                 "mean": [0.5, 0.5, 0.5],
@@ -37,7 +40,7 @@ WHOLE: dict[str, Any] = {
         {"hub": "o/r@main:entry", "trust": True, "alias": "c"},
     ],
     "data": {
-        "train": {"source": "folder", "path": "t"},
+        "train": {"source": "folder", "path": "t", "labels": "t.txt"},
         "val": {
             "source": "timm",
             "name": "hfds/x",
@@ -47,6 +50,7 @@ WHOLE: dict[str, Any] = {
             "label": "l",
         },
         "num_classes": 10,
+        "classes": "names.txt",
         "select_fraction": 0.1,
         "cache": "auto",
         "on_bad_image": "fail",

@@ -158,10 +158,15 @@ def placed(names: Names, reference: Names) -> Placed:
 
 @dataclass(frozen=True)
 class LabelSpace:
-    """What label k stands for in all of the data. classes: names in label order, where known."""
+    """What label k stands for in all of the data. classes: names in label order, where known.
+
+    order: where the order was taken from, and what of it cannot be known. notes: what may be a
+    mistake.
+    """
 
     num_classes: int
     classes: Names | None
+    order: Names = ()
     notes: Names = ()
 
 
@@ -184,28 +189,28 @@ def label_space(
     """
     listed = {name: split.classes for name, split in splits.items() if split.classes}
     reference = given or _whole_list(listed, num_classes)
-    notes = []
+    source = next(iter(listed), "")
+    order, notes = [], []
     if given:
-        notes.append("class order taken from data.classes")
+        order.append("class order taken from data.classes")
     elif reference:
-        notes.append(
-            f"class order: {next(iter(listed))}'s {len(next(iter(listed.values()))):,} classes are "
-            f"numbered as in all {len(reference):,}"
+        order.append(
+            f"class order: {source}'s {len(listed[source]):,} classes are numbered as in all "
+            f"{len(reference):,}"
         )
     elif listed:
-        source, reference = next(iter(listed.items()))
-        notes.append(f"class order taken from the names in {source}")
-        if len(listed) == 1 < len(splits):
-            other = next(name for name in splits if name != source)
-            notes.append(f"{other} has labels without names: taken to be in {source}'s order")
+        reference = listed[source]
+        order.append(f"class order taken from the names in {source}")
     else:
-        notes.append("class order taken from the labels: nothing names them")
+        order.append("class order taken from the labels: nothing names them")
+    if listed and (unnamed := next((name for name in splits if name not in listed), None)):
+        order.append(f"{unnamed} has labels without names: taken to be in the same order")
     for name, classes in listed.items():
         if reference and classes != reference:
-            notes += _compared(name, classes, next(iter(listed)), reference, named=bool(given))
+            notes += _compared(name, classes, source, reference, named=bool(given))
     if reference and not given and (note := order_note(reference)):
-        notes.append(note)
-    space = LabelSpace(_count(splits, reference, num_classes, given), reference, tuple(notes))
+        order.append(note)
+    space = LabelSpace(_count(splits, reference, num_classes, given), reference, tuple(order))
     aligned = {name: relabelled(split, reference) for name, split in splits.items()}
     for name, labels in aligned.items():
         _check_labels(name, splits[name], labels, space)

@@ -38,6 +38,7 @@ def resolve_data(data: Data) -> ResolvedData:
         num_classes=space.num_classes,
         classes=space.classes,
         notes=(*said, *space.notes, *_in_both(**opened)),
+        class_order=space.order,
     )
 
 
