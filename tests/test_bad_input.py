@@ -309,7 +309,7 @@ def case(name: str, changes: dict, *said: str):
             "empty data set",
             {"data": {**DIGITS, "val": {"source": "folder", "path": "empty"}}},
             "data: no images under ",
-            "/empty/CLASS/IMAGE with one of .bmp",
+            "/empty/CLASS/IMAGE with one of .jpg",
         ),
         case(
             "labels outside the classes",
