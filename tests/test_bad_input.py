@@ -363,7 +363,8 @@ def test_labels_in_parquet_outside_the_classes_name_the_sample(
         "num_classes": 4,
     }
     (line,) = refused("plan", spec_file(data=data), "--store", "store")
-    assert "data.val: sample 2 has label 9, outside the 4 classes 0–3 (1 such samples)" in line
+    assert "data.val: sample 2 has label 9, outside the 4 classes 0–3 (1 such samples; " in line
+    assert "/val.parquet, row 2)" in line
 
 
 # The file itself
