@@ -355,9 +355,7 @@ def test_a_checkpoint_with_code_is_refused(refused, spec_file, tmp_path):
     torch.save({"args": Code(), "state_dict": {}}, tmp_path / "code.pth")
     zoo = [SMALL, {**MEDIUM, "checkpoint": "code.pth"}]
     (line,) = refused("plan", spec_file(zoo=zoo), "--store", "store")
-    assert (
-        f"zoo: medium: checkpoint {tmp_path / 'code.pth'} holds tests.test_bad_input." in line
-    )
+    assert f"zoo: medium: checkpoint {tmp_path / 'code.pth'} holds tests.test_bad_input." in line
     assert "save its state_dict alone, or as safetensors" in line
 
 
@@ -373,7 +371,8 @@ def test_labels_in_parquet_outside_the_classes_name_the_sample(
         "num_classes": 4,
     }
     (line,) = refused("plan", spec_file(data=data), "--store", "store")
-    assert "data.val: sample 2 has label 9, outside the 4 classes 0–3 (1 such samples; the" in line
+    assert "data.val: sample 2 has label 9, outside the 4 classes 0–3 (1 such samples; " in line
+    assert "/val.parquet, row 2)" in line
 
 
 # The file itself

@@ -579,3 +579,23 @@ def test_what_is_left_out_is_merged_with_the_first_example_of_the_first():
         "left out 2 files with another extension (.txt 1, .md 1), such as a.txt",
         "left out 1 hidden file or folder, such as .x",
     )
+
+
+def test_a_footer_that_is_no_text_is_one_line(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", [0, 1])
+    content = bytearray(path.read_bytes())
+    at = content.rindex(b"bytes")  # of a column's path, in the footer
+    content[at : at + 2] = b"\xff\xff"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.parquet is not a readable Parquet file") as raised:
+        ParquetImages(str(path))
+    assert "\n" not in str(raised.value)
+
+
+def test_text_labels_that_are_no_text_are_one_line(tmp_path):
+    text = pa.Array.from_buffers(
+        pa.string(), 3, [None, *pa.array([b"a", b"\x94", b"b"]).buffers()[1:]]
+    )
+    table(tmp_path / "a.parquet", image=BYTES, label=text)
+    with pytest.raises(UserError, match=r"label in .*a\.parquet is not of 64-bit integers or UTF"):
+        ParquetImages(str(tmp_path / "a.parquet"))

@@ -167,5 +167,5 @@ def _walk(
             yield from _walk(entry.path, path, above | {this}, left, labels)
         elif is_image(entry.name):
             yield path, entry.stat()
-        elif not labels or not os.path.samefile(entry.path, labels):
+        elif not labels or os.path.realpath(entry.path) != os.path.realpath(labels):
             left.other(path)

@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from bikd_ray.data.decode import EXTENSIONS
 
 _LISTED = 5
+_IMAGES = frozenset(EXTENSIONS)
 
 
 def is_hidden(name: str, *, underscores: bool = False) -> bool:
@@ -39,7 +40,7 @@ def below(pattern: str, path: str) -> Iterator[str]:
 
 def is_image(name: str) -> bool:
     """Whether a file's name ends as an image's."""
-    return os.path.splitext(name)[1].lower() in EXTENSIONS
+    return os.path.splitext(name)[1].lower() in _IMAGES
 
 
 def listed(names: Iterable[str]) -> str:

@@ -37,9 +37,11 @@ def numbered(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray
         names = column.unique().to_pylist() if pa.types.is_string(column.type) else []
         if names and all(map(_INTEGER.fullmatch, names)):
             column = column.cast(pa.int64())
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"data: {name} in {where} does not fit 64 bits ({reason})") from None
+        raise UserError(
+            f"data: {name} in {where} is not of 64-bit integers or UTF-8 text ({reason})"
+        ) from None
     if pa.types.is_integer(column.type):
         return column.to_numpy().astype(np.int64), None
     if not pa.types.is_string(column.type):

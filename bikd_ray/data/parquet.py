@@ -3,7 +3,9 @@
 import json
 import os
 from bisect import bisect_right
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -44,7 +46,7 @@ class ParquetImages:
         self.filesystem, self.paths, stamps = expand(uri, PARQUET, "Parquet", left)
         self.notes = left.notes
         with ThreadPoolExecutor(_OPENERS) as pool:  # an object store answers slowly, but at once
-            files = list(pool.map(self._describe, self.paths))
+            files = list(pool.map(self._described, self.paths))
         self.labels, self.classes = self._numbered(files)
         if not len(self.labels):
             raise UserError(f"data: {uri} holds no rows; give files with at least one image")
@@ -74,8 +76,12 @@ class ParquetImages:
     def image(self, index: int) -> Image.Image:
         return decode(self.encoded(index), self.where(index))
 
-    def _describe(self, path: str) -> "_File":
+    def _described(self, path: str) -> "_File":
         file = self._parquet(path)
+        with _readable(path):  # what a damaged footer says may be no text
+            return self._describe(path, file)
+
+    def _describe(self, path: str, file: pq.ParquetFile) -> "_File":
         schema, label = file.schema_arrow, self._label
         value = None if label in schema.names else _partition(path, label)
         wanted = {"image": self.column} | ({"label": label} if value is None else {})
@@ -125,11 +131,8 @@ class ParquetImages:
         return np.concatenate(parts), files[0].classes
 
     def _parquet(self, path: str) -> pq.ParquetFile:
-        try:
+        with _readable(path):
             return pq.ParquetFile(path, filesystem=self.filesystem)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"data: {path} is not a readable Parquet file ({reason})") from None
 
     def _open(self) -> None:
         """What a process keeps: files, and the row groups that it read last."""
@@ -162,13 +165,26 @@ class _File:
     classes: Names | None
 
 
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"data: {path} is not a readable Parquet file ({reason})") from None
+
+
 def _column(
     file: pq.ParquetFile, name: str, groups: list[int] | range, where: str
 ) -> pa.ChunkedArray:
     """A column of some row groups. Raises UserError if it is damaged."""
     try:
-        return file.read_row_groups(groups, columns=[name]).column(name)
-    except (OSError, ValueError) as error:
+        column = file.read_row_groups(groups, columns=[name]).column(name)
+        rows = sum(file.metadata.row_group(group).num_rows for group in groups)
+        if len(column) != rows:
+            raise ValueError(f"{len(column)} values in {rows} rows")
+        return column
+    except (OSError, ValueError, pa.ArrowException) as error:
         reason = str(error).splitlines()[0].rstrip(" :")
         raise UserError(
             f"data: {name} in {where} cannot be read ({reason}); copy the file again"
