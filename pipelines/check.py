@@ -42,8 +42,8 @@ SHOWN = (200, 100, 50, 25)
 an accuracy is known to 7 points and told from the chance of 10 classes at 16%; with 25 and 1,000
 classes one right answer is nearly enough."""
 
-FORWARD_FLOPS = 1e12
-"""Some ten seconds of two cores; a larger model than ViT-B takes 25 forward passes all the same."""
+FORWARD_FLOPS = 5e11
+"""Some seven seconds of one core; a larger model than ViT-B takes 25 forward passes all the same."""
 
 NEIGHBOURS = 4
 """Images that are read together from row groups and the like."""
