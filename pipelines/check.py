@@ -43,7 +43,7 @@ an accuracy is known to 7 points and told from the chance of 10 classes at 16%; 
 classes one right answer is nearly enough."""
 
 FORWARD_FLOPS = 5e11
-"""Some seven seconds of one core; a larger model than ViT-B takes 25 forward passes all the same."""
+"""Some seven seconds of one core; of a model larger than ViT-B 25 forward passes take longer."""
 
 NEIGHBOURS = 4
 """Images that are read together from row groups and the like."""
