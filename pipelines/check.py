@@ -39,8 +39,8 @@ SHOWN = (200, 100, 50, 25)
 an accuracy is known to 7 points and told from the chance of 10 classes at 16%; with 25 and 1,000
 classes one right answer is nearly enough."""
 
-FORWARD_FLOPS = 2e12
-"""Some ten seconds of a laptop's CPU."""
+FORWARD_FLOPS = 5e11
+"""Some seven seconds of one core; of a model larger than ViT-B 25 forward passes take longer."""
 
 NEIGHBOURS = 4
 """Images that are read together from row groups and the like."""

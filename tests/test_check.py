@@ -7,7 +7,10 @@ import torch
 from bikd_ray.data.loader import Loader
 from bikd_ray.data.sources import open_images
 from bikd_ray.data.views import Normalise
+from bikd_ray.errors import UserError
 from bikd_ray.plan import ResolvedInput
+from bikd_ray.resolve import resolve
+from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import ParquetData
 from pipelines.check import SHOWN, check, drawn
 from tests.conftest import net
@@ -100,6 +103,18 @@ def test_what_cannot_be_trained_is_a_problem_and_the_rest_goes_on(spec_file, cap
     assert (
         "half: built in float16; it is measured and trained in float32" in capsys.readouterr().err
     )
+
+
+def test_a_sweep_and_a_baseline_refuse_it_too(spec_file):
+    zoo = [
+        {"factory": "tests.test_check:odd", "alias": how, "kwargs": {"how": how}, **SHAPE}
+        for how in ("softmax", "frozen")
+    ]
+    with pytest.raises(UserError) as error:  # what both begin with
+        resolve(load_spec(spec_file(zoo=zoo)))
+    softmax, frozen = str(error.value).splitlines()
+    assert "softmax ends in a softmax" in softmax
+    assert "frozen has no trainable parameter" in frozen
 
 
 class Labels:
