@@ -50,6 +50,22 @@ def replace_file(path: Path, content: bytes | memoryview) -> None:
             aside.unlink(missing_ok=True)
 
 
+def keep_file(path: Path, content: bytes) -> None:
+    """Write a file that a person keeps: what was there before stays until this is whole.
+
+    A link goes on to lead to it, permissions stay, and a device or pipe is written to directly.
+    Raises OSError.
+    """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        path.write_bytes(content)
+        return
+    mode = path.stat().st_mode if path.exists() else None
+    replace_file(path, content)
+    if mode is not None:
+        path.chmod(mode & 0o7777)
+
+
 def remove_abandoned(folder: Path, pattern: str = "*.tmp") -> None:
     """Remove the `.tmp` files that killed writers have left."""
     for path in folder.glob(pattern):

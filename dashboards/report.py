@@ -1,11 +1,13 @@
 """The report: one HTML file that needs no network, no server and no other file."""
 
 from datetime import UTC, datetime
+from errno import EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM
 from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
-from bikd_ray.errors import UserError
+from bikd_ray.errors import BikdError, UserError
+from bikd_ray.local import keep_file
 from bikd_ray.store import Store
 from dashboards.contents import LIMITS, Contents
 from dashboards.packed import packed
@@ -14,21 +16,26 @@ from dashboards.runs import facts
 from dashboards.snapshot import Limits, Snapshot, distinct_recipes
 from dashboards.theme import DARK, LIGHT
 
+_MISTAKEN = (EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM)
+"""Errors of a path that a person can only change."""
+
 
 def write_report(store: Store, path: str | Path, written: datetime | None = None) -> Path:
     """Write what the store holds as one self-contained HTML file; returns where it lies.
 
-    Folders on the way are made. written: when, now unless given (UTC). Raises UserError if the
-    file cannot be written.
+    Folders on the way are made; a report that is there stays until the new one is whole. written:
+    when, now unless given (UTC). Raises UserError for a path that can hold no file, and BikdError
+    where writing fails.
     """
-    path = Path(path).expanduser()
+    path = Path(path)
     text = render(Snapshot(store), written or datetime.now(UTC))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        keep_file(path, text.encode())
     except OSError as error:
-        raise UserError(
-            f"report {str(path)!r} cannot be written ({error.strerror}); give another --out"
+        mistaken = error.errno in _MISTAKEN
+        raise (UserError if mistaken else BikdError)(
+            f"report {str(path)!r} cannot be written ({error.strerror})"
+            f"{'; give another --out' if mistaken else ''}"
         ) from None
     return path
 

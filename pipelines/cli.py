@@ -16,6 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from bikd_ray.errors import BikdError, UserError
+from bikd_ray.paths import expanded
+from pipelines.streams import abandon, prepare, why_unwritten
 
 app = typer.Typer(
     name="bikd",
@@ -34,6 +36,14 @@ class Format(StrEnum):
     table = "table"
     json = "json"
     csv = "csv"
+
+
+def _path(given: str) -> Path:
+    """An option's path, as `--out=~/x` comes from a shell. Raises UserError."""
+    try:
+        return Path(expanded(str(given)))
+    except ValueError as error:
+        raise UserError(f"--out: {error}") from None
 
 
 SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="the YAML spec of the sweep")]
@@ -79,11 +89,16 @@ Ship = Annotated[
 
 def main() -> None:
     """Entry point: runs a command and turns errors into one line and an exit code."""
+    prepare()
     debug = "--debug" in sys.argv
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     logging.basicConfig(format="bikd: %(message)s", level=logging.WARNING, stream=sys.stderr)
     try:
-        sys.exit(app(arguments, prog_name="bikd", standalone_mode=False) or 0)
+        try:
+            code = app(arguments, prog_name="bikd", standalone_mode=False) or 0
+        finally:
+            sys.stdout.flush()
+        sys.exit(code)
     except UsageError as error:
         where = error.ctx.command_path if error.ctx else "bikd"
         print(f"bikd: {error.format_message().rstrip('.')}; see {where} --help", file=sys.stderr)
@@ -97,7 +112,14 @@ def main() -> None:
         print("bikd: interrupted; what was finished is in the store", file=sys.stderr)
         sys.exit(1)
     except BrokenPipeError:
-        sys.stderr.close()
+        abandon(sys.stdout)
+        sys.exit(1)
+    except OSError as error:
+        why = why_unwritten(error)
+        if debug or why is None:
+            raise
+        print(f"bikd: cannot write the answer: {why}", file=sys.stderr)
+        abandon(sys.stdout)
         sys.exit(1)
 
 
@@ -497,7 +519,7 @@ def classes(
 @app.command()
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder")],
+    out: Annotated[Path, typer.Option(metavar="DIR", parser=_path, help="a new folder")],
     store: StoreUri = None,
     partner: Annotated[
         str | None, typer.Option(metavar="P", help="trained with P; default: the best by mean Δ")
@@ -595,7 +617,9 @@ def schema(
 @app.command()
 def report(
     store: StoreUri = None,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="where to write")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(metavar="FILE", parser=_path, help="where to write")] = Path(
+        "report.html"
+    ),
 ) -> None:
     """Write the answers as one HTML file that needs no network.
 

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bikd_ray.errors import UserError
 from bikd_ray.store import Store
 
 Row = dict[str, Any]
@@ -23,42 +24,97 @@ Row = dict[str, Any]
 def print_table(table: pa.Table, how: str, view: str) -> None:
     """Print a table: `json` is a list of objects, `csv` has a header, `table` is for people.
 
-    view: which columns people see, and how; see VIEWS. json and csv have every column.
+    view: which columns people see, and how; see VIEWS. json and csv have every column. Raises
+    UserError for values that have no text, which only a query of the person's own can bring.
     """
-    rows = _plain(table).to_pylist()
+    if how == "csv":
+        sys.stdout.flush()
+        pacsv.write_csv(_flat(table), sys.stdout.buffer)
+        return
+    names = table.column_names
+    most = None if how == "json" else BYTES_SHOWN
+    values = [_values(*named, most) for named in zip(names, table.columns, strict=True)]
+    rows = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
     if how == "json":
-        print(json.dumps(_finite(rows), ensure_ascii=False, default=str, indent=1))
-    elif how == "csv":
-        pacsv.write_csv(_flat(_plain(table)), sys.stdout.buffer)
+        unicode = "utf" in (sys.stdout.encoding or "").lower()
+        print(json.dumps(_finite(rows), ensure_ascii=not unicode, indent=1))
     else:
-        columns = VIEWS.get(view) or [(name, _shown(name)) for name in table.column_names]
+        columns = VIEWS.get(view) or [(name, _shown(name)) for name in names]
         _console().print(_rich(rows, columns) if rows else Text("nothing yet", style="dim"))
 
 
+BYTES_SHOWN = 16
+"""Of packed bits in a table for people; json and csv have all of them."""
+
+
 def _finite(value: Any) -> Any:
-    """The same with null for NaN and infinity, which JSON has not, and numbers for decimals."""
+    """The same with null for NaN and infinity, which JSON has not."""
     if isinstance(value, dict):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, list):
         return [_finite(v) for v in value]
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _plain(table: pa.Table) -> pa.Table:
-    """Without packed bits, which no text can show."""
-    binary = [f.name for f in table.schema if pa.types.is_binary(f.type)]
-    return table.drop_columns(binary)
+def _values(name: str, column: pa.ChunkedArray, most: int | None = None) -> list[Any]:
+    """A column's values in the types that JSON has; most: bytes that are shown of each."""
+    try:
+        if pa.types.is_timestamp(column.type) or pa.types.is_time(column.type):
+            column = column.cast(pa.string())  # Python's own have no nanoseconds
+            if any(t and t.startswith("<") for t in column.to_pylist()):
+                raise OverflowError("value out of range")
+        return [_plain(value, most) for value in column.to_pylist()]
+    except (pa.ArrowException, LookupError, OverflowError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"column {name!r} of type {column.type} cannot be shown ({reason}); cast it to varchar"
+        ) from None
+
+
+def _plain(value: Any, most: int | None = None) -> Any:
+    """Bytes as hex digits, maps as objects, intervals and dates as ISO 8601 has them."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, bytes):
+        cut = most is not None and len(value) > most
+        return f"{value[:most].hex()}… ({len(value):,} bytes)" if cut else value.hex()
+    if isinstance(value, dict):
+        return {k: _plain(v, most) for k, v in value.items()}
+    if isinstance(value, pa.MonthDayNano):
+        months, days, nanoseconds = value
+        return f"P{months}M{days}DT{Decimal(nanoseconds).scaleb(-9).normalize():f}S"
+    if isinstance(value, list | tuple):
+        inner = [_plain(v, most) for v in value]
+        keys = [v[0] for v in value] if value and all(type(v) is tuple for v in value) else []
+        is_map = keys and all(isinstance(k, str) for k in keys) and len(set(keys)) == len(keys)
+        return dict(inner) if is_map else inner  # Arrow gives a map as its pairs
+    if isinstance(value, Decimal):
+        number = int(value) if value == value.to_integral_value() else float(value)
+        return number if Decimal(repr(number)) == value else str(value)
+    return str(value)
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    """Whether Arrow writes it to CSV as text of its own."""
+    plain = ("null", "boolean", "integer", "floating", "string", "large_string", "decimal")
+    return any(getattr(pa.types, f"is_{name}")(kind) for name in plain)
 
 
 def _flat(table: pa.Table) -> pa.Table:
-    """Lists as text, since CSV has no lists."""
-    for i, field in enumerate(table.schema):
-        if pa.types.is_list(field.type):
-            text = [None if v is None else json.dumps(v) for v in table.column(i).to_pylist()]
-            table = table.set_column(i, field.name, pa.array(text, pa.string()))
-    return table
+    """Nested values as JSON text and bytes as hex digits, since CSV has neither."""
+    columns = [
+        column
+        if _is_flat(column.type)
+        else pa.array([_as_text(v) for v in _values(name, column)], pa.string())
+        for name, column in zip(table.column_names, table.columns, strict=True)
+    ]
+    return pa.Table.from_arrays(columns, names=table.column_names)
+
+
+def _as_text(value: Any) -> str | None:
+    if isinstance(value, dict | list):
+        return json.dumps(_finite(value), ensure_ascii=False)
+    return None if value is None else str(value)
 
 
 def _console() -> Console:
@@ -89,7 +145,7 @@ def _shown(name: str) -> Callable[[Row], str]:
             return "yes" if value else ""
         if isinstance(value, float):
             return f"{value:.3g}" if abs(value) < 0.01 and value else f"{value:.2f}"
-        return str(value)
+        return _as_text(value) or ""
 
     return cell
 

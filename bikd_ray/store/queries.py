@@ -4,8 +4,8 @@ Nothing is pooled over data sets, recipes, objectives or selections: these are c
 answer, and ranks and ties are made within one combination of them.
 """
 
-from collections.abc import Callable, Collection, Iterable
-from itertools import groupby
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import count, groupby
 from operator import itemgetter
 
 import pyarrow as pa
@@ -53,7 +53,10 @@ class Store:
         return self.reader.table(name)
 
     def sql(self, query: str) -> pa.Table:
-        """A DuckDB query over the committed rows of every table. Read only. Raises UserError."""
+        """A DuckDB query over the committed rows of every table. Read only. Raises UserError.
+
+        Of columns that have one name the second is called `name_1`, and so on.
+        """
         import duckdb
 
         with duckdb.connect(config={"enable_external_access": False}) as connection:
@@ -66,8 +69,9 @@ class Store:
                     table = self.table(name) if name in read else schema.empty_table()
                     connection.register(name, table)
                 connection.execute("SET lock_configuration = true")
-                return connection.sql(query).to_arrow_table()
-            except duckdb.Error as error:
+                answer = connection.sql(query).to_arrow_table()
+                return answer.rename_columns(_told_apart(answer.column_names))
+            except (duckdb.Error, pa.ArrowException) as error:
                 raise UserError(f"sql: {str(error).strip().splitlines()[0]}") from None
 
     def done(self) -> set[str]:
@@ -212,6 +216,17 @@ class Store:
             for _, setting in groupby(parts, lambda part: part[0][:3])
         ]
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
+
+
+def _told_apart(names: Sequence[str]) -> list[str]:
+    """Each name once: `a, a, a_1` gives `a, a_2, a_1`."""
+    taken, found = set(names), list[str]()
+    for name in names:
+        numbered = (f"{name}_{n}" for n in count(1))
+        fresh = name if name not in found else next(n for n in numbered if n not in taken)
+        taken.add(fresh)
+        found.append(fresh)
+    return found
 
 
 def _sorted(parts: Iterable[tuple[Learner, pa.Table]]) -> list[tuple[tuple[str, ...], pa.Table]]:

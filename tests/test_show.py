@@ -1,0 +1,90 @@
+"""Whatever a query of a person's own returns is shown, in every format, or refused in one line."""
+
+import csv
+import io
+import json
+
+import pytest
+
+from bikd_ray.errors import UserError
+from bikd_ray.store import Store
+from pipelines.show import print_table
+
+QUERIES = {
+    "struct": ("select {'a': 1, 'b': [1, 2]} as x", {"a": 1, "b": [1, 2]}),
+    "map": ("select map {'a': 1} as x", {"a": 1}),
+    "map of numbers": ("select map {1: 2} as x", [[1, 2]]),
+    "days": ("select interval 1 day as x", "P0M1DT0S"),
+    "seconds": ("select interval 1.5 second as x", "P0M0DT1.5S"),
+    "dates": ("select [date '2024-01-01'] as x", ["2024-01-01"]),
+    "date": ("select date '2024-01-01' as x", "2024-01-01"),
+    "decimals": ("select [1.5::decimal(5,2)] as x", [1.5]),
+    "long decimal": (
+        "select 12345678901234567.89::decimal(20,2) as x",
+        "12345678901234567.89",
+    ),
+    "huge": ("select 170141183460469231731687303715884105727::hugeint as x", 2**127 - 1),
+    "nanoseconds": (
+        "select timestamp_ns '2024-01-01 00:00:00.123456789' as x",
+        "2024-01-01 00:00:00.123456789",
+    ),
+    "time": ("select time '10:00:01' as x", "10:00:01.000000"),
+    "bytes": ("select 'az'::blob as x", "617a"),
+    "bytes inside": ("select {'b': 'az'::blob} as x", {"b": "617a"}),
+    "enum": ("select 'u'::enum('u', 'v') as x", "u"),
+    "uuid": (
+        "select '2716dbd0-0d4e-40bc-b067-1f64e6563b2e'::uuid as x",
+        "2716dbd0-0d4e-40bc-b067-1f64e6563b2e",
+    ),
+    "text": ("select 'é, \"q\"' as x", 'é, "q"'),
+    "nan inside": ("select ['nan'::double] as x", [None]),
+    "null inside": ("select [null] as x", [None]),
+}
+
+
+@pytest.fixture
+def shown(tmp_path, capfdbinary):
+    """Prints the answer to a query; returns what was printed."""
+
+    def show(query: str, how: str) -> str:
+        print_table(Store(str(tmp_path)).sql(query), how, "sql")
+        return capfdbinary.readouterr().out.decode()
+
+    return show
+
+
+@pytest.mark.parametrize(("query", "value"), QUERIES.values(), ids=QUERIES)
+def test_every_type_is_shown_in_every_format(shown, query, value):
+    assert json.loads(shown(query, "json")) == [{"x": value}]
+    (header, (text,)) = csv.reader(io.StringIO(shown(query, "csv")))
+    assert header == ["x"]
+    nested = isinstance(value, dict | list)
+    assert (json.loads(text) if nested else text) == (value if nested else str(value))
+    title, line, *_ = shown(query, "table").splitlines()
+    assert title.strip() == "x"
+    assert line.strip()
+
+
+@pytest.mark.parametrize("how", ["json", "csv", "table"])
+def test_columns_of_one_name_are_told_apart(shown, how):
+    out = shown("select 1 as a, 2 as a, 3 as a_1, 4 as a", how)
+    if how == "json":
+        assert json.loads(out) == [{"a": 1, "a_2": 2, "a_1": 3, "a_3": 4}]
+    else:
+        header, line = out.replace('"', "").replace(",", " ").splitlines()
+        assert header.split() == ["a", "a_2", "a_1", "a_3"]
+        assert line.split() == ["1", "2", "3", "4"]
+
+
+def test_long_bytes_are_whole_but_for_people(shown):
+    query = "select repeat('a', 1000)::blob as x"
+    assert "61" * 1000 in shown(query, "json")
+    assert "61" * 1000 in shown(query, "csv")
+    assert "61" * 16 + "… (1,000 bytes)" in shown(query, "table")
+
+
+@pytest.mark.parametrize("how", ["json", "csv", "table"])
+@pytest.mark.parametrize("value", ["'infinity'::date", "date '294247-01-10'", "[date 'infinity']"])
+def test_what_has_no_text_is_one_line_that_names_the_column(shown, how, value):
+    with pytest.raises(UserError, match=r"column 'far' of type .* cannot be shown"):
+        shown(f"select {value} as far", how)
