@@ -152,9 +152,9 @@ def mutated(rng: random.Random, changes: int) -> dict[str, Any]:
             parent.pop(place[-1], None)
         elif isinstance(parent, dict) and how < 0.2:
             parent[rng.choice(["new", "a\nb", "", 3, None])] = value
-        elif isinstance(parent, dict) or (
-            isinstance(parent, list) and isinstance(place[-1], int) and len(parent) > place[-1]
-        ):
+        elif isinstance(parent, dict):
+            parent[place[-1]] = value
+        elif isinstance(parent, list) and isinstance(place[-1], int) and len(parent) > place[-1]:
             parent[place[-1]] = value
     return spec
 
