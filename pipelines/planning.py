@@ -87,12 +87,12 @@ def resources_at(address: str | None, spec: Resources) -> tuple[str, list[Node]]
     Raises BikdError.
     """
     from bikd_ray.sweep.connection import connected
-    from bikd_ray.sweep.resources import grown, nodes, this_machine
+    from bikd_ray.sweep.resources import grown, measured, this_machine
 
     if address is None:
         return "this machine", this_machine()
     with connected(address):
-        has = nodes()
+        has = measured(gpus=spec.gpus_per_job == "auto")
     may = grown(spec, has)
     more = f", grown to {len(may)} nodes," if len(may) > len(has) else ""
     return f"the cluster at {address}{more}", may
@@ -162,12 +162,13 @@ def cost_lines(
     paces: from `source`; None where nothing is known. where: the cluster's name and nodes. limit,
     budget (GPU-hours): as of a sweep. Raises UserError for jobs that no node can hold.
     """
-    from bikd_ray.sweep.resources import job_needs, needs_of
+    from bikd_ray.sweep.resources import check_fits, job_needs, uses_gpus
 
     todo = plan.todo[:limit]
     lines = [f"{len(plan.todo)} of {len(plan.jobs)} jobs to do, {len(plan.failed)} failed before"]
-    most = needs_of(spec.resources, where[1])
-    needs = [job_needs(spec.resources, job, most) for job in todo]
+    needs = [job_needs(spec.resources, job, where[1]) for job in todo]
+    for one in set(needs):
+        check_fits(one, where[1])
     if paces is None and todo:
         lines.append(
             "no job of this recipe is done here, so its time is not known; --calibrate times a "
@@ -181,7 +182,7 @@ def cost_lines(
             where[1],
             None if budget is None else 3600 * budget,
         )
-        unit = "GPU-hours" if most.gpus else "slot-hours"
+        unit = "GPU-hours" if uses_gpus(spec.resources, where[1]) else "slot-hours"
         lines.append(
             f"a sweep begins {ahead.begun} of them: {ahead.spent / 3600:.2g} {unit}, "
             f"{_duration(ahead.until)} on {where[0]} with {ahead.abreast} at a time (by {source})"

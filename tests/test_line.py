@@ -108,7 +108,7 @@ def test_a_cluster_without_room_for_a_job_is_waited_for_and_that_is_said_once(
     assert take(10) == (None, 0)
     assert take(10 + PATIENCE) == (None, 1)
     assert take(10 + 9 * PATIENCE) == (None, 1)
-    short = "a job needs cpus_per_job 2 and gpus_per_job 0 on one node, but the cluster has: "
+    short = "a job needs 2 CPUs and 0 GPUs on one node, but the cluster has: "
     assert said == [f"{short}1 CPUs, 0 GPUs, 1 GiB; this sweep waits for nodes"]
     nodes.append(TWO[0])
     jobs.release("a", 1)
