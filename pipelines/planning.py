@@ -216,11 +216,11 @@ def sweep_lines(store: str) -> list[str]:
     """The sweeps that are at work on a store now, from whichever machine."""
     lines = []
     for _, sweep in at_work(Place.at(store)):
-        eta = sweep.about.get("eta")
+        eta, left = sweep.about.eta, sweep.about.left
         until = f", about {eta / 60:.0f} min to go" if eta is not None else ""
         lines.append(
             f"sweep {sweep.name} is at work on {sweep.host} (process {sweep.pid}): "
-            f"{len(sweep.jobs)} jobs run, {sweep.about.get('left', '?')} left{until}"
+            f"{len(sweep.jobs)} jobs run, {'?' if left is None else left} left{until}"
         )
     return lines
 
