@@ -151,9 +151,7 @@ def _decode_all(images: ImageSet, paths: dict[View, Path], faults: Path, skip: b
             os.fchmod(handle, 0o644)  # the next person on this node uses it too
             os.close(handle)
             arrays[view] = np.lib.format.open_memmap(name, "w+", np.uint8, shape)
-            # Claim the disk now: a full one is an error here, and a bus error later in the map.
-            with open(name, "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, os.path.getsize(name))
+            _claim(Path(name), arrays[view].offset)
 
         def chunk(start: int) -> None:
             for index in range(start, min(start + _CHUNK, count)):
@@ -165,7 +163,7 @@ def _decode_all(images: ImageSet, paths: dict[View, Path], faults: Path, skip: b
                 for view, array in arrays.items():
                     array[index] = convert[view](image)
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # PIL frees the GIL
+        with ThreadPoolExecutor(_cpus()) as pool:  # PIL frees the GIL
             list(pool.map(chunk, range(0, count, _CHUNK)))
         if bad and not skip:
             raise _refused(bad)
@@ -177,3 +175,25 @@ def _decode_all(images: ImageSet, paths: dict[View, Path], faults: Path, skip: b
     finally:
         for path in aside.values():
             path.unlink(missing_ok=True)
+
+
+def _claim(path: Path, header: int) -> None:
+    """Take the disk that a sparse file will need, after its header; raises OSError.
+
+    A full disk is an error here, and a bus error later in the map.
+    """
+    size = path.stat().st_size
+    with open(path, "r+b") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        file.seek(header)  # macOS has no such call: zeros written take up the disk as well
+        for start in range(header, size, 2**20):
+            file.write(bytes(min(2**20, size - start)))
+
+
+def _cpus() -> int:
+    """CPUs that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1  # macOS pins no process to some of them
