@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
+from typing import get_args
 
 from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
 
@@ -17,7 +18,7 @@ from ray import tune
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedModel
 from bikd_ray.resolve import planned, resolve
-from bikd_ray.specs import Spec
+from bikd_ray.specs import Selection, Spec
 from bikd_ray.store.compact import compact
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import store_uri
@@ -200,7 +201,7 @@ def _keep(spec: Spec) -> tuple[str, ...]:
     policy = spec.resources.keep_weights
     if policy == "none":
         return ()
-    return (spec.selection,) if policy == "best" else ("last", "best_val", "best_select")
+    return (spec.selection,) if policy == "best" else get_args(Selection)
 
 
 def _run_jobs(
