@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
-from typing import get_args
 
 from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
 
@@ -17,8 +16,8 @@ from ray import tune
 
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedModel
-from bikd_ray.resolve import planned, resolve
-from bikd_ray.specs import Selection, Spec
+from bikd_ray.resolve import kept_selections, not_kept, planned, resolve
+from bikd_ray.specs import Spec
 from bikd_ray.store.compact import compact
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.place import store_uri
@@ -99,6 +98,8 @@ def run_sweep(
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed, only=only)
     todo, elsewhere = plan.todo[:limit], 0
     with Progress(spec.name) as progress:
+        if lacking := not_kept(spec, plan, reader):
+            progress.note(lacking)
         loggers = loggers_of(spec, progress.note) if todo else []
         if todo or _unmeasured(zoo, data, reader):
             with connected(address, spec.zoo, ship=ship) as grows, terminable():
@@ -110,7 +111,7 @@ def run_sweep(
                 broken = run_baselines(zoo, data, splits, reader, writer, of_one, progress)
                 whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
                 run_pairs(whole, data, reader, writer, of_one, progress)
-                how = (spec.name, writer.place.uri, _keep(spec), spec.similarity == "cca")
+                how = (spec.name, writer.place.uri, kept_selections(spec), spec.similarity == "cca")
                 orders = {
                     job.job_id: Order(job, *how, needs[job.job_id], spec.resources) for job in todo
                 }
@@ -195,13 +196,6 @@ def _baseline(spec: Spec, room: Sequence[Node]) -> Callable[[Cost], Needs]:
 
 def _unmeasured(zoo: dict[str, ResolvedModel], data: ResolvedData, store: Store) -> bool:
     return bool(missing_baselines(zoo, data, store) or missing_pairs(zoo, data, store))
-
-
-def _keep(spec: Spec) -> tuple[str, ...]:
-    policy = spec.resources.keep_weights
-    if policy == "none":
-        return ()
-    return (spec.selection,) if policy == "best" else get_args(Selection)
 
 
 def _run_jobs(

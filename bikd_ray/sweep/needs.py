@@ -14,6 +14,9 @@ GPU_MEMORY = "gpu_memory"
 DRIVER_MEMORY = 2**30
 """Bytes that the process of a job's trial reserves."""
 
+LONG = 600.0
+"""Seconds of a job beside which the start of a fresh slot (about 10) does not count."""
+
 PATIENCE = 30.0
 """Seconds for which a cluster may lack room for some job before the person is told."""
 
