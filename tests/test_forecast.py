@@ -147,14 +147,14 @@ def test_a_selection_changed_after_a_sweep_says_which_weights_are_not_there(spec
     spec = load_spec(spec_file())
     jobs = list(plan_jobs(spec, uri).todo)
     for job in jobs[:5]:
-        row = job_row(Order(job, "s", uri), 1.0, {}, None)
-        of_job = {"job_id": job.job_id, "data_id": row["data_id"]}
+        done = job_row(Order(job, "s", uri), 1.0, {}, None)
+        of_job = {"job_id": job.job_id, "data_id": done["data_id"]}
         last = {"selection": "last", "weights": "weights/last.safetensors"}
         best = {"selection": "best_val", "weights": None}
         results = [
             {**of_job, "model_id": m.model_id, **r} for m in job.members for r in (last, best)
         ]
-        Writer(uri).commit_job(row, results, [])
+        Writer(uri).commit_job(done, results, [])
     store = Store(uri)
 
     def told(**changes: object) -> str | None:
