@@ -22,17 +22,17 @@ def usable_cpus() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def claim(descriptor: int, size: int) -> None:
-    """Take the disk for the first `size` bytes of a file now. Raises OSError where it is full.
+def claim(descriptor: int, start: int, end: int) -> None:
+    """Take the disk for a part of a sparse file now. Raises OSError where it is full.
 
-    A system without posix_fallocate (macOS) gets zeros written.
+    A system without posix_fallocate (macOS) gets zeros written there.
     """
     if allocate := getattr(os, "posix_fallocate", None):
-        allocate(descriptor, 0, size)
+        allocate(descriptor, start, end - start)
         return
     zeros = bytes(1 << 20)
-    for start in range(0, size, len(zeros)):
-        os.pwrite(descriptor, zeros[: size - start], start)
+    for at in range(start, end, len(zeros)):
+        os.pwrite(descriptor, zeros[: end - at], at)
 
 
 def replace_file(path: Path, content: bytes | memoryview) -> None:

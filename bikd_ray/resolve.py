@@ -2,12 +2,12 @@
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from bikd_ray.data import resolve_data
 from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
-from bikd_ray.specs import Spec, ZooEntry
+from bikd_ray.specs import Selection, Spec, ZooEntry
 from bikd_ray.store.data_ids import as_stored
 from bikd_ray.zoo import check_classes, recall, remember, resolve_model
 
@@ -86,6 +86,37 @@ def plan_jobs(
     store = Store(store) if isinstance(store, str) else store
     zoo, data = resolve(spec, store)
     return planned(spec, zoo, data, store, retry_failed=retry_failed, only=only)
+
+
+def kept_selections(spec: Spec) -> tuple[str, ...]:
+    """The selections whose weights a job of `spec` keeps."""
+    policy = spec.resources.keep_weights
+    if policy == "none":
+        return ()
+    return (spec.selection,) if policy == "best" else get_args(Selection)
+
+
+def not_kept(spec: Spec, plan: Plan, store: "Store") -> str | None:
+    """One line about done jobs without weights that `spec` keeps, as a spec changed after its sweep
+    may leave them; None where all have theirs.
+    """
+    from bikd_ray.store.read import pc
+
+    done, wanted = {job.job_id for job in plan.done}, kept_selections(spec)
+    if not done or not wanted:
+        return None
+    where = pc.field("job_id").isin(sorted(done))
+    rows = store.reader.table("results", ["job_id", "selection", "weights"], where).to_pylist()
+    lacks = {r["job_id"] for r in rows if r["selection"] in wanted and r["weights"] is None}
+    lost = sorted({r["selection"] for r in rows if r["weights"] is None} & set(wanted))
+    if not lacks:
+        return None
+    there = sorted({r["selection"] for r in rows if r["weights"] and r["job_id"] in lacks})
+    export = f"take those of selection {' or '.join(there)}, or " if there else ""
+    return (
+        f"{len(lacks)} of {len(done)} done jobs kept no weights of selection {' and '.join(lost)}, "
+        f"and what is done is not run again; {export}sweep into another --store to have them"
+    )
 
 
 def planned(

@@ -573,6 +573,13 @@ class Resources(Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _whole_gpus(self) -> Self:
+        gpus = self.gpus_per_job
+        if gpus != "auto" and gpus > 1 and gpus % 1 and self.placement != "one_model_per_worker":
+            raise ValueError(f"gpus_per_job must be whole where it is more than 1, got {gpus:g}")
+        return self
+
     @field_validator("gpus_per_job", "cpus_per_job", "micro_batch", mode="before")
     @classmethod
     def _number_or_auto(cls, value: Any, info: ValidationInfo) -> Any:

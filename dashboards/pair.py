@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import plotly.graph_objects as go
@@ -33,8 +34,8 @@ def cases_info(before: Row | None, epochs: Sequence[Row], after: Sequence[Row]) 
     """What the two got right before, in each epoch of training, and after.
 
     before: the pair's row of the table `pairs`, on val. epochs: curve rows of both with each
-    other, on the training images. after: rows with top1_a, top1_b and error_overlap_after of each
-    job, on val.
+    other, on the training images. after: rows with top1_a, top1_b, error_overlap_after and the
+    case shares (none in older stores) of each job, on val.
     """
     cases = []
     if before is not None:
@@ -49,8 +50,10 @@ def cases_info(before: Row | None, epochs: Sequence[Row], after: Sequence[Row]) 
             cases.append(Case(f"epoch {epoch}", c1, c2 + c4, c3, c2))
     joint = [_after(r["top1_a"] / 100, r["top1_b"] / 100, r["error_overlap_after"]) for r in after]
     if joint:
-        both, none = (sum(values) / len(joint) for values in zip(*joint, strict=True))
-        cases.append(Case("after", both, 1 - both - none, none))
+        both, none = (fmean(values) for values in zip(*joint, strict=True))
+        taught = [r["case2_after"] for r in after]
+        teacher = None if None in taught else fmean(taught)
+        cases.append(Case("after", both, 1 - both - none, none, teacher))
     return tuple(cases)
 
 

@@ -167,21 +167,24 @@ def _after(view: View, a: str, b: str) -> list[dict[str, Any]]:
     where &= pc.field("objective") == setting.objective
     where &= pc.field("data_id") == setting.data_id
     where &= pc.field("recipe_id") == setting.recipe_id
-    columns = ["job_id", "model_id", "partner_ids", "top1_after", "error_overlap_after"]
+    columns = ["job_id", "model_id", "partner_ids", "top1_after"]
+    columns += ["error_overlap_after", "case2_after"]
     table = view.snapshot.store.reader.table("results", columns, where)
     untouched = {r["model_id"]: r["top1"] for r in view.baselines}
     jobs: dict[str, dict[str, float]] = {}
-    overlap: dict[str, float] = {}
+    both: dict[str, dict[str, float | None]] = {}
     for m, p in ((a, b), (b, a)):
         for row in _with(table, m, p).to_pylist():
             if row["error_overlap_after"] is not None:
                 jobs.setdefault(row["job_id"], {})[m] = row["top1_after"]
-                overlap[row["job_id"]] = row["error_overlap_after"]
+                both[row["job_id"]] = {
+                    name: row[name] for name in ("error_overlap_after", "case2_after")
+                }
     return [
         {
             "top1_a": after.get(a, untouched[a]),  # a frozen teacher stays as it was
             "top1_b": after.get(b, untouched[b]),
-            "error_overlap_after": overlap[job_id],
+            **both[job_id],
         }
         for job_id, after in jobs.items()
     ]

@@ -330,7 +330,7 @@ def plan(
     else:
         paces, source = paces_of(jobs, answers), f"the {len(jobs.done)} done jobs' seconds"
     where = resources_at(address, loaded.resources)
-    lines = cost_lines(loaded, jobs, paces, source, where, limit, budget)
+    lines = cost_lines(loaded, jobs, paces, source, where, limit, budget, answers)
     print("\n".join(lines), file=sys.stderr)
 
 

@@ -4,20 +4,23 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
+from math import inf
 
 import pyarrow as pa
 
 from bikd_ray.analysis.significance import resolvable
 from bikd_ray.data.cache import size_on_disk
 from bikd_ray.plan import Job, Pace, Plan
-from bikd_ray.resolve import plan_jobs
+from bikd_ray.resolve import not_kept, plan_jobs
 from bikd_ray.specs import Resources, Spec
 from bikd_ray.store import Store
 from bikd_ray.store.lease import at_work
 from bikd_ray.store.place import Place, store_uri
-from bikd_ray.sweep.needs import Needs, Node, fit
+from bikd_ray.sweep.needs import LONG, Needs, Node, fit
 from bikd_ray.zoo.cost import training_bytes
 from bikd_ray.zoo.published import WARN_BEYOND
+
+THIS_MACHINE = "this machine"
 
 JOBS = pa.schema(
     [
@@ -87,15 +90,22 @@ def resources_at(address: str | None, spec: Resources) -> tuple[str, list[Node]]
     Raises BikdError.
     """
     from bikd_ray.sweep.connection import connected
-    from bikd_ray.sweep.resources import grown, nodes, this_machine
+    from bikd_ray.sweep.resources import grown, measured, this_machine
 
     if address is None:
-        return "this machine", this_machine()
+        return THIS_MACHINE, this_machine()
     with connected(address):
-        has = nodes()
+        has = measured(gpus=spec.gpus_per_job == "auto")
     may = grown(spec, has)
     more = f", grown to {len(may)} nodes," if len(may) > len(has) else ""
     return f"the cluster at {address}{more}", may
+
+
+# What a sweep takes beside its jobs, seconds, on 2 cores: `python tests/benchmarks/sweep.py` on
+# several days (LOG.md). They are imports for the most part.
+RAY_START = 7.0
+TASK_START = 7.0  # of the first baseline: a worker that loads torch
+SLOT_START = 12.0  # 9-15
 
 
 @dataclass(frozen=True)
@@ -122,29 +132,39 @@ def paces_of(plan: Plan, store: Store) -> dict[str, Pace] | None:
 
 
 def forecast(
-    jobs: Sequence[tuple[Needs, float]], nodes: Sequence[Node], budget: float | None = None
+    jobs: Sequence[tuple[Needs, float]],
+    nodes: Sequence[Node],
+    budget: float | None = None,
+    start: float = 0.0,
+    warm: float = LONG,
 ) -> Forecast:
     """Play a sweep of jobs (needs, seconds) on nodes in the order of sweep.line.
 
-    budget: seconds of GPUs, or of slots where jobs use no GPU; nothing begins beyond it.
+    budget: seconds of GPUs, or of slots where jobs use no GPU; nothing begins beyond it. start:
+    seconds that a job takes more where no slot of equal needs is free, as one is after a job of at
+    most `warm` seconds.
     """
     waiting = deque(sorted(jobs, key=lambda job: (-job[0].gpus, -job[0].cpus, -job[1])))
-    running: list[tuple[float, int, float, Needs]] = []  # end, number, start, needs
+    running: list[tuple[float, int, float, Needs]] = []  # end, number, since when, needs
     now, spent, begun, abreast = 0.0, 0.0, 0, 0
+    free: Counter[Needs] = Counter()
     while waiting or running:
         while waiting and fit([*(job[3] for job in running), waiting[0][0]], nodes):
             needs, seconds = waiting[0]
-            so_far = spent + sum((now - start) * (n.gpus or 1) for _, _, start, n in running)
+            so_far = spent + sum((now - since) * (n.gpus or 1) for _, _, since, n in running)
             if budget is not None and so_far + seconds * (needs.gpus or 1) > budget:
                 waiting.clear()
                 break
             waiting.popleft()
-            heappush(running, (now + seconds, begun, now, needs))
+            took = seconds if free[needs] else start + seconds
+            free[needs] -= bool(free[needs])
+            heappush(running, (now + took, begun, now, needs))
             begun, abreast = begun + 1, max(abreast, len(running))
         if not running:
             break
-        now, _, start, needs = heappop(running)
-        spent += (now - start) * (needs.gpus or 1)
+        now, _, since, needs = heappop(running)
+        spent += (now - since) * (needs.gpus or 1)
+        free[needs] += now - since - start <= warm
     return Forecast(begun, spent, now, abreast)
 
 
@@ -156,18 +176,21 @@ def cost_lines(
     where: tuple[str, Sequence[Node]],
     limit: int | None = None,
     budget: float | None = None,
+    store: Store | None = None,
 ) -> list[str]:
     """What is left to pay, and what the images can show.
 
     paces: from `source`; None where nothing is known. where: the cluster's name and nodes. limit,
-    budget (GPU-hours): as of a sweep. Raises UserError for jobs that no node can hold.
+    budget (GPU-hours): as of a sweep. store: what it lacks of baselines and of weights is told
+    too. Raises UserError for jobs that no node can hold.
     """
-    from bikd_ray.sweep.resources import job_needs, needs_of
+    from bikd_ray.sweep.resources import check_fits, job_needs, uses_gpus
 
     todo = plan.todo[:limit]
     lines = [f"{len(plan.todo)} of {len(plan.jobs)} jobs to do, {len(plan.failed)} failed before"]
-    most = needs_of(spec.resources, where[1])
-    needs = [job_needs(spec.resources, job, most) for job in todo]
+    needs = [job_needs(spec.resources, job, where[1]) for job in todo]
+    for one in set(needs):
+        check_fits(one, where[1])
     if paces is None and todo:
         lines.append(
             "no job of this recipe is done here, so its time is not known; --calibrate times a "
@@ -180,12 +203,20 @@ def cost_lines(
             list(zip(needs, seconds, strict=True)),
             where[1],
             None if budget is None else 3600 * budget,
+            SLOT_START,
+            {"auto": LONG, "warm": inf, "fresh": -1.0}[spec.resources.slots],
         )
-        unit = "GPU-hours" if most.gpus else "slot-hours"
+        ray = RAY_START if where[0] == THIS_MACHINE else 0.0
+        before = ray + _baselines(plan, paces, store, max(1, ahead.abreast)) + SLOT_START
+        start = f"{_duration(before)} to start, then " if ahead.begun else ""
+        unit = "GPU-hours" if uses_gpus(spec.resources, where[1]) else "slot-hours"
         lines.append(
-            f"a sweep begins {ahead.begun} of them: {ahead.spent / 3600:.2g} {unit}, "
-            f"{_duration(ahead.until)} on {where[0]} with {ahead.abreast} at a time (by {source})"
+            f"a sweep begins {ahead.begun} of them: {ahead.spent / 3600:.2g} {unit}, {start}"
+            f"{_duration(max(0.0, ahead.until - SLOT_START))} on {where[0]} with "
+            f"{ahead.abreast} at a time (by {source})"
         )
+    if store is not None and (lacking := not_kept(spec, plan, store)):
+        lines.append(lacking)
     if plan.jobs:
         data = plan.jobs[0].data
         views = {m.input.view for job in plan.jobs for m in job.members}
@@ -211,15 +242,26 @@ def cost_lines(
     return lines
 
 
+def _baselines(plan: Plan, paces: Mapping[str, Pace], store: Store | None, abreast: int) -> float:
+    """Seconds that the baselines take which the store lacks, so many at a time."""
+    from bikd_ray.sweep.baselines import missing_baselines
+
+    zoo = {m.name: m for job in plan.jobs for m in job.members}
+    data = plan.jobs[0].data
+    missing = missing_baselines(zoo, data, store) if store else []
+    looks = [data.n_val * paces[m.model_id].forward for m in missing if m.model_id in paces]
+    return TASK_START + sum(looks) / abreast if missing else 0.0
+
+
 def sweep_lines(store: str) -> list[str]:
     """The sweeps that are at work on a store now, from whichever machine."""
     lines = []
     for _, sweep in at_work(Place.at(store)):
-        eta = sweep.about.get("eta")
+        eta, left = sweep.about.eta, sweep.about.left
         until = f", about {eta / 60:.0f} min to go" if eta is not None else ""
         lines.append(
             f"sweep {sweep.name} is at work on {sweep.host} (process {sweep.pid}): "
-            f"{len(sweep.jobs)} jobs run, {sweep.about.get('left', '?')} left{until}"
+            f"{len(sweep.jobs)} jobs run, {'?' if left is None else left} left{until}"
         )
     return lines
 

@@ -21,8 +21,7 @@ def pretend() -> None:
     from bikd_ray.sweep import device
 
     device.device_of = lambda gpus: torch.device("cpu")
-    device.gpus_seen = lambda: 1
-    device.gpu_memory = lambda: GPU_BYTES
+    device.gpus_seen = lambda: [GPU_BYTES]
 
 
 def watch(seen: set[tuple[float, ...]], over: threading.Event) -> None:

@@ -150,12 +150,18 @@ def test_what_both_know_after_training_follows_from_accuracies_and_error_overlap
     wrong = (~a | ~b).sum()
     after = {"top1_a": 100 * a.mean(), "top1_b": 100 * b.mean()}
     after["error_overlap_after"] = (~a & ~b).sum() / wrong
+    after["case2_after"] = None  # as in an older store
     before = {"n": 500, "n11": 300, "n10": 80, "n01": 40, "n00": 80, "case2": 0.2}
     first, last = cases_info(before, [], [after])
     assert first == Case("before", 0.6, 0.24, 0.16, 0.2)
     assert (last.both, last.one, last.none) == pytest.approx(
         ((a & b).mean(), (a ^ b).mean(), (~a & ~b).mean())
     )
+    assert last.teacher is None
+    *_, told = cases_info(
+        before, [], [{**after, "case2_after": 0.1}, {**after, "case2_after": 0.2}]
+    )
+    assert told.teacher == pytest.approx(0.15)
 
 
 def test_case_shares_of_an_epoch_count_both_students():

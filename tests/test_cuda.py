@@ -64,7 +64,7 @@ def test_a_step_does_not_wait_for_the_gpu(spec_file, precision, objective):
     recipe = {**RECIPE, "precision": precision, "clip_norm": 1.0, "schedule": "cosine"}
     job = job_of(spec_file, NAMES, {"name": objective}, recipe=recipe, zoo=noisy_zoo())
     networks = networks_of(job, wrap=lambda network: network)
-    run = _Run(job, networks, CUDA, 0, False, Resources(), ALONE)
+    run = _Run(job, networks, CUDA, 0, False, Resources(), ALONE, ())
     batches = list(run.train.batches(run.rows, 20))
     for step in (0, 1):  # the optimiser's state is made, kernels are chosen
         run.tally.add(train_step(run.sources, batches[0], step), step)

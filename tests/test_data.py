@@ -20,6 +20,7 @@ from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.resolve import resolve_data, split_train
 from bikd_ray.data.views import Normalise, pixels
 from bikd_ray.errors import BikdError, UserError
+from bikd_ray.local import claim
 from bikd_ray.plan import ResolvedInput, View
 from bikd_ray.specs import Data
 from tests.images import noise, png, write_folder, write_parquet
@@ -292,6 +293,28 @@ def test_a_cache_that_cannot_be_written_says_what_to_set(images, tmp_path, monke
         decoded(images, [SMALL], tmp_path / "views")
     assert not isinstance(raised.value, UserError)
     assert kept(tmp_path / "views") == []
+
+
+@pytest.mark.parametrize("call", ["posix_fallocate", "sched_getaffinity"])
+def test_a_cache_needs_no_call_that_only_linux_has(images, tmp_path, monkeypatch, call):
+    whole = decoded(images, [SMALL, TALL], tmp_path / "views").arrays
+    monkeypatch.delattr(f"os.{call}")
+    found = decoded(images, [SMALL, TALL], tmp_path / "elsewhere").arrays
+    for view in (SMALL, TALL):
+        assert np.array_equal(found[view], whole[view])
+
+
+def test_a_claimed_file_holds_its_disk_and_its_header(tmp_path, monkeypatch):
+    monkeypatch.delattr("os.posix_fallocate")
+    path = tmp_path / "a.npy"
+    array = np.lib.format.open_memmap(path, "w+", np.uint8, (3, 2**20))
+    size = path.stat().st_size
+    assert path.stat().st_blocks * 512 < size
+    with open(path, "r+b") as file:
+        claim(file.fileno(), array.offset, size)
+    assert path.stat().st_size == size
+    assert path.stat().st_blocks * 512 >= size
+    assert np.load(path, mmap_mode="r").shape == (3, 2**20)
 
 
 def test_a_cache_folder_that_is_a_file_says_what_to_set(images, tmp_path):

@@ -81,7 +81,7 @@ def test_only_a_poisoned_device_takes_the_worker_with_it(spec_file, error, poiso
 def test_jobs_of_other_needs_wait_for_no_idle_slot_for_ever(cluster, spec_file, monkeypatch):
     from bikd_ray.sweep import engine
 
-    def needs(spec, job, most):  # pairs take both CPUs, controls one each
+    def needs(spec, job, has):  # pairs take both CPUs, controls one each
         return Needs(float(len(job.members)), 0)
 
     monkeypatch.setattr(engine, "job_needs", needs)

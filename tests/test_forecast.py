@@ -9,13 +9,21 @@ import pytest
 
 from bikd_ray.errors import UserError
 from bikd_ray.plan import Pace
-from bikd_ray.resolve import plan_jobs
+from bikd_ray.resolve import not_kept, plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store, Writer
 from bikd_ray.sweep.messages import Order, job_row
 from bikd_ray.sweep.needs import Needs
 from pipelines.calibrate import calibrate
-from pipelines.planning import Forecast, cost_lines, forecast, paces_of
+from pipelines.planning import (
+    RAY_START,
+    SLOT_START,
+    TASK_START,
+    Forecast,
+    cost_lines,
+    forecast,
+    paces_of,
+)
 
 ROOT = Path(__file__).parent.parent
 CPU, HALF, GPU = Needs(1, 0), Needs(1, 0.5), Needs(1, 1)
@@ -100,3 +108,69 @@ def test_the_command_says_what_is_left_to_pay(spec_file, tmp_path):
     assert run.returncode == 0, run.stderr
     assert "a sweep begins 3 of them" in run.stderr
     assert "(by steps timed here)" in run.stderr
+
+
+@pytest.mark.parametrize(
+    ("jobs", "warm", "expected"),
+    [
+        ([(CPU, 5)] * 4, 600.0, Forecast(4, 20 + 2 * 3, 13, 2)),  # one start of each of two slots
+        ([(CPU, 5)] * 4, 4.0, Forecast(4, 20 + 4 * 3, 16, 2)),  # a new slot for each job
+        ([(CPU, 5)] * 4, -1.0, Forecast(4, 20 + 4 * 3, 16, 2)),
+        ([(Needs(2, 0), 5), (CPU, 5)], 600.0, Forecast(2, 16, 16, 1)),  # of other needs
+    ],
+)
+def test_a_slot_starts_once_and_is_taken_again(jobs, warm, expected):
+    assert forecast(jobs, TWO_CPUS, None, 3.0, warm) == expected
+
+
+def test_the_time_of_a_sweep_has_its_start(spec_file, tmp_path):
+    spec = load_spec(spec_file(resources={"cpus_per_job": 1}))
+    store = Store(str(tmp_path / "store"))
+    plan = plan_jobs(spec, store)
+    pace = {m.model_id: Pace(0, 0.05) for job in plan.jobs for m in job.members}  # 2 s a baseline
+    jobs = forecast([(CPU, j.work(lambda m: Pace(0, 0.05))) for j in plan.todo], TWO_CPUS)
+
+    def told(where: str, known: Store | None) -> str:
+        return cost_lines(spec, plan, pace, "hand", (where, TWO_CPUS), store=known)[1]
+
+    start = RAY_START + SLOT_START
+    then = f"about {jobs.until:.0f} s on this machine with 2 at a time"
+    assert f" about {start:.0f} s to start, then {then}" in told("this machine", None)
+    start += TASK_START + 3 * 2 / 2
+    assert f" about {start:.0f} s to start, then {then}" in told("this machine", store)
+    start -= RAY_START
+    assert f" about {start:.0f} s to start, then" in told("the cluster at auto", store)
+
+
+def test_a_selection_changed_after_a_sweep_says_which_weights_are_not_there(spec_file, tmp_path):
+    uri = str(tmp_path / "store")
+    spec = load_spec(spec_file())
+    jobs = list(plan_jobs(spec, uri).todo)
+    for job in jobs[:5]:
+        done = job_row(Order(job, "s", uri), 1.0, {}, None)
+        of_job = {"job_id": job.job_id, "data_id": done["data_id"]}
+        last = {"selection": "last", "weights": "weights/last.safetensors"}
+        best = {"selection": "best_val", "weights": None}
+        results = [
+            {**of_job, "model_id": m.model_id, **r} for m in job.members for r in (last, best)
+        ]
+        Writer(uri).commit_job(done, results, [])
+    store = Store(uri)
+
+    def told(**changes: object) -> str | None:
+        changed = load_spec(spec_file(**changes))
+        plan = plan_jobs(changed, store)
+        assert len(plan.done) == 5
+        line = not_kept(changed, plan, store)
+        lines = cost_lines(changed, plan, None, "", ("two CPUs", TWO_CPUS), store=store)
+        assert (line in lines) == (line is not None)
+        return line
+
+    assert told() is None
+    assert told(resources={"keep_weights": "none"}) is None
+    lacking = told(selection="best_val")
+    assert lacking == (
+        "5 of 5 done jobs kept no weights of selection best_val, and what is done is not run "
+        "again; take those of selection last, or sweep into another --store to have them"
+    )
+    assert told(resources={"keep_weights": "all"}) == lacking

@@ -1,16 +1,18 @@
 """The order in which jobs are handed out, beside other sweeps and within a budget; no Ray."""
 
+import json
 import os
 import time
 
 import pytest
 
 from bikd_ray.store import Store, Writer
-from bikd_ray.store.lease import EXPIRES, Lease, at_work
+from bikd_ray.store.lease import EXPIRES, FOLDER, About, Lease, at_work
 from bikd_ray.store.place import Place
 from bikd_ray.sweep import line as module
 from bikd_ray.sweep.line import Line, Waiting
 from bikd_ray.sweep.needs import PATIENCE, Needs
+from pipelines.planning import sweep_lines
 from tests.test_store import after, baseline, job
 
 CPU, BIG = Needs(1, 0), Needs(2, 0)
@@ -108,7 +110,7 @@ def test_a_cluster_without_room_for_a_job_is_waited_for_and_that_is_said_once(
     assert take(10) == (None, 0)
     assert take(10 + PATIENCE) == (None, 1)
     assert take(10 + 9 * PATIENCE) == (None, 1)
-    short = "a job needs cpus_per_job 2 and gpus_per_job 0 on one node, but the cluster has: "
+    short = "a job needs 2 CPUs and 0 GPUs on one node, but the cluster has: "
     assert said == [f"{short}1 CPUs, 0 GPUs, 1 GiB; this sweep waits for nodes"]
     nodes.append(TWO[0])
     jobs.release("a", 1)
@@ -241,11 +243,32 @@ def test_a_lease_that_is_not_renewed_holds_nothing(tmp_path):
     lease.say(frozenset({"x"}), left=3)
     ((_, sweep),) = at_work(place)
     assert (sweep.name, sweep.jobs, sweep.about, sweep.pid) == (
-        "gone", {"x"}, {"left": 3}, os.getpid()
+        "gone", {"x"}, About(left=3), os.getpid()
     )  # fmt: skip
     then = time.time() - EXPIRES - 1
     os.utime(place.path(lease.path), (then, then))
     assert at_work(place) == []
+
+
+def test_a_lease_of_another_version_is_read_for_what_is_known(tmp_path):
+    place, mine = Place.at(str(tmp_path)), Lease(Place.at(str(tmp_path)), "mine")
+    known = {"name": "newer", "host": "elsewhere", "pid": 7, "jobs": ["x"]}
+    newer = {
+        **known, "shape": [2, 3], "about": {"left": 4, "eta": None, "pace": 1.5, "ended": ["y"]}
+    }  # fmt: skip
+    unknown = {"a": newer, "b": known, "c": {"tasks": ["z"]}, "d": {**known, "jobs": 3}, "e": []}
+    for name, content in unknown.items():
+        place.write(f"{FOLDER}/{name}.json", json.dumps(content).encode())
+    found = [sweep for _, sweep in at_work(place)]
+    assert [(s.name, s.jobs, s.ended, s.about.left) for s in found] == [
+        ("newer", {"x"}, {"y"}, 4),
+        ("newer", {"x"}, frozenset(), None),
+    ]
+    assert len(sweep_lines(str(tmp_path))) == 2
+    assert [s.name for _, s in mine.others()] == ["newer", "newer"]
+    mine.say(frozenset())
+    mine.end()  # what cannot be read may be alive
+    assert len(place.listing(FOLDER, ".json")) == len(unknown)
 
 
 def test_a_budget_ends_the_handing_out_before_it_is_exceeded(tmp_path, monkeypatch):

@@ -85,6 +85,48 @@ def test_memory_that_runs_out_halves_the_parts_until_they_fit(spec_file, error):
         assert_close(a.state, b.state, 0.0)
 
 
+class Late(Small):
+    """Runs out of memory when its network has seen the images."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        z = self.network(x)
+        if self.training and len(x) > self.room:
+            raise self.error
+        return z
+
+
+class Counts(nn.Module):
+    """Keeps a buffer that it replaces, and one that does not change, in every forward pass."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("table", torch.arange(3.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.seen = self.seen + len(x)
+        return self.network(x)
+
+
+def test_running_statistics_have_not_seen_a_forward_pass_that_ran_out_of_memory(spec_file):
+    job = job_of(
+        spec_file, NAMES[:2], {"name": "bikd"}, recipe={**RECIPE, "ema": 0.9}, zoo=noisy_zoo()
+    )
+    ends = []
+    for micro_batch in ("auto", 5):
+        nets = [Counts(net) for net in networks_of(job, lambda network: network)]
+        late = [Late(net, 6, MemoryError()) for net in nets]
+        ends.append(trained(job, [nets[0], late[1]], micro_batch=micro_batch)[1])
+        assert nets[0].seen == 62  # each training image once
+    again, plain = ends
+    assert again.micro_batch == 5
+    for a, b in zip(again.chosen["last"], plain.chosen["last"], strict=True):
+        assert any("running_mean" in name for name in a.state)
+        assert_close(a.state, b.state, 0.0)
+
+
 def test_an_evaluation_takes_fewer_images_where_memory_runs_out(spec_file):
     class Narrow(Small):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -201,7 +243,7 @@ def test_a_step_never_waits_for_the_device(spec_file, precision, objective):
     recipe = {**RECIPE, "precision": precision, "clip_norm": 1.0, "schedule": "cosine"}
     job = job_of(spec_file, NAMES[:2], {"name": objective}, recipe=recipe, zoo=noisy_zoo())
     run = _Run(job, [n.network for n in networks_of(job, wrap=_Kept)], CPU, 0, False, Resources(),
-               ALONE)  # fmt: skip
+               ALONE, ())  # fmt: skip
     batch = next(run.train.batches(run.rows, 20))
     train_step(run.sources, batch, 0)  # the optimiser's state is made
     with Waits() as waits:

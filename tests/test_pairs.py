@@ -9,7 +9,11 @@ import pytest
 import torch
 
 from bikd_ray.analysis.pairs import Answers, counts, ensemble, overlaps, pair_statistics, settle
+from bikd_ray.sweep.job import run_job
+from bikd_ray.sweep.messages import Order
 from bikd_ray.tasks.classification import outcome
+from bikd_ray.train import Fit, fit
+from tests.plain_loop import CPU, NAMES, job_of, networks_of
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "method-vectors.json").read_text())
 WANT = VECTORS["analysis"]
@@ -222,3 +226,35 @@ def test_ensembles_of_measured_models_equal_the_mean_softmax(classes):
     row = settle(row, undecided, probs_a, probs_b, labels.numpy()[samples])
     want = (z.softmax(-1).mean(0).argmax(-1) == labels).float().mean().item()
     assert row["ensemble_top1"] == pytest.approx(100 * want)
+
+
+RECIPE = {"epochs": 2, "batch_size": 16, "lr": 1e-2}
+AFTER = ("case1_after", "case2_after", "case3_after", "case4_after")
+
+
+@pytest.mark.parametrize("name", ["bikd", "kd"])
+@pytest.mark.parametrize("selection", ["last", "best_val"])
+def test_a_job_of_two_says_what_both_know_after_it(spec_file, tmp_path, name, selection):
+    job = job_of(spec_file, NAMES[:2], {"name": name}, recipe=RECIPE)
+    *_, end = run_job(Order(job, "tiny", str(tmp_path)), CPU)
+    rows = [row for row in end.results if row["selection"] == selection]
+    *_, whole = fit(job, networks_of(job, lambda network: network), CPU)
+    assert isinstance(whole, Fit)
+    known = [chosen.outcome for chosen in whole.chosen[selection]]
+    a, b = [*known, whole.before.outcomes[1]][:2]
+    told = [0, 0, 0, 0]
+    for right_a, right_b, prob_a, prob_b in zip(
+        a.correct_N, b.correct_N, a.label_prob_N, b.label_prob_N, strict=True
+    ):
+        teacher, student = (right_a, right_b) if prob_a > prob_b else (right_b, right_a)
+        told[(0 if student else 1) if teacher else (3 if student else 2)] += 1
+    for row in rows:
+        assert [row[case] for case in AFTER] == [count / len(a.correct_N) for count in told]
+    assert len(rows) == (2 if name == "bikd" else 1)
+
+
+def test_a_job_of_one_or_three_has_no_cases(spec_file, tmp_path):
+    for names, objective in ((NAMES[:1], "ce"), (NAMES[:3], "bikd")):
+        job = job_of(spec_file, names, {"name": objective}, recipe={**RECIPE, "epochs": 1})
+        *_, end = run_job(Order(job, "tiny", str(tmp_path)), CPU)
+        assert not any(case in row for row in end.results for case in AFTER)

@@ -1,18 +1,59 @@
 """What a job occupies, and what fits where: plain numbers, no Ray running."""
 
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache
+from itertools import product
+from math import floor
+
 import pytest
 
 from bikd_ray.errors import UserError
+from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedInput, ResolvedModel, all_jobs
+from bikd_ray.spec_file import parse_spec
 from bikd_ray.specs import Resources
-from bikd_ray.sweep import resources
-from bikd_ray.sweep.needs import Needs, fit
-from bikd_ray.sweep.resources import grown, needs_of, part_of
+from bikd_ray.sweep.needs import GPU_MEMORY, Needs, fit, shortage
+from bikd_ray.sweep.resources import (
+    baseline_needs,
+    check_fits,
+    grown,
+    job_needs,
+    part_of,
+    this_machine,
+)
 
 GIB = 2**30
+INPUT = ResolvedInput(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 1.0, "bicubic")
+TINY = Cost(params=10, flops=20, activations=40, peak=40, features=3)
 
 
-def node(cpus: float, gpus: float = 0, memory: float = 64) -> dict[str, float]:
-    return {"CPU": cpus, "memory": memory * GIB, **({"GPU": gpus} if gpus else {})}
+def node(cpus: float, gpus: float = 0, memory: float = 64, each: float = 0) -> dict[str, float]:
+    """A node of so many GiB, with GPUs of `each` GiB."""
+    found = {"CPU": cpus, "memory": memory * GIB, **({"GPU": gpus} if gpus else {})}
+    return {**found, GPU_MEMORY: each * GIB} if each else found
+
+
+@cache
+def job_of(members: int, cost: Cost = TINY) -> Job:
+    """One that trains so many models; of one it is the control."""
+    names = "abcd"[: max(2, members)]
+    digits = {split: {"source": "digits", "split": split} for split in ("train", "val")}
+    zoo = [{"factory": "m:f", "alias": name} for name in names]
+    pairings = {"mode": "all", "size": len(names)}
+    spec = parse_spec({"zoo": zoo, "data": digits, "pairings": pairings, "seeds": [0]})
+    models = {
+        e.name: ResolvedModel(e, f"w-{e.name}", f"id-{e.name}", INPUT, 10, cost) for e in spec.zoo
+    }
+    data = ResolvedData(spec.data, "data", ("train", "val"), 10, None, 20, 20)
+    return next(job for job in all_jobs(spec, models, data) if len(job.members) == members)
+
+
+def needs_of(spec: Resources, nodes: list[dict[str, float]], members: int = 2) -> Needs:
+    """Of a job, once it is seen to fit."""
+    needs = job_needs(spec, job_of(members), nodes)
+    check_fits(needs, nodes)
+    return needs
 
 
 def room(needs: Needs, nodes: list[dict[str, float]]) -> int:
@@ -57,15 +98,184 @@ def test_jobs_of_other_needs_are_put_where_there_is_room():
     assert not fit([cpu, gpu, Needs(1, 0)], nodes)
 
 
-def test_a_job_takes_as_much_of_a_gpu_as_its_memory_asks_for(monkeypatch):
-    monkeypatch.setattr(resources, "gpu_bytes", lambda: 80 * GIB)
-    most = Needs(4, 1)
-    assert part_of(most, 1 * GIB) == Needs(1, 1 / 8)
-    assert part_of(most, 15 * GIB) == Needs(1, 1 / 4)
-    assert part_of(most, 30 * GIB) == Needs(2, 1 / 2)
-    assert part_of(most, 60 * GIB) == most
-    assert part_of(most, 300 * GIB) == most
-    assert part_of(Needs(2, 0.5), 60 * GIB) == Needs(2, 0.5)
+def test_a_job_takes_as_much_of_a_gpu_as_its_memory_asks_for():
+    whole, nodes = Needs(4, 1), [node(16, 4, each=80)]
+    assert part_of(whole, 1 * GIB, nodes) == Needs(1, 1 / 8)
+    assert part_of(whole, 15 * GIB, nodes) == Needs(1, 1 / 4)
+    assert part_of(whole, 30 * GIB, nodes) == Needs(2, 1 / 2)
+    assert part_of(whole, 60 * GIB, nodes) == whole
+    assert part_of(whole, 300 * GIB, nodes) == whole
+    assert part_of(whole, 1 * GIB, [node(16, 4)]) == whole  # of a GPU of which nothing is known
+
+
+def test_a_job_is_planned_for_the_smallest_gpu_that_could_take_it():
+    whole, small, large = Needs(4, 1), node(16, 2, each=24), node(16, 2, each=80)
+    assert part_of(whole, 8 * GIB, [large, small]).gpus == 1 / 2
+    assert part_of(whole, 8 * GIB, [small, large]).gpus == 1 / 2
+    assert part_of(whole, 8 * GIB, [large]).gpus == 1 / 8
+    assert part_of(whole, 30 * GIB, [small, large]).gpus == 1  # too much for one of the two
+    few = node(2, 2, each=24)  # too few CPUs for the job
+    assert part_of(whole, 8 * GIB, [few, large]).gpus == 1 / 8
+    assert part_of(whole, 8 * GIB, [node(16, 2), large]).gpus == 1 / 8  # one may be unknown
+
+
+@pytest.mark.parametrize("placement", ["together", "one_model_per_worker", "data_parallel"])
+@pytest.mark.parametrize("gpus", ["auto", 0.25, 1, 8])
+def test_a_baseline_is_one_process_whatever_its_jobs_are(placement, gpus):
+    spec, nodes = Resources(placement=placement, gpus_per_job=gpus), [node(8, 1, each=80)] * 8
+    large = replace(TINY, params=10 * GIB // 4)
+    assert baseline_needs(spec, TINY, nodes) == Needs(1, 1 / 8)
+    assert baseline_needs(spec, large, nodes) == Needs(1, 1 / 4)
+    assert baseline_needs(spec, replace(TINY, params=300 * GIB), nodes) == Needs(4, 1)
+
+
+def test_a_baseline_without_gpus_takes_the_cpus_of_a_job_as_far_as_a_node_has_them():
+    shared = Resources(placement="data_parallel", cpus_per_job=8)
+    assert baseline_needs(shared, TINY, [node(1)] * 8) == Needs(1, 0)
+    assert baseline_needs(Resources(cpus_per_job=3), TINY, [node(8)]) == Needs(3, 0)
+    assert baseline_needs(Resources(), TINY, [node(8)]) == Needs(1, 0)
+    assert baseline_needs(Resources(gpus_per_job=0), TINY, [node(8, 1, each=80)]) == Needs(1, 0)
+
+
+def test_given_cpus_are_not_made_fewer_by_a_part_of_a_gpu():
+    got = job_needs(Resources(cpus_per_job=6), job_of(2), [node(16, 1, each=80)])
+    assert got == Needs(6, 1 / 8)
+
+
+def test_the_driver_of_several_workers_may_be_on_another_node():
+    several, alone = Needs(2, 2, workers=2), Needs(1, 1)
+    short = [node(0, memory=8), node(1, 1, memory=0.5), node(1, 1, memory=0.5)]
+    assert fit([several], short)
+    assert not fit([alone], short)
+
+
+def test_more_than_one_gpu_is_a_whole_number_of_them():
+    for placement in ("together", "data_parallel"):
+        with pytest.raises(ValueError, match=r"gpus_per_job must be whole .* got 2\.5"):
+            Resources(placement=placement, gpus_per_job=2.5)
+    assert Resources(placement="one_model_per_worker", gpus_per_job=2.5).gpus_per_job == 2.5
+
+
+def test_this_machine_is_there():
+    (here,) = this_machine()
+    assert here["CPU"] >= 1
+    assert here["memory"] > 0
+
+
+# What is admitted, beside a calculation of its own: every way to put the workers on the nodes.
+
+CLUSTERS = [
+    [(8, 8)],
+    [(8, 1)] * 8,
+    [(1, 1)] * 4,
+    [(2, 0)],
+    [(1, 0)] * 4,
+    [(16, 2), (4, 1)],
+    [(64, 0), (8, 4)],
+    [(2, 4)],
+]
+ASKED_GPUS = ["auto", 0, 0.25, 0.5, 1, 2, 3, 4, 8, 16]
+ASKED_CPUS = ["auto", 0.5, 1, 3, 4, 8, 300]
+
+
+@pytest.mark.parametrize("placement", ["together", "one_model_per_worker", "data_parallel"])
+@pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
+def test_what_is_admitted_is_what_can_be_put_on_the_nodes(placement, cluster):
+    nodes = [node(cpus, gpus) for cpus, gpus in cluster]
+    outcomes = set()
+    for members, gpus, cpus in product((1, 2, 3, 4), ASKED_GPUS, ASKED_CPUS):
+        spec = Resources(placement=placement, gpus_per_job=gpus, cpus_per_job=cpus)
+        workers, each = plain_workers(placement, members, gpus, cpus, cluster)
+        needs = job_needs(spec, job_of(members), nodes)
+        assert needs.workers == workers, (members, gpus, cpus)
+        expected = tuple(float(amount) for amount in each)
+        assert (needs.worker.cpus, needs.worker.gpus) == pytest.approx(expected, abs=1e-9)
+        free = tuple(sorted((Fraction(c), (Fraction(1),) * g) for c, g in cluster))
+        holds = can_hold(workers, each, free)
+        assert (shortage(needs, nodes) is None) == holds, (members, gpus, cpus)
+        outcomes.add(holds)
+    assert outcomes == {True, False}
+
+
+def plain_workers(placement, members, gpus, cpus, cluster) -> tuple[int, tuple]:
+    """(workers, (CPUs, GPUs) of each), as docs/training.md says."""
+    on_gpus = any(g for _, g in cluster) if gpus == "auto" else gpus > 0
+    if placement == "together":
+        workers = 1
+    elif placement == "one_model_per_worker":
+        workers = members
+    else:
+        of = gpus if on_gpus else cpus
+        workers = 2 if of == "auto" else max(1, floor(of))
+    share = Fraction(int(on_gpus)) if gpus == "auto" else in_steps(gpus, workers)
+    if placement != "together":
+        share = min(share, Fraction(1))
+    if cpus != "auto":
+        return workers, (in_steps(cpus, workers), share)
+    beside = [floor(c * share / g) for c, g in cluster if g] if share else []
+    return workers, (Fraction(max(1, min([4, *beside]))) if beside else Fraction(1), share)
+
+
+def in_steps(given, workers) -> Fraction:
+    """A share in the ten-thousandths that Ray counts in."""
+    return Fraction(floor(Fraction(given) / workers * 10_000), 10_000)
+
+
+@cache
+def can_hold(workers: int, each: tuple, free: tuple) -> bool:
+    """Whether so many workers can be put on nodes of (CPUs, what is free of each GPU)."""
+    if not workers:
+        return True
+    return any(can_hold(workers - 1, each, left) for left in set(places(each, free)))
+
+
+def places(each: tuple, free: tuple) -> Iterator[tuple]:
+    """What is left of the nodes for every place that one worker could have."""
+    cpus, share = each
+    for i, (has, gpus) in enumerate(free):
+        if cpus > has:
+            continue
+        if share >= 1:
+            whole = [k for k, part in enumerate(gpus) if part == 1]
+            ways = [whole[: int(share)]] if len(whole) >= share else []
+            taken = Fraction(1)
+        else:
+            ways = [[k] for k, part in enumerate(gpus) if part >= share] if share else [[]]
+            taken = share
+        for way in ways:
+            rest = tuple(sorted(p - taken if k in way else p for k, p in enumerate(gpus)))
+            yield tuple(sorted((*free[:i], (has - cpus, rest), *free[i + 1 :])))
+
+
+@pytest.mark.parametrize(
+    ("resources", "members", "nodes", "needs"),
+    [
+        ({"placement": "data_parallel", "gpus_per_job": 8}, 2, [node(4, 1)] * 8, (32, 8, 8)),
+        ({"placement": "data_parallel", "gpus_per_job": 3}, 2, [node(16, 8)], (6, 3, 3)),
+        ({"placement": "one_model_per_worker"}, 4, [node(4, 1)] * 4, (16, 4, 4)),
+        (
+            {"placement": "one_model_per_worker", "gpus_per_job": 4},
+            4,
+            [node(4, 1)] * 4,
+            (16, 4, 4),
+        ),
+        ({"placement": "one_model_per_worker", "gpus_per_job": 4}, 1, [node(4, 1)] * 4, (4, 1, 1)),
+        ({"placement": "one_model_per_worker", "gpus_per_job": 1}, 3, [node(6, 1)], None),
+    ],
+)
+def test_a_job_that_is_shared_is_admitted_by_its_own_workers(resources, members, nodes, needs):
+    got = needs_of(Resources(**resources), nodes, members)
+    if needs:
+        assert (got.cpus, got.gpus, got.workers) == needs
+    else:  # thirds, of which Ray takes three on one GPU
+        assert got.worker.gpus == pytest.approx(0.3333)
+
+
+def test_six_workers_share_one_gpu_as_ray_counts():
+    spec = Resources(placement="one_model_per_worker", gpus_per_job=1, cpus_per_job=1)
+    got = job_needs(spec, replace(job_of(2), members=job_of(2).members * 3), [node(8, 1)])
+    assert 6 * round(got.worker.gpus, 4) <= 1
+    check_fits(got, [node(8, 1)])
 
 
 @pytest.mark.parametrize("asked", [{"cpus_per_job": 64}, {"gpus_per_job": 1}, {"gpus_per_job": 2}])

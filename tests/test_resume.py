@@ -110,6 +110,37 @@ def test_states_in_a_store_are_whole_bounded_and_of_one_placement(place_uri):
     assert [of_rank.read(9) for of_rank in shared] == [b"all"] * 2
 
 
+def test_weights_that_nobody_keeps_are_neither_copied_nor_saved(job):
+    def sizes(*keep: str) -> tuple[int, set[str]]:
+        states = Memory()
+        *_, end = fit(job, networks_of(job), CPU, resources=EVERY_STEP, states=states, keep=keep)
+        held = {s for s, chosen in end.chosen.items() if any(c.state is not None for c in chosen)}
+        assert held == set(keep)
+        return max(map(len, states.kept.values())), held
+
+    weights = sum(t.nbytes for net in networks_of(job) for t in net.state_dict().values())
+    none, last, best, both = sizes(), sizes("last"), sizes("best_val"), sizes("best_val", "last")
+    assert none[0] == pytest.approx(last[0], abs=weights / 4)  # the last is not known before
+    assert best[0] - none[0] > 0.9 * weights
+    assert best[0] == pytest.approx(both[0], abs=weights / 4)
+
+
+def test_a_state_without_weights_that_are_now_to_be_kept_is_not_used(job):
+    def run(keep: tuple[str, ...], states: Memory | None) -> tuple[list, Fit]:
+        *rows, end = fit(job, networks_of(job), CPU, resources=EVERY_STEP, states=states, keep=keep)
+        return rows, end
+
+    everything, lean = ("last", "best_val", "best_select"), Memory()
+    whole = run(everything, None)
+    run((), lean)
+    step, content = max(lean.kept.items())
+    assert_same_run(run(everything, Memory({step: content})), whole)
+    _, end = run(("best_val",), Memory({step: content}))
+    assert all(chosen.state for chosen in end.chosen["best_val"])
+    rows, _ = run(("last",), Memory({step: content}))
+    assert rows == whole[0]
+
+
 def test_a_state_is_read_without_running_what_is_in_it(job):
     states = Memory()
     run(job, states)

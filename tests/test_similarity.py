@@ -12,10 +12,17 @@ import torch
 from timm.models.mlp_mixer import MlpMixer, ResBlock
 from torch import Tensor, nn
 
-from bikd_ray.train.similarity import FeatureTap, cca
+from bikd_ray.data import open_split
+from bikd_ray.data.loader import Loader
+from bikd_ray.sweep.job import run_job
+from bikd_ray.sweep.messages import Order, Outcome
+from bikd_ray.train import evaluate
+from bikd_ray.train.member import Member
+from bikd_ray.train.similarity import FeatureTap, cca, correlations
 from bikd_ray.zoo.adapters import features_of, logits_of
 from tests.conftest import net
 from tests.nets import Net
+from tests.plain_loop import CPU, NAMES, job_of, networks_of, noisy_zoo
 
 VECTORS = json.loads((Path(__file__).parent / "data/method-vectors.json").read_text())["cca"]
 
@@ -345,3 +352,26 @@ def test_features_are_not_read_in_train_mode():
     with pytest.raises(AssertionError, match="eval mode"), FeatureTap(network.train()):
         network(batches[0])
     assert not has_hooks(network)
+
+
+def test_a_job_says_how_many_correlations_are_in_its_means(spec_file, tmp_path):
+    job = job_of(spec_file, NAMES[:2], {"name": "bikd"}, recipe={"epochs": 1}, zoo=noisy_zoo())
+    *_, end = run_job(Order(job, "tiny", str(tmp_path)), CPU)
+    assert isinstance(end, Outcome)
+    (row,) = end.similarities
+    networks = networks_of(job, lambda network: network)
+    members = [Member(m, net, CPU) for m, net in zip(job.members, networks, strict=True)]
+    loader = Loader(open_split(job.data, "val"), [m.input.view for m in job.members], CPU)
+    ranks = [
+        np.linalg.matrix_rank((x - x.mean(0)).double().numpy(), rtol=1e-6)
+        for x in evaluate(members, loader, features=True).features
+    ]
+    assert row["top"] == min(ranks) < 100
+    assert 0 < row["top_after"] < 100
+
+
+def test_where_nothing_can_be_told_no_number_is_given():
+    x, y = torch.rand(9, 8), torch.rand(9, 8)
+    assert len(correlations(x, y)) == 0
+    assert len(correlations(torch.rand(90, 3), torch.rand(90, 5))) == 3
+    assert len(correlations(torch.rand(90, 30), torch.rand(90, 30), top=7)) == 7

@@ -145,18 +145,20 @@ def mutated(rng: random.Random, changes: int) -> dict[str, Any]:
         parent: Any = spec
         for key in place[:-1]:
             there = isinstance(parent, dict) and key in parent
-            there |= isinstance(parent, list) and isinstance(key, int) and key < len(parent)
+            there |= _holds(parent, key)
             parent = parent[key] if there else None
         how = rng.random()
         if isinstance(parent, dict) and how < 0.1:
             parent.pop(place[-1], None)
         elif isinstance(parent, dict) and how < 0.2:
             parent[rng.choice(["new", "a\nb", "", 3, None])] = value
-        elif isinstance(parent, dict):
-            parent[place[-1]] = value
-        elif isinstance(parent, list) and isinstance(place[-1], int) and len(parent) > place[-1]:
+        elif isinstance(parent, dict) or _holds(parent, place[-1]):
             parent[place[-1]] = value
     return spec
+
+
+def _holds(parent: Any, key: Any) -> bool:
+    return isinstance(parent, list) and isinstance(key, int) and key < len(parent)
 
 
 def mistakes(spec: dict[str, Any]) -> list[str]:

@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from scipy import stats
@@ -224,6 +225,23 @@ def test_pairs_hold_statistics_before_training_and_both_gains_after(uri):
     partners = {r["partner"]: r for r in Store(uri).partners("a").to_pylist()}
     assert rows["a", "b"]["delta_top1_a"] == partners["b"]["delta_top1"]
     assert rows["a", "b"]["n11"] == (BEFORE["a"] & BEFORE["b"]).sum()
+
+
+def test_pairs_hold_what_both_know_after_training_as_a_mean_of_their_jobs(uri):
+    write_pair_rows(uri)
+    assert {r["case2_after"] for r in Store(uri).pairs().to_pylist()} == {None}  # older rows
+    jobs = Store(uri).table("jobs").to_pylist()
+    cases = [f"case{c}_after" for c in (1, 2, 3, 4)]
+    for row in jobs:
+        if row["objective"] == "bikd" and row["members"] == ["a", "b"]:
+            tenth = 0.1 * row["seed"]
+            shares = dict(zip(cases, (0.5 + tenth, 0.3 - tenth, 0.2, 0.0), strict=True))
+            old = Store(uri).reader.table("results", where=pc.field("job_id") == row["job_id"])
+            results = [{**r, **shares} for r in old.to_pylist()]
+            Writer(uri).commit_job(row, results, [])
+    rows = {(r["model_a"], r["model_b"]): r for r in Store(uri).pairs().to_pylist()}
+    assert [rows["a", "b"][case] for case in cases] == pytest.approx([0.6, 0.2, 0.2, 0.0])
+    assert rows["a", "c"]["case1_after"] is None
 
 
 def test_the_matrix_has_learners_as_rows(uri):

@@ -138,7 +138,7 @@ def test_a_job_that_no_node_can_hold_is_refused_at_the_start(cluster, spec_file)
     path = spec_file(resources={"cpus_per_job": 64})
     with pytest.raises(
         UserError,
-        match="cpus_per_job 64 and gpus_per_job 0 on one node, but the cluster has: 2 CPUs",
+        match="64 CPUs and 0 GPUs on one node, but the cluster has: 2 CPUs",
     ):
         run(path)
     assert not (path.parent / "store").exists()

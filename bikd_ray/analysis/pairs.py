@@ -109,26 +109,31 @@ def pair_statistics(
         predicted_N, certain_N = ensemble(answers[i], answers[j])
         right = int((certain_N & (predicted_N == labels_N)).sum())
         undecided = Undecided(np.flatnonzero(~certain_N), right)
-        row |= _cases(row, answers[i], answers[j], labels_N)
+        a, b = answers[i], answers[j]
+        right_a_N, right_b_N = (one.predicted_N == labels_N for one in (a, b))
+        row |= case_shares(right_a_N, right_b_N, a.label_prob_N, b.label_prob_N)
         row["ensemble_top1"] = None if len(undecided.samples_U) else 100 * right / row["n"]
         yield i, j, row, undecided
 
 
-def _cases(row: Row, a: Answers, b: Answers, labels_N: np.ndarray) -> Row:
+def case_shares(
+    right_a_N: np.ndarray, right_b_N: np.ndarray, prob_a_N: np.ndarray, prob_b_N: np.ndarray
+) -> Row:
     """Shares of the four cases of a teacher and a student, where the teacher of a sample is the
     model that gives its label more (b on a tie): 1 both right, 2 only the teacher, 3 none, 4 only
     the student. The paper (Jain et al. 2025) counts the fourth with the second.
+
+    right, prob: of each model whether it is right, and what it gives the label.
     """
-    b_right_N = b.predicted_N == labels_N
-    one_right_N = (a.predicted_N == labels_N) != b_right_N
-    b_teaches_N = b.label_prob_N >= a.label_prob_N
-    n = row["n"]
-    teacher_alone = np.count_nonzero(one_right_N & (b_right_N == b_teaches_N))
+    n, both = len(right_a_N), np.count_nonzero(right_a_N & right_b_N)
+    one_right_N = right_a_N != right_b_N
+    one = np.count_nonzero(one_right_N)
+    teacher_alone = np.count_nonzero(one_right_N & (right_b_N == (prob_b_N >= prob_a_N)))
     return {
-        "case1": row["n11"] / n,
+        "case1": both / n,
         "case2": teacher_alone / n,
-        "case3": row["n00"] / n,
-        "case4": (row["n10"] + row["n01"] - teacher_alone) / n,
+        "case3": (n - both - one) / n,
+        "case4": (one - teacher_alone) / n,
     }
 
 

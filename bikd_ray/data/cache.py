@@ -153,7 +153,7 @@ def _decode_all(images: ImageSet, paths: dict[View, Path], faults: Path, skip: b
             arrays[view] = np.lib.format.open_memmap(name, "w+", np.uint8, shape)
             # Claim the disk now: a full one is an error here, and a bus error later in the map.
             with open(name, "r+b") as file:
-                claim(file.fileno(), os.path.getsize(name))
+                claim(file.fileno(), arrays[view].offset, os.path.getsize(name))
 
         def chunk(start: int) -> None:
             for index in range(start, min(start + _CHUNK, count)):

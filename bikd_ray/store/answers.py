@@ -47,6 +47,7 @@ PAIR_GAINS = (
     "recovered",
     "top1_after",
 )
+CASES_AFTER = tuple(f"case{c}_after" for c in (1, 2, 3, 4))
 LIKENESS = ("cca_before", "cca_after")
 CURVE_MEANS = (
     "top1",
@@ -159,6 +160,7 @@ PAIRS = _schema(
         *_stored("pairs", *(name for name in SCHEMAS["pairs"].names if name != "attempt")),
         ("objective", _S, "null where the pair is not trained yet"),
         ("recipe_id", _S, ""),
+        *_stored("results", *CASES_AFTER),
         *_stored("similarities", *LIKENESS),
         *(
             (f"{name}_{side}", _F, f"of model_{side}: see gains")

@@ -13,6 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from bikd_ray.errors import BikdError
 from bikd_ray.store.place import Place
 from bikd_ray.store.write import new_attempt
@@ -23,19 +25,31 @@ EXPIRES = 120.0  # seconds
 
 
 @dataclass(frozen=True)
+class About:
+    """What a sweep says of itself beside its jobs."""
+
+    left: int | None = None  # jobs that it has still to end
+    eta: float | None = None  # seconds to its end
+    ended: frozenset[str] = frozenset()  # jobs that were done or failed moments ago
+
+
+@dataclass(frozen=True)
 class Sweep:
-    """What a sweep that is at work says of itself."""
+    """What a sweep that is at work says of itself; what a newer version says more is left out."""
 
     name: str
     host: str
     pid: int
     jobs: frozenset[str]  # job_ids that run now
-    about: dict[str, Any]  # left, eta, …
+    about: About = About()
 
     @property
     def ended(self) -> frozenset[str]:
         """Jobs that were done or failed moments ago."""
-        return frozenset(self.about.get("ended", ()))
+        return self.about.ended
+
+
+_SWEEP = TypeAdapter(Sweep)
 
 
 class Lease:
@@ -75,13 +89,18 @@ class Lease:
     def end(self) -> None:
         """Give up the lease, and take away what dead sweeps have left."""
         with contextlib.suppress(BikdError):
-            alive = {path for path, _ in at_work(self.place)} - {self._mine}
-            for path in self.place.listing(FOLDER, ".json").keys() - alive:
+            held = {path for path, s in _fresh(self.place) if s is None or not _gone(s)}
+            for path in self.place.listing(FOLDER, ".json").keys() - (held - {self._mine}):
                 self.place.delete(path)
 
 
 def at_work(place: Place) -> list[tuple[str, Sweep]]:
-    """(path, sweep) of all sweeps that are alive, the oldest first.
+    """(path, sweep) of all sweeps that are alive, the oldest first."""
+    return [(path, sweep) for path, sweep in _fresh(place) if sweep and not _gone(sweep)]
+
+
+def _fresh(place: Place) -> list[tuple[str, Sweep | None]]:
+    """Every lease that has not expired, the oldest first; None for one that cannot be read.
 
     The newest file tells the server's time; a lone file is measured by this machine's clock.
     """
@@ -89,23 +108,15 @@ def at_work(place: Place) -> list[tuple[str, Sweep]]:
     if not files:
         return []
     now = max(time.time_ns(), *(changed for _, changed in files.values()))
-    found = []
-    for path, (_, changed) in files.items():
-        if (now - changed) / 1e9 < EXPIRES:
-            try:
-                sweep = _read(place.read_path(path))
-            except (FileNotFoundError, LookupError, TypeError, ValueError):
-                continue  # it ended, is being written, or is of a bikd that says other things
-            if not _gone(sweep):
-                found.append((path, sweep))
-    return found
+    fresh = [path for path, (_, changed) in files.items() if (now - changed) / 1e9 < EXPIRES]
+    return [(path, _read(place, path)) for path in fresh]
 
 
-def _read(content: bytes) -> Sweep:
-    """A lease, which a newer bikd may say more in. Raises LookupError, TypeError and ValueError."""
-    said = json.loads(content)
-    name, host, about = str(said["name"]), str(said["host"]), dict(said.get("about", {}))
-    return Sweep(name, host, int(said["pid"]), frozenset(map(str, said["jobs"])), about)
+def _read(place: Place, path: str) -> Sweep | None:
+    try:
+        return _SWEEP.validate_json(place.read_path(path))
+    except (FileNotFoundError, ValueError):  # it ended, or is no lease that we know
+        return None
 
 
 def _gone(sweep: Sweep) -> bool:

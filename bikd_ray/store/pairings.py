@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from bikd_ray.errors import UserError
-from bikd_ray.store.answers import LIKENESS, PAIR_GAINS
+from bikd_ray.store.answers import CASES_AFTER, LIKENESS, PAIR_GAINS
 from bikd_ray.store.gains import mean
 from bikd_ray.store.learners import Row
 from bikd_ray.store.read import Reader, pc
@@ -29,14 +29,14 @@ METRICS = (*DIRECTED, *SYMMETRIC)
 """What a pair matrix can show: directed ones have the learner as row, the partner as column."""
 
 
-def pair_rows(reader: Reader, gains: Iterable[Row]) -> list[Row]:
-    """Rows of `answers.PAIRS`; gains: rows of GAINS."""
+def pair_rows(reader: Reader, gains: Iterable[Row], selection: str) -> list[Row]:
+    """Rows of `answers.PAIRS`; gains: rows of GAINS, of that selection."""
     gained: dict[tuple, dict[tuple, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
     for row in gains:
         if len(row["partner_ids"]) == 1:
             pair = (row["data_id"], frozenset((row["model_id"], row["partner_ids"][0])))
             gained[pair][row["objective"], row["recipe_id"]][row["model_id"]] = row
-    alike = _likeness(reader)
+    alike, cases = _likeness(reader), _cases_after(reader, selection)
     out, seen = [], set()
     for row in reader.table("pairs").to_pylist():
         pair = (row["data_id"], frozenset((row["model_id_a"], row["model_id_b"])))
@@ -46,6 +46,7 @@ def pair_rows(reader: Reader, gains: Iterable[Row]) -> list[Row]:
         for (label, recipe_id), sides in (gained.get(pair) or {(None, None): {}}).items():
             both: Row = {"objective": label, "recipe_id": recipe_id}
             both |= alike.get((*pair, label, recipe_id), {})
+            both |= cases.get((*pair, label, recipe_id), {})
             for side in "ab":
                 learner = sides.get(row[f"model_id_{side}"], {})
                 both |= {f"{name}_{side}": learner.get(name) for name in PAIR_GAINS}
@@ -68,6 +69,22 @@ def _likeness(reader: Reader) -> dict[tuple, dict[str, float | None]]:
     return {
         key: {name: mean(row[name] for row in rows) for name in LIKENESS}
         for key, rows in found.items()
+    }
+
+
+def _cases_after(reader: Reader, selection: str) -> dict[tuple, dict[str, float | None]]:
+    """(data, pair, objective, recipe) -> the mean case shares of its jobs of two after them."""
+    identity = ["job_id", "data_id", "model_id", "partner_ids", "objective", "recipe_id"]
+    where = pc.field("selection") == selection
+    found: dict[tuple, dict[str, Row]] = defaultdict(dict)  # both learners of a job say the same
+    for row in reader.table("results", [*identity, *CASES_AFTER], where).to_pylist():
+        if len(row["partner_ids"]) == 1:
+            pair = frozenset((row["model_id"], *row["partner_ids"]))
+            key = (row["data_id"], pair, row["objective"], row["recipe_id"])
+            found[key][row["job_id"]] = row
+    return {
+        key: {name: mean(row[name] for row in jobs.values()) for name in CASES_AFTER}
+        for key, jobs in found.items()
     }
 
 

@@ -174,13 +174,14 @@ class Store:
         return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
 
     def pairs(self, objective: str | None = None, selection: str = "last") -> pa.Table:
-        """One row for each unordered pair: its statistics before training and what each gained.
+        """One row for each unordered pair: its statistics before training, what each gained, and
+        the case shares after it.
 
         A pair trained under several objectives or recipes has a row for each; one not trained
         yet has nulls there. Gains of groups of three or more are in `gains`. Columns: `PAIRS`.
         """
         gains = self.gains(objective, selection).to_pylist()
-        return pa.Table.from_pylist(pair_rows(self.reader, gains), PAIRS)
+        return pa.Table.from_pylist(pair_rows(self.reader, gains, selection), PAIRS)
 
     def matrix(
         self, metric: str = "delta_top1", objective: str | None = None, selection: str = "last"

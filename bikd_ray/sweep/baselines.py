@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.plan import ResolvedData, ResolvedModel
+from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
 from bikd_ray.store.place import Place
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
@@ -20,7 +20,7 @@ from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.line import LOOK
 from bikd_ray.sweep.needs import Needs, Watch
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.resources import baseline_needs, nodes, task_options
+from bikd_ray.sweep.resources import nodes, task_options
 
 SPLIT = "val"
 
@@ -174,14 +174,14 @@ def run_baselines(
     splits: Mapping[str, str],
     store: Store,
     writer: Writer,
-    needs: Needs,
+    needs: Callable[[Cost], Needs],
     progress: Progress,
 ) -> dict[str, str]:
     """Decode the images that are to be kept, and store the baselines still missing.
 
-    splits: those that will be read, and how they are augmented. Returns why models could not be
-    measured, model_id to error, after the others are stored. Raises UserError for bad data, and
-    BikdError where no model could be measured.
+    splits: those that will be read, and how they are augmented. needs: what a model's baseline
+    occupies. Returns why models could not be measured, model_id to error, after the others are
+    stored. Raises UserError for bad data, and BikdError where no model could be measured.
     """
     missing = missing_baselines(zoo, data, store)
     progress.enter(f"baselines of {len(missing)} models" if missing else "images")
@@ -189,7 +189,7 @@ def run_baselines(
     prepared = task.remote(data, list(zoo.values()), splits)
     pending: dict[Any, tuple[ResolvedModel, Needs]] = {}
     for model in missing:
-        share = baseline_needs(model.cost, needs)
+        share = needs(model.cost)
         task = ray.remote(measure).options(**task_options(share))
         pending[task.remote(model, data, share, store.uri)] = model, share
     watch = Watch(progress.note)

@@ -16,8 +16,9 @@ from bikd_ray.store.write import Writer, new_attempt
 from bikd_ray.sweep.line import Line
 from bikd_ray.sweep.loggers import Logging
 from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome, job_row
+from bikd_ray.sweep.needs import LONG
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.queue import LONG, retire
+from bikd_ray.sweep.queue import retire
 from bikd_ray.sweep.states import folder_of
 
 PATIENCE = 300.0

@@ -23,18 +23,12 @@ def device_of(gpus: float) -> Any:
     return device
 
 
-def gpus_seen() -> int:
-    """How many GPUs torch sees on this machine."""
+def gpus_seen() -> list[int]:
+    """Bytes of memory of each GPU that torch sees on this machine."""
     import torch
 
-    return torch.cuda.device_count()
-
-
-def gpu_memory() -> int:
-    """Bytes of this process's GPU. Raises UserError where torch sees none."""
-    import torch
-
-    return torch.cuda.get_device_properties(device_of(1)).total_memory
+    count = torch.cuda.device_count()
+    return [torch.cuda.get_device_properties(i).total_memory for i in range(count)]
 
 
 def no_gpu(host: str) -> str:

@@ -6,6 +6,7 @@ The store alone decides what is left to do. Tune schedules; nothing is ever rest
 import signal
 import threading
 import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
@@ -14,8 +15,8 @@ from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
 from ray import tune
 
 from bikd_ray.errors import BikdError
-from bikd_ray.plan import ResolvedData, ResolvedModel
-from bikd_ray.resolve import planned, resolve
+from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedModel
+from bikd_ray.resolve import kept_selections, not_kept, planned, resolve
 from bikd_ray.specs import Spec
 from bikd_ray.store.compact import compact
 from bikd_ray.store.lease import Lease
@@ -28,18 +29,21 @@ from bikd_ray.sweep.connection import connected, terminable
 from bikd_ray.sweep.line import Line, Waiting
 from bikd_ray.sweep.loggers import Logging, loggers_of
 from bikd_ray.sweep.messages import Order
-from bikd_ray.sweep.needs import Needs, fit
+from bikd_ray.sweep.needs import GPU_MEMORY, Needs, Node, shortage
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.queue import JobQueue, NewestFirst, request
 from bikd_ray.sweep.resources import (
     ask,
+    baseline_needs,
     check_fits,
     check_nodes,
+    first_gpu,
+    grown,
     job_needs,
-    needs_of,
     nodes,
     reach,
+    uses_gpus,
 )
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
@@ -94,19 +98,20 @@ def run_sweep(
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed, only=only)
     todo, elsewhere = plan.todo[:limit], 0
     with Progress(spec.name) as progress:
+        if lacking := not_kept(spec, plan, reader):
+            progress.note(lacking)
         loggers = loggers_of(spec, progress.note) if todo else []
         if todo or _unmeasured(zoo, data, reader):
             with connected(address, spec.zoo, ship=ship) as grows, terminable():
-                most = _most(spec, writer, progress, grows=grows)
-                needs = {job.job_id: job_needs(spec.resources, job, most) for job in todo}
-                for one in set(needs.values()):
-                    check_fits(one, reach(spec.resources, grows=grows))
+                room = _room(spec, todo, zoo, writer, progress, grows=grows)
+                needs = {job.job_id: job_needs(spec.resources, job, room) for job in todo}
+                of_one = _baseline(spec, room)
                 keep_all(writer.place, zoo.values())
                 splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
-                broken = run_baselines(zoo, data, splits, reader, writer, most, progress)
+                broken = run_baselines(zoo, data, splits, reader, writer, of_one, progress)
                 whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
-                run_pairs(whole, data, reader, writer, most, progress)
-                how = (spec.name, writer.place.uri, _keep(spec), spec.similarity == "cca")
+                run_pairs(whole, data, reader, writer, of_one, progress)
+                how = (spec.name, writer.place.uri, kept_selections(spec), spec.similarity == "cca")
                 orders = {
                     job.job_id: Order(job, *how, needs[job.job_id], spec.resources) for job in todo
                 }
@@ -137,43 +142,60 @@ def run_baseline_sweep(
             connected(address, spec.zoo, ship=ship) as grows,
             terminable(),
         ):
-            most = _most(spec, writer, progress, grows=grows)
+            of_one = _baseline(spec, _room(spec, (), zoo, writer, progress, grows=grows))
             keep_all(writer.place, zoo.values())
-            broken = run_baselines(zoo, data, {"val": "none"}, reader, writer, most, progress)
+            broken = run_baselines(zoo, data, {"val": "none"}, reader, writer, of_one, progress)
             whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
-            run_pairs(whole, data, reader, writer, most, progress)
+            run_pairs(whole, data, reader, writer, of_one, progress)
             if broken:
                 raise BikdError("\n".join(broken.values()))
     return writer.place.uri
 
 
-def _most(spec: Spec, writer: Writer, progress: Progress, *, grows: bool) -> Needs:
-    """What a worker may occupy, once the cluster and its nodes are seen to be fit for it."""
-    has = reach(spec.resources, grows=grows)
-    most = needs_of(spec.resources, has)
-    check_nodes(writer.place, gpus=most.gpus > 0)
-    if grows and not most.gpus and spec.resources.gpus_per_job == "auto":
+def _room(
+    spec: Spec,
+    todo: Collection[Job],
+    zoo: Mapping[str, ResolvedModel],
+    writer: Writer,
+    progress: Progress,
+    *,
+    grows: bool,
+) -> list[Node]:
+    """The nodes, once they are seen to be fit for all jobs and baselines, and those to come.
+
+    Raises UserError for what no node can ever hold, before anything is written.
+    """
+    how = spec.resources
+    has = reach(how, grows=grows)
+    wanted = {job_needs(how, job, has) for job in todo}
+    wanted |= {baseline_needs(how, model.cost, has) for model in zoo.values()}
+    for one in wanted:
+        check_fits(one, has)
+    gpus = uses_gpus(how, has)
+    room = check_nodes(writer.place, gpus=gpus)
+    if grows and not gpus and how.gpus_per_job == "auto":
         progress.note(
             "no node has a GPU: training on CPUs; for GPUs that an autoscaler would start, set "
             "resources.autoscaler"
         )
-    if not fit([most], nodes()):
+    if absent := [one for one in wanted if shortage(one, room)]:
+        most = max(absent, key=lambda one: (one.worker.gpus, one.worker.cpus)).worker
         progress.note(
             f"no node is there yet with {most.cpus:g} CPUs and {most.gpus:g} GPUs; the cluster's "
             "autoscaler is asked for some"
         )
-    return most
+    if not grows:
+        return room
+    room = grown(how, room)
+    return first_gpu(room) if gpus and not any(GPU_MEMORY in node for node in room) else room
+
+
+def _baseline(spec: Spec, room: Sequence[Node]) -> Callable[[Cost], Needs]:
+    return lambda cost: baseline_needs(spec.resources, cost, room)
 
 
 def _unmeasured(zoo: dict[str, ResolvedModel], data: ResolvedData, store: Store) -> bool:
     return bool(missing_baselines(zoo, data, store) or missing_pairs(zoo, data, store))
-
-
-def _keep(spec: Spec) -> tuple[str, ...]:
-    policy = spec.resources.keep_weights
-    if policy == "none":
-        return ()
-    return (spec.selection,) if policy == "best" else ("last", "best_val", "best_select")
 
 
 def _run_jobs(

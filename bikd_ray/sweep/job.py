@@ -12,6 +12,7 @@ from torch import nn
 
 from bikd_ray import train
 from bikd_ray.analysis.bits import pack
+from bikd_ray.analysis.pairs import case_shares
 from bikd_ray.analysis.significance import contrast, mcnemar
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, ResolvedModel
@@ -19,11 +20,11 @@ from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.place import Place
 from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome, Row, job_row, run_columns
 from bikd_ray.sweep.states import Kept
+from bikd_ray.tasks import classification
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.fit import Likeness
 from bikd_ray.train.numerics import out_of_memory
 from bikd_ray.train.selections import Chosen
-from bikd_ray.train.similarity import CCA_TOP
 from bikd_ray.train.workers import Workers
 from bikd_ray.weights import network_of, pack_state
 
@@ -67,6 +68,7 @@ def run_job(
             workers=workers,
             states=Kept(place, job.job_id, workers),
             beat=BEAT,
+            keep=order.keep,
         ):
             if isinstance(message, Fit):
                 results = _results(order, message, workers)
@@ -168,7 +170,8 @@ def _likeness(job: Job, found: Likeness) -> Row:
         "model_id_b": b.model_id,
         "cca_before": found.before,
         "cca_after": found.after,
-        "top": CCA_TOP,
+        "top": found.top_before,
+        "top_after": found.top_after,
         "ridge": 0.0,
         "n": job.data.n_val,
     }
@@ -211,6 +214,7 @@ def _result(
         "ensemble_top1_before": fitted.before.ensemble_top1 if mates else None,
         "ensemble_top1_after": together if selection == "last" else None,
         "error_overlap_after": _error_overlap(fitted, selection) if mates else None,
+        **_cases_after(fitted, selection),
         "recovered": 100 * delta / room if mates and room > 0 else None,
         "correct": pack(after.correct_N),
         "sample_set_id": job.data.sample_set_id,
@@ -218,11 +222,25 @@ def _result(
     }
 
 
-def _error_overlap(fitted: Fit, selection: str) -> float | None:
-    """Images that all members get wrong / that any does; teachers as they are."""
+def _after(fitted: Fit, selection: str) -> list[classification.Outcome]:
+    """What each member answers at the epoch of a selection; teachers as they are."""
     learned = [chosen.outcome for chosen in fitted.chosen[selection]]
-    teachers = fitted.before.outcomes[len(learned) :]
-    wrong = np.stack([~outcome.correct_N for outcome in (*learned, *teachers)])
+    return [*learned, *fitted.before.outcomes[len(learned) :]]
+
+
+def _cases_after(fitted: Fit, selection: str) -> Row:
+    """The case shares of a job of two; of others there are none."""
+    members = _after(fitted, selection)
+    if len(members) != 2:
+        return {}
+    a, b = members
+    shares = case_shares(a.correct_N, b.correct_N, a.label_prob_N, b.label_prob_N)
+    return {f"{case}_after": share for case, share in shares.items()}
+
+
+def _error_overlap(fitted: Fit, selection: str) -> float | None:
+    """Images that all members get wrong / that any does."""
+    wrong = np.stack([~outcome.correct_N for outcome in _after(fitted, selection)])
     some = int(wrong.any(0).sum())
     return int(wrong.all(0).sum()) / some if some else None
 

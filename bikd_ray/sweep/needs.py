@@ -6,10 +6,16 @@ from dataclasses import dataclass
 from math import inf
 
 Node = Mapping[str, float]
-"""A node's resources as Ray names them: CPU, GPU, memory (bytes)."""
+"""A node's resources as Ray names them: CPU, GPU, memory (bytes); and GPU_MEMORY, where known."""
+
+GPU_MEMORY = "gpu_memory"
+"""Bytes of a node's smallest GPU: Ray only counts GPUs."""
 
 DRIVER_MEMORY = 2**30
 """Bytes that the process of a job's trial reserves."""
+
+LONG = 600.0
+"""Seconds of a job beside which the start of a fresh slot (about 10) does not count."""
 
 PATIENCE = 30.0
 """Seconds for which a cluster may lack room for some job before the person is told."""
@@ -46,12 +52,12 @@ def fit(jobs: Iterable[Needs], nodes: Sequence[Node]) -> bool:
     A GPU is shared only by jobs that need a part of one.
     """
     free = [_Free(node) for node in nodes]
-    # the driver's memory lies where its first worker is
-    pieces = [
-        (job.worker, 0 if number else DRIVER_MEMORY)
-        for job in jobs
-        for number in range(job.workers)
-    ]
+    pieces: list[tuple[Needs, float]] = []
+    for job in jobs:
+        if job.workers == 1:  # in the driver's own process
+            pieces.append((job.worker, DRIVER_MEMORY))
+        else:
+            pieces += [(job.worker, 0.0)] * job.workers + [(Needs(0, 0), DRIVER_MEMORY)]
     pieces.sort(key=lambda piece: (-piece[0].gpus, -piece[0].cpus))
     return all(any(node.take(*piece) for node in free) for piece in pieces)
 
@@ -61,9 +67,9 @@ def shortage(needs: Needs, nodes: Sequence[Node]) -> str | None:
     if fit([needs], nodes):
         return None
     one, there = needs.worker, "; ".join(sorted({_described(node) for node in nodes}))
-    each = f" for each of {needs.workers} workers" if needs.workers > 1 else ""
+    each = f" for each of its {needs.workers} workers" if needs.workers > 1 else ""
     return (
-        f"a job needs cpus_per_job {one.cpus:g} and gpus_per_job {one.gpus:g} on one node{each}, "
+        f"a job needs {one.cpus:g} CPUs and {one.gpus:g} GPUs on one node{each}, "
         f"but the cluster has: {there or 'no nodes'}"
     )
 

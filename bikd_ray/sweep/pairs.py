@@ -5,7 +5,7 @@ open each model is asked again for all its probabilities, so that none stays unc
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -15,7 +15,7 @@ from ray.exceptions import RayError
 
 from bikd_ray.analysis.pairs import Answers, Row, Undecided, pair_statistics, settle
 from bikd_ray.errors import BikdError
-from bikd_ray.plan import ResolvedData, ResolvedModel
+from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
 from bikd_ray.store.write import Writer
@@ -23,7 +23,7 @@ from bikd_ray.sweep.baselines import ONE_CPU, SPLIT, first_of, probabilities
 from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.needs import Needs, Watch
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.resources import baseline_needs, task_options
+from bikd_ray.sweep.resources import task_options
 
 TILE = 32
 """Models in one side of a task: it holds the predictions of two sides, 10 MB a model at 50,000
@@ -53,7 +53,7 @@ def run_pairs(
     data: ResolvedData,
     store: Store,
     writer: Writer,
-    needs: Needs,
+    needs: Callable[[Cost], Needs],
     progress: Progress,
 ) -> None:
     """Store the pair statistics still missing. Every model of the zoo has its baseline.
@@ -126,7 +126,7 @@ def _second_pass(
     models: Mapping[str, ResolvedModel],
     data: ResolvedData,
     store: Store,
-    needs: Needs,
+    needs: Callable[[Cost], Needs],
     watch: Watch,
 ) -> list[dict[str, Any]]:
     """The rows, with the ensembles settled that the first pass has left open."""
@@ -137,7 +137,7 @@ def _second_pass(
     samples = {model_id: np.unique(np.concatenate(parts)) for model_id, parts in asked.items()}
     answers = {}
     for model_id, samples_U in samples.items():
-        share = baseline_needs(models[model_id].cost, needs)
+        share = needs(models[model_id].cost)
         task = ray.remote(probabilities).options(**task_options(share))
         answer = task.remote(models[model_id], data, share, store.uri, samples_U)
         answers[model_id] = {answer: share}

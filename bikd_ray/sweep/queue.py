@@ -16,9 +16,6 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 from bikd_ray.sweep.line import Line
 from bikd_ray.sweep.needs import DRIVER_MEMORY, Needs
 
-LONG = 600.0
-"""Seconds of a job beside which the start of a fresh slot (about 10) does not count."""
-
 
 def request(needs: Needs, **apart: str) -> PlacementGroupFactory:
     """What Tune reserves for a job's trial. That is all that its one worker occupies: the trial's

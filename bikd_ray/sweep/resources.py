@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -14,18 +14,22 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bikd_ray import __version__
 from bikd_ray.errors import BikdError, UserError
+from bikd_ray.local import usable_cpus
 from bikd_ray.plan import Cost, Job
 from bikd_ray.specs import Resources
 from bikd_ray.store.place import Place
 from bikd_ray.store.write import new_attempt
 from bikd_ray.sweep.connection import ours
-from bikd_ray.sweep.device import gpu_memory, gpus_seen, no_gpu
-from bikd_ray.sweep.needs import Needs, Node, shortage
+from bikd_ray.sweep.device import gpus_seen, no_gpu
+from bikd_ray.sweep.needs import GPU_MEMORY, Needs, Node, fit, shortage
 from bikd_ray.train.evaluate import EVAL_BATCH
 from bikd_ray.zoo.cost import inference_bytes, training_bytes
 
-FEWEST = 2
-"""Workers of a job that is shared, where the spec gives no number."""
+SHARED = 2
+"""Workers of a `data_parallel` job where the spec gives no number."""
+
+STEP = 1e-4
+"""The smallest part of a resource that Ray counts."""
 
 MOST_ASKED = 2000
 """Bundles that an autoscaler is asked for at once, more than any cluster has room for."""
@@ -60,9 +64,9 @@ def grown(spec: Resources, has: Sequence[Node]) -> list[Node]:
 
 def this_machine() -> list[Node]:
     """The resources that Ray would find here if it were started now."""
-    free = _free_memory()
-    cpus = os.cpu_count() or 1
-    return [{"CPU": cpus, "GPU": gpus_seen(), "memory": 0.7 * free}]
+    gpus = gpus_seen()
+    memory = 0.7 * _free_memory()
+    return [{"CPU": usable_cpus(), "GPU": len(gpus), "memory": memory, **_known(gpus)}]
 
 
 def _free_memory() -> int:
@@ -71,150 +75,193 @@ def _free_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
 
 
-def needs_of(spec: Resources, has: Sequence[Node]) -> Needs:
-    """One worker's needs; `auto` is one GPU and up to four CPUs where there are GPUs, else one CPU.
-
-    Raises UserError for what no single node of the cluster can ever give.
-    """
-    with_gpus = [node for node in has if node.get("GPU", 0) >= 1]
-    workers = 1 if spec.placement == "together" else FEWEST
-    gpus = 1.0 if with_gpus else 0.0
-    if spec.gpus_per_job != "auto":
-        gpus = float(spec.gpus_per_job) / workers
-    if spec.cpus_per_job != "auto":
-        cpus = float(spec.cpus_per_job) / workers
-    elif gpus and with_gpus:  # no GPU may wait for a CPU
-        cpus = max(1.0, min(4.0, *(n.get("CPU", 0) * gpus // n["GPU"] for n in with_gpus)))
-    else:
-        cpus = 1.0
-    needs = Needs(cpus, gpus)
-    check_fits(needs, has)
-    return needs
-
-
 def check_fits(needs: Needs, has: Sequence[Node]) -> None:
     """Raises UserError for what the cluster can never give."""
     if short := shortage(needs, has):
         raise UserError(
-            f"resources: {short}; lower them, leave them out to use what there is, or say under "
-            "resources.autoscaler what nodes it may grow by"
+            f"resources: {short}; lower gpus_per_job and cpus_per_job, or give them where they are "
+            "auto, choose another placement, or say under resources.autoscaler what nodes it may "
+            "grow by"
         )
 
 
-def job_needs(spec: Resources, job: Job, most: Needs) -> Needs:
-    """What one job occupies: with `gpus_per_job: auto` no more of a GPU than its memory asks for.
+def uses_gpus(spec: Resources, has: Sequence[Node]) -> bool:
+    """Whether jobs train on GPUs: as the spec says, else if some node has one."""
+    if spec.gpus_per_job == "auto":
+        return any(node.get("GPU", 0) >= 1 for node in has)
+    return spec.gpus_per_job > 0
 
-    most: what `needs_of` allows.
+
+def job_needs(spec: Resources, job: Job, has: Sequence[Node]) -> Needs:
+    """What one job occupies: what the spec gives, in equal shares of the workers of this job.
+
+    `auto` is a GPU for each worker, or of a GPU no more than the job's memory asks for where the
+    job has one worker; and of CPUs up to four beside a GPU, else one.
     """
-    workers = _workers(spec, job, most)
-    if workers > 1:  # each with whole GPUs, unless the spec says otherwise
-        given = {"cpus": spec.cpus_per_job, "gpus": spec.gpus_per_job}
-        of_most = {"cpus": most.cpus, "gpus": most.gpus}
-        sums = {k: of_most[k] * workers if v == "auto" else float(v) for k, v in given.items()}
-        return Needs(**sums, workers=workers)
-    if spec.gpus_per_job != "auto" or not most.gpus:
-        return most
-    costs, recipe = [m.cost for m in job.members], job.recipe
-    classes = job.data.num_classes
-    return part_of(
-        most,
-        training_bytes(costs, recipe.batch_size, classes, recipe.optimizer, recipe.precision),
-    )
+    workers, gpus = _workers(spec, job, has), uses_gpus(spec, has)
+    if spec.gpus_per_job == "auto":
+        share = float(gpus)
+    else:
+        share = _share(spec.gpus_per_job, workers)
+        if spec.placement != "together":  # a worker computes on one GPU at most
+            share = min(1.0, share)
+    given = spec.cpus_per_job
+    cpus = _cpus_beside(share, has) if given == "auto" else _share(given, workers)
+    one = Needs(cpus, share)
+    if workers == 1 and gpus and spec.gpus_per_job == "auto":
+        costs, recipe = [m.cost for m in job.members], job.recipe
+        wanted = training_bytes(
+            costs, recipe.batch_size, job.data.num_classes, recipe.optimizer, recipe.precision
+        )
+        part = part_of(one, wanted, has)
+        return part if given == "auto" else Needs(cpus, part.gpus)
+    return Needs(workers * one.cpus, workers * one.gpus, workers)
 
 
-def _workers(spec: Resources, job: Job, most: Needs) -> int:
+def _workers(spec: Resources, job: Job, has: Sequence[Node]) -> int:
     """Of a job: one for each of its models, or for each GPU (CPU, without any) that it may have."""
     if spec.placement == "one_model_per_worker":
         return len(job.members)
     if spec.placement == "data_parallel":
-        given = spec.gpus_per_job if most.gpus else spec.cpus_per_job
-        return FEWEST if given == "auto" else max(1, int(given))
+        given = spec.gpus_per_job if uses_gpus(spec, has) else spec.cpus_per_job
+        return SHARED if given == "auto" else max(1, int(given))
     return 1
 
 
-def baseline_needs(cost: Cost, most: Needs) -> Needs:
-    """What one baseline occupies: no more of a GPU than its memory asks for."""
-    return part_of(most, inference_bytes(cost, EVAL_BATCH)) if most.gpus else most
+def _share(given: float, workers: int) -> float:
+    """One worker's part in whole steps of Ray, which would otherwise round it up."""
+    return max(STEP, int(given / workers / STEP + 1e-6) * STEP) if given else 0.0
 
 
-def part_of(most: Needs, wanted: int) -> Needs:
-    """The smallest of 1/8, 1/4, 1/2 and all of a GPU that leaves a fifth of its memory free."""
-    whole, gpus = min(1.0, most.gpus), 1 / 8
-    while gpus < min(wanted / (0.8 * gpu_bytes()), whole):
-        gpus *= 2
-    if gpus >= whole:
-        return most
-    return Needs(max(1.0, most.cpus * gpus // most.gpus), gpus)
+def _cpus_beside(gpus: float, has: Sequence[Node]) -> float:
+    """CPUs for a worker with so much of a GPU: up to four, while no GPU waits for a CPU."""
+    with_gpus = [node for node in has if node.get("GPU", 0) >= 1]
+    if not gpus or not with_gpus:
+        return 1.0
+    return max(1.0, min(4.0, *(n.get("CPU", 0) * gpus // n["GPU"] for n in with_gpus)))
 
 
-@cache
-def gpu_bytes() -> int:
-    """Memory of a GPU of the cluster; asked of one, since Ray's resources only count them. Without
-    a connection to Ray, of this machine's.
+def baseline_needs(spec: Resources, cost: Cost, has: Sequence[Node]) -> Needs:
+    """What one baseline occupies, a single process whatever the jobs are: no more of a GPU than
+    its memory asks for; without GPUs the CPUs of a job, as far as one node has them.
     """
-    if not ray.is_initialized():
-        return gpu_memory()
+    if uses_gpus(spec, has):
+        return part_of(Needs(_cpus_beside(1.0, has), 1.0), inference_bytes(cost, EVAL_BATCH), has)
+    most = max((node.get("CPU", 0) for node in has), default=0)
+    given = spec.cpus_per_job
+    return Needs(1.0 if given == "auto" else min(given, max(1.0, most)), 0.0)
+
+
+def part_of(whole: Needs, wanted: int, has: Sequence[Node]) -> Needs:
+    """The smallest of 1/8, 1/4, 1/2 and all of a GPU that leaves a fifth of its memory free.
+
+    whole: a GPU and the CPUs beside it. Ray chooses the node, so the GPU is the smallest that is
+    known of the nodes which could take it; all of it where none is known.
+    """
+    known = [node[GPU_MEMORY] for node in has if GPU_MEMORY in node and fit([whole], [node])]
+    gpus = 1 / 8 if known else 1.0
+    while known and gpus < min(wanted / (0.8 * min(known)), 1.0):
+        gpus *= 2
+    return Needs(max(1.0, whole.cpus * gpus // 1), gpus) if gpus < 1 else whole
+
+
+def _known(gpus: Sequence[int]) -> Node:
+    return {GPU_MEMORY: min(gpus)} if gpus else {}
+
+
+def first_gpu(has: Sequence[Node]) -> list[Node]:
+    """Nodes of which none is there with a GPU, as they will be: waits for an autoscaler to start
+    one, and takes it for all.
+    """
+    task = ray.remote(max_calls=1)(gpus_seen).options(num_cpus=0, num_gpus=0.01)
     try:
-        return ray.get(ray.remote(gpu_memory).options(num_cpus=0, num_gpus=0.01).remote())
+        found = _known(ray.get(task.remote()))
     except RayError as error:
         raise ours(error, "no GPU can be asked for its memory") from None
+    return [{**node, **found} if node.get("GPU", 0) >= 1 else node for node in has]
 
 
-def check_nodes(place: Place, *, gpus: bool = False) -> None:
-    """See that the store can be written, that every node reaches a local one, that every node has
-    this package, and the same, and for `gpus` that torch sees those that Ray counts.
+@dataclass(frozen=True)
+class _Seen:
+    """What a task on a node has found."""
 
-    Raises BikdError where it cannot be written, and UserError that names the nodes at fault.
-    """
-    work = f"_work/shared-{new_attempt()}"
-    place.write(f"{work}/here", b"")
+    host: str
+    resources: Node
+    version: str | None  # of this package there
+    reaches: bool  # the path that it was told
+    gpus: Sequence[int]  # bytes of each
 
-    def look(path: str, gpus: bool) -> tuple[str | None, bool, int]:
+
+def measured(*, gpus: bool) -> list[Node]:
+    """The nodes that are alive; with `gpus` each says how large its GPUs are, where it can."""
+    return [{**seen.resources, **_known(seen.gpus)} for seen in _look("", gpus=gpus)]
+
+
+def _look(path: str, *, gpus: bool) -> list[_Seen]:
+    """Have every node that is alive look at itself, all at once. Raises BikdError."""
+
+    def look(path: str, gpus: bool) -> tuple[str | None, bool, list[int]]:
         try:  # sent whole: a node may lack this package
             from bikd_ray import __version__ as version
         except ImportError:
-            return None, os.path.exists(path), 0
+            return None, os.path.exists(path), []
         if not gpus or version != __version__:
-            return version, os.path.exists(path), 0
+            return version, os.path.exists(path), []
         from bikd_ray.sweep.device import gpus_seen  # a bikd of another version may lack it
 
         return version, os.path.exists(path), gpus_seen()
 
     task = ray.remote(max_calls=int(gpus))(look)  # who has looked for GPUs is of no more use
     alive = [node for node in ray.nodes() if node["Alive"]]
-    counted = [int(node["Resources"].get("GPU", 0)) if gpus else 0 for node in alive]
     try:
         seen = ray.get(
             [
                 task.options(
                     num_cpus=0,
                     scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-                ).remote(place.path(f"{work}/here"), count > 0)
-                for node, count in zip(alive, counted, strict=True)
+                ).remote(path, gpus and node["Resources"].get("GPU", 0) >= 1)
+                for node in alive
             ]
         )
     except RayError as error:
         reason = str(error).strip().splitlines()[-1]
         raise BikdError(f"the nodes cannot begin to work: {reason}") from None
+    return [
+        _Seen(node["NodeManagerHostname"], node["Resources"], *found)
+        for node, found in zip(alive, seen, strict=True)
+    ]
+
+
+def check_nodes(place: Place, *, gpus: bool = False) -> list[Node]:
+    """See that the store can be written, that every node reaches a local one, that every node has
+    this package, and the same, and for `gpus` that torch sees those that Ray counts.
+
+    Returns the nodes as `measured` does. Raises BikdError where the store cannot be written, and
+    UserError that names the nodes at fault.
+    """
+    work = f"_work/shared-{new_attempt()}"
+    place.write(f"{work}/here", b"")
+    try:
+        nodes = _look(place.path(f"{work}/here"), gpus=gpus)
     finally:
         place.remove(work)
-    hosts = [node["NodeManagerHostname"] for node in alive]
-    others = [(h, v) for h, (v, _, _) in zip(hosts, seen, strict=True) if v != __version__]
+    others = [(node.host, node.version) for node in nodes if node.version != __version__]
     if others:
         named = ", ".join(f"{host} has {version or 'none'}" for host, version in others)
         raise UserError(
             f"every node needs bikd-ray {__version__}, as this machine has; {named}: install it "
             "there, or send it along with --ship"
         )
-    blind = [h for h, (_, sees, _) in zip(hosts, seen, strict=True) if not sees]
+    blind = [node.host for node in nodes if not node.reaches]
     if blind and place.is_local:
         raise UserError(
             f"store {place.uri} is a folder that {', '.join(blind)} cannot see; give a folder on "
             "a shared mount, s3://… or gs://…"
         )
-    for host, count, (_, _, found) in zip(hosts, counted, seen, strict=True):
-        if count and not found:
-            raise UserError(no_gpu(host))
+    for node in nodes:
+        if gpus and node.resources.get("GPU", 0) >= 1 and not node.gpus:
+            raise UserError(no_gpu(node.host))
+    return [{**node.resources, **_known(node.gpus)} for node in nodes]
 
 
 def task_options(needs: Needs) -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 import copy
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
-from math import isnan, nan
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bikd_ray.data import open_split
 from bikd_ray.data.loader import SHARES, Loader, parts_of
@@ -18,11 +17,11 @@ from bikd_ray.data.resolve import Subset, split_train
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job
-from bikd_ray.specs import Resources
+from bikd_ray.specs import Resources, Selection
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
 from bikd_ray.train.member import Learner, Member, fast_layout
 from bikd_ray.train.selections import Chosen, Selections
-from bikd_ray.train.similarity import cca
+from bikd_ray.train.similarity import correlations
 from bikd_ray.train.state import Position, States, pack, unpack
 from bikd_ray.train.step import Sources, Tally, train_step
 from bikd_ray.train.workers import ALONE, Workers
@@ -73,11 +72,17 @@ class Beat:
 
 @dataclass(frozen=True)
 class Likeness:
-    """CCA of two members' pre-logits features on val; None where it cannot be told."""
+    """CCA of two members' pre-logits features on val; None where it cannot be told.
+
+    The numbers of correlations in the two means differ where training has changed how many
+    directions the features have.
+    """
 
     members: tuple[int, int]
     before: float | None
     after: float | None
+    top_before: int | None
+    top_after: int | None
 
 
 @dataclass
@@ -103,6 +108,7 @@ def fit(
     workers: Workers = ALONE,
     states: States | None = None,
     beat: float | None = None,
+    keep: Collection[str] = get_args(Selection),
 ) -> Iterator[list[EpochRow] | Beat | Fit]:
     """Train the live members among `networks` (one for each member of the job).
 
@@ -110,9 +116,10 @@ def fit(
     several workers each yields the same. networks: None for a member of another worker. decoders:
     processes that decode images. similarity: compare the members' features too. states: where the
     state of the run is kept, from which it goes on. beat: seconds after which a Beat comes between,
-    at log points, by each worker's own clock; None for none. Raises NonFiniteLoss.
+    at log points, by each worker's own clock; None for none. keep: selections whose weights are
+    wanted; of the others `Chosen.state` is None. Raises NonFiniteLoss.
     """
-    run = _Run(job, networks, device, decoders, similarity, resources, workers)
+    run = _Run(job, networks, device, decoders, similarity, resources, workers, keep)
     yield from run.epochs(states, beat)
     yield run.end()
 
@@ -129,6 +136,7 @@ class _Run:
         similarity: bool,
         resources: Resources,
         workers: Workers,
+        keep: Collection[str],
     ) -> None:
         self.job, self.device, self.workers, self.resources = job, device, workers, resources
         self.members = [
@@ -148,7 +156,7 @@ class _Run:
         self.sources = Sources(
             self.learners, job.objective, job.seed, frozen, job.recipe.precision, workers
         )
-        self.selections = Selections(self.measured)
+        self.selections = Selections(self.measured, keep)
         self.tally = self._nothing()
         micro = resources.micro_batch
         self.at = Position(micro_batch=None if micro == "auto" else micro)
@@ -308,12 +316,16 @@ def _frozen(job: Job, members: Sequence[Member | None]) -> list[Member | None]:
 
 
 def _likeness(before: Evaluation, after: Evaluation, device: torch.device) -> Iterator[Likeness]:
+    def mean(x: Tensor | None, y: Tensor | None) -> tuple[float | None, int | None]:
+        if x is None or y is None:
+            return None, None
+        found = correlations(x.to(device), y.to(device))
+        return (found.mean().item(), len(found)) if len(found) else (None, None)
+
     for a, b in combinations(range(len(before.features)), 2):
-        found = []
-        for x, y in ((e.features[a], e.features[b]) for e in (before, after)):
-            value = nan if x is None or y is None else cca(x.to(device), y.to(device))
-            found.append(None if isnan(value) else value)
-        yield Likeness((a, b), *found)
+        was, top_before = mean(before.features[a], before.features[b])
+        now, top_after = mean(after.features[a], after.features[b])
+        yield Likeness((a, b), was, now, top_before, top_after)
 
 
 def _loaders(

@@ -69,6 +69,11 @@ class Learner:
     average: nn.Module | None = field(repr=False)
     forward: nn.Module = field(repr=False)  # the network, or what wraps it for training
 
+    def __post_init__(self) -> None:
+        modules = self.member.network.modules()
+        self._holders = [module for module in modules if module._buffers]
+        self._noted: list[tuple[nn.Module, str, Tensor, Tensor]] = []
+
     @classmethod
     def of(
         cls,
@@ -138,6 +143,22 @@ class Learner:
             # scaled in float32: in fp16 the gradient would be rounded before
             logits, gradient = logits.float(), self.scaler.scale(gradient)
         logits.backward(gradient.to(logits.dtype))
+
+    @torch.no_grad()
+    def note_buffers(self) -> None:
+        """Copy what a forward pass may change beside the weights, such as running statistics."""
+        self._noted = [
+            (module, name, buffer, buffer.clone())
+            for module in self._holders
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+
+    @torch.no_grad()
+    def restore_buffers(self) -> None:
+        """Put the buffers back to what they were when they were noted."""
+        for module, name, buffer, copied in self._noted:
+            module._buffers[name] = buffer.copy_(copied)
 
     def hold(self) -> AbstractContextManager:
         """Within it, gradients are added up here and not yet over the workers."""

@@ -1,7 +1,7 @@
 """Which epoch of each learner to keep: the last, and the best by what has been measured."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -18,17 +18,18 @@ class Chosen:
 
     epoch: int
     outcome: Outcome
-    state: dict[str, Tensor] | None = field(repr=False)  # None where another worker has it
+    state: dict[str, Tensor] | None = field(repr=False)  # None: another worker's, or not wanted
 
 
 class Selections:
     """Keeps, for every learner, the epoch that each selection would pick so far.
 
     The untouched model is epoch 0 and can win; an equal later epoch does not displace an earlier.
+    keep: selections whose weights are wanted; those of others are never copied.
     """
 
-    def __init__(self, members: Sequence[Member | None]) -> None:
-        self.members = members
+    def __init__(self, members: Sequence[Member | None], keep: Collection[str]) -> None:
+        self.members, self.keep = members, frozenset(keep)
         self.best: dict[str, dict[int, tuple[float, Chosen]]] = {}
         self.last: tuple[int, Evaluation] | None = None
 
@@ -40,19 +41,20 @@ class Selections:
                 scores["best_select"] = held.outcomes[k].top1
             won = {s: score for s, score in scores.items() if self._beats(s, k, score)}
             if won:
-                chosen = self._now(k)
+                now = self._now(k, wanted=bool(self.keep & won.keys()))
                 for selection, score in won.items():
+                    chosen = now if selection in self.keep else replace(now, state=None)
                     self.best.setdefault(selection, {})[k] = (score, chosen)
 
     def _beats(self, selection: str, member: int, score: float) -> bool:
         held = self.best.get(selection, {}).get(member)
         return held is None or score > held[0]
 
-    def _now(self, k: int) -> Chosen:
+    def _now(self, k: int, *, wanted: bool) -> Chosen:
         assert self.last is not None
         epoch, val = self.last
         member, state = self.members[k], None
-        if member is not None:
+        if member is not None and wanted:
             tensors = member.network.state_dict().items()
             state = {name: t.detach().cpu().clone() for name, t in tensors}
         return Chosen(epoch, val.outcomes[k], state)
@@ -60,7 +62,8 @@ class Selections:
     def chosen(self) -> dict[str, list[Chosen]]:
         members = range(len(self.members))
         best = {s: [held[k][1] for k in members] for s, held in self.best.items()}
-        return {"last": [self._now(k) for k in members], **best}
+        last = [self._now(k, wanted="last" in self.keep) for k in members]
+        return {"last": last, **best}
 
     def pack(self) -> dict[str, Any]:
         """The best so far, in what `torch.load(weights_only=True)` reads."""
@@ -69,10 +72,21 @@ class Selections:
             for selection, held in self.best.items()
         }
 
+    def lack(self, packed: dict[str, Any]) -> bool:
+        """Whether weights are wanted that are not in what `pack` gave, which did not want them."""
+        return any(
+            self.members[k] is not None and chosen["state"] is None
+            for selection in self.keep & packed.keys()
+            for k, (_, chosen) in packed[selection].items()
+        )
+
     def unpack(self, packed: dict[str, Any]) -> None:
-        """Take up what `pack` gave."""
+        """Take up what `pack` gave, less weights that are not wanted any more."""
         self.best = {
-            selection: {k: (score, _unpacked(chosen)) for k, (score, chosen) in held.items()}
+            selection: {
+                k: (score, _unpacked(chosen, wanted=selection in self.keep))
+                for k, (score, chosen) in held.items()
+            }
             for selection, held in packed.items()
         }
 
@@ -82,6 +96,6 @@ def _packed(chosen: Chosen) -> dict[str, Any]:
     return {"epoch": chosen.epoch, "outcome": outcome, "state": chosen.state}
 
 
-def _unpacked(packed: dict[str, Any]) -> Chosen:
+def _unpacked(packed: dict[str, Any], *, wanted: bool) -> Chosen:
     outcome = Outcome(**{name: tensor.numpy() for name, tensor in packed["outcome"].items()})
-    return Chosen(packed["epoch"], outcome, packed["state"])
+    return Chosen(packed["epoch"], outcome, packed["state"] if wanted else None)

@@ -18,7 +18,14 @@ CCA_TOP = 100
 
 
 def cca(x_ND: Tensor, y_NE: Tensor, *, top: int = CCA_TOP, ridge: float = 0.0) -> float:
-    """Mean of the largest `top` canonical correlations of two models' features, in 0..1.
+    """Mean of the largest `top` canonical correlations of two models' features, in 0..1; NaN
+    where `correlations` finds none.
+    """
+    return correlations(x_ND, y_NE, top=top, ridge=ridge).mean().item()
+
+
+def correlations(x_ND: Tensor, y_NE: Tensor, *, top: int = CCA_TOP, ridge: float = 0.0) -> Tensor:
+    """The largest canonical correlations of two models' features, float64, `top` at most.
 
     With centred columns these are the singular values of
 
@@ -31,23 +38,23 @@ def cca(x_ND: Tensor, y_NE: Tensor, *, top: int = CCA_TOP, ridge: float = 0.0) -
     Only directions that the features have are compared: those whose singular value is above
     √D · eps of the largest one, eps being the precision of the features as given; rounding alone
     makes as much. Constant, repeated and dependent columns (every layer norm makes one) thus
-    change nothing, and where fewer than `top` directions are left it is the mean over those.
+    change nothing, and may leave fewer than `top`.
 
-    NaN where the features cannot tell: one side is constant or not finite; or, with ridge = 0,
-    both together have N directions or more, when some correlations are 1 whatever the models are
-    (give more samples, or a ridge).
+    None of them where the features cannot tell: one side is constant or not finite; or, with
+    ridge = 0, both together have N directions or more, when some correlations are 1 whatever the
+    models are (give more samples, or a ridge).
     Raises ValueError for different N, top < 1 or ridge < 0.
     """
     n = len(x_ND)
     if len(y_NE) != n or top < 1 or ridge < 0:
         raise ValueError(f"got {n} and {len(y_NE)} samples, top={top}, ridge={ridge}")
     if not (x_ND.isfinite().all() and y_NE.isfinite().all()):
-        return math.nan
+        return x_ND.new_empty(0, dtype=torch.float64)
     x_NP, y_NQ = _whitened(x_ND, ridge), _whitened(y_NE, ridge)
     p, q = x_NP.shape[1], y_NQ.shape[1]
     if min(p, q) == 0 or (ridge == 0 and p + q >= n):
-        return math.nan
-    return torch.linalg.svdvals(x_NP.mT @ y_NQ)[:top].mean().item()
+        return x_NP.new_empty(0)
+    return torch.linalg.svdvals(x_NP.mT @ y_NQ)[:top]
 
 
 def _whitened(x_ND: Tensor, ridge: float) -> Tensor:

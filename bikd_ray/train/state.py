@@ -75,13 +75,18 @@ def pack(
 def unpack(
     content: bytes, learners: Sequence[Learner | None], selections: Selections
 ) -> tuple[Position, Tally, list[list[dict[str, Any]]]] | None:
-    """Put learners and selections back to a state; None, and nothing changed, if it is damaged."""
+    """Put learners and selections back to a state; None, and nothing changed, if it is damaged or
+    lacks weights of earlier epochs that are wanted now.
+    """
     try:
         found = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, pickle.UnpicklingError) as error:
         log.warning("a saved state is damaged (%s); not used", type(error).__name__)
         return None
     if found["format"] != FORMAT:
+        return None
+    if selections.lack(found["selections"]):
+        log.warning("a saved state lacks weights that are now to be kept; not used")
         return None
     for learner, state in zip(learners, found["learners"], strict=True):
         if learner is not None:

@@ -147,19 +147,24 @@ def train_step(sources: Sources, batch: Batch, step: int, micro_batch: int | Non
 
     micro_batch: samples at a time; the gradients of the parts are added up to that of the batch
     (batch normalisation and random masks see the parts). A worker alone that runs out of memory
-    halves it and begins the step again.
+    halves it and begins the step again, with the buffers (running statistics) as they were.
     """
     while True:
+        held = min(micro_batch or len(batch.labels), len(batch.labels))
+        if again := sources.workers.count == 1 and held > 1:
+            for learner in sources.here:
+                learner.note_buffers()
         try:
             lesson = _gradients(sources, batch, step, micro_batch)
             break
         except (RuntimeError, MemoryError) as error:
-            held = min(micro_batch or len(batch.labels), len(batch.labels))
-            if not out_of_memory(error) or sources.workers.count > 1 or held == 1:
+            if not out_of_memory(error) or not again:
                 raise
         micro_batch = (held + 1) // 2
         log.warning("out of memory with %d images at a time; going on with %d", held, micro_batch)
         _free(sources.here)
+        for learner in sources.here:
+            learner.restore_buffers()
     for learner in sources.here:
         learner.update()
     return replace(lesson, micro_batch=micro_batch)

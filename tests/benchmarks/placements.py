@@ -89,7 +89,7 @@ def work(rank: int, address: str, rounds: int, said: Any) -> None:
             found["own"].append(own)
             found["at once"].append(at_once)
             found["joint"].append(both)
-    selections, tally = Selections([None] * COUNT), Tally.zero(COUNT, CPU)
+    selections, tally = Selections([None] * COUNT, ()), Tally.zero(COUNT, CPU)
     start = time.perf_counter()
     content = pack(Position(), mine, tally, selections, [])
     middle = time.perf_counter()
