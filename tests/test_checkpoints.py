@@ -83,6 +83,14 @@ def test_wrappers_are_peeled_in_any_order_and_depth(saved, prefix, keys):
     assert same_state(build(tiny_entry(saved(content))), tiny(7))
 
 
+@pytest.mark.parametrize("wrapper", ["module", "_orig_mod", "_fsdp_wrapped_module"])
+def test_wrappers_inside_a_network_are_taken_off(saved, wrapper):
+    inside = {k.replace("layer1.", f"layer1.{wrapper}."): v for k, v in STATE.items()}
+    assert same_state(build(tiny_entry(saved({"state_dict": inside}))), tiny(7))
+    both = prefixed("module.", inside)
+    assert same_state(build(tiny_entry(saved({"state_dict": both}))), tiny(7))
+
+
 def test_a_plain_state_dict_needs_no_word(saved, notes):
     build(tiny_entry(saved(STATE)))
     assert notes() == []
@@ -352,6 +360,14 @@ def test_a_patch_embedding_of_another_size_is_another_architecture(saved):
     how, _ = vit(32)
     with pytest.raises(UserError, match=r"patch_embed\.proj\.weight: file \[12, 3, 32, 32\]"):
         build(ZooEntry(**how, checkpoint=str(saved(other.state_dict())), alias="ViT"))
+
+
+def test_a_layer_that_timms_filter_drops_is_another_architecture(saved):
+    how, model = vit(32)
+    extra = {"pre_logits.fc.weight": torch.ones(12, 12), "pre_logits.fc.bias": torch.ones(12)}
+    path = saved({**model.state_dict(), **extra})
+    with pytest.raises(UserError, match=r"2 unexpected, first pre_logits\.fc\.weight"):
+        build(ZooEntry(**how, checkpoint=str(path), alias="ViT"))
 
 
 # Containers

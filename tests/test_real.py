@@ -190,7 +190,8 @@ def test_a_real_zoo_from_its_files_to_an_export(tmp_path: Path):
     for name, answers in own.items():
         right = np.equal(answers.argmax(1).numpy(), labels)
         known = np.mean([int(answers[i].argmax()) in KNOWN[files[i].name] for i in shown])
-        print(f"{name}: top-1 {measured[name]:.1f}% of {len(images)} photos, known classes {known:.0%}")
+        top1 = f"{measured[name]:.1f}% of {len(images)} photos"
+        print(f"{name}: top-1 {top1}, of those of known classes {known:.0%}")
         assert measured[name] == pytest.approx(100 * right.mean(), abs=1e-4)
         assert known >= 0.75
 

@@ -100,7 +100,8 @@ def load_checkpoint(model: nn.Module, entry: ZooEntry) -> list[str]:
         model.load_state_dict(with_versions(fit.tensors, fit.versions), strict=False)
     except Exception as error:  # a module's own loading
         raise UserError(
-            f"zoo: {path} does not fit {name} ({reason(error)}); give the file of this architecture"
+            f"zoo: {path} does not fit {name} ({_line(reason(error))}); give the file of this "
+            "architecture"
         ) from None
     own = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     left = [*outside.get(fit.path, ()), *fit.left]
