@@ -187,7 +187,7 @@ def test_a_deeper_networks_blocks_are_refused(saved):
     deeper = tiny(7, layers=[1, 1, 1, 2]).state_dict()
     for content in (deeper, {"model": prefixed("module.", deeper)}):
         message = refused(saved(content))
-        assert re.search(r"\(\d+ unexpected, first layer4\.1\.conv1\.weight\)", message)
+        assert re.search(r"[ (]\d+ unexpected, first layer4\.1\.conv1\.weight\)", message)
 
 
 def test_a_layer_between_backbone_and_head_is_refused(saved, notes):
@@ -308,6 +308,8 @@ def test_the_order_of_rename_is_part_of_what_is_remembered_of_a_model(saved):
         ({"rename": {"(": ""}, "checkpoint": "x"}, r"rename: '\(': '' is not a regular expression"),
         ({"rename": {"a": r"\1"}, "checkpoint": "x"}, "invalid group reference"),
         ({"rename": {"a": r"\g<b>"}, "checkpoint": "x"}, "unknown group name"),
+        ({"rename": {"a": None}, "checkpoint": "x"}, "must map text to text.* got 'a': None"),
+        ({"rename": "a", "checkpoint": "x"}, "must be a mapping, regular expression"),
     ],
 )
 def test_bad_fields_are_refused_when_they_are_read(fields, message):
