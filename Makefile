@@ -20,7 +20,7 @@ test: lint
 test-slow: .venv/ready
 	$(BIN)/python -m pytest -m slow
 
-# A real zoo from its files to an export. No part of `make test`.
+# A real zoo from its files to an export; about two minutes. No part of `make test`.
 test-real: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(REAL)
 	$(BIN)/python -m pytest -s -m real
