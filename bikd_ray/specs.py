@@ -173,7 +173,17 @@ SOURCES = ("timm", "factory", "hub")
 
 def _pairs(value: Any) -> Any:
     """A mapping as pairs: their order counts, and the keys of a mapping have none in an id."""
-    return tuple(value.items()) if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        if isinstance(value, list | tuple):
+            return value  # the pairs, as they are written out
+        raise ValueError(f"must be a mapping, regular expression: replacement, got {value!r}")
+    for pattern, replacement in value.items():
+        if not isinstance(pattern, str) or not isinstance(replacement, str):
+            raise ValueError(
+                f"must map text to text, regular expression: replacement, got {pattern!r}: "
+                f"{replacement!r}"
+            )
+    return tuple(value.items())
 
 
 class ZooEntry(Frozen):

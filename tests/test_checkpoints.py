@@ -91,6 +91,14 @@ def test_wrappers_are_peeled_in_any_order_and_depth(saved, prefix, keys):
     assert same_state(build(tiny_entry(saved(content))), tiny(7))
 
 
+@pytest.mark.parametrize("wrapper", ["module", "_orig_mod", "_fsdp_wrapped_module"])
+def test_wrappers_inside_a_network_are_taken_off(saved, wrapper):
+    inside = {k.replace("layer1.", f"layer1.{wrapper}."): v for k, v in STATE.items()}
+    assert same_state(build(tiny_entry(saved({"state_dict": inside}))), tiny(7))
+    both = prefixed("module.", inside)
+    assert same_state(build(tiny_entry(saved({"state_dict": both}))), tiny(7))
+
+
 def test_a_plain_state_dict_needs_no_word(saved, notes):
     build(tiny_entry(saved(STATE)))
     assert notes() == []
@@ -187,7 +195,7 @@ def test_a_deeper_networks_blocks_are_refused(saved):
     deeper = tiny(7, layers=[1, 1, 1, 2]).state_dict()
     for content in (deeper, {"model": prefixed("module.", deeper)}):
         message = refused(saved(content))
-        assert re.search(r"\(\d+ unexpected, first layer4\.1\.conv1\.weight\)", message)
+        assert re.search(r"[ (]\d+ unexpected, first layer4\.1\.conv1\.weight\)", message)
 
 
 def test_a_layer_between_backbone_and_head_is_refused(saved, notes):
@@ -308,6 +316,8 @@ def test_the_order_of_rename_is_part_of_what_is_remembered_of_a_model(saved):
         ({"rename": {"(": ""}, "checkpoint": "x"}, r"rename: '\(': '' is not a regular expression"),
         ({"rename": {"a": r"\1"}, "checkpoint": "x"}, "invalid group reference"),
         ({"rename": {"a": r"\g<b>"}, "checkpoint": "x"}, "unknown group name"),
+        ({"rename": {"a": None}, "checkpoint": "x"}, "must map text to text.* got 'a': None"),
+        ({"rename": "a", "checkpoint": "x"}, "must be a mapping, regular expression"),
     ],
 )
 def test_bad_fields_are_refused_when_they_are_read(fields, message):
@@ -360,6 +370,14 @@ def test_a_patch_embedding_of_another_size_is_another_architecture(saved):
     how, _ = vit(32)
     with pytest.raises(UserError, match=r"patch_embed\.proj\.weight: file \[12, 3, 32, 32\]"):
         build(ZooEntry(**how, checkpoint=str(saved(other.state_dict())), alias="ViT"))
+
+
+def test_a_layer_that_timms_filter_drops_is_another_architecture(saved):
+    how, model = vit(32)
+    extra = {"pre_logits.fc.weight": torch.ones(12, 12), "pre_logits.fc.bias": torch.ones(12)}
+    path = saved({**model.state_dict(), **extra})
+    with pytest.raises(UserError, match=r"2 unexpected, first pre_logits\.fc\.weight"):
+        build(ZooEntry(**how, checkpoint=str(path), alias="ViT"))
 
 
 # Containers
@@ -454,6 +472,9 @@ def test_the_shards_of_an_index_are_read(tmp_path, kind):
     index = tmp_path / f"m.{kind}.index.json"
     index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
     assert same_state(build(tiny_entry(index)), tiny(7))
+    model, _ = resolve_model(tiny_entry(index))
+    remember(model)
+    assert recall(tiny_entry(index)) is None  # a shard may change, and the index not
     (tmp_path / f"m-2.{kind}").unlink()
     with pytest.raises(UserError, match=rf"m-2\.{kind} does not exist"):
         build(tiny_entry(index))

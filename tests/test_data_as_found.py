@@ -150,7 +150,7 @@ def test_other_files_and_classes_without_images_are_named(tmp_path):
 
 def test_notes_are_handed_on_and_named_by_split(tmp_path, caplog, spec_file, capsys):
     train = put(tmp_path / "train", *(f"{c}/0.png" for c in "abcd"), "a/.x.png")
-    val = put(tmp_path / "val", *(f"{c}/1.png" for c in "abcd"), "d/notes.txt")
+    val = put(tmp_path / "val", *(f"{c}/1.png" for c in "abcd"), "d/notes.txt", content=png(9))
     data = resolve_data(data_of(folder(train), folder(val)))
     assert data.notes == (
         "train: left out 1 hidden file or folder, such as a/.x.png",

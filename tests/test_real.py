@@ -4,10 +4,7 @@
 """
 
 import io
-import os
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,13 +19,21 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 
-import bikd_ray
+from bikd_ray.export import Request, export_model
+from bikd_ray.plan import all_jobs
+from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
+from bikd_ray.store import Store, Writer
+from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.sweep.baselines import measure
+from bikd_ray.sweep.job import run_job
+from bikd_ray.sweep.messages import Order
+from bikd_ray.sweep.needs import Needs
 from bikd_ray.zoo import build
+from pipelines.check import check
 
-pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("default")]
+pytestmark = pytest.mark.real
 
-REPOSITORY = Path(__file__).parent.parent
 BLOCKS = {0: (1, 2, 2, 3, 3, 4, 1), 1: (1, 3, 3, 4, 4, 5, 1), 2: (1, 3, 3, 4, 4, 5, 1)}
 """How many blocks each stage of tf_efficientnet_lite0, 1 and 2 has."""
 
@@ -121,20 +126,6 @@ def write(path: Path, images: list[Image.Image], labels: list[int]) -> str:
     return str(path)
 
 
-def bikd(folder: Path, *arguments: str) -> str:
-    paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-    run = subprocess.run(
-        [sys.executable, "-m", "pipelines", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return run.stdout + run.stderr
-
-
 def test_a_real_zoo_from_its_files_to_an_export(tmp_path: Path):
     files = photos()
     images = [Image.open(file).convert("RGB") for file in files]
@@ -172,7 +163,6 @@ def test_a_real_zoo_from_its_files_to_an_export(tmp_path: Path):
         "controls": False,
         "recipe": {"epochs": 1, "batch_size": len(shown), "lr": 1e-5},
         "seeds": [0],
-        "resources": {"keep_weights": "all"},
         "store": str(tmp_path / "store"),
     }
     (tmp_path / "zoo.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
@@ -180,25 +170,33 @@ def test_a_real_zoo_from_its_files_to_an_export(tmp_path: Path):
     for entry in load_spec(tmp_path / "zoo.yaml").zoo:
         built = logits(build(entry), images[:4])
         assert torch.equal(built, own[entry.name][:4])
-    said = bikd(tmp_path, "check", "zoo.yaml")
-    assert all(name in said for name in networks)
+    found = check(tmp_path / "zoo.yaml")
+    assert found.problems == []
+    assert [row["name"] for row in found.rows if row["kind"] == "model"] == list(networks)
 
-    bikd(tmp_path, "baseline", "zoo.yaml")
-    store = bikd_ray.open_store(str(tmp_path / "store"))
-    before = store.sql("select model, top1 from baselines where split = 'val'").to_pydict()
-    measured = dict(zip(before["model"], before["top1"], strict=True))
+    loaded = load_spec(tmp_path / "zoo.yaml")
+    zoo, data = resolve(loaded)
+    store = str(tmp_path / "store")
+    writer = Writer(store)
     for name, answers in own.items():
+        measured = measure(zoo[name], data, Needs(2, 0), store)
+        row = {**dict.fromkeys(SCHEMAS["models"].names), **measured.baseline}
+        row |= {"source": zoo[name].entry.source, "resolved": zoo[name].to_json()}
+        writer.commit_baseline(measured.baseline, measured.predictions, row)
+        top1 = measured.baseline["top1"]
         right = np.equal(answers.argmax(1).numpy(), labels)
-        known = np.mean([int(answers[i].argmax()) in KNOWN[files[i].name] for i in shown])
-        top1 = f"top-1 {measured[name]:.1f}% of {len(images)} photos"
-        print(f"{name}: {top1}, known classes {known:.0%}")
-        assert measured[name] == pytest.approx(100 * right.mean(), abs=1e-4)
-        assert known >= 0.75
+        known = [int(answers[i].argmax()) in KNOWN[files[i].name] for i in shown]
+        print(f"{name}: top-1 {top1:.1f}% of {len(images)} photos, {sum(known)} of {len(known)}")
+        assert top1 == pytest.approx(100 * right.mean(), abs=1e-4)
+        assert np.mean(known) >= 0.75
 
-    bikd(tmp_path, "sweep", "zoo.yaml")
+    (job,) = all_jobs(loaded, zoo, data)
+    *_, end = run_job(Order(job, "real", store, ("last",), similarity=False), torch.device("cpu"))
+    assert end.error is None, end.error
+    writer.commit_job(end.job, end.results, end.curves)
     for name, network in networks.items():
         out = tmp_path / f"taught-{name}"
-        bikd(tmp_path, "export", name, "--store", "store", "--out", str(out), "--anyway")
+        export_model(Store(store), Request(name), out, anyway=True, made_by="bikd export …")
         taught = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
         start = {k: v.clone() for k, v in network.state_dict().items()}
         network.load_state_dict(load_file(out / "model.safetensors"))

@@ -100,7 +100,8 @@ def load_checkpoint(model: nn.Module, entry: ZooEntry) -> list[str]:
         model.load_state_dict(with_versions(fit.tensors, fit.versions), strict=False)
     except Exception as error:  # a module's own loading
         raise UserError(
-            f"zoo: {path} does not fit {name} ({reason(error)}); give the file of this architecture"
+            f"zoo: {path} does not fit {name} ({_line(reason(error))}); give the file of this "
+            "architecture"
         ) from None
     own = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
     left = [*outside.get(fit.path, ()), *fit.left]
@@ -209,13 +210,13 @@ def _misfit(fit: Fit, entry: ZooEntry, states: list[State]) -> str:
             problems.append(f"rename {pattern!r} matches no name")
             break
         names = {re.sub(pattern, replacement, k) for k in names}
-    at = f" under {_line(fit.where)}" if fit.where else ""
+    at = f"under {_line(fit.where)}: " if fit.where else ""
     fix = (
         f"if they are meant, say prefix: '{_line(fit.prefix)}'"
         if fit.small
         else "give the file of this architecture, or the kwargs it was trained with"
     )
-    return f"zoo: {entry.checkpoint}{at} does not fit {entry.name} ({'; '.join(problems)}); {fix}"
+    return f"zoo: {entry.checkpoint} does not fit {entry.name} ({at}{'; '.join(problems)}); {fix}"
 
 
 def _notes(

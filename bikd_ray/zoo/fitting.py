@@ -17,15 +17,18 @@ import timm
 import torch
 from torch import Tensor, nn
 
-COUNTERS = {"n_averaged", "total_ops", "total_params", "num_batches_tracked"}
+COUNTERS = {"n_averaged", "steps", "total_ops", "total_params", "num_batches_tracked"}
 """Last parts of names that count something: averaged steps, a profiler's operations, batches."""
+
+WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
+"""Parts of names that torch's wrappers of modules add, inside a network too."""
 
 NOT_WEIGHTS = re.compile(
     r"(\w+_)?(criterion|criteria|loss|losses|loss_fn|loss_func|metrics?|optimizers?)(_\w+)?\."
 )
 """First parts of names of modules that take part in training alone."""
 
-EMA = re.compile(r"(^|[._])ema([._]|$)", re.IGNORECASE)
+EMA = re.compile(r"(^|[-._])ema([-._]|$)", re.IGNORECASE)
 EMA_KEYS = ("state_dict_ema", "model_ema")  # timm's order
 PLAIN_KEYS = ("", "state_dict", "model", "model_state_dict")
 
@@ -161,10 +164,25 @@ class Fitter:
         prefixes += [p for p in _common(state.tensors) if p not in prefixes]
         fits = [self._below(state, prefix) for prefix in prefixes]
         good = [fit for fit in fits if fit.good]
+        if not good and (inner := self._unwrapped(state)):
+            yield from self._of_state(inner, given)
+            return
         if good and not given:
             left = _size(v for k, v in state.tensors.items() if all(k in f.left for f in good))
             good = [replace(f, small=left > _size(f.tensors.values())) for f in good]
         yield from good or fits
+
+    def _unwrapped(self, state: State) -> State | None:
+        """The state without the wrappers that its names have and the model's have not."""
+        added = WRAPPERS - {part for name in self.own for part in name.split(".")}
+
+        def inner(name: str) -> str:
+            return ".".join(part for part in name.split(".") if part not in added)
+
+        tensors = {inner(k): v for k, v in state.tensors.items()}
+        if tensors.keys() == state.tensors.keys() or len(tensors) < len(state.tensors):
+            return None
+        return State(state.path, tensors, {inner(k): v for k, v in state.versions.items()})
 
     def _endings(self, name: str) -> Iterator[str]:
         """The ends of a name that are names of the model's."""
@@ -283,6 +301,8 @@ class Fitter:
         )
         if len(kept - of_file) != len(resized):  # joined or cut: what was used cannot be told
             left = ()
+        if any(k.endswith((".weight", ".bias")) for k in left):
+            return None  # a layer that the model has not got
         return replace(found, left=found.left + left, resized=resized, filtered=True)
 
 
@@ -302,6 +322,8 @@ def same(a: Fit, b: Fit) -> bool:
 
 def _filters(arch: str) -> tuple[Callable[..., Any], ...]:
     """The functions by which timm takes other people's checkpoints of an architecture."""
+    if not timm.is_model(arch):
+        return ()
     module = sys.modules[timm.model_entrypoint(arch).__module__]
     return tuple(
         value

@@ -20,6 +20,7 @@ from bikd_ray.local import cache_root, replace_file
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import WEB, downloaded
+from bikd_ray.zoo.containers import is_index
 from bikd_ray.zoo.probe import PROBE_VERSION
 
 
@@ -44,7 +45,7 @@ def _path(entry: ZooEntry) -> Path | None:
     if not entry.timm:
         return None
     kind, where = parse_model_name(entry.timm)
-    if kind == "hf-hub":
+    if kind == "hf-hub" or is_index(entry.checkpoint or ""):  # whose shards may change
         return None
     stamps = []
     if kind == "local-dir":
