@@ -152,7 +152,8 @@ def _making(choice: Choice, base: Base, data: Data, made_by: str) -> str:
 def _recipe(choice: Choice) -> str:
     """The recipe as a spec has it, what is unset left out; the learning rate is the model's own."""
     recipe = json.loads(choice.job["recipe"])
-    own = recipe.pop("lrs", {}).get(choice.result["model"])
+    called = dict(zip(choice.job["member_ids"], choice.job["members"], strict=True))
+    own = recipe.pop("lrs", {}).get(called[choice.result["model_id"]])
     given = {k: v for k, v in recipe.items() if v is not None} | ({"lr": own} if own else {})
     return f"{{{', '.join(f'{k}: {v}' for k, v in given.items())}}}"
 

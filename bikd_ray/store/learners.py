@@ -7,6 +7,7 @@ it was trained with, seed by seed.
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -126,7 +127,7 @@ def learners(
     objective: str | None,
     selection: str,
 ) -> Iterator[Learner]:
-    """Every learner, in no order; the results of some models are in memory at a time.
+    """Every learner, in an order of their ids; results of some models are in memory at a time.
 
     wanted: model_ids; None for all. objective: its label, or its name if only one label has it;
     None for all but the jobs without partners, whose labels are in `specs.ALONE` (their learners
@@ -134,7 +135,7 @@ def learners(
     """
     if selection not in SELECTIONS:
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
-    done = reader.derived("done", reader.committed("jobs"), Done)
+    done = reader.derived("done", Done, reader.committed("jobs"))
     label = objective if objective in ALONE else _label(done, objective)
     known = baselines(reader)
     for models, theirs in _portions(done, known, wanted):
@@ -147,11 +148,15 @@ def learners(
         yield from _sorted_out(rows, known, label, selection)
 
 
+_IN_ORDER = itemgetter("model_id", "partner_ids", "seed", "job_id")
+"""Of results, so that no answer depends on where its rows are stored."""
+
+
 def _sorted_out(
     rows: Sequence[Row], known: Mapping[tuple[str, str], Row], label: str | None, selection: str
 ) -> Iterator[Learner]:
     found: dict[tuple, dict[tuple[str, ...], Seeds]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
+    for row in sorted(rows, key=_IN_ORDER):
         who = (row["data_id"], row["recipe_id"], row["model_id"], row["objective"])
         found[who][tuple(row["partner_ids"])][row["seed"]] = row
     for (*who, objective), by_partners in found.items():
