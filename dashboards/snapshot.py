@@ -211,6 +211,11 @@ class View:
         return self._own(table, ("data_id", "recipe_id"))
 
     @cached_property
+    def jobs(self) -> pa.Table:
+        """Rows of the table `jobs`, of this setting or of its data where nothing was trained."""
+        return self._own(self.snapshot.jobs, ("data_id", "recipe_id", "objective"))
+
+    @cached_property
     def of_every_objective(self) -> pa.Table:
         """The gains of the same data, recipe and selection."""
         table = self.snapshot.gains(self.setting.selection)

@@ -108,10 +108,10 @@ def _store(uri: str | None) -> Any:
     return open_store(store_uri(uri))
 
 
-def _show(table: Any, how: Format, view: str) -> None:
+def _show(table: Any, how: Format, view: str, empty: str = "") -> None:
     from pipelines.show import print_table
 
-    print_table(table, how.value, view)
+    print_table(table, how.value, view, empty)
 
 
 @app.command()
@@ -348,11 +348,18 @@ def partners(
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
-    from pipelines.show import partner_lines
+    from pipelines.show import failed_lines, partner_lines
 
-    table = _store(store).partners(model, objective, selection)
-    _show(table, format, "partners")
-    print("\n".join(partner_lines(table)), file=sys.stderr)
+    answers = _store(store)
+    table = answers.partners(model, objective, selection)
+    empty = answers.why_nothing(model) if not len(table) else ""
+    _show(table, format, "partners", empty)
+    lines = [
+        *partner_lines(table),
+        *(failed_lines(answers.failed_jobs(model)) if len(table) else ()),
+    ]
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 @app.command()
@@ -372,9 +379,14 @@ def pairs(
 
     [dim]Example: bikd pairs --matrix --metric net_delta[/dim]
     """
+    from bikd_ray.store.pairings import SYMMETRIC
+    from pipelines.show import print_matrix
+
     answers = _store(store)
     if matrix:
-        _show(answers.matrix(metric, objective, selection), format, "matrix")
+        both = [metric] if metric in SYMMETRIC else [metric, "q_value"]
+        values, *told = answers.matrices(both, objective, selection)
+        print_matrix(values, told[0] if told else None, format.value)
     else:
         _show(answers.pairs(objective, selection), format, "pairs")
 
@@ -441,7 +453,8 @@ def teachers(
 
     table = _store(store).teachers(objective, selection)
     _show(table, format, "teachers")
-    print("\n".join(share_lines(table)), file=sys.stderr)
+    for line in share_lines(table):
+        print(line, file=sys.stderr)
 
 
 @app.command()
@@ -497,7 +510,7 @@ def export(
     out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder")],
     store: StoreUri = None,
     partner: Annotated[
-        str | None, typer.Option(metavar="P", help="trained with P; default: the best by mean Δ")
+        str | None, typer.Option(metavar="P", help="trained with P; default: the best")
     ] = None,
     job: Annotated[str | None, typer.Option(metavar="ID", help="the result of one job")] = None,
     objective: Objective = None,

@@ -76,9 +76,14 @@ def grouped(jobs: pa.Table) -> pa.Table:
             "to_do": states["to do"],
             "failed": states["failed"],
         }
-        for (members, objective), states in counts.items()
+        for (members, objective), states in sorted(counts.items(), key=_total_first)
     ]
     return pa.Table.from_pylist(rows)
+
+
+def _total_first(group: tuple[tuple[str, str], Counter[str]]) -> tuple[bool, str, str]:
+    (members, objective), _ = group
+    return (members, objective) != ("all", ""), members.casefold(), objective
 
 
 def resources_at(address: str | None, spec: Resources) -> tuple[str, list[Node]]:

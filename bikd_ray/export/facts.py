@@ -20,8 +20,8 @@ class Choice:
 
     result, job, baseline, models: rows of the store's tables (models by model_id, the partners'
     too; the job's members have the names they were trained under). gain: the result with
-    `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of its own seed. seeds: the same
-    over all seeds, a row of GAINS; None where there is only one.
+    `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of its own seed. together:
+    the same over all seeds, a row of GAINS.
     classes: a row for each class of this checkpoint, empty where the store has lost the
     predictions. why: sentences that say how it was chosen.
     """
@@ -31,9 +31,14 @@ class Choice:
     baseline: Row
     models: dict[str, Row]
     gain: Row
-    seeds: Row | None
+    together: Row | None
     classes: list[Row]
     why: tuple[str, ...]
+
+    @property
+    def seeds(self) -> Row | None:
+        """What all seeds say together, where there are several."""
+        return self.together if self.together and self.together["seeds"] > 1 else None
 
     @property
     def got_worse(self) -> bool:
@@ -60,7 +65,7 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> Choice:
         baseline=baseline,
         models={row["model_id"]: row for row in models},
         gain={**result, "partner": " + ".join(result["partners"]), **_net(result, control)},
-        seeds=_over_seeds(store, result),
+        together=_over_seeds(store, result),
         classes=_classes(result, baseline, control, labels_N) if whole else [],
         why=why,
     )
@@ -136,4 +141,4 @@ def _over_seeds(store: Store, result: Row) -> Row | None:
     else:
         rows = store.partners(result["model_id"], result["objective"], result["selection"])
     found = [row for row in rows.to_pylist() if all(row[name] == result[name] for name in same)]
-    return found[0] if found and found[0]["seeds"] > 1 else None
+    return found[0] if found else None

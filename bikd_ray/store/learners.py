@@ -48,6 +48,18 @@ COLUMNS = (
     "correct",
 )
 
+NEEDED = (
+    "job_id",
+    "model_id",
+    "partner_ids",
+    "data_id",
+    "recipe_id",
+    "objective",
+    "seed",
+    "correct",
+)
+"""Columns of a result without which no learner is sorted out."""
+
 
 @dataclass
 class Learner:
@@ -126,12 +138,15 @@ def learners(
     wanted: Collection[str] | None,
     objective: str | None,
     selection: str,
+    columns: Collection[str] = COLUMNS,
 ) -> Iterator[Learner]:
     """Every learner, in an order of their ids; results of some models are in memory at a time.
 
     wanted: model_ids; None for all. objective: its label, or its name if only one label has it;
     None for all but the jobs without partners, whose labels are in `specs.ALONE` (their learners
-    have one empty set of partners). Raises UserError for what the store does not know.
+    have one empty set of partners). columns: of results, NEEDED at least.
+
+    Raises UserError for what the store does not know.
     """
     if selection not in SELECTIONS:
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
@@ -142,7 +157,7 @@ def learners(
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)
         if objective in ALONE:  # a row or two of each model instead of all of them
             where &= pc.field("objective") == objective
-        rows = reader.table("results", COLUMNS, where, theirs).to_pylist()
+        rows = reader.table("results", columns, where, theirs).to_pylist()
         # a result whose baseline file is damaged says nothing until the baseline is run again
         rows = [row for row in rows if (row["data_id"], row["model_id"]) in known]
         yield from _sorted_out(rows, known, label, selection)

@@ -16,12 +16,12 @@ from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.specs import ALONE
 from bikd_ray.store.answers import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
+from bikd_ray.store.family import family
 from bikd_ray.store.gains import (
     class_rows,
     flip_table,
     gain_table,
     growth_rows,
-    p_values,
     with_q_values,
 )
 from bikd_ray.store.learners import Learner, Row, baselines, learners
@@ -29,7 +29,7 @@ from bikd_ray.store.pairings import METRICS, SYMMETRIC, matrix, pair_rows
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.teachers import teacher_rows
-from bikd_ray.store.verdicts import judged
+from bikd_ray.store.verdicts import failed_sentence, judged
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +127,20 @@ class Store:
         """Names of a zoo (to model_id) that the store calls otherwise, to what it calls them."""
         newest = self.reader.names.newest
         return {n: newest[i] for n, i in zoo.items() if newest.get(i, n) != n}
+
+    def failed_jobs(self, model: str) -> pa.Table:
+        """Rows of the table `jobs` of a model, all of them; empty where none has failed."""
+        ids = self.model_ids(model)
+        jobs = self.reader.committed("jobs")
+        if not pc.any(pc.equal(jobs["status"], "failed")).as_py():
+            return jobs.slice(0, 0)
+        rows = self.reader.table("jobs", ["member_ids", "members", "status", "error"])
+        return rows.filter(pa.array([bool(ids & set(r)) for r in rows["member_ids"].to_pylist()]))
+
+    def why_nothing(self, model: str) -> str:
+        """One sentence for a model without results with a partner: what to do."""
+        failed = failed_sentence(self.failed_jobs(model), f" of {model}")
+        return failed or f"no finished job with a partner for {model}; see bikd status"
 
     def partners(
         self, model: str, objective: str | None = None, selection: str = "last"
@@ -247,7 +261,7 @@ class Store:
     ) -> pa.Table:
         found = learners(self.reader, models, objective, selection)
         parts = _sorted((learner, gain_table(learner)) for learner in found)
-        others = {} if models is None or objective in ALONE else self._p_values(selection)
+        others = {} if models is None or objective in ALONE else family(self.reader, selection)
         settings = []
         for setting, some in groupby(parts, lambda part: part[0][:3]):
             gains = pa.concat_tables([part for _, part in some])
@@ -255,19 +269,6 @@ class Store:
             gains = with_q_values(gains, np.concatenate([[], *rest]))
             settings.append(gains if objective in ALONE else judged(gains))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
-
-    def _p_values(self, selection: str) -> dict[tuple[str, ...], dict[str, np.ndarray]]:
-        """Of net Δ: setting (data_id, recipe_id, objective) -> model_id -> [P]."""
-
-        def work_out(*_: object) -> dict[tuple[str, ...], dict[str, np.ndarray]]:
-            every: dict[tuple[str, ...], dict[str, np.ndarray]] = {}
-            for learner in learners(self.reader, None, None, selection):
-                setting = (learner.data_id, learner.recipe_id, learner.objective)
-                every.setdefault(setting, {})[learner.model_id] = p_values(learner)
-            return every
-
-        by = self.reader.committed("jobs"), self.reader.committed("baselines")
-        return self.reader.derived(f"p-values, {selection}", work_out, *by)
 
 
 def _sorted(parts: Iterable[tuple[Learner, pa.Table]]) -> list[tuple[tuple[str, ...], pa.Table]]:

@@ -4,7 +4,7 @@ Pure functions of answers and of the table `jobs`. docs/statistics.md has the de
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,9 @@ HARMED = "harmed"
 NOTHING = "no difference found"
 NO_CONTROL = "no control"
 ON_VAL = "chosen on val"
+
+SHORT = {LESS: "loses less, do not train", NOTHING: "no difference"}
+"""Verdicts that a table says in fewer words."""
 
 TOLD = (IMPROVES, MORE, LESS, HARMED)
 """Verdicts of gains whose net Δ is told from 0: only these are coloured, bold or filled."""
@@ -91,9 +94,9 @@ def judged(gains: pa.Table) -> pa.Table:
     return filled.take(np.lexsort(keys))
 
 
-def of_model(rows: Sequence[Row]) -> str:
-    """The verdict of a model's best partner; rows: its own, as `judged` orders them."""
-    return rows[0]["verdict"]
+def short(row: Row) -> str:
+    """The verdict of a row of GAINS in few words, for a table; empty for a control."""
+    return SHORT.get(row["verdict"], row["verdict"] or "")
 
 
 def in_words(row: Row) -> str:
