@@ -12,7 +12,7 @@ from dashboards.figures import Interval, pc
 
 Row = Mapping[str, Any]
 
-SHOWN = 6
+SHOWN = 4
 """Partners of a tie that are named."""
 
 

@@ -115,7 +115,7 @@ def _table(view: View, model_id: str) -> Table:
             Column("Net Δ", number=True),
             Column("q", number=True),
             Column("Δ top-1", number=True),
-            Column("Recovered", number=True),
+            Column("Recovered"),
             Column("Seeds", number=True),
         ),
         tuple(

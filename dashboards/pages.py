@@ -80,7 +80,7 @@ def overview(view: View, chosen: Chosen) -> list[Block]:
             Column("Net Δ around 0"),
             Column("Δ top-1", number=True),
             Column("Alone (control)", number=True),
-            Column("Recovered", number=True),
+            Column("Recovered"),
         ),
         tuple(_headline(a, reach) for a in shown),
         left_out,

@@ -121,7 +121,7 @@ def _table(view: View, rows: list[tuple[str, str, dict[str, Any]]]) -> Table:
             Column("Alone", number=True),
             Column("Top-1 before, %", number=True),
             Column("Top-1 after, %", number=True),
-            Column("Recovered", number=True),
+            Column("Recovered"),
         ),
         tuple(
             (

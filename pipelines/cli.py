@@ -291,7 +291,15 @@ def plan(
     [dim]Example: bikd plan sweep.yaml --calibrate --budget 24[/dim]
     """
     from bikd_ray.spec_file import load_spec
-    from pipelines.planning import cost_lines, grouped, job_table, open_plan, paces_of, resources_at
+    from pipelines.planning import (
+        cost_lines,
+        grouped,
+        job_table,
+        open_plan,
+        paces_of,
+        renamed_lines,
+        resources_at,
+    )
 
     loaded = load_spec(spec)
     jobs, answers = open_plan(loaded, store, only)
@@ -305,6 +313,8 @@ def plan(
     else:
         paces, source = paces_of(jobs, answers), f"the {len(jobs.done)} done jobs' seconds"
     where = resources_at(address, loaded.resources)
+    for line in renamed_lines(jobs, answers):
+        print(f"bikd: {line}", file=sys.stderr)
     lines = cost_lines(loaded, jobs, paces, source, where, limit, budget)
     print("\n".join(lines), file=sys.stderr)
 
@@ -322,11 +332,20 @@ def status(
     """
     from bikd_ray.spec_file import load_spec
     from bikd_ray.store.place import store_uri
-    from pipelines.planning import grouped, job_table, open_plan, stored_jobs, sweep_lines
+    from pipelines.planning import (
+        grouped,
+        job_table,
+        open_plan,
+        renamed_lines,
+        stored_jobs,
+        sweep_lines,
+    )
 
     loaded = load_spec(spec) if spec else None
-    planned = open_plan(loaded, store)[0] if loaded else None
-    table = stored_jobs(_store(store)) if planned is None else job_table(planned)
+    planned, answers = open_plan(loaded, store) if loaded else (None, _store(store))
+    table = stored_jobs(answers) if planned is None else job_table(planned)
+    for line in renamed_lines(planned, answers):
+        print(f"bikd: {line}", file=sys.stderr)
     if failed:
         table = table.filter([state == "failed" for state in table["state"].to_pylist()])
     people = format is Format.table

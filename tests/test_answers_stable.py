@@ -228,3 +228,14 @@ def test_names_of_many_models_are_told_apart(tmp_path):
         assert {row["model_id"] for row in rows} == {world.id_of(old)}
         for row in rows:
             assert row["partner"] == new[row["partner_ids"][0]]
+
+
+def test_plan_and_status_say_that_a_spec_calls_a_model_otherwise(uri):
+    from pipelines.planning import renamed_lines
+
+    store = Store(uri)
+    assert renamed_lines(None, store) == []
+    assert store.renamed({"MyViT": "id-a", "b": "id-b", "new": "id-new"}) == {"MyViT": "a"}
+    rename(uri, a="MyViT")
+    assert renamed_lines(None, Store(uri)) == ["MyViT was a"]
+    assert Store(uri).former_names(["id-b"]) == []

@@ -11,6 +11,7 @@ import sys
 import termios
 from datetime import UTC, datetime
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ from bikd_ray.export.facts import around, results_of
 from bikd_ray.store import Store
 from bikd_ray.store import verdicts as v
 from bikd_ray.store.answers import GAINS
+from dashboards.blocks import Plot
 from dashboards.components import Maker
 from dashboards.contents import LIMITS
 from dashboards.pages import PAGES
@@ -106,10 +108,9 @@ def test_planted_effects_are_found_and_no_other(tmp_path, capsys):
         card = card_of(store, learner)
         assert "over 5 seeds: improves, q = 0.0" in card
     view = View(now := Snapshot(store), now.settings[0], LIMITS)
-    (plot,) = (
-        b for b in PAGES["pairs"].draw(view, {"metric": "net_delta"}) if hasattr(b, "figure")
-    )
-    coloured = plot.figure.data[0].z
+    (plot,) = (b for b in PAGES["pairs"].draw(view, {"metric": "net_delta"}) if isinstance(b, Plot))
+    figure: Any = plot.figure
+    coloured = figure.data[0].z
     assert (~np.isnan(coloured)).sum() == 3
 
 

@@ -128,6 +128,13 @@ class Store:
         newest = self.reader.names.newest
         return {n: newest[i] for n, i in zoo.items() if newest.get(i, n) != n}
 
+    def former_names(self, model_ids: Collection[str] = ()) -> list[str]:
+        """`MyViT was ViT`, of each model (none given: of all) that was called otherwise before."""
+        names = self.reader.names
+        wanted = sorted(model_ids or names.newest, key=lambda i: names.newest.get(i, ""))
+        lines = (names.told(i) for i in wanted if i in names.newest)
+        return [line for told in lines for line in told]
+
     def failed_jobs(self, model: str) -> pa.Table:
         """Rows of the table `jobs` of a model, all of them; empty where none has failed."""
         ids = self.model_ids(model)
