@@ -65,7 +65,7 @@ def renamed_lines(plan: Plan | None, store: Store) -> list[str]:
     """A line for each model that a plan's spec calls otherwise than its store, or that was called
     otherwise before.
     """
-    zoo = {m.name: m.model_id for job in plan.jobs for m in job.members} if plan else {}
+    zoo = {m.name: m.model_id for job in plan.jobs for m in job.members} if plan is not None else {}
     renamed = store.renamed(zoo)
     lines = [
         f"{new} is {old} in the store; a sweep of this spec renames it"

@@ -92,7 +92,7 @@ def test_where_no_partner_helps_every_surface_says_so(tmp_path, capsys, seed):
 
 
 def test_planted_effects_are_found_and_no_other(tmp_path, capsys):
-    uri = made(tmp_path, World(SIXTY, PLANTED, seeds=5))
+    uri = made(tmp_path, World(SIXTY, PLANTED, n=500, seeds=5))
     store = Store(uri)
     told = [r for r in store.gains().to_pylist() if r["verdict"] != v.NOTHING]
     assert {(r["model"], r["partner"]) for r in told} == set(PLANTED)
