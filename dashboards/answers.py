@@ -1,4 +1,4 @@
-"""The headline: for each model what came out, and one honest sentence over all of them."""
+"""The headline table: for each model what came out."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bikd_ray.store.verdicts import TOLD, failed_sentence, partners_of, short
 from dashboards.figures import Interval, pc
-from dashboards.wording import count, listed, signed
 
 Row = Mapping[str, Any]
 
-SHOWN = 6
+SHOWN = 4
 """Partners of a tie that are named."""
-NAMED = 4
-"""Models that the sentence names."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +35,15 @@ class Answer:
     recovered: float | None
     model_id: str = ""
     partner_ids: tuple[str, ...] = ()
+    verdict: str = ""
 
 
 def answers(
-    gains: pa.Table, controls: Sequence[Row], baselines: Sequence[Row], names: Mapping[str, str]
+    gains: pa.Table,
+    controls: Sequence[Row],
+    baselines: Sequence[Row],
+    names: Mapping[str, str],
+    jobs: pa.Table,
 ) -> tuple[Answer, ...]:
     """A row for each model with a baseline, in the order of `names` (model_id to shown name).
 
@@ -66,6 +69,7 @@ def answers(
             tied.get(model_id, 0),
             alone.get(model_id),
             names,
+            _untrained(model_id, jobs) if model_id not in trained else "",
         )
         for model_id, name in names.items()
     )
@@ -76,13 +80,21 @@ def _counts(column: pa.ChunkedArray) -> list[Row]:
 
 
 def _first(gains: pa.Table) -> pa.Table:
-    """The SHOWN rows with the highest Δ of each model."""
-    rows = gains.sort_by([("model_id", "ascending"), ("delta_top1", "descending")])
-    ids = rows["model_id"].combine_chunks().dictionary_encode().indices
+    """The first SHOWN rows of each model, in their order."""
+    ids = gains["model_id"].combine_chunks().dictionary_encode().indices
     ids = np.asarray(ids, dtype=np.int64)
-    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]]) if len(ids) else np.array([], int)
-    place = np.arange(len(ids)) - np.repeat(starts, np.diff(np.r_[starts, len(ids)]))
-    return rows.filter(pa.array(place < SHOWN))
+    order = np.argsort(ids, kind="stable")
+    sizes = np.bincount(ids)
+    place = np.arange(len(ids)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return gains.take(order[place < SHOWN])
+
+
+def _untrained(model_id: str, jobs: pa.Table) -> str:
+    """Why a model has no result with a partner."""
+    if not pc.any(pc.equal(jobs["status"], "failed")).as_py():
+        return "not trained yet"
+    own = [model_id in members for members in jobs["member_ids"].to_pylist()]
+    return failed_sentence(jobs.filter(pa.array(own, pa.bool_()))) or "not trained yet"
 
 
 def _answer(
@@ -93,10 +105,11 @@ def _answer(
     tied: int,
     alone: Row | None,
     names: Mapping[str, str],
+    untrained: str,
 ) -> Answer:
     control = interval(alone, "delta") if alone else None
     if not ranked:
-        return Answer(name, top1, (), 0, "", None, control, None, None)
+        return Answer(name, top1, (), 0, "", None, control, None, None, verdict=untrained)
     if trained == 1:
         standing, chosen = "only", 1
     elif not tied:
@@ -107,7 +120,7 @@ def _answer(
     return Answer(
         name,
         top1,
-        tuple(partner_name(r, names) for r in shown),
+        tuple(partners_of(r, names) for r in shown),
         chosen - len(shown),
         standing,
         interval(first, "delta"),
@@ -116,13 +129,8 @@ def _answer(
         first["recovered"],
         first["model_id"],
         tuple(r["partner_ids"][0] if len(r["partner_ids"]) == 1 else "" for r in shown),
+        short(first),
     )
-
-
-def partner_name(row: Row, names: Mapping[str, str]) -> str:
-    """`A`, or `A + B` for a group, as the page calls them."""
-    both = zip(row["partner_ids"], row["partners"], strict=True)
-    return " + ".join(names.get(model_id, alias) for model_id, alias in both)
 
 
 def standing(row: Row) -> str:
@@ -133,78 +141,6 @@ def standing(row: Row) -> str:
 def interval(row: Row, which: str) -> Interval | None:
     """The "delta" or "net" of a row of gains; None where it has none."""
     value = row["delta_top1" if which == "delta" else "net_delta"]
-    return None if value is None else Interval(value, row[f"{which}_low"], row[f"{which}_high"])
-
-
-def verdict(
-    gains: pa.Table, controls: pa.Table, names: Mapping[str, str], selection: str
-) -> tuple[str, tuple[str, ...]]:
-    """What came out over all models, in one sentence, and what to bear in mind with it."""
-    if not len(gains):
-        trained = "Only controls have finished" if len(controls) else "Only baselines are there"
-        return f"{trained}: no pairing has been trained yet, so there is nothing to compare.", ()
-    known = gains.filter(pc.is_valid(gains["net_delta"]))
-    if selection == "best_val":
-        return (
-            "The epochs were chosen on the very images reported here: these gains are too high, "
-            "and no interval can be given.",
-            ("Look at the last epoch, or at epochs chosen on held-out images, to decide.",),
-        )
-    if not len(known):
-        return (
-            "Nothing can be said about partners: no control has finished, and without one a gain "
-            "may be plain further training.",
-            (),
-        )
-    notes = _notes(gains, known)
-    up = known.filter(pc.greater(known["net_low"], 0))
-    down = pc.sum(pc.less(known["net_high"], 0)).as_py()
-    below = (
-        f"in {down:,} of {len(known):,} cases the learner ends below its control" if down else ""
-    )
-    if not len(up):
-        if not below:
-            return (
-                "No partner helps any model by more than training alone does: "
-                "every net Δ interval includes 0.",
-                notes,
-            )
-        return f"No partner helps any model by more than training alone does; {below}.", notes
-    up = up.sort_by([("net_delta", "descending")])
-    helped = dict.fromkeys(up["model_id"].to_pylist())
-    models = len(known["model_id"].unique())
-    most = []
-    for model_id in [i for i in names if i in helped][:NAMED]:
-        top = up.filter(pc.equal(up["model_id"], model_id)).slice(0, 1).to_pylist()[0]
-        most.append(
-            f"{names[model_id]} (with {partner_name(top, names)}, {signed(top['net_delta'])} pp)"
-        )
-    rest = len(helped) - len(most)
-    told = f"{', '.join(most)} and {rest} more" if rest else listed(most)
-    gain = "gains" if len(helped) == 1 else "gain"
-    sentence = f"{len(helped)} of {count(models, 'model')} {gain} more with a partner than alone: "
-    return f"{sentence}{told}; {below}." if below else f"{sentence}{told}.", notes
-
-
-def _notes(gains: pa.Table, known: pa.Table) -> tuple[str, ...]:
-    notes = []
-    if pc.any(gains["tie"]).as_py():
-        notes.append(
-            "In a tie the numbers are those of the first partner named, which has the highest Δ."
-        )
-    if len(known) > 1:
-        notes.append(
-            f"{len(known):,} net Δ intervals at 95%: about {len(known) * 0.025:,.1f} of them would "
-            "lie above 0 by chance alone."
-        )
-    if len(known) < len(gains):
-        notes.append(
-            f"{count(len(gains) - len(known), 'result')} of {len(gains):,} without a control of "
-            "the same seed: no net Δ there."
-        )
-    if pc.any(pc.equal(known["seeds"], 1)).as_py():
-        notes.append(
-            "Some results come from one seed: their intervals speak of the images drawn, not of "
-            "how another seed would come out."
-        )
-    return tuple(notes)
+    told = which == "net" and row.get("verdict") in TOLD
+    low, high = row[f"{which}_low"], row[f"{which}_high"]
+    return None if value is None else Interval(value, low, high, told)

@@ -164,7 +164,7 @@ class Maker:
             case Tag(word):
                 return html.Span(word, className=f"tag {word}")
             case Interval():
-                value = html.Span(signed(cell.value), className="clear" if cell.clear else None)
+                value = html.Span(signed(cell.value), className="clear" if cell.told else None)
                 return [value, html.Span(span(cell.low, cell.high), className="range")]
             case Strip(interval, reach):
                 return strip(interval, reach)
@@ -196,8 +196,8 @@ def choice(block: Choice) -> Made:
 
 
 def legend() -> Made:
-    strong = "Strong: the 95% interval leaves 0 out"
-    pale = "Pale: the interval includes 0, or there is none"
+    strong = "Coloured: net Δ differs from 0 (q < 0.05, corrected for all comparisons)"
+    pale = "Grey: no difference from 0 is found"
     return html.Ul(
         [
             html.Li([html.Span(className="swatch"), html.Span(strong)]),
@@ -213,7 +213,7 @@ def strip(interval: Interval, reach: float) -> Made:
     half = 50 / reach
     whisker = {"left": f"{50 + low * half:.1f}%", "width": f"{(high - low) * half:.1f}%"}
     point = {"left": f"{50 + interval.value * half:.1f}%"}
-    kind = "point clear" if interval.clear else "point"
+    kind = "point clear" if interval.told else "point"
     return html.Span(
         [html.Span(className="whisker", style=whisker), html.Span(className=kind, style=point)],
         className="strip",

@@ -132,7 +132,9 @@ class Contents:
         if len(ids) <= self.limits.models:
             return ids
         best = view.gains.group_by("model_id").aggregate([(_measure(view.gains), "max")])
-        kept = best.sort_by([(best.column_names[1], "descending")])["model_id"].to_pylist()
+        kept = best.sort_by([(best.column_names[1], "descending"), ("model_id", "ascending")])[
+            "model_id"
+        ].to_pylist()
         kept = set(kept[: self.limits.models])
         return [i for i in ids if i in kept]
 
@@ -197,10 +199,13 @@ def _pairs(view: View) -> tuple[list[tuple[str, str]], int]:
     if not len(single):
         return [], 0
     size = pc.fill_null(pc.abs(single[_measure(single)]), 0.0)
-    ranked = single.append_column("size", size).sort_by([("size", "descending")])
+    partner = pc.list_flatten(single["partner_ids"])
+    keyed = single.append_column("size", size).append_column("with", partner)
+    ties = [("model_id", "ascending"), ("with", "ascending")]
+    ranked = keyed.sort_by([("size", "descending"), *ties])
     ids = zip(
         ranked["model_id"].to_pylist(),
-        pc.list_flatten(ranked["partner_ids"]).to_pylist(),
+        ranked["with"].to_pylist(),
         strict=True,
     )
     pairs: dict[frozenset[str], tuple[str, str]] = {}

@@ -86,7 +86,7 @@ def _marks(
         mode="lines+markers",
         line={"color": colour, "width": 1.5, "dash": "dot"},
         marker={
-            "symbol": [symbol if i.clear else f"{symbol}-open" for _, i, _ in rows],
+            "symbol": [symbol if i.told else f"{symbol}-open" for _, i, _ in rows],
             "size": 10,
             "line": {"width": 2, "color": colour},
         },

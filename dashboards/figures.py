@@ -15,7 +15,8 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.compute
 
-from dashboards.theme import DIVERGING, LIGHT, SEQUENTIAL
+from bikd_ray.store.verdicts import TOLD
+from dashboards.theme import DIVERGING, LIGHT, NEUTRAL, SEQUENTIAL
 from dashboards.wording import label, plain, signed
 
 pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
@@ -23,6 +24,9 @@ pc: Any = pyarrow.compute  # most of its functions are made at import, where no 
 ALONE, ALONE_ID = "alone", ""
 ROOMY = 30
 """Models up to which every cell has its number; above, cells are for the eye and the hover."""
+SATURATED = 0.8
+"""Share of the coloured cells below which a diverging scale ends."""
+ARRAYS = ("value_LP", "low_LP", "high_LP", "seeds_LP", "n_LP", "told_LP")
 TICK = 24
 """Characters of a model's name on an axis; the whole name stands in the hover."""
 
@@ -30,7 +34,7 @@ TICK = 24
 @dataclass(frozen=True)
 class Metric:
     """A number of a pair. `learner`: it belongs to the row's model, else to the pair as a whole.
-    `tested`: it has a 95% interval that may include zero. `diverging`: zero is its middle.
+    `tested`: coloured only where net Δ is told from 0. `diverging`: zero is its middle.
     """
 
     title: str
@@ -68,8 +72,9 @@ METRICS: dict[str, Metric] = {
         "recovered",
         "%",
         "Share of the way from the learner's own top-1 to that of the pair's ensemble that it "
-        "went. Empty where the ensemble is not better than the learner.",
+        "went. Empty where the ensemble is not better than the learner, or the learner lost.",
         learner=True,
+        tested=True,
         diverging=True,
         digits=0,
     ),
@@ -77,7 +82,7 @@ METRICS: dict[str, Metric] = {
         "ensemble gain",
         "pp",
         "Top-1 of the averaged probabilities of both models before any training, less the "
-        "learner's own: the room that the partner opens.",
+        "learner's own: the headroom the partner offers.",
         learner=True,
         diverging=True,
     ),
@@ -112,16 +117,15 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Interval:
-    """A value with its 95% interval; the ends are None where the method allows none."""
+    """A value with its 95% interval; the ends are None where the method allows none.
+
+    told: whether it is told from 0 after the correction for all comparisons (q < 0.05).
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
-
-    @property
-    def clear(self) -> bool:
-        """Whether there is an interval and zero lies outside of it."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+    told: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +134,8 @@ class Heatmap:
 
     ids are those of the models, `learners` and `partners` their names; low and high are the ends
     of the 95% interval, seeds and n what it was measured with. The last partner may be ALONE,
-    with the id ALONE_ID.
+    with the id ALONE_ID. told is 1 where net Δ is told from 0 (q < 0.05); detectable is the middle
+    of what the cells could have shown.
     """
 
     metric: str
@@ -143,6 +148,8 @@ class Heatmap:
     high_LP: np.ndarray
     seeds_LP: np.ndarray
     n_LP: np.ndarray
+    told_LP: np.ndarray
+    detectable: float = 0.0
 
     @property
     def known_LP(self) -> np.ndarray:
@@ -150,18 +157,15 @@ class Heatmap:
 
     @property
     def muted_LP(self) -> np.ndarray:
-        """Cells that cannot be told from zero, of a metric that has a test."""
+        """Cells whose net Δ is not told from zero, of a metric that depends on it."""
         if not METRICS[self.metric].tested:
             return np.zeros_like(self.known_LP)
-        return self.known_LP & ~((self.low_LP > 0) | (self.high_LP < 0))
+        return self.known_LP & (self.told_LP != 1)
 
     def taken(self, rows: np.ndarray) -> "Heatmap":
         """The models at these rows, in this order, on both axes; ALONE stays last."""
         columns = np.concatenate([rows, range(len(self.learners), len(self.partners))]).astype(int)
-        arrays = {
-            name: getattr(self, name)[np.ix_(rows, columns)]
-            for name in ("value_LP", "low_LP", "high_LP", "seeds_LP", "n_LP")
-        }
+        arrays = {name: getattr(self, name)[np.ix_(rows, columns)] for name in ARRAYS}
         return replace(
             self,
             learner_ids=tuple(self.learner_ids[i] for i in rows),
@@ -182,7 +186,7 @@ def heatmap_info(
     """
     known = pa.array([*names, ALONE_ID], pa.string())
     shape = (len(names), len(names) + 1)
-    arrays = {name: np.full(shape, np.nan) for name in ("value", "low", "high", "seeds", "n")}
+    arrays = {name.removesuffix("_LP"): np.full(shape, np.nan) for name in ARRAYS}
 
     def put(rows: pa.Table, learner: Any, partner: Any, **columns: Any) -> None:
         at = (pc.fill_null(pc.index_in(c, value_set=known), -1) for c in (learner, partner))
@@ -207,6 +211,7 @@ def heatmap_info(
                 value=rows[metric],
                 seeds=rows["seeds"],
                 n=rows["n"],
+                told=pc.is_in(rows["verdict"], value_set=pa.array(TOLD)),
                 **{name: rows[column] for name, column in bounds},
             )
     else:
@@ -218,6 +223,8 @@ def heatmap_info(
             )
             ids = pairs[f"model_id_{learner}"], pairs[f"model_id_{partner}"]
             put(pairs, *ids, value=value, n=pairs["n"])
+    if metric == "recovered":  # of a model that lost it says nothing
+        arrays["value"][arrays["value"] < 0] = np.nan
     there = ~np.isnan(arrays["value"])
     shown = np.flatnonzero(there.any(1) | there[:, :-1].any(0))
     ids, titles = [*names], [*names.values()]
@@ -227,23 +234,39 @@ def heatmap_info(
         (*ids, ALONE_ID),
         tuple(titles),
         (*titles, ALONE),
-        *(arrays[name] for name in ("value", "low", "high", "seeds", "n")),
+        **{name: arrays[name.removesuffix("_LP")] for name in ARRAYS},
+        detectable=_middle(gains["detectable"]),
     ).taken(shown)
     return whole if there[:, -1].any() else _without_alone(whole)
 
 
 def _without_alone(info: Heatmap) -> Heatmap:
-    arrays = ("value_LP", "low_LP", "high_LP", "seeds_LP", "n_LP")
     return replace(
         info,
         partner_ids=info.partner_ids[:-1],
         partners=info.partners[:-1],
-        **{name: getattr(info, name)[:, :-1] for name in arrays},
+        **{name: getattr(info, name)[:, :-1] for name in ARRAYS},
     )
 
 
+def _middle(values: pa.ChunkedArray) -> float:
+    known = values.drop_null().to_numpy()
+    return float(np.median(known)) if len(known) else 0.0
+
+
+def _reach(info: Heatmap) -> float:
+    """The end of a diverging scale: no less than what could have been found, and no more than
+    most of the coloured cells need, as one large value would fade the others.
+    """
+    shown = np.abs(info.value_LP[info.known_LP & ~info.muted_LP])
+    most = float(np.quantile(shown, SATURATED)) if shown.size else 0.0
+    if info.metric == "recovered":
+        return min(most, 100.0) or 100.0
+    return max(most, info.detectable) or 1.0
+
+
 def heatmap_figure(info: Heatmap) -> go.Figure:
-    """Coloured cells; those not told from zero are pale. Small ones have their numbers.
+    """Coloured cells; those not told from zero are grey. Small ones have their numbers.
 
     A cell's x and y are the numbers of its column and row, so that a browser can draw a large
     matrix as an image; meta has what they stand for.
@@ -251,9 +274,7 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
     about = METRICS[info.metric]
     known = info.value_LP[info.known_LP]
     if about.diverging:
-        reach = float(np.abs(known).max(initial=0)) or 1.0
-        if info.metric == "recovered":
-            reach = min(reach, 100.0)  # a tiny room to the ensemble makes shares of any size
+        reach = _reach(info)
         low, high, scale = -reach, reach, DIVERGING
     else:
         low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
@@ -265,8 +286,8 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
     muted = info.muted_LP
     figure = go.Figure(
         [
-            _cells(info, info.known_LP & ~muted, 1.0, "<b>{}</b>"),
-            _cells(info, muted, 0.4, "{}"),
+            _cells(info, info.known_LP & ~muted, {"coloraxis": "coloraxis"}, "<b>{}</b>"),
+            _cells(info, muted, {"colorscale": NEUTRAL, "showscale": False}, "{}"),
         ]
     )
     steep = max(map(len, info.partners), default=0) * columns > 80
@@ -315,7 +336,7 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
     return figure
 
 
-def _cells(info: Heatmap, shown_LP: np.ndarray, opacity: float, form: str) -> go.Heatmap:
+def _cells(info: Heatmap, shown_LP: np.ndarray, colours: dict[str, Any], form: str) -> go.Heatmap:
     about, roomy = METRICS[info.metric], len(info.partners) <= ROOMY
     rounded = np.round(info.value_LP, about.digits + 1).astype(np.float32)
     each: dict[str, Any] = {}
@@ -328,8 +349,7 @@ def _cells(info: Heatmap, shown_LP: np.ndarray, opacity: float, form: str) -> go
         z=np.where(shown_LP, rounded, np.float32(np.nan)),
         hoverinfo="none",  # assets/cells.js makes the words of the one cell that is pointed at
         hoverongaps=False,
-        opacity=opacity,
-        coloraxis="coloraxis",
+        **colours,
         **each,
     )
 

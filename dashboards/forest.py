@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from dashboards.answers import interval, partner_name, standing
+from bikd_ray.store.verdicts import partners_of
+from dashboards.answers import interval, standing
 from dashboards.figures import ALONE, TICK, Interval, pc
 from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
 from dashboards.wording import count, label, signed, span
@@ -39,21 +40,19 @@ def forest_info(
     names: Mapping[str, str],
     most: int | None = None,
 ) -> Forest:
-    """The partners of one model in the order of Δ, best first, and its control.
+    """The partners of one model as they come, best first, and its control.
 
     Tables and `names` as in `dashboards.figures`; groups have a partner like "A + B". most: of
     more partners the best are kept, and the last few.
     """
-    mine = gains.filter(pc.equal(gains["model_id"], model_id)).sort_by(
-        [("delta_top1", "descending")]
-    )
+    mine = gains.filter(pc.equal(gains["model_id"], model_id))
     total = len(mine)
     if most is not None and total > most:
         last = most // 5
         mine = pa.concat_tables([mine.slice(0, most - last), mine.slice(total - last)])
     partners = tuple(
         Partner(
-            partner_name(r, names),
+            partners_of(r, names),
             Interval(r["delta_top1"], r["delta_low"], r["delta_high"]),
             interval(r, "net"),
             standing(r) if total > 1 else "",
@@ -97,8 +96,8 @@ def _ends(interval: Interval | None) -> list[float]:
 
 
 def forest_figure(info: Forest, shared: Frame) -> go.Figure:
-    """Two marks for each partner: Δ (circle) and net Δ (diamond), open where zero is inside the
-    interval. The control is the last row, and a dashed line through all.
+    """Two marks for each partner: Δ (circle) and net Δ (diamond), filled where it is told from
+    zero. The control is the last row, and a dashed line through all.
     """
     figure = go.Figure()
     delta = [(i - 0.14, p.delta, _about(p)) for i, p in enumerate(info.partners)]
@@ -154,7 +153,7 @@ def _marks(
         name=name,
         showlegend=True,
         marker={
-            "symbol": [symbol if i.clear else f"{symbol}-open" for _, i, _ in rows],
+            "symbol": [symbol if i.told else f"{symbol}-open" for _, i, _ in rows],
             "color": colour,
             "size": 10,
             "line": {"width": 2, "color": colour},

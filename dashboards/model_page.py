@@ -4,14 +4,15 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from dashboards.answers import interval, partner_name, standing
+from bikd_ray.store.verdicts import partners_of, short
+from dashboards.answers import interval, standing
 from dashboards.blocks import Block, Choice, Column, Downloads, Grid, Link, Plot, Table, Tag, Text
 from dashboards.curves import MEASURES, curves_figure, curves_info
 from dashboards.dose import sizes_figure, sizes_info
 from dashboards.figures import pc
 from dashboards.forest import Forest, forest_figure, forest_info, frame
 from dashboards.snapshot import View
-from dashboards.wording import NONE, count, listed, plain, signed
+from dashboards.wording import count, listed, percent, plain, signed
 
 
 def model_page(view: View, chosen: Mapping[str, str]) -> list[Block]:
@@ -50,8 +51,9 @@ def about(view: View, model_id: str) -> list[Block]:
         )
     return [
         Text(
-            "Lines are 95% intervals; a mark is filled where the interval leaves 0 out. Compare Δ "
-            "with the dashed line (alone), and net Δ with 0. Bold names may be the best partner."
+            "Lines are 95% intervals; a mark is filled where net Δ differs from 0 (q < 0.05, "
+            "corrected for all comparisons). Compare Δ with the dashed line (alone), and net Δ "
+            "with 0."
         ),
         Grid(tuple(plots)),
         *_left_out(info.left_out, "partner"),
@@ -80,7 +82,7 @@ def _left_out(number: int, noun: str) -> list[Block]:
 def _curves(view: View, model_id: str, name: str) -> list[Block]:
     rows = view.curves(model_id)
     ranked = view.gains.filter(pc.equal(view.gains["model_id"], model_id))
-    ranked = ranked.sort_by([("delta_top1", "descending")])["partner"].to_pylist()
+    ranked = ranked["partner"].to_pylist()
     kept, total = ranked[: view.limits.lines], len(ranked)
     rows = rows.filter(pc.is_in(rows["partner"], value_set=pa.array([*kept, ""], pa.string())))
     plots = []
@@ -92,7 +94,7 @@ def _curves(view: View, model_id: str, name: str) -> list[Block]:
             plots.append(Plot(key, title, curves_figure(info), says, meaning=meaning))
     if not plots:
         return []
-    few = f" The {len(kept)} partners with the highest Δ of {total:,}." if total > len(kept) else ""
+    few = f" The first {len(kept)} partners of {total:,}." if total > len(kept) else ""
     return [
         Text("Over the epochs", "head"),
         Text(f"Mean over seeds; dashed: alone.{few}"),
@@ -102,7 +104,6 @@ def _curves(view: View, model_id: str, name: str) -> list[Block]:
 
 def _table(view: View, model_id: str) -> Table:
     rows = view.gains.filter(pc.equal(view.gains["model_id"], model_id))
-    rows = rows.sort_by([("delta_top1", "descending")])
     shown = rows.slice(0, view.limits.rows).to_pylist()
     left = len(rows) - len(shown)
     return Table(
@@ -110,29 +111,31 @@ def _table(view: View, model_id: str) -> Table:
         "Percentage points, 95% intervals",
         (
             Column("Partner"),
-            Column("Δ top-1", number=True),
+            Column("Verdict"),
             Column("Net Δ", number=True),
             Column("q", number=True),
-            Column("Recovered", number=True),
+            Column("Δ top-1", number=True),
+            Column("Recovered"),
             Column("Seeds", number=True),
         ),
         tuple(
             (
                 (
                     Link(
-                        partner_name(r, view.names),
+                        partners_of(r, view.names),
                         "pairs",
                         (("pair", f"{model_id}~{r['partner_ids'][0]}"),),
                     )
                     if len(r["partner_ids"]) == 1
-                    else partner_name(r, view.names),
+                    else partners_of(r, view.names),
                     " ",
                     Tag(standing(r)) if standing(r) else "",
                 ),
-                interval(r, "delta"),
+                short(r),
                 interval(r, "net"),
                 plain(r["q_value"], 3),
-                NONE if r["recovered"] is None else f"{plain(r['recovered'], 0)} %",
+                interval(r, "delta"),
+                percent(r["recovered"]),
                 f"{r['seeds']}",
             )
             for r in shown

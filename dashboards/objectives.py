@@ -159,7 +159,7 @@ def objectives_figure(info: Objectives) -> go.Figure:
                 mode="markers",
                 name="ce (control)" if control else label(name),
                 marker={
-                    "symbol": [symbol if g.clear else f"{symbol}-open" for _, g, _ in rows],
+                    "symbol": [symbol if g.told else f"{symbol}-open" for _, g, _ in rows],
                     "color": colour,
                     "size": 9,
                     "line": {"width": 2, "color": colour},

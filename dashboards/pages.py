@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dashboards.answers import Answer, answers, verdict
+from bikd_ray.store.verdicts import headline
+from dashboards.answers import Answer, answers
 from dashboards.blocks import (
     Block,
     Cell,
@@ -33,7 +34,7 @@ from dashboards.pair_page import pair_blocks
 from dashboards.runs import runs
 from dashboards.snapshot import View
 from dashboards.why import REASONS, says, scatter_figure, scatter_info, single_partners
-from dashboards.wording import NONE, count, plain, signed
+from dashboards.wording import NONE, count, percent, plain, signed
 
 Chosen = Mapping[str, str]
 Draw = Callable[[View, Chosen], list[Block]]
@@ -54,8 +55,9 @@ class Page:
 
 def overview(view: View, chosen: Chosen) -> list[Block]:
     """The headline: for each model the best partner or a tie."""
-    sentence, notes = verdict(view.gains, view.controls, view.names, view.setting.selection)
-    rows = answers(view.gains, view.controls.to_pylist(), view.baselines, view.names)
+    jobs = view.jobs
+    sentence, notes = headline(view.gains, view.controls, jobs, view.names)
+    rows = answers(view.gains, view.controls.to_pylist(), view.baselines, view.names, jobs)
     ends = [x for a in rows if a.net for x in (a.net.low, a.net.high) if x is not None]
     reach = max(map(abs, ends), default=1.0)
     shown = rows
@@ -73,11 +75,12 @@ def overview(view: View, chosen: Chosen) -> list[Block]:
             Column("Model"),
             Column("Top-1 before, %", number=True),
             Column("Best partner"),
-            Column("Δ top-1", number=True),
-            Column("Alone (control)", number=True),
+            Column("Verdict"),
             Column("Net Δ", number=True),
             Column("Net Δ around 0"),
-            Column("Recovered", number=True),
+            Column("Δ top-1", number=True),
+            Column("Alone (control)", number=True),
+            Column("Recovered"),
         ),
         tuple(_headline(a, reach) for a in shown),
         left_out,
@@ -88,7 +91,7 @@ def overview(view: View, chosen: Chosen) -> list[Block]:
 
 
 def _headline(answer: Answer, reach: float) -> tuple[Cell | tuple[Cell, ...], ...]:
-    named: tuple[Cell, ...] = ("none trained yet",)
+    named: tuple[Cell, ...] = (NONE,)
     if answer.partners:
         known = answer.standing in ("best", "tie")
         named = (Tag(answer.standing) if known else f"({answer.standing})",)
@@ -103,11 +106,12 @@ def _headline(answer: Answer, reach: float) -> tuple[Cell | tuple[Cell, ...], ..
         else answer.model,
         plain(answer.top1_before),
         named,
-        answer.delta,
-        answer.control,
+        answer.verdict,
         net,
         Strip(net, reach) if net and net.low is not None else "",
-        NONE if answer.recovered is None else f"{plain(answer.recovered, 0)} %",
+        answer.delta,
+        answer.control,
+        percent(answer.recovered),
     )
 
 
@@ -176,6 +180,9 @@ def heatmap_plot(info: Heatmap, orders: dict) -> Plot:
         f"Heatmap of {about.title}, {count(len(info.learners), 'model')}: from "
         f"{about.text(float(known.min()))} to {about.text(float(known.max()))} {about.unit}"
     )
+    if about.tested:
+        told = int((info.known_LP & ~info.muted_LP).sum())
+        text = f"{text.rstrip()}; {told:,} of {known.size:,} cells differ from 0"
     roomy = columns <= 30
     return Plot(
         f"heatmap-{info.metric}",
@@ -217,9 +224,9 @@ def why(view: View, chosen: Chosen) -> list[Block]:
     return [
         Text(
             f"Does diversity predict {about} here? One mark for each learner and partner; filled "
-            "where the interval of the gain leaves 0 out. Intervals of r are 95%, over the models: "
+            "where net Δ differs from 0 (q < 0.05). Intervals of r are 95%, over the models: "
             "pairs that share a model count as related. Learners differ much more than partners "
-            "do, so the second r, among the partners of one learner, is the one for choosing."
+            "do, so use the second r, among the partners of one learner, to choose a partner."
         ),
         Grid(tuple(plots)),
         Downloads(("pairs", "gains")),
@@ -234,14 +241,14 @@ def objectives(view: View, chosen: Chosen) -> list[Block]:
     first = info.names[0]
     table = Table(
         "Objectives",
-        f"Means over learners and partners, percentage points. Compared with {first} are the "
-        "learners and partners that both have trained.",
+        f"Means over learners and partners, percentage points. Only learner–partner pairs "
+        f"trained with both objectives are compared with {first}.",
         (
             Column("Objective"),
             Column("Cases", number=True),
             Column("Mean Δ top-1", number=True),
             Column("Mean net Δ", number=True),
-            Column(f"Δ less that of {first}", number=True),
+            Column(f"Δ − Δ({first})", number=True),
             Column("Ahead : behind", number=True),
         ),
         tuple(

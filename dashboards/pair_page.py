@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bikd_ray.store.verdicts import in_words, short
 from dashboards.answers import interval
 from dashboards.blocks import Block, Column, Downloads, Grid, Plot, Table, Text
 from dashboards.curves import curves_figure, curves_info
@@ -16,7 +17,7 @@ from dashboards.pair import (
     flips_figure,
 )
 from dashboards.snapshot import View
-from dashboards.wording import NONE, plain, signed
+from dashboards.wording import percent, plain, signed, span
 
 ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before", "cca_after")
 
@@ -37,6 +38,13 @@ def pair_blocks(view: View, a: str, b: str) -> list[Block]:
         blocks.append(Text(f"Over {pair['n']:,} val images before training: {', '.join(known)}."))
     if not rows:
         return [*blocks, Text("This pair has not been trained with this setting yet.")]
+    said = [
+        f"{view.names[m]} with {view.names[p]}: {in_words(r)}"
+        + (f", net Δ {signed(r['net_delta'])} {span(r['net_low'], r['net_high'])}".rstrip())
+        * (r["net_delta"] is not None)
+        for m, p, r in rows
+    ]
+    blocks.insert(1, Text("; ".join(said) + "."))
     blocks.append(_table(view, rows))
     plots = [*_curves(view, rows)]
     flips = [(m, p, _with(view.flips(m), m, p).to_pylist()) for m, p, _ in rows]
@@ -106,24 +114,26 @@ def _table(view: View, rows: list[tuple[str, str, dict[str, Any]]]) -> Table:
         "Percentage points, 95% intervals",
         (
             Column("Learner"),
-            Column("Top-1 before, %", number=True),
-            Column("Top-1 after, %", number=True),
-            Column("Δ top-1", number=True),
-            Column("Alone", number=True),
+            Column("Verdict"),
             Column("Net Δ", number=True),
             Column("q", number=True),
-            Column("Recovered", number=True),
+            Column("Δ top-1", number=True),
+            Column("Alone", number=True),
+            Column("Top-1 before, %", number=True),
+            Column("Top-1 after, %", number=True),
+            Column("Recovered"),
         ),
         tuple(
             (
                 view.names[m],
-                plain(r["top1_before"]),
-                plain(r["top1_after"]),
-                interval(r, "delta"),
-                signed(r["control_delta"]),
+                short(r),
                 interval(r, "net"),
                 plain(r["q_value"], 3),
-                NONE if r["recovered"] is None else f"{plain(r['recovered'], 0)} %",
+                interval(r, "delta"),
+                signed(r["control_delta"]),
+                plain(r["top1_before"]),
+                plain(r["top1_after"]),
+                percent(r["recovered"]),
             )
             for m, _, r in rows
         ),

@@ -36,7 +36,7 @@ def runs(jobs: pa.Table, most: int | None = None) -> tuple[Run, ...]:
     failed = pc.equal(jobs["status"], "failed")
     keyed = jobs.append_column("failed", failed).append_column("names", names)
     order = [("failed", "descending"), ("objective", "ascending"), ("names", "ascending")]
-    ranked = keyed.sort_by([*order, ("seed", "ascending")])
+    ranked = keyed.sort_by([*order, ("seed", "ascending"), ("job_id", "ascending")])
     return tuple(_run(job) for job in ranked.slice(0, most).to_pylist())
 
 

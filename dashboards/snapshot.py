@@ -9,8 +9,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from bikd_ray.errors import BikdError
 from bikd_ray.specs import ALONE
 from bikd_ray.store import Store
+from bikd_ray.store.answers import CLASSES
 from dashboards.figures import pc
 from dashboards.runs import recipe_text
 
@@ -105,8 +107,13 @@ class Snapshot:
         return self.once(key, lambda: self.store.flips(model_id, selection=selection))
 
     def classes(self, model_id: str, selection: str) -> pa.Table:
-        key = ("classes", model_id, selection)
-        return self.once(key, lambda: self.store.classes(model_id, selection=selection))
+        def classes() -> pa.Table:
+            try:
+                return self.store.classes(model_id, selection=selection)
+            except BikdError:  # its predictions are gone; the rest of the page is not
+                return CLASSES.empty_table()
+
+        return self.once(("classes", model_id, selection), classes)
 
     @cached_property
     def selections(self) -> tuple[str, ...]:
@@ -204,6 +211,11 @@ class View:
         return self._own(table, ("data_id", "recipe_id"))
 
     @cached_property
+    def jobs(self) -> pa.Table:
+        """Rows of the table `jobs`, of this setting or of its data where nothing was trained."""
+        return self._own(self.snapshot.jobs, ("data_id", "recipe_id", "objective"))
+
+    @cached_property
     def of_every_objective(self) -> pa.Table:
         """The gains of the same data, recipe and selection."""
         table = self.snapshot.gains(self.setting.selection)
@@ -219,7 +231,8 @@ class View:
         pairs = self._own(self.snapshot.pairs, ("data_id",))
         ids = ["model_id_a", "model_id_b"]
         alike = self._own(self.snapshot.similarities, ("data_id", "recipe_id", "objective"))
-        alike = alike.group_by(ids, use_threads=False)  # the same to the last bit each time
+        alike = alike.sort_by("job_id")  # the same to the last bit each time
+        alike = alike.group_by(ids, use_threads=False)
         means = alike.aggregate([("cca_before", "mean"), ("cca_after", "mean")])
         names = {"cca_before_mean": "cca_before", "cca_after_mean": "cca_after"}
         means = means.rename_columns([names.get(c, c) for c in means.column_names])
@@ -273,7 +286,7 @@ class Limits:
 
 def shown_names(baselines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """model_id to name, the most accurate first; equal names get the start of their id."""
-    ranked = sorted(baselines, key=lambda r: -r["top1"])
+    ranked = sorted(baselines, key=lambda r: (-r["top1"], r["model"], r["model_id"]))
     often = Counter(r["model"] for r in ranked)
     return {
         r["model_id"]: r["model"]

@@ -20,6 +20,19 @@ def plain(value: float | None, digits: int = 2) -> str:
     return NONE if value is None else signed(value, digits).lstrip("+")
 
 
+def recovered(value: float | None, digits: int = 0) -> str:
+    """Percent of the way to the ensemble; empty where a model lost."""
+    if value is None or value < 0:
+        return ""
+    return plain(value, digits) + (" (past the ensemble)" if value > 100 else "")
+
+
+def percent(value: float | None) -> str:
+    """What was recovered, with its unit."""
+    number, _, past = recovered(value).partition(" ")
+    return f"{number} %{' ' * bool(past)}{past}" if number else ""
+
+
 def span(low: float | None, high: float | None, digits: int = 2) -> str:
     """An interval in brackets; empty where there is none."""
     if low is None or high is None:

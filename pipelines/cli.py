@@ -129,10 +129,10 @@ def _store(uri: str | None) -> Any:
     return open_store(uri)
 
 
-def _show(table: Any, how: Format, view: str) -> None:
+def _show(table: Any, how: Format, view: str, empty: str = "") -> None:
     from pipelines.show import print_table
 
-    print_table(table, how.value, view)
+    print_table(table, how.value, view, empty)
 
 
 @app.command()
@@ -316,7 +316,15 @@ def plan(
     [dim]Example: bikd plan sweep.yaml --calibrate --budget 24[/dim]
     """
     from bikd_ray.spec_file import load_spec
-    from pipelines.planning import cost_lines, grouped, job_table, open_plan, paces_of, resources_at
+    from pipelines.planning import (
+        cost_lines,
+        grouped,
+        job_table,
+        open_plan,
+        paces_of,
+        renamed_lines,
+        resources_at,
+    )
 
     loaded = load_spec(spec)
     jobs, answers = open_plan(loaded, store, only)
@@ -330,6 +338,8 @@ def plan(
     else:
         paces, source = paces_of(jobs, answers), f"the {len(jobs.done)} done jobs' seconds"
     where = resources_at(address, loaded.resources)
+    for line in renamed_lines(jobs, answers):
+        print(f"bikd: {line}", file=sys.stderr)
     lines = cost_lines(loaded, jobs, paces, source, where, limit, budget, answers)
     print("\n".join(lines), file=sys.stderr)
 
@@ -347,11 +357,20 @@ def status(
     """
     from bikd_ray.spec_file import load_spec
     from bikd_ray.store.place import store_uri
-    from pipelines.planning import grouped, job_table, open_plan, stored_jobs, sweep_lines
+    from pipelines.planning import (
+        grouped,
+        job_table,
+        open_plan,
+        renamed_lines,
+        stored_jobs,
+        sweep_lines,
+    )
 
     loaded = load_spec(spec) if spec else None
-    planned = open_plan(loaded, store)[0] if loaded else None
-    table = stored_jobs(_store(store)) if planned is None else job_table(planned)
+    planned, answers = open_plan(loaded, store) if loaded else (None, _store(store))
+    table = stored_jobs(answers) if planned is None else job_table(planned)
+    for line in renamed_lines(planned, answers):
+        print(f"bikd: {line}", file=sys.stderr)
     if failed:
         table = table.filter([state == "failed" for state in table["state"].to_pylist()])
     people = format is Format.table
@@ -373,11 +392,18 @@ def partners(
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
-    from pipelines.show import partner_lines
+    from pipelines.show import failed_lines, partner_lines
 
-    table = _store(store).partners(model, objective, selection)
-    _show(table, format, "partners")
-    print("\n".join(partner_lines(table)), file=sys.stderr)
+    answers = _store(store)
+    table = answers.partners(model, objective, selection)
+    empty = answers.why_nothing(model) if not len(table) else ""
+    _show(table, format, "partners", empty)
+    lines = [
+        *partner_lines(table),
+        *(failed_lines(answers.failed_jobs(model)) if len(table) else ()),
+    ]
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 @app.command()
@@ -397,9 +423,14 @@ def pairs(
 
     [dim]Example: bikd pairs --matrix --metric net_delta[/dim]
     """
+    from bikd_ray.store.pairings import SYMMETRIC
+    from pipelines.show import print_matrix
+
     answers = _store(store)
     if matrix:
-        _show(answers.matrix(metric, objective, selection), format, "matrix")
+        both = [metric] if metric in SYMMETRIC else [metric, "q_value"]
+        values, *told = answers.matrices(both, objective, selection)
+        print_matrix(values, told[0] if told else None, format.value)
     else:
         _show(answers.pairs(objective, selection), format, "pairs")
 
@@ -466,7 +497,8 @@ def teachers(
 
     table = _store(store).teachers(objective, selection)
     _show(table, format, "teachers")
-    print("\n".join(share_lines(table)), file=sys.stderr)
+    for line in share_lines(table):
+        print(line, file=sys.stderr)
 
 
 @app.command()
@@ -522,7 +554,7 @@ def export(
     out: Annotated[Path, typer.Option(metavar="DIR", parser=_path, help="a new folder")],
     store: StoreUri = None,
     partner: Annotated[
-        str | None, typer.Option(metavar="P", help="trained with P; default: the best by mean Δ")
+        str | None, typer.Option(metavar="P", help="trained with P; default: the best")
     ] = None,
     job: Annotated[str | None, typer.Option(metavar="ID", help="the result of one job")] = None,
     objective: Objective = None,

@@ -64,6 +64,19 @@ def stored_jobs(store: Store) -> pa.Table:
     return jobs.rename_columns({"status": "state"}).select(JOBS.names)
 
 
+def renamed_lines(plan: Plan | None, store: Store) -> list[str]:
+    """A line for each model that a plan's spec calls otherwise than its store, or that was called
+    otherwise before.
+    """
+    zoo = {m.name: m.model_id for job in plan.jobs for m in job.members} if plan is not None else {}
+    renamed = store.renamed(zoo)
+    lines = [
+        f"{new} is {old} in the store; a sweep of this spec renames it"
+        for new, old in renamed.items()
+    ]
+    return lines + store.former_names(set(zoo.values()) - {zoo[name] for name in renamed})
+
+
 def grouped(jobs: pa.Table) -> pa.Table:
     """Jobs counted by members and objective, a total first."""
     counts: dict[tuple[str, str], Counter[str]] = {("all", ""): Counter()}
@@ -79,9 +92,14 @@ def grouped(jobs: pa.Table) -> pa.Table:
             "to_do": states["to do"],
             "failed": states["failed"],
         }
-        for (members, objective), states in counts.items()
+        for (members, objective), states in sorted(counts.items(), key=_total_first)
     ]
     return pa.Table.from_pylist(rows)
+
+
+def _total_first(group: tuple[tuple[str, str], Counter[str]]) -> tuple[bool, str, str]:
+    (members, objective), _ = group
+    return (members, objective) != ("all", ""), members.casefold(), objective
 
 
 def resources_at(address: str | None, spec: Resources) -> tuple[str, list[Node]]:

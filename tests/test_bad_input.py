@@ -341,7 +341,7 @@ def test_a_checkpoint_that_does_not_fit_says_what_differs(refused, spec_file, tm
     torch.save({"state_dict": state}, tmp_path / "other.pth")
     zoo = [SMALL, {**MEDIUM, "checkpoint": "other.pth"}]
     (line,) = refused("plan", spec_file(zoo=zoo), "--store", "store")
-    assert f"zoo: {tmp_path / 'other.pth'} under 'state_dict' does not fit medium (" in line
+    assert f"zoo: {tmp_path / 'other.pth'} does not fit medium (under 'state_dict': " in line
     assert "2 tensors missing, first 6.weight" in line
     assert "1 unexpected, first head" in line
     assert "2 of another shape, first 2.weight: file [4, 48], model [6, 48]" in line

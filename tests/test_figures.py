@@ -9,15 +9,15 @@ import pyarrow as pa
 import pytest
 
 from bikd_ray.store.answers import CURVES, GAINS, PAIRS
-from dashboards.answers import verdict
+from bikd_ray.store.verdicts import HARMED, IMPROVES
 from dashboards.curves import Curves, Line, curves_figure, curves_info
 from dashboards.figures import Heatmap, Interval, heatmap_figure, heatmap_info
 from dashboards.forest import Forest, Frame, Partner, forest_figure, forest_info, frame
 from dashboards.order import order
 from dashboards.packed import NOTHING, figure_text, matrix, packed, unpacked
 from dashboards.runs import duration, recipe_text
-from dashboards.theme import DARK, DIVERGING, LIGHT, LINES, SEQUENTIAL
-from dashboards.wording import label, listed, signed, span
+from dashboards.theme import DARK, DIVERGING, LIGHT, LINES, NEUTRAL, SEQUENTIAL
+from dashboards.wording import label, listed, percent, recovered, signed, span
 
 NAMES = {"1": "vit", "2": "mixer", "3": "resnet"}
 SHARED = {"objective": "bikd", "selection": "last", "seeds": 3, "n": 900}
@@ -37,11 +37,17 @@ def gain(model: str, partners: str, delta: tuple, net: tuple | None, **more) -> 
 
 
 GAIN_ROWS = [
-    gain("1", "2", (0.5, -0.1, 1.1), (0.2, -0.4, 0.8), recovered=40.0, tie=True, best=True),
-    gain("1", "3", (0.9, 0.4, 1.4), (0.6, 0.1, 1.1), recovered=250.0, tie=True, best=True),
+    gain(
+        "1", "3", (0.9, 0.4, 1.4), (0.6, 0.1, 1.1),
+        recovered=250.0, tie=True, best=True, verdict=IMPROVES,
+    ),
     gain("1", "23", (0.7, 0.2, 1.2), None),
-    gain("2", "1", (-0.8, -1.2, -0.4), (-1.0, -1.5, -0.5), recovered=-20.0, best=True),
-]
+    gain("1", "2", (0.5, -0.1, 1.1), (0.2, -0.4, 0.8), recovered=40.0, tie=True, best=True),
+    gain(
+        "2", "1", (-0.8, -1.2, -0.4), (-1.0, -1.5, -0.5),
+        recovered=-20.0, best=True, verdict=HARMED, detectable=0.5,
+    ),
+]  # fmt: skip
 GAIN_TABLE = pa.Table.from_pylist(GAIN_ROWS, GAINS)
 CONTROL_TABLE = pa.Table.from_pylist([gain("1", "", (0.3, -0.2, 0.8), None)], GAINS)
 PAIR_TABLE = pa.Table.from_pylist(
@@ -121,7 +127,7 @@ def test_models_come_in_the_order_asked_for_and_the_control_stays_last():
 def test_clusters_stand_together():
     square = np.array([[9, 1, 8, 1], [1, 9, 1, 8], [8, 1, 9, 1], [1, 8, 1, 9]], float)
     names = ("a", "b", "c", "d")
-    info = Heatmap("kappa", names, names, names, names, *[square] * 5)
+    info = Heatmap("kappa", names, names, names, names, *[square] * 6)
     found = "".join(names[i] for i in order(info, "cluster"))
     assert {frozenset(found[:2]), frozenset(found[2:])} == {frozenset("ac"), frozenset("bd")}
 
@@ -130,7 +136,15 @@ def big(models: int) -> Heatmap:
     names = tuple(f"m{i}" for i in range(models))
     value = np.random.default_rng(0).normal(size=(models, models))
     return Heatmap(
-        "net_delta", names, names, names, names, *[value, value - 1, value + 1], value, value
+        "net_delta",
+        names,
+        names,
+        names,
+        names,
+        *[value, value - 1, value + 1],
+        value,
+        value,
+        abs(value) > 1,
     )
 
 
@@ -156,18 +170,52 @@ def test_a_packed_matrix_keeps_three_decimals_and_what_is_missing():
 
 
 @pytest.mark.parametrize(
-    ("metric", "reach"), [("net_delta", 1.0), ("delta_top1", 0.9), ("recovered", 100.0)]
+    ("metric", "reach"), [("net_delta", 0.92), ("delta_top1", 0.88), ("recovered", 100.0)]
 )
 def test_gains_and_losses_of_one_size_get_colours_of_one_strength(metric, reach):
     info = heatmap_info(metric, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     axis = heatmap_figure(info).layout.coloraxis
-    assert (axis.cmin, axis.cmax) == (-reach, reach)
+    assert (axis.cmin, axis.cmax) == pytest.approx((-reach, reach))
     assert axis.colorscale == DIVERGING
+
+
+def test_the_scale_reaches_what_could_be_found_and_one_large_gain_fades_no_other():
+    def reach(told: list[float], noise: list[float]) -> float:
+        rows = [
+            gain("1", "2", (0, 0, 0), (x, x - 1, x + 1), verdict=verdict, detectable=1.3)
+            for values, verdict in ((told, IMPROVES), (noise, None))
+            for x in values
+        ]
+        ids = [str(i) for i in range(len(rows) + 1)]
+        rows = [
+            row | {"model_id": ids[0], "partner_ids": [i]}
+            for i, row in zip(ids[1:], rows, strict=True)
+        ]
+        table = pa.Table.from_pylist(rows, GAINS)
+        names = dict(zip(ids, ids, strict=True))
+        info = heatmap_info("net_delta", table, GAINS.empty_table(), PAIRS.empty_table(), names)
+        return heatmap_figure(info).layout.coloraxis.cmax
+
+    assert reach([], [0.2, -0.3]) == pytest.approx(1.3)  # noise stays pale
+    assert reach([4.0, 4.5, 4.8, 5.0, 60.0], []) < 20
+    assert reach([0.4], []) == pytest.approx(1.3)
+
+
+def test_what_was_recovered_is_empty_where_the_model_lost():
+    info = heatmap_info("recovered", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    assert values(info) == {("vit", "mixer"): 40.0, ("vit", "resnet"): 250.0}
+    assert [recovered(x) for x in (None, -3.0, 40.4, 183.0)] == [
+        "",
+        "",
+        "40",
+        "183 (past the ensemble)",
+    ]
+    assert percent(183.0) == "183 % (past the ensemble)"
 
 
 def test_a_measure_without_a_middle_runs_from_its_least_to_its_greatest():
     square = np.array([[np.nan, 0.2], [0.6, np.nan]])
-    info = Heatmap("error_overlap", *[("a", "b")] * 4, *[square] * 5)
+    info = Heatmap("error_overlap", *[("a", "b")] * 4, *[square] * 6)
     axis = heatmap_figure(info).layout.coloraxis
     assert (axis.cmin, axis.cmax) == (0.2, 0.6)
     assert axis.colorscale == SEQUENTIAL
@@ -176,7 +224,8 @@ def test_a_measure_without_a_middle_runs_from_its_least_to_its_greatest():
 def test_muted_cells_are_pale_and_the_others_bold():
     info = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     strong, pale = traces(heatmap_figure(info))
-    assert strong.opacity > 2 * pale.opacity
+    assert strong.coloraxis == "coloraxis"
+    assert (pale.coloraxis, pale.colorscale) == (None, NEUTRAL)
     nan = np.nan
     np.testing.assert_allclose(pale.z, [[nan, 0.2, nan], [nan] * 3, [nan] * 3])
     np.testing.assert_allclose(strong.z, [[nan, nan, 0.6], [-1, nan, nan], [nan] * 3], 1e-6)
@@ -200,7 +249,9 @@ def test_a_forest_ranks_all_partner_sets_and_knows_its_control():
     assert forest_info("1", GAIN_TABLE, CONTROL_TABLE, NAMES) == Forest(
         "vit",
         (
-            Partner("resnet", Interval(0.9, 0.4, 1.4), Interval(0.6, 0.1, 1.1), "tie", 3, 900),
+            Partner(
+                "resnet", Interval(0.9, 0.4, 1.4), Interval(0.6, 0.1, 1.1, told=True), "tie", 3, 900
+            ),
             Partner("mixer + resnet", Interval(0.7, 0.2, 1.2), None, "", 3, 900),
             Partner("mixer", Interval(0.5, -0.1, 1.1), Interval(0.2, -0.4, 0.8), "tie", 3, 900),
         ),
@@ -211,7 +262,7 @@ def test_a_forest_ranks_all_partner_sets_and_knows_its_control():
 
 
 def test_a_long_ranking_keeps_the_best_and_the_last_and_counts_the_rest():
-    rows = [gain("1", "2", (d / 10, None, None), None) for d in range(30)]
+    rows = [gain("1", "2", (d / 10, None, None), None) for d in reversed(range(30))]
     table = pa.Table.from_pylist(rows, GAINS)
     info = forest_info("1", table, CONTROL_TABLE, NAMES, most=10)
     kept = [p.delta.value for p in info.partners]
@@ -232,7 +283,7 @@ def test_all_forests_share_one_frame_that_holds_every_interval():
 def test_a_forest_mark_is_open_where_zero_is_inside():
     info = forest_info("1", GAIN_TABLE, CONTROL_TABLE, NAMES)
     delta, net, alone = traces(forest_figure(info, Frame(-1, 2, 80)))
-    assert delta.marker.symbol == ("circle", "circle", "circle-open")
+    assert delta.marker.symbol == ("circle-open",) * 3  # only net Δ has a q
     assert net.marker.symbol == ("diamond", "diamond-open")
     assert alone.marker.symbol == ("square-open",)
     assert delta.error_x.array == pytest.approx((0.5, 0.5, 0.6))
@@ -325,25 +376,6 @@ def luminance(colour: str) -> float:
 def test_every_line_has_contrast_3_to_1_on_both_backgrounds(theme, colour):
     low, high = sorted((luminance(theme.layout.paper_bgcolor), luminance(colour)))
     assert (high + 0.05) / (low + 0.05) >= 3
-
-
-def test_the_verdict_counts_models_not_pairings():
-    rows = pa.Table.from_pylist(GAIN_ROWS[:3], GAINS)
-    sentence, notes = verdict(rows, CONTROL_TABLE, NAMES, "last")
-    assert sentence == (
-        "1 of 1 model gains more with a partner than alone: vit (with resnet, +0.60 pp)."
-    )
-    assert any("1 result of 3 without a control" in note for note in notes)
-
-
-def test_the_verdict_says_when_nothing_came_out_and_when_it_did_harm():
-    nothing, _ = verdict(GAIN_TABLE[:1], CONTROL_TABLE, NAMES, "last")
-    assert nothing == (
-        "No partner helps any model by more than training alone does: "
-        "every net Δ interval includes 0."
-    )
-    harm, _ = verdict(GAIN_TABLE.take([0, 3]), CONTROL_TABLE, NAMES, "last")
-    assert harm.endswith("; in 1 of 2 cases the learner ends below its control.")
 
 
 def test_numbers_and_names_in_words():

@@ -6,7 +6,7 @@ vectors are both right. Suffixes: V vectors, S seeds, P and Q candidates, B byte
 axes before.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations_with_replacement
 
@@ -24,6 +24,9 @@ SPLITS = 20
 """Random halvings of the images behind a cross-fitted difference."""
 
 CHUNK = 512  # bytes of each vector that are counted at a time, unpacked to floats
+
+ROUNDING = 1e-9
+"""Percentage points that two sums of the same gains may differ by."""
 
 SMALLEST = np.log(1e-300)
 """Of the logarithm of a level: smaller ones are no numbers any more."""
@@ -43,6 +46,15 @@ class Estimates:
     var_seeds: np.ndarray
     seeds: np.ndarray
     n: int
+    least: float = -np.inf
+    most: float = np.inf
+
+    def within(self, least: float, most: float) -> "Estimates":
+        """The same with intervals that end where no true value can lie.
+
+        A true value lies between both ends, so what is cut off never held it: coverage stays.
+        """
+        return replace(self, least=least, most=most)
 
     @property
     def se(self) -> np.ndarray:
@@ -65,11 +77,11 @@ class Estimates:
 
     @property
     def low(self) -> np.ndarray:
-        return self.mean - self.half_width
+        return np.clip(self.mean - self.half_width, self.least, self.most)
 
     @property
     def high(self) -> np.ndarray:
-        return self.mean + self.half_width
+        return np.clip(self.mean + self.half_width, self.least, self.most)
 
     @property
     def p_value(self) -> np.ndarray:
@@ -281,7 +293,8 @@ def cross_fitted(bits_VB: np.ndarray, n: int, at_PS: np.ndarray, before: int) ->
 
     The candidate with the largest gain on one random half of the images and all seeds but one is
     measured on the other half with that seed: the mean over both halves, all seeds and SPLITS
-    halvings. On the images and seeds that chose it, the best one's gain is too high on average.
+    halvings. Where several have the largest gain, it is the mean over them. On the images and
+    seeds that chose it, the best one's gain is too high on average.
     A candidate of one seed is passed over; where there are no others, images alone are split.
 
     bits_VB: correctness vectors (`bits.stack`) over n images. at_PS: which vector is candidate p
@@ -299,8 +312,9 @@ def cross_fitted(bits_VB: np.ndarray, n: int, at_PS: np.ndarray, before: int) ->
     choose_FPS, measure_FPS = _seed_folds(at_PS >= 0)
     chosen_by = (choose_FPS * gain_2TPS[..., None, :, :]).sum(-1)
     measured = (measure_FPS * gain_2TPS[::-1, :, None]).sum(-1)
-    best = np.nanargmax(chosen_by, axis=-1)
-    return float(np.take_along_axis(measured, best[..., None], axis=-1).mean())
+    with np.errstate(invalid="ignore"):
+        largest = chosen_by >= np.nanmax(chosen_by, axis=-1, keepdims=True) - ROUNDING
+    return float(((measured * largest).sum(-1) / largest.sum(-1)).mean())
 
 
 @lru_cache(4)

@@ -16,6 +16,7 @@ from bikd_ray.export.snippet import snippet
 from bikd_ray.export.tables import classes, code, plain, results, signed, with_interval
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data, DataSource, TimmData
+from bikd_ray.store.verdicts import ON_VAL, in_words
 
 OBJECTIVES = {
     "bikd": "for every image the model most confident in the true class taught the others",
@@ -106,21 +107,21 @@ def _summary(choice: Choice) -> str:
     if gain["net_delta"] is not None:
         return (
             f"{text} The same training without a partner gave {signed(gain['control_delta'])}: "
-            f"net Δ {with_interval(gain, 'net_delta', 'net')}, {_verdict(gain)}."
+            f"net Δ {with_interval(gain, 'net_delta', 'net')}, {_verdict(choice)}."
         )
     if gain["partner"]:
         text += " There is no control: how much of it the same training alone gives is unknown."
     return text
 
 
-def _verdict(gain: Row) -> str:
-    if gain["net_low"] is None:
+def _verdict(choice: Choice) -> str:
+    """What the setting as a whole says of this partner: no checkpoint by itself can say it."""
+    row = choice.together
+    if row is None or row["verdict"] in (None, ON_VAL):
         return "without a fair interval"
-    if gain["net_low"] > 0:
-        return "more than training alone gives"
-    if gain["net_high"] < 0:
-        return "less than training alone gives"
-    return "a tie with training alone"
+    seeds = f"{row['seeds']} seeds" if row["seeds"] > 1 else "one seed"
+    q = "" if row["q_value"] is None else f", q = {row['q_value']:.3f}"
+    return f"over {seeds}: {in_words(row)}{q}"
 
 
 def _making(choice: Choice, base: Base, data: Data, made_by: str) -> str:
@@ -152,7 +153,8 @@ def _making(choice: Choice, base: Base, data: Data, made_by: str) -> str:
 def _recipe(choice: Choice) -> str:
     """The recipe as a spec has it, what is unset left out; the learning rate is the model's own."""
     recipe = json.loads(choice.job["recipe"])
-    own = recipe.pop("lrs", {}).get(choice.result["model"])
+    called = dict(zip(choice.job["member_ids"], choice.job["members"], strict=True))
+    own = recipe.pop("lrs", {}).get(called[choice.result["model_id"]])
     given = {k: v for k, v in recipe.items() if v is not None} | ({"lr": own} if own else {})
     return f"{{{', '.join(f'{k}: {v}' for k, v in given.items())}}}"
 

@@ -19,7 +19,7 @@ def choose(
     selection: str = "last",
     seed: int | None = None,
 ) -> Choice:
-    """The result that was named, else that of the best partner by mean Δ and its lowest seed.
+    """The result that was named, else that of the best partner and its lowest seed.
 
     The lowest seed with kept weights is fixed before any result is looked at, so the Δ of its
     checkpoint is not that of the luckiest. Raises UserError where a choice is left to make, where
@@ -118,7 +118,8 @@ def _why_best(rows: Sequence[Row], selection: str) -> tuple[str, ...]:
     if selection == CHOSEN_ON_VAL:
         alike = " Epochs were chosen on the same images, so this is no fair ranking."
     return (
-        f"Of {len(rows)} partners it has the highest mean Δ.{alike}",
+        f"Of {len(rows)} partners it is the best: {first['verdict']}, and the highest net Δ of "
+        f"those that may be best.{alike}",
         "A partner chosen for its Δ makes that Δ look larger than it is.",
     )
 

@@ -19,8 +19,9 @@ class Choice:
     """One result whose weights were kept, and what the store knows around it.
 
     result, job, baseline, models: rows of the store's tables (models by model_id, the partners'
-    too). gain: the result with `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of
-    its own seed. seeds: the same over all seeds, a row of GAINS; None where there is only one.
+    too; the job's members have the names they were trained under). gain: the result with
+    `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of its own seed. together:
+    the same over all seeds, a row of GAINS.
     classes: a row for each class of this checkpoint, empty where the store has lost the
     predictions. why: sentences that say how it was chosen.
     """
@@ -30,9 +31,14 @@ class Choice:
     baseline: Row
     models: dict[str, Row]
     gain: Row
-    seeds: Row | None
+    together: Row | None
     classes: list[Row]
     why: tuple[str, ...]
+
+    @property
+    def seeds(self) -> Row | None:
+        """What all seeds say together, where there are several."""
+        return self.together if self.together and self.together["seeds"] > 1 else None
 
     @property
     def got_worse(self) -> bool:
@@ -44,7 +50,8 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> Choice:
     data_id, model_id = result["data_id"], result["model_id"]
     mine = (pc.field("data_id") == data_id) & (pc.field("model_id") == model_id)
     (baseline,) = store.reader.table("baselines", where=mine).to_pylist()
-    (job,) = store.reader.table("jobs", where=pc.field("job_id") == result["job_id"]).to_pylist()
+    own_job = pc.field("job_id") == result["job_id"]
+    (job,) = store.reader.as_written("jobs", where=own_job).to_pylist()
     control = _control(store, result)
     stored = store.reader.table("predictions", ["sample", "label"], mine)
     labels_N = stored.sort_by("sample")["label"].to_numpy()
@@ -58,7 +65,7 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> Choice:
         baseline=baseline,
         models={row["model_id"]: row for row in models},
         gain={**result, "partner": " + ".join(result["partners"]), **_net(result, control)},
-        seeds=_over_seeds(store, result),
+        together=_over_seeds(store, result),
         classes=_classes(result, baseline, control, labels_N) if whole else [],
         why=why,
     )
@@ -94,7 +101,7 @@ def _net(result: Row, control: Row | None) -> Row:
     if control is None:
         return dict.fromkeys(("control_delta", "net_delta", "net_low", "net_high"))
     counts = gram(stack([control["correct"], result["correct"]]))
-    net = contrast(counts, result["n"], np.array([[-1.0, 1.0]]))
+    net = contrast(counts, result["n"], np.array([[-1.0, 1.0]])).within(-100, 100)
     fair = result["selection"] != CHOSEN_ON_VAL
     return {
         "control_delta": control["delta_top1"],
@@ -134,4 +141,4 @@ def _over_seeds(store: Store, result: Row) -> Row | None:
     else:
         rows = store.partners(result["model_id"], result["objective"], result["selection"])
     found = [row for row in rows.to_pylist() if all(row[name] == result[name] for name in same)]
-    return found[0] if found and found[0]["seeds"] > 1 else None
+    return found[0] if found else None

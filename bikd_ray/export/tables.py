@@ -42,7 +42,7 @@ def results(choice: Choice) -> str:
         ["control: Δ without a partner", *both(lambda r: signed(r["control_delta"]))],
         ["net Δ [95%]", *both(lambda r: with_interval(r, "net_delta", "net"))],
         ["ensemble before, %", *both(lambda r: number(r["ensemble_top1_before"], 2))],
-        ["recovered of the ensemble's lead, %", *both(lambda r: number(r["recovered"], 1))],
+        ["recovered of the ensemble's lead, %", *both(lambda r: recovered(r["recovered"]))],
         ["wrong before, right now", *once(images(result["gained"]))],
         ["right before, wrong now (negative flips)", *once(images(result["lost"]))],
         ["negative log-likelihood", *once(_change(choice, "nll"))],
@@ -98,12 +98,20 @@ def classes(choice: Choice, names: tuple[str, ...] | None) -> str:
 
 def signed(value: float | None) -> str:
     """Percentage points with their sign."""
-    return "–" if value is None else f"{value:+.2f}".replace("-", "−")
+    text = "–" if value is None else f"{value:+.2f}".replace("-", "−")
+    return "0.00" if text.lstrip("+−") == "0.00" else text
 
 
 def number(value: float | None, digits: int) -> str:
     """A number, or a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
+
+
+def recovered(value: float | None) -> str:
+    """Percent of the way to the ensemble; a dash where the model lost."""
+    if value is None or value < 0:
+        return "–"
+    return f"{value:.1f}" + (" (past the ensemble)" if value > 100 else "")
 
 
 def plain(text: str) -> str:

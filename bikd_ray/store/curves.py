@@ -61,7 +61,7 @@ def _means(
     found = rows.group_by("model_id").aggregate([("model", "max")])
     names = dict(zip(found["model_id"].to_pylist(), found["model_max"].to_pylist(), strict=True))
     # without threads, whose order would change the last bit of a mean from one run to the next
-    rows = rows.drop_columns("model")
+    rows = rows.drop_columns("model").sort_by("job_id")
     rows = rows.join(beside, ["job_id", "model_id"], join_type="inner", use_threads=False)
     means = [("job_id", "count"), *((name, "mean") for name in CURVE_MEANS)]
     return names, rows.group_by(SAME, use_threads=False).aggregate(means)

@@ -47,13 +47,13 @@ class Vectors:
 
 
 def gain_table(learner: Learner) -> pa.Table:
-    """`answers.GAINS` of a learner: a row for each partner set, the largest first; no q_value."""
+    """`answers.GAINS` of a learner: a row for each partner set; no q_value and no verdict."""
     vectors = Vectors(learner)
     control_S = np.array(vectors.at(learner.control))
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
     bits, n, fair = vectors.bits_VB, learner.n, learner.fair
-    delta = differences(bits, n, at_PS, np.zeros_like(control_S))
-    net = differences(bits, n, at_PS, control_S)
+    delta = _from(learner, differences(bits, n, at_PS, np.zeros_like(control_S)))
+    net = differences(bits, n, at_PS, control_S).within(-100, 100)
     best_P = best_set(rivals(bits, n, at_PS)) if fair else np.zeros(len(at_PS), bool)
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
     ensemble_P = np.array([row["ensemble_top1_before"] for row in firsts], float)
@@ -80,8 +80,22 @@ def gain_table(learner: Learner) -> pa.Table:
         "interval": np.where(seeds_P > 1, "images and seeds", "images") if fair else None,
         **_mates(learner),
     }
-    order = np.argsort(-delta.mean, kind="stable")
-    return table_of(GAINS, columns, len(order)).take(order)
+    return table_of(GAINS, columns, len(at_PS))
+
+
+def p_values(learner: Learner) -> np.ndarray:
+    """[P]: those of `gain_table`, in its order, for a part of its work."""
+    if not learner.fair:
+        return np.full(len(learner.by_partners), np.nan)
+    vectors = Vectors(learner)
+    control_S = np.array(vectors.at(learner.control))
+    at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
+    return differences(vectors.bits_VB, learner.n, at_PS, control_S).p_value
+
+
+def _from(learner: Learner, delta: Estimates) -> Estimates:
+    """A Δ of a learner, whose accuracy stays within 0 and 100."""
+    return delta.within(-learner.baseline["top1"], 100 - learner.baseline["top1"])
 
 
 def _alone(ones_V: np.ndarray, n: int, at_PS: np.ndarray, control_S: np.ndarray) -> np.ndarray:
@@ -120,11 +134,15 @@ def table_of(schema: pa.Schema, columns: Mapping[str, Any], rows: int) -> pa.Tab
     return pa.Table.from_arrays([column(field) for field in schema], schema=schema)
 
 
-def with_q_values(gains: pa.Table) -> pa.Table:
-    """The same with `q_value`, over rows of one data set, recipe and objective."""
+def with_q_values(gains: pa.Table, others: np.ndarray | None = None) -> pa.Table:
+    """The same with `q_value`, over all rows of one data set, recipe, objective and selection.
+
+    others: the p-values of the rows of this setting that are not in `gains`.
+    """
     p = gains["p_value"].to_numpy()
     at = gains.schema.get_field_index("q_value")
-    q = pa.array(false_discovery(p), pa.float64(), from_pandas=True)
+    every = p if others is None else np.concatenate([p, others])
+    q = pa.array(false_discovery(every)[: len(p)], pa.float64(), from_pandas=True)
     return gains.set_column(at, gains.schema.field(at), q)
 
 
@@ -144,8 +162,8 @@ def growth_rows(learner: Learner) -> list[Row]:
         together_SV = np.zeros((len(control_S), len(each)))
         np.add.at(together_SV, (np.arange(len(control_S)), at_GS), share_GS)
         alone_SV, before_V = each[control_S], each[0]
-        delta = contrast(counts, learner.n, (together_SV - before_V)[some_S])
-        net = contrast(counts, learner.n, (together_SV - alone_SV)[paired_S])
+        delta = _from(learner, contrast(counts, learner.n, (together_SV - before_V)[some_S]))
+        net = contrast(counts, learner.n, (together_SV - alone_SV)[paired_S]).within(-100, 100)
         alone = contrast(counts, learner.n, (alone_SV - before_V)[paired_S])
         bounds = _bounded("delta", delta, learner.fair) | _bounded("net", net, learner.fair)
         rows.append(
@@ -179,6 +197,7 @@ def class_rows(learner: Learner, labels_N: np.ndarray) -> list[Row]:
             {
                 **learner.about,
                 "partner": " + ".join(first["partners"]),
+                "role": first["role"],
                 "label": int(label),
                 "n": int(counts[label]),
                 "top1_before": before[label],

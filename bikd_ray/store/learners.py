@@ -7,6 +7,7 @@ it was trained with, seed by seed.
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -46,6 +47,18 @@ COLUMNS = (
     "ensemble_top1_before",
     "correct",
 )
+
+NEEDED = (
+    "job_id",
+    "model_id",
+    "partner_ids",
+    "data_id",
+    "recipe_id",
+    "objective",
+    "seed",
+    "correct",
+)
+"""Columns of a result without which no learner is sorted out."""
 
 
 @dataclass
@@ -125,33 +138,40 @@ def learners(
     wanted: Collection[str] | None,
     objective: str | None,
     selection: str,
+    columns: Collection[str] = COLUMNS,
 ) -> Iterator[Learner]:
-    """Every learner, in no order; the results of some models are in memory at a time.
+    """Every learner, in an order of their ids; results of some models are in memory at a time.
 
     wanted: model_ids; None for all. objective: its label, or its name if only one label has it;
     None for all but the jobs without partners, whose labels are in `specs.ALONE` (their learners
-    have one empty set of partners). Raises UserError for what the store does not know.
+    have one empty set of partners). columns: of results, NEEDED at least.
+
+    Raises UserError for what the store does not know.
     """
     if selection not in SELECTIONS:
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
-    done = reader.derived("done", reader.committed("jobs"), Done)
+    done = reader.derived("done", Done, reader.committed("jobs"))
     label = objective if objective in ALONE else _label(done, objective)
     known = baselines(reader)
     for models, theirs in _portions(done, known, wanted):
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)
         if objective in ALONE:  # a row or two of each model instead of all of them
             where &= pc.field("objective") == objective
-        rows = reader.table("results", COLUMNS, where, theirs).to_pylist()
+        rows = reader.table("results", columns, where, theirs).to_pylist()
         # a result whose baseline file is damaged says nothing until the baseline is run again
         rows = [row for row in rows if (row["data_id"], row["model_id"]) in known]
         yield from _sorted_out(rows, known, label, selection)
+
+
+_IN_ORDER = itemgetter("model_id", "partner_ids", "seed", "job_id")
+"""Of results, so that no answer depends on where its rows are stored."""
 
 
 def _sorted_out(
     rows: Sequence[Row], known: Mapping[tuple[str, str], Row], label: str | None, selection: str
 ) -> Iterator[Learner]:
     found: dict[tuple, dict[tuple[str, ...], Seeds]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
+    for row in sorted(rows, key=_IN_ORDER):
         who = (row["data_id"], row["recipe_id"], row["model_id"], row["objective"])
         found[who][tuple(row["partner_ids"])][row["seed"]] = row
     for (*who, objective), by_partners in found.items():

@@ -38,7 +38,8 @@ def pair_rows(reader: Reader, gains: Iterable[Row], selection: str) -> list[Row]
             gained[pair][row["objective"], row["recipe_id"]][row["model_id"]] = row
     alike, cases = _likeness(reader), _cases_after(reader, selection)
     out, seen = [], set()
-    for row in reader.table("pairs").to_pylist():
+    stored = sorted(reader.table("pairs").to_pylist(), key=_by_name)
+    for row in stored:
         pair = (row["data_id"], frozenset((row["model_id_a"], row["model_id_b"])))
         if pair in seen:
             continue
@@ -54,6 +55,11 @@ def pair_rows(reader: Reader, gains: Iterable[Row], selection: str) -> list[Row]
     return out
 
 
+def _by_name(row: Row) -> tuple[str, ...]:
+    names = (row["data_id"], row["model_a"].casefold(), row["model_b"].casefold())
+    return (*names, row["model_id_a"], row["model_id_b"])
+
+
 def _likeness(reader: Reader) -> dict[tuple, dict[str, float | None]]:
     """(data, pair, objective, recipe) -> the mean CCA of its jobs of two."""
     jobs = reader.committed("jobs")
@@ -62,7 +68,7 @@ def _likeness(reader: Reader) -> dict[tuple, dict[str, float | None]]:
     )
     twos = set(jobs.filter(two)["job_id"].to_pylist())
     found: dict[tuple, list[Row]] = defaultdict(list)
-    for row in reader.table("similarities").to_pylist():
+    for row in reader.table("similarities").sort_by("job_id").to_pylist():
         if row["job_id"] in twos:
             pair = frozenset((row["model_id_a"], row["model_id_b"]))
             found[row["data_id"], pair, row["objective"], row["recipe_id"]].append(row)
@@ -112,7 +118,8 @@ def matrix(pairs: pa.Table, baselines: pa.Table, metric: str) -> pa.Table:
     aliases = [r["model"] for r in models]
     names = {
         r["model_id"]: r["model"]
-        + (f" ({r['model_id'][:6]})" if aliases.count(r["model"]) > 1 else "")
+        # the first column is called `model`
+        + (f" ({r['model_id'][:6]})" if ["model", *aliases].count(r["model"]) > 1 else "")
         for r in models
     }
     columns: dict[str, list] = {"model": list(names.values())}

@@ -4,22 +4,35 @@ Nothing is pooled over data sets, recipes, objectives or selections: these are c
 answer, and ranks and ties are made within one combination of them.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count, groupby
 from operator import itemgetter
 
+import numpy as np
 import pyarrow as pa
 
-from bikd_ray.errors import UserError, choices
+from bikd_ray.errors import BikdError, UserError, choices
+from bikd_ray.specs import ALONE
 from bikd_ray.store.answers import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
-from bikd_ray.store.gains import class_rows, flip_table, gain_table, growth_rows, with_q_values
+from bikd_ray.store.family import family
+from bikd_ray.store.gains import (
+    class_rows,
+    flip_table,
+    gain_table,
+    growth_rows,
+    with_q_values,
+)
 from bikd_ray.store.learners import Learner, Row, baselines, learners
 from bikd_ray.store.pairings import METRICS, SYMMETRIC, matrix, pair_rows
 from bikd_ray.store.place import store_uri
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.teachers import teacher_rows
+from bikd_ray.store.verdicts import failed_sentence, judged
+
+log = logging.getLogger(__name__)
 
 __all__ = ["METRICS", "SYMMETRIC", "Store", "open_store"]
 
@@ -41,6 +54,7 @@ class Store:
 
     def __init__(self, uri: str) -> None:
         self.reader = Reader(uri)
+        self._said: set[str] = set()
 
     @property
     def uri(self) -> str:
@@ -91,10 +105,19 @@ class Store:
         return sorted(set(self._known["model"].to_pylist()), key=str.casefold)
 
     def model_ids(self, name: str) -> set[str]:
-        """The model_ids that a name or id stands for. Raises UserError with the nearest names."""
+        """The model_ids that a name or id stands for. Raises UserError with the nearest names.
+
+        The newest name of a model counts, and an old one that no other model has now. That a
+        model was called otherwise is logged, once.
+        """
         known = self._known
         named = [pc.equal(known[c], name) for c in ("model", "model_id", "weights_id")]
         ids = known.filter(pc.or_(named[0], pc.or_(*named[1:])))["model_id"].to_pylist()
+        ids = ids or self.reader.names.formerly(name)
+        for line in self.reader.names.told(name):
+            if line not in self._said:
+                log.warning("%s", line)
+                self._said.add(line)
         if not ids:
             there = choices(name, self.models()) if len(known) else "it has no baselines yet"
             raise UserError(f"no model {name!r} in the store {self.uri}; {there}")
@@ -104,7 +127,34 @@ class Store:
         """One row for each model and data set, the most accurate first."""
         columns = [name for name in SCHEMAS["baselines"].names if name != "correct"]
         table = self.reader.committed("baselines").select(columns)
-        return table.sort_by([("data_id", "ascending"), ("top1", "descending")])
+        ties = [("model", "ascending"), ("model_id", "ascending")]
+        return table.sort_by([("data_id", "ascending"), ("top1", "descending"), *ties])
+
+    def renamed(self, zoo: Mapping[str, str]) -> dict[str, str]:
+        """Names of a zoo (to model_id) that the store calls otherwise, to what it calls them."""
+        newest = self.reader.names.newest
+        return {n: newest[i] for n, i in zoo.items() if newest.get(i, n) != n}
+
+    def former_names(self, model_ids: Collection[str] = ()) -> list[str]:
+        """`MyViT was ViT`, of each model (none given: of all) that was called otherwise before."""
+        names = self.reader.names
+        wanted = sorted(model_ids or names.newest, key=lambda i: names.newest.get(i, ""))
+        lines = (names.told(i) for i in wanted if i in names.newest)
+        return [line for told in lines for line in told]
+
+    def failed_jobs(self, model: str) -> pa.Table:
+        """Rows of the table `jobs` of a model, all of them; empty where none has failed."""
+        ids = self.model_ids(model)
+        jobs = self.reader.committed("jobs")
+        if not pc.any(pc.equal(jobs["status"], "failed")).as_py():
+            return jobs.slice(0, 0)
+        rows = self.reader.table("jobs", ["member_ids", "members", "status", "error"])
+        return rows.filter(pa.array([bool(ids & set(r)) for r in rows["member_ids"].to_pylist()]))
+
+    def why_nothing(self, model: str) -> str:
+        """One sentence for a model without results with a partner: what to do."""
+        failed = failed_sentence(self.failed_jobs(model), f" of {model}")
+        return failed or f"no finished job with a partner for {model}; see bikd status"
 
     def partners(
         self, model: str, objective: str | None = None, selection: str = "last"
@@ -147,6 +197,12 @@ class Store:
             where = pc.field("model_id") == learner.model_id
             where &= pc.field("data_id") == learner.data_id
             stored = self.reader.table("predictions", ["sample", "label"], where)
+            if len(stored) != learner.n:
+                raise BikdError(
+                    f"the predictions of {learner.baseline['model']} on these images are no longer "
+                    f"in the store {self.uri}, so its classes are not known; bikd baseline SPEC "
+                    "measures it again once its file in baselines/ is gone too"
+                )
             return class_rows(learner, stored.sort_by("sample")["label"].to_numpy())
 
         found = learners(self.reader, self.model_ids(model), objective, selection)
@@ -168,7 +224,7 @@ class Store:
         From pairs only: of several partners nobody can say which one taught.
         """
         names: dict[str, dict[str, str]] = {}
-        for row in self._known.to_pylist():
+        for row in self._known.sort_by("model_id").to_pylist():
             names.setdefault(row["data_id"], {})[row["model_id"]] = row["model"]
         found = learners(self.reader, None, objective, selection)
         return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
@@ -190,9 +246,17 @@ class Store:
 
         Needs one combination of data, recipe and objective; raises UserError if there are more.
         """
-        if metric not in METRICS:
-            raise UserError(f"unknown metric {metric!r}; {choices(metric, METRICS)}")
-        return matrix(self.pairs(objective, selection), self.baselines(), metric)
+        return self.matrices([metric], objective, selection)[0]
+
+    def matrices(
+        self, metrics: Iterable[str], objective: str | None = None, selection: str = "last"
+    ) -> list[pa.Table]:
+        """As `matrix`, for several metrics at once."""
+        for metric in metrics:
+            if metric not in METRICS:
+                raise UserError(f"unknown metric {metric!r}; {choices(metric, METRICS)}")
+        pairs, baselines = self.pairs(objective, selection), self.baselines()
+        return [matrix(pairs, baselines, metric) for metric in metrics]
 
     def curves(self, model: str | None = None) -> pa.Table:
         """Mean over seeds of a model's (None: every model's) learning curves, with its partners.
@@ -212,10 +276,13 @@ class Store:
     ) -> pa.Table:
         found = learners(self.reader, models, objective, selection)
         parts = _sorted((learner, gain_table(learner)) for learner in found)
-        settings = [
-            with_q_values(pa.concat_tables([part for _, part in setting]))
-            for _, setting in groupby(parts, lambda part: part[0][:3])
-        ]
+        others = {} if models is None or objective in ALONE else family(self.reader, selection)
+        settings = []
+        for setting, some in groupby(parts, lambda part: part[0][:3]):
+            gains = pa.concat_tables([part for _, part in some])
+            rest = [p for i, p in others.get(setting, {}).items() if i not in (models or ())]
+            gains = with_q_values(gains, np.concatenate([[], *rest]))
+            settings.append(gains if objective in ALONE else judged(gains))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
 
 

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import is_
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from bikd_ray.errors import BikdError, UserError
+from bikd_ray.store.names import KEY_OF, Names
 from bikd_ray.store.place import Listing, Place
 from bikd_ray.store.schema import ATTEMPT_LENGTH, COMMITTED_BY, KEYS, ROW, SCHEMA_VERSION, SCHEMAS
 
@@ -36,7 +38,10 @@ INDEX = {
     table: (*KEYS[table], "attempt", *(RUN if table == "jobs" else ()))
     for table in KEYS
     if table not in COMMITTED_BY
-} | {"baselines": tuple(SCHEMAS["baselines"].names)}
+} | {
+    "baselines": tuple(SCHEMAS["baselines"].names),
+    "models": (*KEYS["models"], "attempt", "model"),
+}
 """Columns that a reader holds in memory of the tables that say what is committed."""
 
 WHOLE = 1 << 20
@@ -63,7 +68,7 @@ class Reader:
     def __init__(self, uri: str) -> None:
         self.place = Place.at(uri)
         self._held: dict[str, tuple[Listing, pa.Table]] = {}
-        self._derived: dict[str, tuple[pa.Table, Any]] = {}
+        self._derived: dict[str, tuple[tuple[Any, ...], Any]] = {}
         self._large: dict[str, tuple[Listing, pads.Dataset]] = {}
         self._damaged: dict[tuple[str, tuple[int, int]], bool] = {}
         self._lock = threading.RLock()  # what is held is the same for all threads
@@ -77,9 +82,22 @@ class Reader:
     ) -> pa.Table:
         """A table's committed rows, one attempt for each key; empty if there are none.
 
-        columns: which to keep. where: a pyarrow expression over any columns. jobs: some rows of
-        `committed("jobs")`, for rows of these alone.
+        Models have their newest names. columns: which to keep. where: a pyarrow expression over
+        any columns. jobs: some rows of `committed("jobs")`, for rows of these alone.
         """
+        wanted = list(columns or SCHEMAS[name].names)
+        keys = [KEY_OF[alias] for alias in wanted if alias in KEY_OF]
+        rows = self.as_written(name, dict.fromkeys([*wanted, *keys]), where, jobs)
+        return self.names.applied(rows).select(wanted) if keys else rows
+
+    def as_written(
+        self,
+        name: str,
+        columns: Collection[str] | None = None,
+        where: pads.Expression | None = None,
+        jobs: pa.Table | None = None,
+    ) -> pa.Table:
+        """As `table`, with the names that models had when the rows were written."""
         # what it is committed by is read first: a commit that comes between is seen next time
         by = COMMITTED_BY.get(name, name)
         # predictions lie under their baseline's name and are replaced as a whole
@@ -101,14 +119,21 @@ class Reader:
         """The rows of INDEX to believe: of each key done before failed, then the newest attempt."""
         with self._lock:
             rows = self._index(name)
-            return self.derived(name, rows, lambda rows: _winners(rows, list(KEYS[name])))
+            found = self.derived(name, _winners, rows, KEYS[name])
+            return self.derived(f"{name}, named", Names.applied, self.names, found)
 
-    def derived(self, what: str, rows: pa.Table, make: Callable[[pa.Table], T]) -> T:
-        """What `make` makes of some rows; under each name it is kept until other rows come."""
+    @property
+    def names(self) -> Names:
+        """What the models are called now."""
+        with self._lock:
+            return self.derived("names", Names, self._index("models"), self._index("baselines"))
+
+    def derived(self, what: str, make: Callable[..., T], *parts: Any) -> T:
+        """What `make` makes of its arguments; under each name it is kept until others come."""
         with self._lock:
             known = self._derived.get(what)
-            if known is None or known[0] is not rows:
-                known = self._derived[what] = rows, make(rows)
+            if known is None or not all(map(is_, known[0], parts)):
+                known = self._derived[what] = parts, make(*parts)
             return known[1]
 
     def attempts(self) -> pa.Table:
@@ -322,7 +347,7 @@ def _named(files: Listing, committed: pa.Array) -> Listing:
     return {path: stamp for path, stamp in files.items() if path not in unwanted}
 
 
-def _winners(rows: pa.Table, keys: list[str]) -> pa.Table:
+def _winners(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     rank = rows["attempt"]
     if "status" in rows.column_names:
         done = pc.if_else(pc.equal(rows["status"], "done"), "1", "0")

@@ -60,6 +60,16 @@ class Writer:
         self._put("predictions", name, predictions, attempt, same)
         self._put("baselines", name, [baseline], attempt)
 
+    def write_names(self, models: pa.Table, names: Mapping[str, str]) -> None:
+        """Store new names (by model_id) of models of the table `models`."""
+        rows = [
+            {**row, "model": names[row["model_id"]]}
+            for row in models.to_pylist()
+            if row["model_id"] in names
+        ]
+        attempt = new_attempt()
+        self._put("models", digest("names", attempt), rows, attempt)
+
     def write_pairs(self, rows: Sequence[Row]) -> None:
         """Store the statistics of pairs of one data set, as one file."""
         if rows:

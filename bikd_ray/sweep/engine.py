@@ -96,6 +96,7 @@ def run_sweep(
     reader = Store(writer.place.uri)
     zoo, data = resolve(spec, reader)
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed, only=only)
+    _take_names(zoo, reader, writer)
     todo, elsewhere = plan.todo[:limit], 0
     with Progress(spec.name) as progress:
         if lacking := not_kept(spec, plan, reader):
@@ -129,6 +130,14 @@ def run_sweep(
     )
 
 
+def _take_names(zoo: dict[str, ResolvedModel], reader: Store, writer: Writer) -> None:
+    """Store what this spec calls models that the store knows by other names."""
+    renamed = reader.renamed({name: model.model_id for name, model in zoo.items()})
+    if renamed:
+        new = {zoo[name].model_id: name for name in renamed}
+        writer.write_names(reader.table("models"), new)
+
+
 def run_baseline_sweep(
     spec: Spec, *, store: str | None = None, address: str | None = None, ship: bool = False
 ) -> str:
@@ -136,6 +145,7 @@ def run_baseline_sweep(
     writer = Writer(store_uri(store, spec.store))
     reader = Store(writer.place.uri)
     zoo, data = resolve(spec, reader)
+    _take_names(zoo, reader, writer)
     if _unmeasured(zoo, data, reader):
         with (
             Progress(spec.name) as progress,

@@ -188,6 +188,7 @@ def _result(
     lost = int((before.correct_N & ~after.correct_N).sum())
     both = np.stack([before.correct_N, after.correct_N]).astype(np.int64)
     interval = contrast(both @ both.T, n, np.array([[-1.0, 1.0]]))
+    interval = interval.within(-before.top1, 100 - before.top1)
     fair = selection != CHOSEN_ON_VAL
     together = fitted.ensemble_top1_after if mates else None
     room = fitted.before.ensemble_top1 - before.top1

@@ -1,0 +1,93 @@
+"""The p-values of a whole setting, which a q-value of any of its rows needs.
+
+They take every result of the store, so a machine remembers them, model by model, for as long as
+no job of a model is added: what has not changed is not read again.
+"""
+
+import contextlib
+from collections.abc import Mapping
+from hashlib import blake2b
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from bikd_ray.identity import digest
+from bikd_ray.local import cache_root, replace_file
+from bikd_ray.store.gains import p_values
+from bikd_ray.store.learners import NEEDED, Done, learners
+from bikd_ray.store.read import Reader, joined
+
+VERSION = 1
+"""Raised when a change to the code changes a p-value."""
+
+Setting = tuple[str, ...]
+Family = dict[Setting, dict[str, np.ndarray]]
+"""data_id, recipe_id, objective -> model_id -> [P], in no order."""
+
+REMEMBERED = pa.schema(
+    [
+        ("stamp", pa.string()),
+        ("model_id", pa.string()),
+        ("data_id", pa.string()),
+        ("recipe_id", pa.string()),
+        ("objective", pa.string()),
+        ("p", pa.list_(pa.float64())),
+    ]
+)
+
+
+def family(reader: Reader, selection: str) -> Family:
+    """The p-values of net Δ of every setting of a selection."""
+    jobs, baselines = reader.committed("jobs"), reader.committed("baselines")
+    return reader.derived(
+        f"p-values, {selection}", lambda *_: _family(reader, selection), jobs, baselines
+    )
+
+
+def _family(reader: Reader, selection: str) -> Family:
+    stamps = _stamps(reader)
+    path = cache_root() / "answers" / f"{digest(VERSION, reader.place.uri, selection)}.parquet"
+    kept = []
+    with contextlib.suppress(OSError, pa.ArrowException):  # none yet, or damaged
+        kept = pq.read_table(path, schema=REMEMBERED).to_pylist()
+    kept = [row for row in kept if stamps.get(row["model_id"]) == row["stamp"]]
+    missing = stamps.keys() - {row["model_id"] for row in kept}
+    if missing:
+        nothing = dict.fromkeys(REMEMBERED.names)
+        seen = set()
+        for learner in learners(reader, missing, None, selection, NEEDED):
+            seen.add(learner.model_id)
+            p = p_values(learner)
+            row = {name: getattr(learner, name) for name in ("data_id", "recipe_id", "objective")}
+            row |= {"model_id": learner.model_id, "p": p[~np.isnan(p)]}
+            kept.append({**row, "stamp": stamps[learner.model_id]})
+        kept += [{**nothing, "model_id": i, "stamp": stamps[i]} for i in missing - seen]
+        with contextlib.suppress(OSError):
+            sink = pa.BufferOutputStream()
+            pq.write_table(pa.Table.from_pylist(kept, REMEMBERED), sink)
+            replace_file(path, memoryview(sink.getvalue()))
+    found: Family = {}
+    for row in kept:
+        if row["p"] is not None:
+            setting = (row["data_id"], row["recipe_id"], row["objective"])
+            found.setdefault(setting, {})[row["model_id"]] = np.asarray(row["p"], float)
+    return found
+
+
+def _stamps(reader: Reader) -> Mapping[str, str]:
+    """model_id -> what changes with every job of it and with its baselines, in any order."""
+    done = reader.derived("done", Done, reader.committed("jobs"))
+    stems = joined(done.jobs, ["job_id", "attempt"]).to_pylist()
+    numbers = np.array([_number(stem) for stem in stems], np.uint64)
+    stamps: dict[str, int] = {}
+    for row in reader.committed("baselines").select(["model_id", "data_id", "attempt"]).to_pylist():
+        model_id = row["model_id"]
+        own = numbers[done.jobs_of(model_id)].sum(dtype=np.uint64) if len(numbers) else 0
+        number = _number(f"{row['data_id']}-{row['attempt']}")
+        stamps[model_id] = (stamps.get(model_id, int(own)) + number) % 2**64
+    return {model_id: f"{stamp:016x}" for model_id, stamp in stamps.items()}
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")
