@@ -173,7 +173,7 @@ def test_where_all_jobs_failed_the_cause_and_the_cure_are_said(tmp_path, capsys)
     (table,) = (
         b
         for b in PAGES["overview"].draw(View(rows, rows.settings[0], FEW), {})
-        if hasattr(b, "rows")
+        if isinstance(b, Table)
     )
     assert all("CUDA out of memory" in str(row) for row in table.rows)
 
