@@ -24,7 +24,7 @@ from bikd_ray.export.facts import around, results_of
 from bikd_ray.store import Store
 from bikd_ray.store import verdicts as v
 from bikd_ray.store.answers import GAINS
-from dashboards.blocks import Plot
+from dashboards.blocks import Plot, Table
 from dashboards.components import Maker
 from dashboards.contents import LIMITS
 from dashboards.pages import PAGES
