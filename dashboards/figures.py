@@ -287,7 +287,7 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
     figure = go.Figure(
         [
             _cells(info, info.known_LP & ~muted, {"coloraxis": "coloraxis"}, "<b>{}</b>"),
-            _cells(info, muted, {"colorscale": NEUTRAL, "showscale": False}, "{}"),
+            _cells(info, muted, {"coloraxis": "coloraxis2"}, "{}"),
         ]
     )
     steep = max(map(len, info.partners), default=0) * columns > 80
@@ -295,6 +295,7 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
         template=LIGHT,
         meta=_said(info),
         height=110 + 46 * rows + (60 if steep else 0) if roomy else min(900, 160 + 14 * rows),
+        coloraxis2={"colorscale": NEUTRAL, "showscale": False},
         coloraxis={
             "colorscale": scale,
             "cmin": low,

@@ -225,7 +225,9 @@ def test_muted_cells_are_pale_and_the_others_bold():
     info = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     strong, pale = traces(heatmap_figure(info))
     assert strong.coloraxis == "coloraxis"
-    assert (pale.coloraxis, pale.colorscale) == (None, NEUTRAL)
+    assert pale.coloraxis == "coloraxis2"
+    axis = heatmap_figure(info).layout.coloraxis2
+    assert (axis.colorscale, axis.showscale) == (NEUTRAL, False)
     nan = np.nan
     np.testing.assert_allclose(pale.z, [[nan, 0.2, nan], [nan] * 3, [nan] * 3])
     np.testing.assert_allclose(strong.z, [[nan, nan, 0.6], [-1, nan, nan], [nan] * 3], 1e-6)

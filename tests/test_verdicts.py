@@ -24,7 +24,7 @@ from bikd_ray.export.facts import around, results_of
 from bikd_ray.store import Store
 from bikd_ray.store import verdicts as v
 from bikd_ray.store.answers import GAINS
-from dashboards.blocks import Plot
+from dashboards.blocks import Plot, Table
 from dashboards.components import Maker
 from dashboards.contents import LIMITS
 from dashboards.pages import PAGES
@@ -173,7 +173,7 @@ def test_where_all_jobs_failed_the_cause_and_the_cure_are_said(tmp_path, capsys)
     (table,) = (
         b
         for b in PAGES["overview"].draw(View(rows, rows.settings[0], FEW), {})
-        if hasattr(b, "rows")
+        if isinstance(b, Table)
     )
     assert all("CUDA out of memory" in str(row) for row in table.rows)
 
