@@ -100,17 +100,19 @@ def check(path: Path, *, fetch: bool = False, store: str | None = None) -> Findi
     found = Findings(problems=list(parts.problems))
     of_spec = parts.spec.store if parts.spec else None
     keep = _store(store, of_spec, found) if fetch else None
+    before = len(found.problems)
     data = _data(parts.data, found) if parts.data else None
+    unreadable = len(found.problems) > before
     abouts: dict[str, _About] = {}
     models: dict[str, ResolvedModel] = {}
     recipe = parts.spec.recipe if parts.spec else Recipe()
     with TemporaryDirectory(prefix="bikd-check-") as folder:
-        shown = _Shown(data, Path(folder)) if data else None
+        shown = _Shown(data, Path(folder)) if data and not unreadable else None
         for entry in parts.zoo:
             start = time.monotonic()
             try:
                 about = _model(entry, shown, fetch, keep, models)
-            except BikdError as error:
+            except UserError as error:
                 found.problems += str(error).splitlines()
                 continue
             found.rows.append(_model_row(entry, about, recipe))
@@ -144,7 +146,7 @@ class _Shown:
     def measure(self, model: ResolvedModel, network: nn.Module) -> Plausibility:
         """A model on some val images, as a baseline measures it on all of them.
 
-        Raises BikdError where it answers NaN, or where no image can be read.
+        Raises UserError where it answers NaN, or where no image can be read.
         """
         images = open_split(self.data, "val")
         count = next((n for n in SHOWN if n * model.cost.flops <= FORWARD_FLOPS), SHOWN[-1])
@@ -152,7 +154,10 @@ class _Shown:
         cpu = torch.device("cpu")
         # those that do not decode are told of elsewhere
         loader = Loader(some, [model.input.view], cpu, cache=str(self.folder), skip=True)
-        evaluation = evaluate([Member(model, network, cpu)], loader, batch_size=AT_ONCE)
+        try:
+            evaluation = evaluate([Member(model, network, cpu)], loader, batch_size=AT_ONCE)
+        except BikdError as error:
+            raise UserError(str(error)) from None
         known = published_for(model, IMAGES)
         top1 = known.top1 if known else None
         return plausibility(evaluation.outcomes[0], images.labels, top1)

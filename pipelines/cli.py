@@ -322,8 +322,8 @@ def plan(
         job_table,
         open_plan,
         paces_of,
-        renamed_lines,
         resources_at,
+        take_names,
     )
 
     loaded = load_spec(spec)
@@ -338,7 +338,7 @@ def plan(
     else:
         paces, source = paces_of(jobs, answers), f"the {len(jobs.done)} done jobs' seconds"
     where = resources_at(address, loaded.resources)
-    for line in renamed_lines(jobs, answers):
+    for line in take_names(jobs, answers):
         print(f"bikd: {line}", file=sys.stderr)
     lines = cost_lines(loaded, jobs, paces, source, where, limit, budget, answers)
     print("\n".join(lines), file=sys.stderr)
@@ -361,15 +361,15 @@ def status(
         grouped,
         job_table,
         open_plan,
-        renamed_lines,
         stored_jobs,
         sweep_lines,
+        take_names,
     )
 
     loaded = load_spec(spec) if spec else None
     planned, answers = open_plan(loaded, store) if loaded else (None, _store(store))
     table = stored_jobs(answers) if planned is None else job_table(planned)
-    for line in renamed_lines(planned, answers):
+    for line in take_names(planned, answers):
         print(f"bikd: {line}", file=sys.stderr)
     if failed:
         table = table.filter([state == "failed" for state in table["state"].to_pylist()])

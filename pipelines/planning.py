@@ -10,12 +10,14 @@ import pyarrow as pa
 
 from bikd_ray.analysis.significance import resolvable
 from bikd_ray.data.cache import size_on_disk
+from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, Pace, Plan
 from bikd_ray.resolve import not_kept, plan_jobs
 from bikd_ray.specs import Resources, Spec
 from bikd_ray.store import Store
 from bikd_ray.store.lease import at_work
 from bikd_ray.store.place import Place, store_uri
+from bikd_ray.store.write import Writer
 from bikd_ray.sweep.needs import LONG, Needs, Node, fit
 from bikd_ray.zoo.cost import training_bytes
 from bikd_ray.zoo.published import WARN_BEYOND
@@ -64,16 +66,21 @@ def stored_jobs(store: Store) -> pa.Table:
     return jobs.rename_columns({"status": "state"}).select(JOBS.names)
 
 
-def renamed_lines(plan: Plan | None, store: Store) -> list[str]:
-    """A line for each model that a plan's spec calls otherwise than its store, or that was called
-    otherwise before.
+def take_names(plan: Plan | None, store: Store) -> list[str]:
+    """Let the store call models as a plan's spec does; the names that it knows them by stay valid.
+
+    Returns a line for each model that is called otherwise now, or was before.
     """
     zoo = {m.name: m.model_id for job in plan.jobs for m in job.members} if plan is not None else {}
     renamed = store.renamed(zoo)
-    lines = [
-        f"{new} is {old} in the store; a sweep of this spec renames it"
-        for new, old in renamed.items()
-    ]
+    then = "answers call it so from now on"
+    if renamed:
+        try:
+            new = {zoo[name]: name for name in renamed}
+            Writer(store.uri).write_names(store.table("models"), new)
+        except BikdError:  # it may only be read
+            then = "its answers still do"
+    lines = [f"{new} is {old} in the store; {then}" for new, old in renamed.items()]
     return lines + store.former_names(set(zoo.values()) - {zoo[name] for name in renamed})
 
 

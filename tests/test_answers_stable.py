@@ -231,11 +231,11 @@ def test_names_of_many_models_are_told_apart(tmp_path):
 
 
 def test_plan_and_status_say_that_a_spec_calls_a_model_otherwise(uri):
-    from pipelines.planning import renamed_lines
+    from pipelines.planning import take_names
 
     store = Store(uri)
-    assert renamed_lines(None, store) == []
+    assert take_names(None, store) == []
     assert store.renamed({"MyViT": "id-a", "b": "id-b", "new": "id-new"}) == {"MyViT": "a"}
     rename(uri, a="MyViT")
-    assert renamed_lines(None, Store(uri)) == ["MyViT was a"]
+    assert take_names(None, Store(uri)) == ["MyViT was a"]
     assert Store(uri).former_names(["id-b"]) == []

@@ -1,6 +1,9 @@
 """A Ray that cannot be reached or started is one line, soon."""
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -14,6 +17,7 @@ from bikd_ray.sweep.connection import connected
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
     monkeypatch.setattr(connection, "ANSWERS", 0.3)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)  # other tests' Ray may be there
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
 
 
@@ -61,9 +65,13 @@ def test_who_listens_but_is_no_ray_is_not_waited_for():
         assert said(address).endswith("what listens there is no Ray cluster")
 
 
-def test_a_folder_that_ray_cannot_write_is_named(monkeypatch, tmp_path):
+def test_a_folder_that_ray_cannot_write_is_named(tmp_path):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file"))
-    line = said(None)
-    assert line.startswith(f"cannot start Ray on this machine: {tmp_path / 'file'}")
+    code = "from bikd_ray.sweep.connection import connected\nwith connected(None): pass"
+    environment = {**os.environ, "RAY_TMPDIR": str(tmp_path / "file")}
+    ended = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    line = ended.stderr.splitlines()[-1]
+    assert f"BikdError: cannot start Ray on this machine: {tmp_path / 'file'}" in line
     assert "Not a directory; set RAY_TMPDIR to a folder of your own" in line

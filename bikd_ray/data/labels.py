@@ -290,7 +290,7 @@ def _strange(name: str, classes: Names, whose: str, reference: Names) -> str:
         raise UserError(
             f"data: {name} has {_classes(len(classes))} ({_some(classes)}) and {whose} "
             f"{_classes(len(reference))} ({_some(reference)}) with no name in common; give both "
-            f"the same names, or {FIX}"
+            f"the same names, {'a file of labels (labels: FILE), ' * (len(classes) == 1)}or {FIX}"
         )
     return (
         f"{name} and {whose} share no class name ({classes[0]!r}, {reference[0]!r}): class K of "

@@ -182,7 +182,8 @@ def _answers(regime: Regime, drawn: Sweeps, n: int) -> Iterator[tuple[str, np.nd
 
 
 def _arrays(estimates: Estimates) -> list[np.ndarray]:
-    return [getattr(estimates, f.name) for f in fields(estimates) if f.name != "n"]
+    values = [getattr(estimates, f.name) for f in fields(estimates)]
+    return [value for value in values if isinstance(value, np.ndarray)]
 
 
 def _one(estimates: Estimates, w: int) -> Estimates:
