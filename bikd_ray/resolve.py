@@ -9,7 +9,7 @@ from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
 from bikd_ray.specs import Selection, Spec, ZooEntry
 from bikd_ray.store.data_ids import as_stored
-from bikd_ray.zoo import check_classes, recall, remember, resolve_model
+from bikd_ray.zoo import check_classes, load_resolved, resolve_model, save_resolved
 
 if TYPE_CHECKING:
     from bikd_ray.store import Store
@@ -52,10 +52,10 @@ def resolve(
 
 def _resolved(entry: ZooEntry) -> ResolvedModel:
     """A model as remembered, or built now."""
-    if model := recall(entry):
+    if model := load_resolved(entry):
         return model
     model, _ = resolve_model(entry)
-    remember(model)
+    save_resolved(model)
     return model
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import ResolvedModel
-from bikd_ray.store.place import Place
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.zoo import build, rebuild, weights_id
 
 
@@ -20,20 +20,20 @@ def base_path(identity: str) -> str:
     return f"weights/base/{identity}.safetensors"
 
 
-def keep_base(place: Place, identity: str, network: nn.Module) -> None:
+def keep_base(fs: StoreFS, identity: str, network: nn.Module) -> None:
     """Store a network's tensors under their weights_id, unless they are there."""
-    if not place.exists(base_path(identity)):
-        place.write(base_path(identity), pack_state(network.state_dict()))
+    if not fs.exists(base_path(identity)):
+        fs.write(base_path(identity), pack_state(network.state_dict()))
 
 
-def keep_all(place: Place, zoo: Iterable[ResolvedModel]) -> None:
+def keep_all(fs: StoreFS, zoo: Iterable[ResolvedModel]) -> None:
     """Store the weights of every model that the store lacks: no node has to fetch them then.
 
     Raises BikdError where a model's weights are no longer those of the plan.
     """
     for model in zoo:
-        if not place.exists(base_path(model.weights_id)):
-            keep_base(place, model.weights_id, _planned(model, build(model.entry)))
+        if not fs.exists(base_path(model.weights_id)):
+            keep_base(fs, model.weights_id, _planned(model, build(model.entry)))
 
 
 def pack_state(state: dict[str, Tensor], about: dict[str, str] | None = None) -> bytes:
@@ -43,13 +43,13 @@ def pack_state(state: dict[str, Tensor], about: dict[str, str] | None = None) ->
     return save(contiguous, metadata=about)
 
 
-def network_of(model: ResolvedModel, place: Place) -> nn.Module:
+def network_of(model: ResolvedModel, fs: StoreFS) -> nn.Module:
     """A resolved model's network, from the store if it keeps the weights, else from its source.
 
     Raises BikdError where the weights are not those of the plan.
     """
     try:
-        network = rebuild(model, load(place.read(base_path(model.weights_id))))
+        network = rebuild(model, load(fs.read(base_path(model.weights_id))))
     except (FileNotFoundError, SafetensorError):
         network = build(model.entry)
     return _planned(model, network)

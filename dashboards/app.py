@@ -14,19 +14,19 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store
-from dashboards.blocks import Choice
+from dashboards.blocks import ChoiceBox
 from dashboards.components import Maker, choice, named
-from dashboards.files import FILES, OF_ONE_MODEL, csv
+from dashboards.downloads import FILES, OF_ONE_MODEL, csv
 from dashboards.live import Live
 from dashboards.pages import PAGES, Draw
 from dashboards.runs import facts
-from dashboards.snapshot import Limits, Setting, Snapshot, View, distinct_recipes
+from dashboards.snapshot import Limits, Setting, SettingView, Snapshot, distinct_recipes
 from dashboards.theme import DARK, LIGHT
 
 HOST = "127.0.0.1"
 EVERY_MS = 4_000
 """Between two looks at the store."""
-PATIENCE = 1.5
+WAIT_SECONDS = 1.5
 """Seconds that a page waits for its answers before it says that they are being worked out."""
 LIMITS = Limits(matrix=600, models=10_000, pairs=1_000_000, rows=200, runs=500)
 POLICY = (
@@ -71,8 +71,8 @@ def make_app(store: Store) -> Dash:
         path: str, search: str, _: int, colours: str, drawn: list[Any] | None
     ) -> tuple[Any, ...]:
         live.look()
-        until = time.monotonic() + PATIENCE
-        number, now = live.now(PATIENCE)
+        until = time.monotonic() + WAIT_SECONDS
+        number, now = live.now(WAIT_SECONDS)
         chosen = dict(parse_qsl((search or "").lstrip("?")))
         if now is None:
             return no_update, no_update, _waiting(live.error), [], None
@@ -205,7 +205,7 @@ def _settings(now: Snapshot, chosen: Mapping[str, str]) -> list[Any]:
     if len(now.settings) < 2:
         return []
     options = tuple((s.key, now.labels[s.key]) for s in now.settings)
-    return [choice(Choice("group", "Setting", options, _setting(now, chosen).key))]
+    return [choice(ChoiceBox("group", "Setting", options, _setting(now, chosen).key))]
 
 
 def _setting(now: Snapshot, chosen: Mapping[str, str]) -> Setting:
@@ -215,8 +215,8 @@ def _setting(now: Snapshot, chosen: Mapping[str, str]) -> Setting:
     return known.get(chosen.get("group", "")) or next(iter(known.values()), nothing)
 
 
-def _view(now: Snapshot, setting: Setting) -> View:
-    return now.once(("view", setting), lambda: View(now, setting, LIMITS))
+def _view(now: Snapshot, setting: Setting) -> SettingView:
+    return now.once(("view", setting), lambda: SettingView(now, setting, LIMITS))
 
 
 def _waiting(error: str = "") -> html.Section:

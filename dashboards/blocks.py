@@ -56,7 +56,7 @@ Cell = str | Link | Tag | Strip | Failure | Interval | None
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     title: str
     number: bool = False
 
@@ -67,7 +67,7 @@ class Table:
 
     label: str
     caption: str
-    columns: tuple[Column, ...]
+    columns: tuple[TableColumn, ...]
     rows: tuple[tuple[Cell | tuple[Cell, ...], ...], ...]
     left_out: str = ""
     folded: bool = False
@@ -99,7 +99,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceBox:
     """A list to choose from; options: (value, what it says)."""
 
     name: str
@@ -110,10 +110,10 @@ class Choice:
 
 @dataclass(frozen=True)
 class Downloads:
-    """Names of `dashboards.files.FILES` to offer as CSV; models: each has files of its own."""
+    """Names of `dashboards.downloads.FILES` to offer as CSV; models: each has files of its own."""
 
     names: tuple[str, ...]
     models: tuple[str, ...] = ()
 
 
-Block = Text | Notes | Table | Plot | Grid | Choice | Downloads
+Block = Text | Notes | Table | Plot | Grid | ChoiceBox | Downloads

@@ -10,7 +10,7 @@ from dash import dcc, html
 from dashboards.blocks import (
     Block,
     Cell,
-    Choice,
+    ChoiceBox,
     Downloads,
     Failure,
     Grid,
@@ -22,9 +22,9 @@ from dashboards.blocks import (
     Tag,
     Text,
 )
+from dashboards.downloads import of_model
 from dashboards.figures import Interval
-from dashboards.files import of_model
-from dashboards.wording import NONE, signed, span
+from dashboards.formatting import NONE, signed, span
 
 Made = Any
 """A component or text; Dash has no type for both."""
@@ -57,7 +57,7 @@ class Maker:
                 return self.plot(block)
             case Grid():
                 return html.Div([self.plot(plot) for plot in block.plots], className="grid")
-            case Choice():
+            case ChoiceBox():
                 return choice(block)
             case Downloads():
                 return self.downloads(block)
@@ -183,7 +183,7 @@ def attribute(name: str, value: str) -> dict[str, Any]:
     return {name: value}
 
 
-def choice(block: Choice) -> Made:
+def choice(block: ChoiceBox) -> Made:
     """A plain list of the browser: known to phones, keyboards and screen readers."""
     options = [
         html.Option(text, value=value, selected=value == block.value)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import pyarrow as pa
 
+from dashboards.formatting import count, label
 from dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
-from dashboards.wording import count, label
 
 MEASURES = {
     "top1": ("val top-1, %", "Accuracy on the val images; epoch 0 is the untouched model."),
@@ -24,7 +24,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Line:
+class CurveLine:
     """One partner's curve (mean over seeds); the control has no slot. Slots fix the colours."""
 
     partner: str
@@ -38,7 +38,7 @@ class Line:
 class Curves:
     model: str
     measure: str
-    lines: tuple[Line, ...]
+    lines: tuple[CurveLine, ...]
 
 
 def curves_info(model: str, measure: str, curves: pa.Table) -> Curves:
@@ -57,7 +57,7 @@ def curves_info(model: str, measure: str, curves: pa.Table) -> Curves:
     for partner, points in found.items():
         if points and not (partner == "" and measure in ("kl", "teacher_share")):
             epochs, values, seeds = zip(*sorted(points), strict=True)
-            lines.append(Line(partner, slots.get(partner), epochs, values, seeds))
+            lines.append(CurveLine(partner, slots.get(partner), epochs, values, seeds))
     return Curves(model, measure, tuple(lines))
 
 
@@ -81,7 +81,7 @@ def curves_figure(info: Curves) -> go.Figure:
     return figure
 
 
-def _line(line: Line, title: str) -> go.Scatter:
+def _line(line: CurveLine, title: str) -> go.Scatter:
     control = line.slot is None
     slot = line.slot or 0
     name = "alone (control)" if control else f"with {line.partner}"

@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.compute
 
 from bikd_ray.store.verdicts import TOLD
+from dashboards.formatting import label, plain, signed
 from dashboards.theme import DIVERGING, LIGHT, NEUTRAL, SEQUENTIAL
-from dashboards.wording import label, plain, signed
 
 pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
 
@@ -32,7 +32,7 @@ TICK = 24
 
 
 @dataclass(frozen=True)
-class Metric:
+class HeatmapMetric:
     """A number of a pair. `learner`: it belongs to the row's model, else to the pair as a whole.
     `tested`: coloured only where net Δ is told from 0. `diverging`: zero is its middle.
     """
@@ -49,8 +49,8 @@ class Metric:
         return signed(value, self.digits) if self.diverging else plain(value, self.digits)
 
 
-METRICS: dict[str, Metric] = {
-    "net_delta": Metric(
+METRICS: dict[str, HeatmapMetric] = {
+    "net_delta": HeatmapMetric(
         "net Δ top-1",
         "pp",
         "What the partner adds: the learner's gain with this partner minus its gain when trained "
@@ -59,7 +59,7 @@ METRICS: dict[str, Metric] = {
         tested=True,
         diverging=True,
     ),
-    "delta_top1": Metric(
+    "delta_top1": HeatmapMetric(
         "Δ top-1",
         "pp",
         "The learner's top-1 after training with this partner minus before. Compare along the row "
@@ -68,7 +68,7 @@ METRICS: dict[str, Metric] = {
         tested=True,
         diverging=True,
     ),
-    "recovered": Metric(
+    "recovered": HeatmapMetric(
         "recovered",
         "%",
         "Share of the way from the learner's own top-1 to that of the pair's ensemble that it "
@@ -78,7 +78,7 @@ METRICS: dict[str, Metric] = {
         diverging=True,
         digits=0,
     ),
-    "ensemble_gain": Metric(
+    "ensemble_gain": HeatmapMetric(
         "ensemble gain",
         "pp",
         "Top-1 of the averaged probabilities of both models before any training, less the "
@@ -86,27 +86,27 @@ METRICS: dict[str, Metric] = {
         learner=True,
         diverging=True,
     ),
-    "error_overlap": Metric(
+    "error_overlap": HeatmapMetric(
         "error overlap",
         "",
         "Of the images that at least one of the two gets wrong, the share that both get wrong. "
         "Low: they know different things.",
     ),
-    "disagreement": Metric(
+    "disagreement": HeatmapMetric(
         "disagreement", "", "Share of images for which the two predict different classes."
     ),
-    "kappa": Metric(
+    "kappa": HeatmapMetric(
         "Cohen's κ",
         "",
         "Agreement on which images are hard, beyond chance. 1: the same ones, 0: unrelated.",
     ),
-    "cca_before": Metric(
+    "cca_before": HeatmapMetric(
         "CCA",
         "",
         "Mean canonical correlation of the two models' features before training. 1: one is a "
         "linear map of the other. Known where a job of the two has measured it.",
     ),
-    "cca_after": Metric(
+    "cca_after": HeatmapMetric(
         "CCA after",
         "",
         "Mean canonical correlation of the two models' features after training together. Higher "

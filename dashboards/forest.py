@@ -7,10 +7,10 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from bikd_ray.store.verdicts import partners_of
-from dashboards.answers import interval, standing
 from dashboards.figures import ALONE, TICK, Interval, pc
+from dashboards.formatting import count, label, signed, span
+from dashboards.headline import interval, standing
 from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
-from dashboards.wording import count, label, signed, span
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,28 @@ from collections.abc import Mapping
 import pyarrow as pa
 
 from bikd_ray.store.verdicts import partners_of, short
-from dashboards.answers import interval, standing
-from dashboards.blocks import Block, Choice, Column, Downloads, Grid, Link, Plot, Table, Tag, Text
+from dashboards.blocks import (
+    Block,
+    ChoiceBox,
+    Downloads,
+    Grid,
+    Link,
+    Plot,
+    Table,
+    TableColumn,
+    Tag,
+    Text,
+)
 from dashboards.curves import MEASURES, curves_figure, curves_info
-from dashboards.dose import sizes_figure, sizes_info
 from dashboards.figures import pc
 from dashboards.forest import Forest, forest_figure, forest_info, frame
-from dashboards.snapshot import View
-from dashboards.wording import count, listed, percent, plain, signed
+from dashboards.formatting import count, listed, percent, plain, signed
+from dashboards.group_size import sizes_figure, sizes_info
+from dashboards.headline import interval, standing
+from dashboards.snapshot import SettingView
 
 
-def model_page(view: View, chosen: Mapping[str, str]) -> list[Block]:
+def model_page(view: SettingView, chosen: Mapping[str, str]) -> list[Block]:
     """The model chosen, or the first that was trained."""
     ids = trained(view)
     if not ids:
@@ -23,16 +34,16 @@ def model_page(view: View, chosen: Mapping[str, str]) -> list[Block]:
     model_id = chosen.get("model", "")
     model_id = model_id if model_id in ids else ids[0]
     options = tuple((i, view.names[i]) for i in ids)
-    return [Choice("model", "Model", options, model_id), *about(view, model_id)]
+    return [ChoiceBox("model", "Model", options, model_id), *about(view, model_id)]
 
 
-def trained(view: View) -> list[str]:
+def trained(view: SettingView) -> list[str]:
     """Models with a partner, as they come in `names`."""
     there = set(view.gains["model_id"].unique().to_pylist())
     return [i for i in view.names if i in there]
 
 
-def about(view: View, model_id: str) -> list[Block]:
+def about(view: SettingView, model_id: str) -> list[Block]:
     """All that is known of one model."""
     name = view.names[model_id]
     info = forest_info(model_id, view.gains, view.controls, view.names, view.limits.partners)
@@ -79,7 +90,7 @@ def _left_out(number: int, noun: str) -> list[Block]:
     return [Text(f"{count(number, noun)} between the best and the last left out of the figure.")]
 
 
-def _curves(view: View, model_id: str, name: str) -> list[Block]:
+def _curves(view: SettingView, model_id: str, name: str) -> list[Block]:
     rows = view.curves(model_id)
     ranked = view.gains.filter(pc.equal(view.gains["model_id"], model_id))
     ranked = ranked["partner"].to_pylist()
@@ -102,7 +113,7 @@ def _curves(view: View, model_id: str, name: str) -> list[Block]:
     ]
 
 
-def _table(view: View, model_id: str) -> Table:
+def _table(view: SettingView, model_id: str) -> Table:
     rows = view.gains.filter(pc.equal(view.gains["model_id"], model_id))
     shown = rows.slice(0, view.limits.rows).to_pylist()
     left = len(rows) - len(shown)
@@ -110,13 +121,13 @@ def _table(view: View, model_id: str) -> Table:
         "All partners",
         "Percentage points, 95% intervals",
         (
-            Column("Partner"),
-            Column("Verdict"),
-            Column("Net Δ", number=True),
-            Column("q", number=True),
-            Column("Δ top-1", number=True),
-            Column("Recovered"),
-            Column("Seeds", number=True),
+            TableColumn("Partner"),
+            TableColumn("Verdict"),
+            TableColumn("Net Δ", number=True),
+            TableColumn("q", number=True),
+            TableColumn("Δ top-1", number=True),
+            TableColumn("Recovered"),
+            TableColumn("Seeds", number=True),
         ),
         tuple(
             (

@@ -7,10 +7,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from dashboards.answers import interval
 from dashboards.figures import TICK, Interval, pc
+from dashboards.formatting import label, signed, span
+from dashboards.headline import interval
 from dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
-from dashboards.wording import label, signed, span
 
 CONTROL = "ce"
 MARKS = tuple(symbol for symbol in SYMBOLS if symbol != "square")
@@ -18,7 +18,7 @@ MARKS = tuple(symbol for symbol in SYMBOLS if symbol != "square")
 
 
 @dataclass(frozen=True)
-class Line:
+class ObjectiveLine:
     """One learner with one partner; `gains` has Δ for each objective that trained it."""
 
     learner: str
@@ -47,7 +47,7 @@ class Summary:
 @dataclass(frozen=True)
 class Objectives:
     names: tuple[str, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ObjectiveLine, ...]
     summaries: tuple[Summary, ...]
     left_out: int = 0
 
@@ -77,7 +77,7 @@ def objectives_info(
         values = [(name, by[name]) for name in order if name in by]
         control = alone.get(learner)
         values += [(CONTROL, control)] if control else []
-        lines.append(Line(names[learner], names[partner], tuple(values)))
+        lines.append(ObjectiveLine(names[learner], names[partner], tuple(values)))
     labels = (*order, *([CONTROL] if alone else []))
     return Objectives(labels, tuple(lines), _summaries(one, order), left_out)
 
@@ -198,7 +198,7 @@ def objectives_figure(info: Objectives) -> go.Figure:
     return figure
 
 
-def _hover(objective: str, gain: Interval, line: Line) -> str:
+def _hover(objective: str, gain: Interval, line: ObjectiveLine) -> str:
     if objective == CONTROL:
         who = f"<b>{label(line.learner)}</b> alone (control)"
     else:

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from bikd_ray.store.verdicts import headline
-from dashboards.answers import Answer, answers
 from dashboards.blocks import (
     Block,
     Cell,
-    Choice,
-    Column,
+    ChoiceBox,
     Downloads,
     Failure,
     Grid,
@@ -23,21 +21,23 @@ from dashboards.blocks import (
     Plot,
     Strip,
     Table,
+    TableColumn,
     Tag,
     Text,
 )
+from dashboards.correlates import REASONS, says, scatter_figure, scatter_info, single_partners
 from dashboards.figures import METRICS, Heatmap, heatmap_figure, heatmap_info, pc
+from dashboards.formatting import NONE, count, percent, plain, signed
+from dashboards.headline import Headline, headlines
 from dashboards.model_page import model_page
 from dashboards.objectives import objectives_figure, objectives_info
-from dashboards.order import ORDERS, order
+from dashboards.ordering import ORDERS, order
 from dashboards.pair_page import pair_blocks
 from dashboards.runs import runs
-from dashboards.snapshot import View
-from dashboards.why import REASONS, says, scatter_figure, scatter_info, single_partners
-from dashboards.wording import NONE, count, percent, plain, signed
+from dashboards.snapshot import SettingView
 
 Chosen = Mapping[str, str]
-Draw = Callable[[View, Chosen], list[Block]]
+Draw = Callable[[SettingView, Chosen], list[Block]]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Page:
     whole: bool = False
 
 
-def overview(view: View, chosen: Chosen) -> list[Block]:
+def overview(view: SettingView, chosen: Chosen) -> list[Block]:
     """The headline: for each model the best partner or a tie."""
     jobs = view.jobs
     sentence, notes = headline(view.gains, view.controls, jobs, view.names)
-    rows = answers(view.gains, view.controls.to_pylist(), view.baselines, view.names, jobs)
+    rows = headlines(view.gains, view.controls.to_pylist(), view.baselines, view.names, jobs)
     ends = [x for a in rows if a.net for x in (a.net.low, a.net.high) if x is not None]
     reach = max(map(abs, ends), default=1.0)
     shown = rows
@@ -72,15 +72,15 @@ def overview(view: View, chosen: Chosen) -> list[Block]:
         "Headline table",
         "Percentage points, 95% intervals",
         (
-            Column("Model"),
-            Column("Top-1 before, %", number=True),
-            Column("Best partner"),
-            Column("Verdict"),
-            Column("Net Δ", number=True),
-            Column("Net Δ around 0"),
-            Column("Δ top-1", number=True),
-            Column("Alone (control)", number=True),
-            Column("Recovered"),
+            TableColumn("Model"),
+            TableColumn("Top-1 before, %", number=True),
+            TableColumn("Best partner"),
+            TableColumn("Verdict"),
+            TableColumn("Net Δ", number=True),
+            TableColumn("Net Δ around 0"),
+            TableColumn("Δ top-1", number=True),
+            TableColumn("Alone (control)", number=True),
+            TableColumn("Recovered"),
         ),
         tuple(_headline(a, reach) for a in shown),
         left_out,
@@ -90,7 +90,7 @@ def overview(view: View, chosen: Chosen) -> list[Block]:
     return [*blocks, table, Downloads(("gains", "controls", "baselines"))]
 
 
-def _headline(answer: Answer, reach: float) -> tuple[Cell | tuple[Cell, ...], ...]:
+def _headline(answer: Headline, reach: float) -> tuple[Cell | tuple[Cell, ...], ...]:
     named: tuple[Cell, ...] = (NONE,)
     if answer.partners:
         known = answer.standing in ("best", "tie")
@@ -115,14 +115,14 @@ def _headline(answer: Answer, reach: float) -> tuple[Cell | tuple[Cell, ...], ..
     )
 
 
-def heatmap(view: View, metric: str) -> Heatmap:
+def heatmap(view: SettingView, metric: str) -> Heatmap:
     """The whole matrix of a view, worked out once."""
     key = ("heatmap", view.setting, metric)
     inputs = (view.gains, view.controls, view.pairs, view.names)
     return view.snapshot.once(key, lambda: heatmap_info(metric, *inputs))
 
 
-def pairs(view: View, chosen: Chosen) -> list[Block]:
+def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
     """The heatmap of one metric, and the pair that was opened."""
     there = [m for m in METRICS if heatmap(view, m).known_LP.any()]
     if not there:
@@ -145,8 +145,8 @@ def pairs(view: View, chosen: Chosen) -> list[Block]:
         (m, METRICS[m].title + (f", {METRICS[m].unit}" if METRICS[m].unit else "")) for m in there
     )
     blocks: list[Block] = [
-        Choice("metric", "Show", titles, metric),
-        Choice("order", "Order by", tuple(ORDERS.items()), by),
+        ChoiceBox("metric", "Show", titles, metric),
+        ChoiceBox("order", "Order by", tuple(ORDERS.items()), by),
         heatmap_plot(info.taken(orders[by]), orders),
     ]
     if total:
@@ -164,7 +164,7 @@ def pairs(view: View, chosen: Chosen) -> list[Block]:
     ]
 
 
-def opened(view: View, chosen: Chosen) -> list[Block]:
+def opened(view: SettingView, chosen: Chosen) -> list[Block]:
     """The pair that was chosen, as `id~id`; nothing without one."""
     a, _, b = chosen.get("pair", "").partition("~")
     if a == b or not {a, b} <= view.names.keys():
@@ -198,7 +198,7 @@ def heatmap_plot(info: Heatmap, orders: dict) -> Plot:
     )
 
 
-def why(view: View, chosen: Chosen) -> list[Block]:
+def why(view: SettingView, chosen: Chosen) -> list[Block]:
     """Whether what differs between two models predicts what they gain."""
     gain = heatmap(view, "net_delta")
     if not single_partners(gain):
@@ -233,7 +233,7 @@ def why(view: View, chosen: Chosen) -> list[Block]:
     ]
 
 
-def objectives(view: View, chosen: Chosen) -> list[Block]:
+def objectives(view: SettingView, chosen: Chosen) -> list[Block]:
     """The objectives against bikd, pair by pair."""
     info = objectives_info(view.of_every_objective, view.controls, view.names)
     if not info.summaries:
@@ -244,12 +244,12 @@ def objectives(view: View, chosen: Chosen) -> list[Block]:
         f"Means over learners and partners, percentage points. Only learner–partner pairs "
         f"trained with both objectives are compared with {first}.",
         (
-            Column("Objective"),
-            Column("Cases", number=True),
-            Column("Mean Δ top-1", number=True),
-            Column("Mean net Δ", number=True),
-            Column(f"Δ − Δ({first})", number=True),
-            Column("Ahead : behind", number=True),
+            TableColumn("Objective"),
+            TableColumn("Cases", number=True),
+            TableColumn("Mean Δ top-1", number=True),
+            TableColumn("Mean net Δ", number=True),
+            TableColumn(f"Δ − Δ({first})", number=True),
+            TableColumn("Ahead : behind", number=True),
         ),
         tuple(
             (
@@ -284,7 +284,7 @@ def objectives(view: View, chosen: Chosen) -> list[Block]:
     return [*blocks, Downloads(("gains", "controls"))]
 
 
-def runs_page(view: View, chosen: Chosen) -> list[Block]:
+def runs_page(view: SettingView, chosen: Chosen) -> list[Block]:
     """Every job, failed ones first."""
     jobs = view.snapshot.jobs
     if not len(jobs):
@@ -297,15 +297,15 @@ def runs_page(view: View, chosen: Chosen) -> list[Block]:
             "Runs table",
             f"{count(len(jobs), 'job')}, {failed:,} failed; failed ones first.",
             (
-                Column("Members"),
-                Column("Status"),
-                Column("Objective"),
-                Column("Seed", number=True),
-                Column("Time", number=True),
-                Column("Device"),
-                Column("Throughput", number=True),
-                Column("GPU memory", number=True),
-                Column("Error"),
+                TableColumn("Members"),
+                TableColumn("Status"),
+                TableColumn("Objective"),
+                TableColumn("Seed", number=True),
+                TableColumn("Time", number=True),
+                TableColumn("Device"),
+                TableColumn("Throughput", number=True),
+                TableColumn("GPU memory", number=True),
+                TableColumn("Error"),
             ),
             tuple(
                 (

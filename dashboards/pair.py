@@ -8,8 +8,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from dashboards.figures import TICK
+from dashboards.formatting import count, label, signed
 from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
-from dashboards.wording import count, label, signed
 
 Row = Mapping[str, Any]
 

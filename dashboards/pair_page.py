@@ -5,10 +5,11 @@ from typing import Any
 import pyarrow as pa
 
 from bikd_ray.store.verdicts import in_words, short
-from dashboards.answers import interval
-from dashboards.blocks import Block, Column, Downloads, Grid, Plot, Table, Text
+from dashboards.blocks import Block, Downloads, Grid, Plot, Table, TableColumn, Text
 from dashboards.curves import curves_figure, curves_info
 from dashboards.figures import METRICS, pc
+from dashboards.formatting import percent, plain, signed, span
+from dashboards.headline import interval
 from dashboards.pair import (
     cases_figure,
     cases_info,
@@ -16,13 +17,12 @@ from dashboards.pair import (
     classes_info,
     flips_figure,
 )
-from dashboards.snapshot import View
-from dashboards.wording import percent, plain, signed, span
+from dashboards.snapshot import SettingView
 
 ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before", "cca_after")
 
 
-def pair_blocks(view: View, a: str, b: str) -> list[Block]:
+def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
     """Curves, flips, classes and case shares of two models, by their ids."""
     name_a, name_b = view.names[a], view.names[b]
     rows = [(m, p, _with(view.gains, m, p)) for m, p in ((a, b), (b, a))]
@@ -99,7 +99,7 @@ def _with(table: pa.Table, model_id: str, partner_id: str) -> pa.Table:
     return rows.filter(pc.equal(pc.list_flatten(rows["partner_ids"]), partner_id))
 
 
-def _pair(view: View, a: str, b: str) -> dict[str, Any] | None:
+def _pair(view: SettingView, a: str, b: str) -> dict[str, Any] | None:
     table = view.pairs
     for x, y in ((a, b), (b, a)):
         mine = pc.and_(pc.equal(table["model_id_a"], x), pc.equal(table["model_id_b"], y))
@@ -108,20 +108,20 @@ def _pair(view: View, a: str, b: str) -> dict[str, Any] | None:
     return None
 
 
-def _table(view: View, rows: list[tuple[str, str, dict[str, Any]]]) -> Table:
+def _table(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> Table:
     return Table(
         "What each gained",
         "Percentage points, 95% intervals",
         (
-            Column("Learner"),
-            Column("Verdict"),
-            Column("Net Δ", number=True),
-            Column("q", number=True),
-            Column("Δ top-1", number=True),
-            Column("Alone", number=True),
-            Column("Top-1 before, %", number=True),
-            Column("Top-1 after, %", number=True),
-            Column("Recovered"),
+            TableColumn("Learner"),
+            TableColumn("Verdict"),
+            TableColumn("Net Δ", number=True),
+            TableColumn("q", number=True),
+            TableColumn("Δ top-1", number=True),
+            TableColumn("Alone", number=True),
+            TableColumn("Top-1 before, %", number=True),
+            TableColumn("Top-1 after, %", number=True),
+            TableColumn("Recovered"),
         ),
         tuple(
             (
@@ -140,7 +140,7 @@ def _table(view: View, rows: list[tuple[str, str, dict[str, Any]]]) -> Table:
     )
 
 
-def _curves(view: View, rows: list[tuple[str, str, dict[str, Any]]]) -> list[Plot]:
+def _curves(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> list[Plot]:
     plots = []
     for model, partner, row in rows:
         own = view.curves(model)
@@ -163,14 +163,14 @@ def _curves(view: View, rows: list[tuple[str, str, dict[str, Any]]]) -> list[Plo
     return plots
 
 
-def _epochs(view: View, a: str, b: str) -> list[dict[str, Any]]:
+def _epochs(view: SettingView, a: str, b: str) -> list[dict[str, Any]]:
     rows = []
     for model, partner in ((a, b), (b, a)):
         rows += _with(view.curves(model), model, partner).to_pylist()
     return rows
 
 
-def _after(view: View, a: str, b: str) -> list[dict[str, Any]]:
+def _after(view: SettingView, a: str, b: str) -> list[dict[str, Any]]:
     """Of each job of just these two: what both know after it."""
     setting = view.setting
     where = pc.field("model_id").isin([a, b]) & (pc.field("selection") == setting.selection)

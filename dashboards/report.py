@@ -6,12 +6,12 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
+from bikd_ray.cache_dir import keep_file
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.local import keep_file
 from bikd_ray.store import Store
-from dashboards.contents import LIMITS, Contents
-from dashboards.packed import packed
+from dashboards.figure_data import packed
 from dashboards.pages import PAGES
+from dashboards.report_parts import LIMITS, Contents
 from dashboards.runs import facts
 from dashboards.snapshot import Limits, Snapshot, distinct_recipes
 from dashboards.theme import DARK, LIGHT

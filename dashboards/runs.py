@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from dashboards.figures import pc
-from dashboards.wording import NONE, count, listed
+from dashboards.formatting import NONE, count, listed
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRow:
     """One job; `error` is the first line of why it failed, `trace` the rest."""
 
     status: str
@@ -30,7 +30,7 @@ class Run:
     trace: str
 
 
-def runs(jobs: pa.Table, most: int | None = None) -> tuple[Run, ...]:
+def runs(jobs: pa.Table, most: int | None = None) -> tuple[RunRow, ...]:
     """The jobs, failed ones first, then by objective and members; at most so many."""
     names = pc.binary_join(jobs["members"], " + ")
     failed = pc.equal(jobs["status"], "failed")
@@ -40,11 +40,11 @@ def runs(jobs: pa.Table, most: int | None = None) -> tuple[Run, ...]:
     return tuple(_run(job) for job in ranked.slice(0, most).to_pylist())
 
 
-def _run(job: Row) -> Run:
+def _run(job: Row) -> RunRow:
     error, _, trace = (job["error"] or "").strip().partition("\n")
     used = json.loads(job["resources"] or "{}")
     speed, memory = used.get("images_per_s"), used.get("peak_memory")
-    return Run(
+    return RunRow(
         job["status"],
         job["objective"],
         " + ".join(job["members"]),

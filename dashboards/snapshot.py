@@ -12,7 +12,7 @@ import pyarrow as pa
 from bikd_ray.errors import BikdError
 from bikd_ray.specs import ALONE
 from bikd_ray.store import Store
-from bikd_ray.store.answers import CLASSES
+from bikd_ray.store.answer_schemas import CLASSES
 from dashboards.figures import pc
 from dashboards.runs import recipe_text
 
@@ -182,7 +182,7 @@ class _Once:
             return self._found[0]
 
 
-class View:
+class SettingView:
     """One setting of a snapshot, and how much of it to show."""
 
     def __init__(self, snapshot: Snapshot, setting: Setting, limits: "Limits") -> None:

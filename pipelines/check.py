@@ -23,12 +23,12 @@ from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pair
 from bikd_ray.resolve import same_twice
 from bikd_ray.spec_file import load_parts
 from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry
-from bikd_ray.store.place import Place, store_uri
+from bikd_ray.store.filesystem import StoreFS, store_uri
 from bikd_ray.tasks.plausible import Plausibility, plausibility
 from bikd_ray.train.evaluate import evaluate
 from bikd_ray.train.member import Member
 from bikd_ray.weights import keep_base
-from bikd_ray.zoo import build, check_classes, describe, remember, resolve_model
+from bikd_ray.zoo import build, check_classes, describe, resolve_model, save_resolved
 from bikd_ray.zoo.cost import training_bytes
 from bikd_ray.zoo.published import IMAGES, published_for
 
@@ -192,7 +192,7 @@ def _model(
     entry: ZooEntry,
     shown: _Shown | None,
     fetch: bool,
-    keep: Place | None,
+    keep: StoreFS | None,
     models: dict[str, ResolvedModel],
 ) -> _About | None:
     """Build one model, with its real weights where they are at hand or may be fetched; None where
@@ -217,7 +217,7 @@ def _model(
     if shown:
         check_classes(check, shown.data.num_classes, shown.data.classes)
     measured = shown.measure(check, network) if shown else None
-    remember(check)
+    save_resolved(check)
     return _About(
         check.input,
         check.num_classes,
@@ -229,9 +229,9 @@ def _model(
     )
 
 
-def _store(given: str | None, of_spec: str | None, found: Findings) -> Place | None:
+def _store(given: str | None, of_spec: str | None, found: Findings) -> StoreFS | None:
     try:
-        return Place.at(store_uri(given, of_spec))
+        return StoreFS.at(store_uri(given, of_spec))
     except UserError as error:
         found.problems.append(str(error))
         return None

@@ -130,7 +130,7 @@ def _store(uri: str | None) -> Any:
 
 
 def _show(table: Any, how: Format, view: str, empty: str = "") -> None:
-    from pipelines.show import print_table
+    from pipelines.tables import print_table
 
     print_table(table, how.value, view, empty)
 
@@ -146,11 +146,11 @@ def demo(
     [dim]Example: bikd demo[/dim]
     """
     from bikd_ray.store import Store
-    from bikd_ray.store.place import store_uri
+    from bikd_ray.store.filesystem import store_uri
     from bikd_ray.sweep.engine import run_sweep
     from dashboards.report import write_report
     from pipelines.demo import demo_spec
-    from pipelines.show import print_headline
+    from pipelines.tables import print_headline
 
     place = store_uri(store)
     report = run_sweep(demo_spec(place))
@@ -356,7 +356,7 @@ def status(
     [dim]Example: bikd status --failed[/dim]
     """
     from bikd_ray.spec_file import load_spec
-    from bikd_ray.store.place import store_uri
+    from bikd_ray.store.filesystem import store_uri
     from pipelines.planning import (
         grouped,
         job_table,
@@ -392,7 +392,7 @@ def partners(
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
-    from pipelines.show import failed_lines, partner_lines
+    from pipelines.tables import failed_lines, partner_lines
 
     answers = _store(store)
     table = answers.partners(model, objective, selection)
@@ -424,7 +424,7 @@ def pairs(
     [dim]Example: bikd pairs --matrix --metric net_delta[/dim]
     """
     from bikd_ray.store.pairings import SYMMETRIC
-    from pipelines.show import print_matrix
+    from pipelines.tables import print_matrix
 
     answers = _store(store)
     if matrix:
@@ -447,12 +447,12 @@ def paper(
     [dim]Example: bikd paper --selection best_val --format csv[/dim]
     """
     from bikd_ray.store import Store
-    from bikd_ray.store.place import store_uri
-    from pipelines.paper.beside import beside, parts
+    from bikd_ray.store.filesystem import store_uri
+    from pipelines.paper.compare import compared, parts
     from pipelines.paper.notes import notes
 
     answers = Store(store_uri(store))  # need not exist: the paper's side stands without it
-    table = beside(answers, selection)
+    table = compared(answers, selection)
     if format is not Format.table:
         _show(table, format, "paper")
     else:
@@ -493,7 +493,7 @@ def teachers(
 
     [dim]Example: bikd teachers --objective bikd[/dim]
     """
-    from pipelines.show import share_lines
+    from pipelines.tables import share_lines
 
     table = _store(store).teachers(objective, selection)
     _show(table, format, "teachers")
@@ -562,18 +562,20 @@ def export(
     seed: Annotated[
         int | None, typer.Option(help="default: the lowest whose weights were kept")
     ] = None,
-    anyway: Annotated[bool, typer.Option("--anyway", help="also a model that got worse")] = False,
+    allow_worse: Annotated[
+        bool, typer.Option("--allow-worse", help="also a model that got worse")
+    ] = False,
 ) -> None:
     """Write MODEL as it is after learning: safetensors, timm's config.json, and a card.
 
     [dim]Example: bikd export ViT --out vit-taught[/dim]
     """
-    from bikd_ray.export import Request, export_model
+    from bikd_ray.export import ExportRequest, export_model
 
     answers = _store(store)
-    request = Request(model, partner, job, objective, selection, seed)
-    made_by = request.command(answers.uri, out, anyway=anyway)
-    taken = export_model(answers, request, out, anyway=anyway, made_by=made_by)
+    request = ExportRequest(model, partner, job, objective, selection, seed)
+    made_by = request.command(answers.uri, out, allow_worse=allow_worse)
+    taken = export_model(answers, request, out, allow_worse=allow_worse, made_by=made_by)
     for note in taken.notes:
         print(f"bikd: {note}", file=sys.stderr)
     print(taken.folder)
@@ -637,7 +639,7 @@ def schema(
     [dim]Example: bikd schema > bikd.schema.json[/dim]
     """
     if tables:
-        from bikd_ray.store.answers import described
+        from bikd_ray.store.answer_schemas import described
 
         _show(described(), format, "schema")
     else:

@@ -19,7 +19,7 @@ from bikd_ray.errors import UserError
 from bikd_ray.identity import derived_seed
 from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import CONTROL, DigitsData, Recipe, Spec, ZooEntry
-from bikd_ray.store.place import Place
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.train.member import Learner, Member
 from bikd_ray.train.step import Sources, train_step
 from bikd_ray.weights import pack_state
@@ -87,7 +87,7 @@ def prepare_demo(store: str) -> Path:
     Returns the path of the spec: an ordinary file that `bikd sweep` runs as well. Raises
     UserError for a store that is not a folder.
     """
-    place = Place.at(store)
+    place = StoreFS.at(store)
     if not place.is_local:
         raise UserError(f"the demo's store must be a folder, got {store}")
     zoo = []

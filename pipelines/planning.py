@@ -15,10 +15,10 @@ from bikd_ray.plan import Job, Pace, Plan
 from bikd_ray.resolve import not_kept, plan_jobs
 from bikd_ray.specs import Resources, Spec
 from bikd_ray.store import Store
+from bikd_ray.store.filesystem import StoreFS, store_uri
 from bikd_ray.store.lease import at_work
-from bikd_ray.store.place import Place, store_uri
 from bikd_ray.store.write import Writer
-from bikd_ray.sweep.needs import LONG, Needs, Node, fit
+from bikd_ray.sweep.capacity import LONG, Node, ResourceRequest, fits
 from bikd_ray.zoo.cost import training_bytes
 from bikd_ray.zoo.published import WARN_BEYOND
 
@@ -157,7 +157,7 @@ def paces_of(plan: Plan, store: Store) -> dict[str, Pace] | None:
 
 
 def forecast(
-    jobs: Sequence[tuple[Needs, float]],
+    jobs: Sequence[tuple[ResourceRequest, float]],
     nodes: Sequence[Node],
     budget: float | None = None,
     start: float = 0.0,
@@ -170,11 +170,11 @@ def forecast(
     most `warm` seconds.
     """
     waiting = deque(sorted(jobs, key=lambda job: (-job[0].gpus, -job[0].cpus, -job[1])))
-    running: list[tuple[float, int, float, Needs]] = []  # end, number, since when, needs
+    running: list[tuple[float, int, float, ResourceRequest]] = []  # end, number, since when, needs
     now, spent, begun, abreast = 0.0, 0.0, 0, 0
-    free: Counter[Needs] = Counter()
+    free: Counter[ResourceRequest] = Counter()
     while waiting or running:
-        while waiting and fit([*(job[3] for job in running), waiting[0][0]], nodes):
+        while waiting and fits([*(job[3] for job in running), waiting[0][0]], nodes):
             needs, seconds = waiting[0]
             so_far = spent + sum((now - since) * (n.gpus or 1) for _, _, since, n in running)
             if budget is not None and so_far + seconds * (needs.gpus or 1) > budget:
@@ -281,7 +281,7 @@ def _baselines(plan: Plan, paces: Mapping[str, Pace], store: Store | None, abrea
 def sweep_lines(store: str) -> list[str]:
     """The sweeps that are at work on a store now, from whichever machine."""
     lines = []
-    for _, sweep in at_work(Place.at(store)):
+    for _, sweep in at_work(StoreFS.at(store)):
         eta, left = sweep.about.eta, sweep.about.left
         until = f", about {eta / 60:.0f} min to go" if eta is not None else ""
         lines.append(

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from bikd_ray.sweep import quiet  # noqa: F401  # isort: skip  (before Ray)
+from bikd_ray.sweep import ray_env  # noqa: F401  # isort: skip  (before Ray)
 
 from ray.job_submission import JobStatus, JobSubmissionClient
 
@@ -26,8 +26,8 @@ from bikd_ray.errors import BikdError, UserError
 from bikd_ray.paths import escaped, expanded
 from bikd_ray.spec_file import load_spec, read_mapping
 from bikd_ray.specs import LOCAL_DIR
-from bikd_ray.store.place import store_uri
-from bikd_ray.sweep.code import OURS, check_size, files_in, shipped
+from bikd_ray.store.filesystem import store_uri
+from bikd_ray.sweep.runtime_env import OURS, check_size, files_in, shipped
 
 LEFT_OUT = (
     "safetensors pt pth ckpt bin onnx h5 npy npz pkl parquet arrow tar gz tgz bz2 xz zst zip "

@@ -98,7 +98,7 @@ def bucket(own_credentials: None) -> Iterator[Callable[..., str]]:
 
 
 @pytest.fixture(params=["local", "s3"])
-def place_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def fs_uri(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty store: a folder on the disk, and one on S3."""
     if request.param == "local":
         return str(tmp_path / "store")
@@ -149,7 +149,7 @@ def cluster():
     """A real Ray of two CPUs, for the tests that need one."""
     import ray
 
-    from bikd_ray.sweep import quiet  # noqa: F401  (before Ray)
+    from bikd_ray.sweep import ray_env  # noqa: F401  (before Ray)
 
     ray.init("local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
     yield ray

@@ -131,7 +131,7 @@ def assert_whole(path: Path, failing: Collection[str] = (), left: int = 0) -> St
 
     said = status(path)
     assert said == {**dict.fromkeys(wanted, "to do"), **state}
-    assert not at_work(store.reader.place)
+    assert not at_work(store.reader.fs)
     assert "error" not in check(store.uri)["severity"].to_pylist()
     return store
 

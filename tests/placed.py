@@ -11,7 +11,7 @@ import torch.distributed as dist
 
 from bikd_ray.plan import Job
 from bikd_ray.train import Fit, fit
-from bikd_ray.train.workers import Workers
+from bikd_ray.train.parallel import Workers
 from tests.plain_loop import CPU, networks_of
 
 Case = tuple[Job, str]

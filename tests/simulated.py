@@ -35,7 +35,7 @@ def watch(seen: set[tuple[float, ...]], over: threading.Event) -> None:
 
 
 def main(path: str, *options: str) -> None:
-    from bikd_ray.sweep import quiet  # noqa: F401  # isort: skip  (before Ray)
+    from bikd_ray.sweep import ray_env  # noqa: F401  # isort: skip  (before Ray)
 
     import ray
 

@@ -12,7 +12,7 @@ import pytest
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.read import MERGED
-from dashboards.snapshot import Limits, Snapshot, View
+from dashboards.snapshot import Limits, SettingView, Snapshot
 from tests.synthetic import World, made, zoo
 from tests.test_store import after, baseline, job, write_pair_rows
 
@@ -36,7 +36,7 @@ def every_answer(uri: str) -> dict[str, list[dict]]:
     asked |= {f"classes {m}": store.classes(m) for m in FEW}
     asked["baselines"] = store.baselines().drop_columns("attempt")
     now = Snapshot(Store(uri))
-    view = View(now, now.settings[0], Limits(100, 100, 100, 100, 100))
+    view = SettingView(now, now.settings[0], Limits(100, 100, 100, 100, 100))
     asked["likeness"] = view.pairs.drop_columns("attempt").sort_by(BOTH)
     return {name: table.to_pylist() for name, table in asked.items()}
 

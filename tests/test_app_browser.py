@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from bikd_ray.store import Store
-from dashboards.files import FILES, csv
+from dashboards.downloads import FILES, csv
 from dashboards.pages import PAGES
 from dashboards.snapshot import Snapshot
 from tests.test_report import HOSTILE, Zoo, sweep

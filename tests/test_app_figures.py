@@ -5,15 +5,15 @@ import pyarrow as pa
 import pytest
 from scipy.stats import pearsonr
 
-from bikd_ray.store.answers import GAINS, GROWTH
+from bikd_ray.store.answer_schemas import GAINS, GROWTH
 from bikd_ray.store.schema import SCHEMAS
-from dashboards.answers import answers
-from dashboards.dose import Size, sizes_figure, sizes_info
+from dashboards.correlates import CLOUD, centred, correlation, says, scatter_figure, scatter_info
 from dashboards.figures import Heatmap, Interval, heatmap_info
+from dashboards.group_size import Size, sizes_figure, sizes_info
+from dashboards.headline import headlines
 from dashboards.objectives import Summary, objectives_figure, objectives_info
 from dashboards.pair import CLASSES, Case, cases_info, classes_info, flips_figure
 from dashboards.runs import runs
-from dashboards.why import CLOUD, centred, correlation, says, scatter_figure, scatter_info
 from tests.test_figures import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain
 
 
@@ -212,7 +212,7 @@ def test_a_long_tie_names_a_few_and_counts_the_rest():
         rows.append({**row, "model_id": "0", "partner_ids": [str(i)], "partners": [names[str(i)]]})
     table = pa.Table.from_pylist(rows, GAINS)
     baselines = [{"model_id": i, "top1": 70.0} for i in names]
-    answer = answers(table, [], baselines, names, SCHEMAS["jobs"].empty_table())[0]
+    answer = headlines(table, [], baselines, names, SCHEMAS["jobs"].empty_table())[0]
     assert answer.partners == ("m11", "m10", "m9", "m8")
     assert (answer.standing, answer.others) == ("tie", 5)
     assert answer.partner_ids == ("11", "10", "9", "8")

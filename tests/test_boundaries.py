@@ -18,7 +18,7 @@ HEAVY = ("torch", "ray", "pyarrow", "plotly", "timm")
          "bikd_ray.data", ("ray", "plotly", "bikd_ray.store")),
         ("bikd_ray.sweep.engine, bikd_ray.sweep.job", ("plotly", "dashboards", "pipelines")),
         ("bikd_ray.sweep.trial", ("timm", "bikd_ray.train", "plotly")),
-        ("bikd_ray.sweep.mailbox, bikd_ray.sweep.messages", ("torch", "pyarrow.dataset", "plotly")),
+        ("bikd_ray.sweep.channel, bikd_ray.sweep.events", ("torch", "pyarrow.dataset", "plotly")),
         ("dashboards.report, dashboards.app", ("torch", "ray", "bikd_ray.train", "pipelines")),
         ("pipelines.cli", HEAVY),
     ],

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from bikd_ray import zoo
 from bikd_ray.errors import UserError
 from bikd_ray.specs import ZooEntry
-from bikd_ray.zoo import checkpoints, recall, remember, resolve_model
+from bikd_ray.zoo import checkpoints, load_resolved, resolve_model, save_resolved
 from tests.test_zoo import same_state, tiny, tiny_entry
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -300,10 +300,10 @@ def test_the_order_of_rename_is_part_of_what_is_remembered_of_a_model(saved):
     path = saved({k.replace("fc.", "head."): v for k, v in STATE.items()})
     entry = tiny_entry(path, rename=rules)
     model, _ = resolve_model(entry)
-    remember(model)
-    assert recall(entry) == model
+    save_resolved(model)
+    assert load_resolved(entry) == model
     for change in ({"rename": dict(reversed(rules.items()))}, {"key": "x"}, {"prefix": "x"}):
-        assert recall(tiny_entry(path, **{"rename": rules, **change})) is None
+        assert load_resolved(tiny_entry(path, **{"rename": rules, **change})) is None
     plain, _ = resolve_model(tiny_entry(saved(STATE, "plain.pth")))
     assert (plain.weights_id, plain.model_id) == (model.weights_id, model.model_id)
 
@@ -473,8 +473,8 @@ def test_the_shards_of_an_index_are_read(tmp_path, kind):
     index.write_text(json.dumps({"metadata": {}, "weight_map": where}))
     assert same_state(build(tiny_entry(index)), tiny(7))
     model, _ = resolve_model(tiny_entry(index))
-    remember(model)
-    assert recall(tiny_entry(index)) is None  # a shard may change, and the index not
+    save_resolved(model)
+    assert load_resolved(tiny_entry(index)) is None  # a shard may change, and the index not
     (tmp_path / f"m-2.{kind}").unlink()
     with pytest.raises(UserError, match=rf"m-2\.{kind} does not exist"):
         build(tiny_entry(index))

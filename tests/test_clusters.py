@@ -16,7 +16,7 @@ import yaml
 
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
-from bikd_ray.sweep.code import OURS
+from bikd_ray.sweep.runtime_env import OURS
 from pipelines.submit import SPEC, entrypoint, pack, store_of
 
 ROOT = Path(__file__).parent.parent
@@ -126,9 +126,10 @@ def test_the_folder_of_the_spec_is_packed_where_the_person_stands_elsewhere(
 
 
 def test_too_much_code_is_refused_with_the_largest_files(project, tmp_path, monkeypatch):
-    from bikd_ray.sweep import code
 
-    monkeypatch.setattr(code, "GCS_STORAGE_MAX_SIZE", 2 * 2**20)
+    from bikd_ray.sweep import runtime_env
+
+    monkeypatch.setattr(runtime_env, "GCS_STORAGE_MAX_SIZE", 2 * 2**20)
     (project / "words.txt").write_bytes(b"w" * (3 * 2**20))
     monkeypatch.chdir(project)
     with pytest.raises(UserError, match=r"has 3 MiB, and Ray takes 2; .*words.txt \(3 MiB\)"):
@@ -170,7 +171,7 @@ def test_a_cluster_without_this_package_says_so_in_one_line(tmp_path):
 
 
 def test_only_what_was_imported_from_folders_is_own_code(project, monkeypatch):
-    from bikd_ray.sweep.code import own_code
+    from bikd_ray.sweep.runtime_env import own_code
 
     for name in ("shapes", "my_models", "my_models.nets"):
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -217,9 +218,9 @@ def test_nodes_without_this_package_are_sent_it(project, tmp_path):
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stderr.count("bikd: the cluster's head has no bikd-ray") == 1
     assert f"bikd: 6 jobs done · {store}" in run.stderr
-    places = {place for place in seen.read_text().split() if not place.startswith(str(ROOT))}
+    places = {fs for fs in seen.read_text().split() if not fs.startswith(str(ROOT))}
     assert places
-    assert all("/runtime_resources/" in place for place in places), places
+    assert all("/runtime_resources/" in fs for fs in places), places
 
 
 LEFT = """

@@ -62,16 +62,16 @@ def test_a_store_that_is_open_goes_on_through_a_compaction(uri):
 @pytest.mark.parametrize("deletions", range(4))
 def test_an_interrupted_merge_leaves_repetitions_that_are_read_once(uri, monkeypatch, deletions):
     before, left = tables(uri), [deletions]
-    delete = module.Reader(uri).place.__class__.delete
+    delete = module.Reader(uri).fs.__class__.delete
 
-    def dies(place, path):
+    def dies(fs, path):
         if not left[0]:
             raise KeyboardInterrupt
         left[0] -= 1
-        delete(place, path)
+        delete(fs, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.Reader(uri).place.__class__, "delete", dies)
+        patch.setattr(module.Reader(uri).fs.__class__, "delete", dies)
         with pytest.raises(KeyboardInterrupt):
             compact(uri)
     assert tables(uri) == before

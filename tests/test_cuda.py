@@ -11,8 +11,8 @@ from bikd_ray.data.sources import open_images
 from bikd_ray.specs import Resources
 from bikd_ray.train import Fit, fit
 from bikd_ray.train.fit import _Run
+from bikd_ray.train.parallel import ALONE
 from bikd_ray.train.step import train_step
-from bikd_ray.train.workers import ALONE
 from tests.plain_loop import CPU, NAMES, assert_close, job_of, networks_of, noisy_zoo
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -13,6 +13,7 @@ from PIL import Image
 from timm.data import create_transform
 from torch import Tensor
 
+from bikd_ray.cache_dir import claim
 from bikd_ray.data.cache import cache_dir, decoded, fits
 from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.loader import Loader
@@ -20,7 +21,6 @@ from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.resolve import resolve_data, split_train
 from bikd_ray.data.views import Normalise, pixels
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.local import claim
 from bikd_ray.plan import ResolvedInput, View
 from bikd_ray.specs import Data
 from tests.images import noise, png, write_folder, write_parquet

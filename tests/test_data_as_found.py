@@ -13,9 +13,9 @@ from PIL import Image
 
 from bikd_ray.data.decode import EXTENSIONS, FORMATS, BadImage, decode
 from bikd_ray.data.encoded import EncodedCopy, encoded_copy
+from bikd_ray.data.exclusions import LeftOut, is_hidden
 from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.hf import HFImages
-from bikd_ray.data.left_out import LeftOut, is_hidden
 from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.resolve import Subset, open_split, resolve_data
 from bikd_ray.data.sources import EncodedImages, open_images

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bikd_ray.analysis.effects import Effects, Pairings
+from bikd_ray.analysis.effects import Effects, PairGains
 from bikd_ray.store import Store, Writer
 from tests.test_store import BEFORE, N, after, baseline, job
 
@@ -24,7 +24,7 @@ def some_gains(rng, pairs, n):
 
 
 def fitted(models, pairs, gains_RN) -> Effects:
-    pairings = Pairings(models, gains_RN.shape[1])
+    pairings = PairGains(models, gains_RN.shape[1])
     for (learner, teacher), gain_N in zip(pairs, gains_RN, strict=True):
         pairings.add(learner, np.array([teacher]), gain_N[None])
     return pairings.effects()

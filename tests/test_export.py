@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from bikd_ray.analysis.bits import pack, unpack
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.export import Request, export_model
-from bikd_ray.export.choose import choose
+from bikd_ray.export import ExportRequest, export_model
 from bikd_ray.export.licence import hub_licence, is_non_commercial
+from bikd_ray.export.select import select_result
 from bikd_ray.plan import all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
@@ -28,9 +28,9 @@ from bikd_ray.specs import Spec
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.sweep.baselines import measure
+from bikd_ray.sweep.capacity import ResourceRequest
+from bikd_ray.sweep.events import JobRequest, JobResult
 from bikd_ray.sweep.job import run_job
-from bikd_ray.sweep.messages import Order, Outcome
-from bikd_ray.sweep.needs import Needs
 from tests.conftest import CLASSES
 
 CPU = torch.device("cpu")
@@ -62,7 +62,7 @@ class World:
     root: Path
     spec: Spec
     store: Path
-    outcomes: dict[tuple[frozenset[str], int], Outcome]
+    outcomes: dict[tuple[frozenset[str], int], JobResult]
 
 
 @pytest.fixture(scope="module")
@@ -108,13 +108,13 @@ def made(tmp_path_factory) -> World:
     first = str(root / "where the sweep ran")
     writer, outcomes = Writer(first), {}
     for model in zoo.values():
-        found = measure(model, data, Needs(1, 0), first)
+        found = measure(model, data, ResourceRequest(1, 0), first)
         row = {**dict.fromkeys(SCHEMAS["models"].names), **found.baseline}
         row |= {"source": model.entry.source, "licence": model.licence}
         row["resolved"] = model.to_json()
         writer.commit_baseline(found.baseline, found.predictions, row)
     for job in all_jobs(loaded, zoo, data):
-        *_, end = run_job(Order(job, "tiny", first, ("last",), similarity=False), CPU)
+        *_, end = run_job(JobRequest(job, "tiny", first, ("last",), similarity=False), CPU)
         assert end.error is None, end.error
         writer.commit_job(end.job, end.results, end.curves)
         outcomes[frozenset(job.names), job.seed] = end
@@ -159,10 +159,12 @@ def with_right(world: World, model: str, names, seed: int, count: int) -> None:
 
 
 def take(world: World, model: str, out: str = "out", **wanted):
-    anyway = wanted.pop("anyway", True)
+    allow_worse = wanted.pop("allow_worse", True)
     store = Store(str(world.store))
-    request = Request(model, **wanted)
-    return export_model(store, request, world.root / out, anyway=anyway, made_by="bikd export …")
+    request = ExportRequest(model, **wanted)
+    return export_model(
+        store, request, world.root / out, allow_worse=allow_worse, made_by="bikd export …"
+    )
 
 
 def card_of(taken) -> str:
@@ -260,7 +262,7 @@ def test_without_a_wish_it_is_the_partner_of_the_highest_mean_and_the_lowest_see
     for partner, right in (("res", (20, 22)), (NET, (10, 40))):  # means 21 and 25 of 40
         for seed, count in enumerate(right):
             with_right(world, "vit", ("vit", partner), seed, count)
-    choice = choose(Store(str(world.store)), "vit")
+    choice = select_result(Store(str(world.store)), "vit")
     assert choice.result["partners"] == [NET]
     assert choice.result["seed"] == 0  # though seed 1 is much better
     assert choice.result["top1_after"] == 25.0
@@ -272,12 +274,12 @@ def test_without_a_wish_it_is_the_partner_of_the_highest_mean_and_the_lowest_see
 
 def test_what_is_named_is_taken(world):
     store = Store(str(world.store))
-    choice = choose(store, "vit", partner="res", seed=1)
+    choice = select_result(store, "vit", partner="res", seed=1)
     assert (choice.result["partners"], choice.result["seed"]) == (["res"], 1)
-    same = choose(store, "vit", job=choice.result["job_id"])
+    same = select_result(store, "vit", job=choice.result["job_id"])
     assert same.result == choice.result
     alone = world.outcomes[frozenset({"vit"}), 1].job["job_id"]
-    control = choose(store, "vit", job=alone)
+    control = select_result(store, "vit", job=alone)
     assert (control.result["role"], control.gain["net_delta"]) == ("control", None)
 
 
@@ -285,7 +287,7 @@ def test_numbers_of_a_checkpoint_are_its_own_and_its_seeds_control(world):
     with_right(world, "vit", ("vit", "res"), 1, 30)
     with_right(world, "vit", ("vit",), 1, 26)
     with_right(world, "vit", ("vit",), 0, 2)
-    choice = choose(Store(str(world.store)), "vit", partner="res", seed=1)
+    choice = select_result(Store(str(world.store)), "vit", partner="res", seed=1)
     before = choice.result["top1_before"]
     assert choice.gain["delta_top1"] == pytest.approx(75 - before)
     assert choice.gain["net_delta"] == pytest.approx(100 * (30 - 26) / 40)
@@ -298,8 +300,8 @@ def test_numbers_of_a_checkpoint_are_its_own_and_its_seeds_control(world):
 
 def test_a_model_that_got_worse_is_refused_unless_asked_for_anyway(world):
     with_right(world, "vit", ("vit", "res"), 0, 0)
-    with pytest.raises(UserError, match=r"^vit got worse with res \(seed 0\): .* --anyway$"):
-        take(world, "vit", partner="res", anyway=False)
+    with pytest.raises(UserError, match=r"^vit got worse with res \(seed 0\): .* --allow-worse$"):
+        take(world, "vit", partner="res", allow_worse=False)
     assert not (world.root / "out").exists()
     assert "**Worse than the base model**" in card_of(take(world, "vit", partner="res"))
 
@@ -315,13 +317,13 @@ def test_a_choice_that_is_the_persons_is_left_to_the_person(world):
 
     again(recipe_id="another")
     with pytest.raises(UserError, match=r"several .* name one result with --job: \w{16} \(data"):
-        choose(store, "vit", partner="res")
+        select_result(store, "vit", partner="res")
     again(objective="dml")
     with pytest.raises(UserError, match=r"2 objectives; choose one with --objective: bikd, dml$"):
-        choose(store, "vit")
-    assert choose(store, "vit", objective="dml").result["objective"] == "dml"
+        select_result(store, "vit")
+    assert select_result(store, "vit", objective="dml").result["objective"] == "dml"
     with pytest.raises(UserError, match=r"leave out --partner, --objective and --seed"):
-        choose(store, "vit", job="0" * 16, seed=1)
+        select_result(store, "vit", job="0" * 16, seed=1)
 
 
 def test_what_is_not_there_is_answered_with_what_is(world):
@@ -333,19 +335,19 @@ def test_what_is_not_there_is_answered_with_what_is(world):
         ({"job": world.outcomes[frozenset({"res"}), 0].job["job_id"]}, r"trained res$"),
     ):
         with pytest.raises(UserError, match=message):
-            choose(store, "vit", **wanted)
+            select_result(store, "vit", **wanted)
 
 
 def test_weights_that_were_not_kept_are_answered_with_how_to_get_them(world):
     store = Store(str(world.store))
     with pytest.raises(UserError, match=r"kept of selection last, not of best_val; add --selec"):
-        choose(store, "vit", partner="res", selection="best_val")
+        select_result(store, "vit", partner="res", selection="best_val")
     for seed in (0, 1):
         rewrite(world, ("vit", "res"), seed, lambda row: {**row, "weights": None})
     with pytest.raises(UserError, match=r"keep_weights: best.* into another --store"):
-        choose(store, "vit", partner="res")
+        select_result(store, "vit", partner="res")
     rewrite(world, ("vit", "res"), 1, lambda row: row)
-    assert choose(store, "vit", partner="res").result["seed"] == 1
+    assert select_result(store, "vit", partner="res").result["seed"] == 1
 
 
 def test_a_folder_is_there_whole_or_not_at_all(world):
@@ -399,9 +401,9 @@ def test_the_base_models_own_licence_is_in_the_front_matter(made, tmp_path):
 
 
 def test_a_card_keeps_the_keys_of_an_address_to_itself(made, tmp_path):
-    store, request = Store(str(made.store)), Request("vit")
-    command = request.command("s3://key:se+cret@bucket/x", Path("d"), anyway=False)
-    taken = export_model(store, request, tmp_path / "out", anyway=True, made_by=command)
+    store, request = Store(str(made.store)), ExportRequest("vit")
+    command = request.command("s3://key:se+cret@bucket/x", Path("d"), allow_worse=False)
+    taken = export_model(store, request, tmp_path / "out", allow_worse=True, made_by=command)
     assert "s3://bucket/x" in card_of(taken)
     assert "cret" not in card_of(taken)
 

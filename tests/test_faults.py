@@ -16,9 +16,9 @@ import torch
 
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
+from bikd_ray.sweep.capacity import ResourceRequest
+from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.job import run_job
-from bikd_ray.sweep.messages import Order
-from bikd_ray.sweep.needs import Needs
 from tests.faults import TRIAL, WORKER, assert_whole, below, jobs_done, meanwhile, run
 from tests.test_interrupt import placement_groups
 
@@ -68,7 +68,7 @@ def test_only_a_poisoned_device_takes_the_worker_with_it(spec_file, error, poiso
     zoo = [{"factory": "tests.failing:Moves", "alias": "m", "kwargs": {"error": error}, **SHAPE},
            {"factory": "tests.conftest:net", "alias": "good", **SHAPE}]  # fmt: skip
     jobs = plan_jobs(load_spec(spec_file(zoo=zoo)), "/nowhere")
-    order = Order(next(job for job in jobs if job.names == ("m",)), "s", "/nowhere")
+    order = JobRequest(next(job for job in jobs if job.names == ("m",)), "s", "/nowhere")
     if poisoned:
         with pytest.raises(RuntimeError, match="illegal memory access"):
             list(run_job(order, torch.device("cuda")))
@@ -82,7 +82,7 @@ def test_jobs_of_other_needs_wait_for_no_idle_slot_for_ever(cluster, spec_file, 
     from bikd_ray.sweep import engine
 
     def needs(spec, job, has):  # pairs take both CPUs, controls one each
-        return Needs(float(len(job.members)), 0)
+        return ResourceRequest(float(len(job.members)), 0)
 
     monkeypatch.setattr(engine, "job_needs", needs)
     path = spec_file(resources={"cpus_per_job": 1})
@@ -161,10 +161,10 @@ def test_a_disk_that_stays_full_ends_a_sweep_with_one_line(
     cluster, spec_file, small_disk, monkeypatch
 ):
     from bikd_ray.errors import BikdError
-    from bikd_ray.sweep import commits, engine
+    from bikd_ray.sweep import engine, recorder
 
-    monkeypatch.setattr(commits, "PATIENCE", 2.0)
-    monkeypatch.setattr(engine, "PATIENCE", 2.0)
+    monkeypatch.setattr(recorder, "WRITE_PATIENCE", 2.0)
+    monkeypatch.setattr(engine, "WRITE_PATIENCE", 2.0)
     keep = {**ONE_SLOT, "keep_weights": "none"}
     path = spec_file(resources=keep, store=str(small_disk / "store"))
     watch = meanwhile(lambda: jobs_done(path) >= 3, lambda: fill(small_disk))

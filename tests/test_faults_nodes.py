@@ -24,7 +24,7 @@ def nodes():
     """A head without CPUs, and two nodes with room for one slot each."""
     from ray.cluster_utils import Cluster
 
-    from bikd_ray.sweep import quiet  # noqa: F401  (before Ray)
+    from bikd_ray.sweep import ray_env  # noqa: F401  (before Ray)
 
     head = {**NODE, "num_cpus": 0, "memory": 2**29, "_system_config": NOTICED_SOON}
     made = Cluster(initialize_head=True, head_node_args=head)

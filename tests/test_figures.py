@@ -8,16 +8,16 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
 
-from bikd_ray.store.answers import CURVES, GAINS, PAIRS
+from bikd_ray.store.answer_schemas import CURVES, GAINS, PAIRS
 from bikd_ray.store.verdicts import HARMED, IMPROVES
-from dashboards.curves import Curves, Line, curves_figure, curves_info
+from dashboards.curves import CurveLine, Curves, curves_figure, curves_info
+from dashboards.figure_data import NOTHING, figure_text, matrix, packed, unpacked
 from dashboards.figures import Heatmap, Interval, heatmap_figure, heatmap_info
 from dashboards.forest import Forest, Frame, Partner, forest_figure, forest_info, frame
-from dashboards.order import order
-from dashboards.packed import NOTHING, figure_text, matrix, packed, unpacked
+from dashboards.formatting import label, listed, percent, recovered, signed, span
+from dashboards.ordering import order
 from dashboards.runs import duration, recipe_text
 from dashboards.theme import DARK, DIVERGING, LIGHT, LINES, NEUTRAL, SEQUENTIAL
-from dashboards.wording import label, listed, percent, recovered, signed, span
 
 NAMES = {"1": "vit", "2": "mixer", "3": "resnet"}
 SHARED = {"objective": "bikd", "selection": "last", "seeds": 3, "n": 900}
@@ -321,8 +321,8 @@ def test_curves_are_in_the_order_of_epochs_with_the_control_last():
         "vit",
         "top1",
         (
-            Line("resnet", 0, (0, 1), (80.0, 81.0), (2, 2)),
-            Line("", None, (0, 1), (80.0, 80.5), (2, 2)),
+            CurveLine("resnet", 0, (0, 1), (80.0, 81.0), (2, 2)),
+            CurveLine("", None, (0, 1), (80.0, 80.5), (2, 2)),
         ),
     )
 
@@ -335,7 +335,9 @@ def test_a_partner_keeps_its_slot_and_so_its_colour_in_every_model():
 
 
 def test_epochs_without_the_measure_are_left_out_and_alone_has_no_divergence():
-    assert curves_info("vit", "kl", CURVE_TABLE).lines == (Line("resnet", 0, (1,), (0.2,), (2,)),)
+    assert curves_info("vit", "kl", CURVE_TABLE).lines == (
+        CurveLine("resnet", 0, (1,), (0.2,), (2,)),
+    )
     assert curves_info("resnet", "ce", CURVE_TABLE).lines == ()
 
 
@@ -353,7 +355,7 @@ def test_names_are_escaped_in_every_label_that_plotly_reads_as_html():
         heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, names)
     )
     forest = forest_figure(forest_info("2", GAIN_TABLE, CONTROL_TABLE, names), Frame(-1, 1, 80))
-    line = Line(evil, 0, (0,), (1.0,), (1,))
+    line = CurveLine(evil, 0, (0,), (1.0,), (1,))
     curves = curves_figure(Curves(evil, "top1", (line,)))
     assert heatmap.layout.xaxis.ticktext[0] == safe
     assert safe in heatmap.layout.yaxis.ticktext[0]

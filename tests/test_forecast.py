@@ -12,8 +12,8 @@ from bikd_ray.plan import Pace
 from bikd_ray.resolve import not_kept, plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store, Writer
-from bikd_ray.sweep.messages import Order, job_row
-from bikd_ray.sweep.needs import Needs
+from bikd_ray.sweep.capacity import ResourceRequest
+from bikd_ray.sweep.events import JobRequest, job_row
 from pipelines.calibrate import calibrate
 from pipelines.planning import (
     RAY_START,
@@ -26,7 +26,7 @@ from pipelines.planning import (
 )
 
 ROOT = Path(__file__).parent.parent
-CPU, HALF, GPU = Needs(1, 0), Needs(1, 0.5), Needs(1, 1)
+CPU, HALF, GPU = ResourceRequest(1, 0), ResourceRequest(1, 0.5), ResourceRequest(1, 1)
 TWO_CPUS = [{"CPU": 2, "memory": 2**40}]
 ONE_GPU = [{"CPU": 8, "GPU": 1, "memory": 2**40}]
 
@@ -41,7 +41,7 @@ ONE_GPU = [{"CPU": 8, "GPU": 1, "memory": 2**40}]
         # 10 and 6 begin together; a third of 6 would make 16 + 6 of 20
         ([(CPU, 10), (CPU, 6), (CPU, 6)], TWO_CPUS, 20.0, Forecast(3, 22, 12, 2)),
         ([(CPU, 10), (CPU, 6), (CPU, 6)], TWO_CPUS, 17.0, Forecast(2, 16, 10, 2)),
-        ([(Needs(4, 0), 1)], TWO_CPUS, None, Forecast(0, 0, 0, 0)),
+        ([(ResourceRequest(4, 0), 1)], TWO_CPUS, None, Forecast(0, 0, 0, 0)),
         ([], TWO_CPUS, None, Forecast(0, 0, 0, 0)),
     ],
 )
@@ -65,7 +65,7 @@ def test_what_done_jobs_took_tells_what_others_will(spec_file, tmp_path):
     spec, uri = load_spec(spec_file()), str(tmp_path / "store")
     assert paces_of(plan_jobs(spec, uri), Store(uri)) is None
     for job in list(plan_jobs(spec, uri).todo)[:4]:
-        row = job_row(Order(job, "s", uri), job.flops * 1e-6, {}, None)
+        row = job_row(JobRequest(job, "s", uri), job.flops * 1e-6, {}, None)
         result = {"job_id": job.job_id, "data_id": row["data_id"]}
         Writer(uri).commit_job(row, [result], [])
     plan = plan_jobs(spec, uri)
@@ -116,7 +116,7 @@ def test_the_command_says_what_is_left_to_pay(spec_file, tmp_path):
         ([(CPU, 5)] * 4, 600.0, Forecast(4, 20 + 2 * 3, 13, 2)),  # one start of each of two slots
         ([(CPU, 5)] * 4, 4.0, Forecast(4, 20 + 4 * 3, 16, 2)),  # a new slot for each job
         ([(CPU, 5)] * 4, -1.0, Forecast(4, 20 + 4 * 3, 16, 2)),
-        ([(Needs(2, 0), 5), (CPU, 5)], 600.0, Forecast(2, 16, 16, 1)),  # of other needs
+        ([(ResourceRequest(2, 0), 5), (CPU, 5)], 600.0, Forecast(2, 16, 16, 1)),  # of other needs
     ],
 )
 def test_a_slot_starts_once_and_is_taken_again(jobs, warm, expected):
@@ -147,7 +147,7 @@ def test_a_selection_changed_after_a_sweep_says_which_weights_are_not_there(spec
     spec = load_spec(spec_file())
     jobs = list(plan_jobs(spec, uri).todo)
     for job in jobs[:5]:
-        done = job_row(Order(job, "s", uri), 1.0, {}, None)
+        done = job_row(JobRequest(job, "s", uri), 1.0, {}, None)
         of_job = {"job_id": job.job_id, "data_id": done["data_id"]}
         last = {"selection": "last", "weights": "weights/last.safetensors"}
         best = {"selection": "best_val", "weights": None}

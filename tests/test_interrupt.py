@@ -10,8 +10,8 @@ import pytest
 
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import Lease
-from bikd_ray.store.place import Place
 from tests.faults import TRIAL, assert_whole, begin, below, jobs_done, run, wait_until
 
 ONE_SLOT = {"cpus_per_job": 2}
@@ -81,7 +81,7 @@ def marked(mark: os.PathLike) -> list[int]:
 def test_ctrl_c_ends_a_sweep_that_waits(spec_file):
     path = spec_file(resources=ONE_SLOT)
     spec = load_spec(path)
-    other = Lease(Place.at(str(spec.store)), "other")
+    other = Lease(StoreFS.at(str(spec.store)), "other")
     other.say(frozenset(job.job_id for job in plan_jobs(spec, str(spec.store))))
     process = begin(path)
     assert any("12 jobs to do" in line for line in iter(process.stderr.readline, ""))

@@ -10,8 +10,8 @@ from bikd_ray.errors import UserError
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec, parse_spec
 from bikd_ray.sweep import loggers as module
+from bikd_ray.sweep.events import EpochEnd, JobRequest, JobResult, job_row
 from bikd_ray.sweep.loggers import loggers_of
-from bikd_ray.sweep.messages import Epoch, Order, Outcome, job_row
 
 
 @dataclass
@@ -23,29 +23,29 @@ def play(spec_file, tmp_path, loggers, jobs=2):
     """What Tune would report of some jobs side by side; returns what a person was told."""
     spec = load_spec(spec_file(loggers=loggers, name="watched"))
     chosen = [j for j in plan_jobs(spec, str(tmp_path / "store")) if len(j.members) == 2][:jobs]
-    orders = {job.job_id: Order(job, spec.name, "/nowhere") for job in chosen}
+    requests = {job.job_id: JobRequest(job, spec.name, "/nowhere") for job in chosen}
     said = []
     opened = loggers_of(spec, said.append)
     for logger in opened:
-        logger.orders = orders
-        trials = [Trial({"job_id": job_id}) for job_id in orders]
+        logger.requests = requests
+        trials = [Trial({"job_id": job_id}) for job_id in requests]
         for trial in trials:
             logger.on_trial_start(0, trials, trial)
         for epoch in (0, 1):
             for trial in trials:
-                names = orders[trial.config["job_id"]].job.names
+                names = requests[trial.config["job_id"]].job.names
                 rows = [{"model": m, "top1": 50.0 + epoch, "ce": None} for m in names]
-                message = Epoch(epoch, 2, rows)
+                message = EpochEnd(epoch, 2, rows)
                 logger.on_trial_result(0, trials, trial, {"message": message})
         for i, trial in enumerate(trials):
-            order = orders[trial.config["job_id"]]
+            request = requests[trial.config["job_id"]]
             error = "NaN loss\nTraceback" if i else None
             results = [
                 {"model": m, "selection": s, "delta_top1": d}
-                for m in order.job.names
+                for m in request.job.names
                 for s, d in (("last", 1.5), ("best_val", 9.0))
             ]
-            outcome = Outcome(job_row(order, 1.0, {}, error), [] if error else results)
+            outcome = JobResult(job_row(request, 1.0, {}, error), [] if error else results)
             logger.on_trial_result(0, trials, trial, {"message": outcome})
         logger.close()
     return chosen, said
@@ -120,7 +120,7 @@ def test_wandb_offline_leaves_a_folder_for_each_run(spec_file, tmp_path):
 
 
 def test_a_logger_that_fails_says_so_once_and_stops_nothing(spec_file, tmp_path, monkeypatch):
-    def refuse(logger, order):
+    def refuse(logger, request):
         raise ConnectionError("no server at http://nowhere\nand a long story")
 
     monkeypatch.setitem(module.KINDS, "tensorboard", ("tensorboardX", refuse))

@@ -11,13 +11,13 @@ from bikd_ray.data import open_split
 from bikd_ray.data.loader import Loader
 from bikd_ray.errors import BikdError
 from bikd_ray.specs import Resources
+from bikd_ray.sweep.events import JobRequest, JobResult
 from bikd_ray.sweep.job import run_job
-from bikd_ray.sweep.messages import Order, Outcome
 from bikd_ray.train import Fit, evaluate, fit
 from bikd_ray.train.fit import _Run
 from bikd_ray.train.member import Member
+from bikd_ray.train.parallel import ALONE
 from bikd_ray.train.step import train_step
-from bikd_ray.train.workers import ALONE
 from tests.plain_loop import (
     CPU,
     NAMES,
@@ -161,8 +161,8 @@ def test_the_row_of_a_job_says_in_which_parts_it_fitted(spec_file, tmp_path, mon
     error = torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr(module, "network_of", lambda m, p: Small(real(m, p), 6, error))
     job = job_of(spec_file, NAMES[:2], {"name": "bikd"}, recipe=RECIPE, zoo=QUIET)
-    *_, end = run_job(Order(job, "tiny", str(tmp_path)), CPU)
-    assert isinstance(end, Outcome)
+    *_, end = run_job(JobRequest(job, "tiny", str(tmp_path)), CPU)
+    assert isinstance(end, JobResult)
     assert end.error is None
     assert '"micro_batch":5' in end.job["resources"]
     assert '"placement":"together"' in end.job["resources"]
@@ -177,7 +177,7 @@ def test_a_job_that_does_not_fit_at_all_fails_and_says_with_what_to_try_again(
     error = torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr(module, "network_of", lambda m, p: Small(real(m, p), 0, error))
     job = job_of(spec_file, NAMES[:2], {"name": "bikd"}, recipe=RECIPE, zoo=QUIET)
-    order = Order(job, "tiny", str(tmp_path))
+    order = JobRequest(job, "tiny", str(tmp_path))
     *_, end = run_job(order, CPU)
     assert "out of memory" in end.error
     assert end.micro_batch == 10

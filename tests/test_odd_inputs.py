@@ -6,21 +6,21 @@ import os
 import pytest
 from typer.testing import CliRunner
 
+from bikd_ray.cache_dir import usable_cpus
 from bikd_ray.data.webdataset import webdataset
 from bikd_ray.errors import UserError, choices
-from bikd_ray.local import usable_cpus
 from bikd_ray.specs import TimmData
 from bikd_ray.store import Store
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import FOLDER, Lease, at_work
-from bikd_ray.store.place import Place
 from bikd_ray.sweep.resources import this_machine
 from dashboards.app import make_app
 from pipelines.cli import app
 
 
 def test_leases_of_other_versions_are_read_or_left_out(tmp_path):
-    place = Place.at(str(tmp_path))
-    Lease(place, "ours").say(frozenset({"j1"}), left=3)
+    fs = StoreFS.at(str(tmp_path))
+    Lease(fs, "ours").say(frozenset({"j1"}), left=3)
     said = {"name": "newer", "host": "elsewhere", "pid": 1, "jobs": ["j2"], "about": {}}
     for name, content in {
         "newer": {**said, "gpus": 8, "since": "2027"},
@@ -28,8 +28,8 @@ def test_leases_of_other_versions_are_read_or_left_out(tmp_path):
         "odd": {**said, "pid": "x", "about": 3},
         "list": [1],
     }.items():
-        place.write(f"{FOLDER}/{name}.json", json.dumps(content).encode())
-    found = {sweep.name: sweep.jobs for _, sweep in at_work(place)}
+        fs.write(f"{FOLDER}/{name}.json", json.dumps(content).encode())
+    found = {sweep.name: sweep.jobs for _, sweep in at_work(fs)}
     assert found == {"ours": {"j1"}, "newer": {"j2"}}
 
 

@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from bikd_ray.analysis.pairs import Answers, counts, ensemble, overlaps, pair_statistics, settle
+from bikd_ray.analysis.pairs import (
+    StoredPredictions,
+    counts,
+    ensemble,
+    overlaps,
+    pair_statistics,
+    settle,
+)
+from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.job import run_job
-from bikd_ray.sweep.messages import Order
-from bikd_ray.tasks.classification import outcome
+from bikd_ray.tasks.classification import measurement
 from bikd_ray.train import Fit, fit
 from tests.plain_loop import CPU, NAMES, job_of, networks_of
 
@@ -108,7 +115,9 @@ def tied_zoo(classes, samples=400, seed=0):
 def stored(probs, k, dtype=np.int32, labels=0):
     order = np.argsort(-probs, axis=1, kind="stable")[:, :k]
     top = np.take_along_axis(probs, order, 1)
-    return Answers(order[:, 0].astype(dtype), order.astype(dtype), top, of_label(probs, labels))
+    return StoredPredictions(
+        order[:, 0].astype(dtype), order.astype(dtype), top, of_label(probs, labels)
+    )
 
 
 def of_label(probs, labels):
@@ -216,9 +225,10 @@ def test_ensembles_of_measured_models_equal_the_mean_softmax(classes):
     g = torch.Generator().manual_seed(0)
     z = torch.randn(2, 400, classes, generator=g) * 3
     labels = torch.randint(classes, (400,), generator=g)
-    measured = [outcome(logits, labels) for logits in z]
+    measured = [measurement(logits, labels) for logits in z]
     zoo = [
-        Answers(o.predicted_N, o.top_classes_Nk, o.top_probs_Nk, o.label_prob_N) for o in measured
+        StoredPredictions(o.predicted_N, o.top_classes_Nk, o.top_probs_Nk, o.label_prob_N)
+        for o in measured
     ]
     _, _, row, undecided = next(pair_statistics(zoo, labels.numpy()))
     samples = undecided.samples_U
@@ -236,7 +246,7 @@ AFTER = ("case1_after", "case2_after", "case3_after", "case4_after")
 @pytest.mark.parametrize("selection", ["last", "best_val"])
 def test_a_job_of_two_says_what_both_know_after_it(spec_file, tmp_path, name, selection):
     job = job_of(spec_file, NAMES[:2], {"name": name}, recipe=RECIPE)
-    *_, end = run_job(Order(job, "tiny", str(tmp_path)), CPU)
+    *_, end = run_job(JobRequest(job, "tiny", str(tmp_path)), CPU)
     rows = [row for row in end.results if row["selection"] == selection]
     *_, whole = fit(job, networks_of(job, lambda network: network), CPU)
     assert isinstance(whole, Fit)
@@ -256,5 +266,5 @@ def test_a_job_of_two_says_what_both_know_after_it(spec_file, tmp_path, name, se
 def test_a_job_of_one_or_three_has_no_cases(spec_file, tmp_path):
     for names, objective in ((NAMES[:1], "ce"), (NAMES[:3], "bikd")):
         job = job_of(spec_file, names, {"name": objective}, recipe={**RECIPE, "epochs": 1})
-        *_, end = run_job(Order(job, "tiny", str(tmp_path)), CPU)
+        *_, end = run_job(JobRequest(job, "tiny", str(tmp_path)), CPU)
         assert not any(case in row for row in end.results for case in AFTER)

@@ -14,7 +14,7 @@ from bikd_ray.specs import Objective, Recipe
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.schema import SCHEMAS
 from pipelines.cli import app
-from pipelines.paper.beside import BESIDE, beside, paper_name
+from pipelines.paper.compare import BESIDE, compared, paper_name
 from pipelines.paper.figures import figures
 from pipelines.paper.notes import notes
 from tests.test_paper_zoo import whole as paper_zoo
@@ -136,7 +136,7 @@ def store(tmp_path_factory) -> Store:
 
 @pytest.fixture(scope="module")
 def table(store) -> pa.Table:
-    return beside(store)
+    return compared(store)
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def test_recipes_and_readings_of_the_method_have_rows_of_their_own(own):
     write_job(writer, {"mae": 3, "dino": 11}, 0, BIKD, recipe=vit)
     odd = ("r3", Recipe(epochs=3).model_dump_json())
     write_job(writer, {"mae": 3, "dino": 12}, 0, BIKD, recipe=odd)
-    table = beside(Store(own))
+    table = compared(Store(own))
     rows = rows_of(table, "3", "DINOv2", "MAE")
     seen = {(r["our_objective"], r["recipe_id"]): r["delta_top1"] for r in rows}
     assert seen == {
@@ -220,7 +220,7 @@ def test_recipes_and_readings_of_the_method_have_rows_of_their_own(own):
 
 def test_the_papers_selection_has_no_intervals(own):
     write_job(Writer(own), {"mae": 4, "dino": 16}, 0, BIKD, selection="best_val")
-    (row,) = rows_of(beside(Store(own), "best_val"), "3", "DINOv2", "MAE")
+    (row,) = rows_of(compared(Store(own), "best_val"), "3", "DINOv2", "MAE")
     assert (row["delta_top1"], row["delta_low"]) == (pytest.approx(1.6), None)
 
 

@@ -11,7 +11,7 @@ from bikd_ray.paths import escaped, expanded, located
 from bikd_ray.spec_file import load_spec, parse_spec
 from bikd_ray.specs import Data, ZooEntry
 from bikd_ray.store import open_store
-from bikd_ray.store.place import Place, store_uri
+from bikd_ray.store.filesystem import StoreFS, store_uri
 from pipelines.submit import entrypoint, pack, store_of
 
 SPEC = """
@@ -236,7 +236,7 @@ def test_a_store_that_names_nothing_is_refused(uri, said):
         open_store(uri)
     if "://" in uri:
         with pytest.raises(UserError, match="has no bucket"):
-            Place.at(uri)
+            StoreFS.at(uri)
 
 
 def test_a_spec_that_is_submitted_is_read_there_as_here(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from bikd_ray.errors import UserError
 from bikd_ray.spec_file import parse_spec
 from bikd_ray.train import Fit, fit
-from bikd_ray.train.workers import Workers
+from bikd_ray.train.parallel import Workers
 from tests.placed import run_placed
 from tests.plain_loop import (
     CPU,
@@ -100,12 +100,12 @@ def test_shares_of_every_batch_are_the_same_job(spec_file, placed, count):
 
 def test_workers_have_each_sample_once_and_each_model_once():
     part = np.arange(7)
-    shares = [Workers("samples", rank, 3).share(part) for rank in range(3)]
+    shares = [Workers("samples", rank, 3).shard(part) for rank in range(3)]
     assert np.array_equal(np.concatenate(shares), part)
     assert [[Workers("models", rank, 3).has(k) for k in range(3)] for rank in range(3)] == (
         np.eye(3, dtype=bool).tolist()
     )
-    assert all(Workers("models", rank, 3).share(part) is part for rank in range(3))
+    assert all(Workers("models", rank, 3).shard(part) is part for rank in range(3))
 
 
 def test_a_model_that_is_compiled_is_not_shared_sample_by_sample(spec_file):

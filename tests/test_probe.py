@@ -10,7 +10,7 @@ from torch import nn
 from bikd_ray.errors import UserError
 from bikd_ray.plan import ResolvedInput
 from bikd_ray.specs import ZooEntry
-from bikd_ray.zoo import build, check_classes, rebuild, recall, remember, resolve_model
+from bikd_ray.zoo import build, check_classes, load_resolved, rebuild, resolve_model, save_resolved
 from bikd_ray.zoo.probe import probe
 
 INPUT = ResolvedInput(8, (0.5,) * 3, (0.25,) * 3, 1.0, "bilinear")
@@ -331,11 +331,11 @@ def test_notes_are_remembered_and_refused_networks_are_not(tmp_path, monkeypatch
 
     model, _ = resolve_model(tiny("zero.pth"))
     assert "the same logits for every image" in model.notes[0]
-    remember(model)
-    assert recall(tiny("zero.pth")) == model
+    save_resolved(model)
+    assert load_resolved(tiny("zero.pth")) == model
     with pytest.raises(UserError, match=r"its tensor fc\.weight holds NaN"):
         resolve_model(tiny("nan.pth"))
-    assert recall(tiny("nan.pth")) is None
+    assert load_resolved(tiny("nan.pth")) is None
 
 
 def test_a_head_that_timm_has_just_initialised_is_told(tmp_path):

@@ -19,16 +19,16 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 
-from bikd_ray.export import Request, export_model
+from bikd_ray.export import ExportRequest, export_model
 from bikd_ray.plan import all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.sweep.baselines import measure
+from bikd_ray.sweep.capacity import ResourceRequest
+from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.job import run_job
-from bikd_ray.sweep.messages import Order
-from bikd_ray.sweep.needs import Needs
 from bikd_ray.zoo import build
 from pipelines.check import check
 
@@ -179,7 +179,7 @@ def test_a_real_zoo_from_its_files_to_an_export(tmp_path: Path):
     store = str(tmp_path / "store")
     writer = Writer(store)
     for name, answers in own.items():
-        measured = measure(zoo[name], data, Needs(2, 0), store)
+        measured = measure(zoo[name], data, ResourceRequest(2, 0), store)
         row = {**dict.fromkeys(SCHEMAS["models"].names), **measured.baseline}
         row |= {"source": zoo[name].entry.source, "resolved": zoo[name].to_json()}
         writer.commit_baseline(measured.baseline, measured.predictions, row)
@@ -191,12 +191,16 @@ def test_a_real_zoo_from_its_files_to_an_export(tmp_path: Path):
         assert np.mean(known) >= 0.75
 
     (job,) = all_jobs(loaded, zoo, data)
-    *_, end = run_job(Order(job, "real", store, ("last",), similarity=False), torch.device("cpu"))
+    *_, end = run_job(
+        JobRequest(job, "real", store, ("last",), similarity=False), torch.device("cpu")
+    )
     assert end.error is None, end.error
     writer.commit_job(end.job, end.results, end.curves)
     for name, network in networks.items():
         out = tmp_path / f"taught-{name}"
-        export_model(Store(store), Request(name), out, anyway=True, made_by="bikd export …")
+        export_model(
+            Store(store), ExportRequest(name), out, allow_worse=True, made_by="bikd export …"
+        )
         taught = timm.create_model(f"local-dir:{out}", pretrained=True).eval()
         start = {k: v.clone() for k, v in network.state_dict().items()}
         network.load_state_dict(load_file(out / "model.safetensors"))

@@ -18,13 +18,13 @@ from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 from bikd_ray.store import Store, Writer
 from dashboards.blocks import Link, Tag
-from dashboards.contents import LIMITS
-from dashboards.files import FILES
+from dashboards.downloads import FILES
+from dashboards.figure_data import unpacked
 from dashboards.forest import forest_info
-from dashboards.packed import unpacked
 from dashboards.pages import PAGES, heatmap
 from dashboards.report import write_report
-from dashboards.snapshot import Snapshot, View
+from dashboards.report_parts import LIMITS
+from dashboards.snapshot import SettingView, Snapshot
 
 DATA, RECIPE, N = "d4f1c09a77e0b312", "9be1a0c3550d7f42", 899
 SKILL = {"resnet": 1.35, "vit": 1.1, "mixer": 0.8, "convnext": 1.6}
@@ -360,7 +360,7 @@ def test_settings_are_groups_of_their_own(tmp_path):
         [(o, s, RECIPE) for o in ("bikd", hot) for s in both] + [("bikd", "last", other)]
     )
     assert len(set(now.labels.values())) == len(now.settings)
-    assert all(len(View(now, s, LIMITS).gains) == 2 for s in now.settings)
+    assert all(len(SettingView(now, s, LIMITS).gains) == 2 for s in now.settings)
 
 
 def test_an_epoch_chosen_on_the_reported_images_gets_no_interval(tmp_path):
@@ -378,12 +378,12 @@ def test_an_epoch_chosen_on_the_reported_images_gets_no_interval(tmp_path):
     assert "[" not in " ".join(chosen_row(chosen, "vit"))
 
 
-def views(folder: Path) -> list[View]:
+def views(folder: Path) -> list[SettingView]:
     now = Snapshot(Store(str(folder / "s")))
-    return [View(now, setting, LIMITS) for setting in now.settings]
+    return [SettingView(now, setting, LIMITS) for setting in now.settings]
 
 
-def chosen_row(view: View, model: str) -> list[str]:
+def chosen_row(view: SettingView, model: str) -> list[str]:
     """A model's row of the headline, as text."""
     (table,) = [b for b in PAGES["overview"].draw(view, {}) if type(b).__name__ == "Table"]
     (row,) = [r for r in table.rows if text_of(r[0]) == model]

@@ -8,7 +8,7 @@ from typing import NoReturn
 import pytest
 
 from bikd_ray.store import Store
-from dashboards.files import FILES, csv
+from dashboards.downloads import FILES, csv
 from dashboards.report import write_report
 from dashboards.snapshot import Snapshot
 from tests.test_report import HOSTILE, sweep

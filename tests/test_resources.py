@@ -13,7 +13,7 @@ from bikd_ray.errors import UserError
 from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedInput, ResolvedModel, all_jobs
 from bikd_ray.spec_file import parse_spec
 from bikd_ray.specs import Resources
-from bikd_ray.sweep.needs import GPU_MEMORY, Needs, fit, shortage
+from bikd_ray.sweep.capacity import GPU_MEMORY, ResourceRequest, fits, shortage
 from bikd_ray.sweep.resources import (
     baseline_needs,
     check_fits,
@@ -49,25 +49,25 @@ def job_of(members: int, cost: Cost = TINY) -> Job:
     return next(job for job in all_jobs(spec, models, data) if len(job.members) == members)
 
 
-def needs_of(spec: Resources, nodes: list[dict[str, float]], members: int = 2) -> Needs:
+def needs_of(spec: Resources, nodes: list[dict[str, float]], members: int = 2) -> ResourceRequest:
     """Of a job, once it is seen to fit."""
     needs = job_needs(spec, job_of(members), nodes)
     check_fits(needs, nodes)
     return needs
 
 
-def room(needs: Needs, nodes: list[dict[str, float]]) -> int:
-    return next(count for count in range(100) if not fit([needs] * (count + 1), nodes))
+def room(needs: ResourceRequest, nodes: list[dict[str, float]]) -> int:
+    return next(count for count in range(100) if not fits([needs] * (count + 1), nodes))
 
 
 @pytest.mark.parametrize(
     ("nodes", "needs", "count"),
     [
-        ([node(2)], Needs(1, 0), 2),
-        ([node(64), node(2, 1)], Needs(2, 1), 1),  # the head's CPUs are no use to a GPU
-        ([node(64), node(8, 8)], Needs(1, 1), 8),
-        ([node(32, 4), node(32, 4)], Needs(4, 1), 8),
-        ([node(2, memory=1)], Needs(1, 0), 1),
+        ([node(2)], ResourceRequest(1, 0), 2),
+        ([node(64), node(2, 1)], ResourceRequest(2, 1), 1),  # the head's CPUs are no use to a GPU
+        ([node(64), node(8, 8)], ResourceRequest(1, 1), 8),
+        ([node(32, 4), node(32, 4)], ResourceRequest(4, 1), 8),
+        ([node(2, memory=1)], ResourceRequest(1, 0), 1),
     ],
 )
 def test_auto_uses_every_gpu_and_asks_for_what_one_node_has(nodes, needs, count):
@@ -83,33 +83,33 @@ def test_fractions_share_a_gpu_and_never_straddle_two():
 
 def test_a_gpu_that_is_shared_is_not_given_whole():
     two = [node(16, 2)]
-    half, whole, both = Needs(1, 0.5), Needs(1, 1), Needs(1, 2)
-    assert fit([whole, half, half], two)
-    assert not fit([whole, half, half, half], two)
-    assert not fit([both, half], two)
-    assert fit([both], two)
-    assert not fit([both], [node(8, 1), node(8, 1)])
+    half, whole, both = ResourceRequest(1, 0.5), ResourceRequest(1, 1), ResourceRequest(1, 2)
+    assert fits([whole, half, half], two)
+    assert not fits([whole, half, half, half], two)
+    assert not fits([both, half], two)
+    assert fits([both], two)
+    assert not fits([both], [node(8, 1), node(8, 1)])
 
 
 def test_jobs_of_other_needs_are_put_where_there_is_room():
     nodes = [node(4, 1), node(8)]
-    gpu, cpu = Needs(4, 1), Needs(8, 0)
-    assert fit([cpu, gpu], nodes)
-    assert not fit([cpu, gpu, Needs(1, 0)], nodes)
+    gpu, cpu = ResourceRequest(4, 1), ResourceRequest(8, 0)
+    assert fits([cpu, gpu], nodes)
+    assert not fits([cpu, gpu, ResourceRequest(1, 0)], nodes)
 
 
 def test_a_job_takes_as_much_of_a_gpu_as_its_memory_asks_for():
-    whole, nodes = Needs(4, 1), [node(16, 4, each=80)]
-    assert part_of(whole, 1 * GIB, nodes) == Needs(1, 1 / 8)
-    assert part_of(whole, 15 * GIB, nodes) == Needs(1, 1 / 4)
-    assert part_of(whole, 30 * GIB, nodes) == Needs(2, 1 / 2)
+    whole, nodes = ResourceRequest(4, 1), [node(16, 4, each=80)]
+    assert part_of(whole, 1 * GIB, nodes) == ResourceRequest(1, 1 / 8)
+    assert part_of(whole, 15 * GIB, nodes) == ResourceRequest(1, 1 / 4)
+    assert part_of(whole, 30 * GIB, nodes) == ResourceRequest(2, 1 / 2)
     assert part_of(whole, 60 * GIB, nodes) == whole
     assert part_of(whole, 300 * GIB, nodes) == whole
     assert part_of(whole, 1 * GIB, [node(16, 4)]) == whole  # of a GPU of which nothing is known
 
 
 def test_a_job_is_planned_for_the_smallest_gpu_that_could_take_it():
-    whole, small, large = Needs(4, 1), node(16, 2, each=24), node(16, 2, each=80)
+    whole, small, large = ResourceRequest(4, 1), node(16, 2, each=24), node(16, 2, each=80)
     assert part_of(whole, 8 * GIB, [large, small]).gpus == 1 / 2
     assert part_of(whole, 8 * GIB, [small, large]).gpus == 1 / 2
     assert part_of(whole, 8 * GIB, [large]).gpus == 1 / 8
@@ -124,29 +124,31 @@ def test_a_job_is_planned_for_the_smallest_gpu_that_could_take_it():
 def test_a_baseline_is_one_process_whatever_its_jobs_are(placement, gpus):
     spec, nodes = Resources(placement=placement, gpus_per_job=gpus), [node(8, 1, each=80)] * 8
     large = replace(TINY, params=10 * GIB // 4)
-    assert baseline_needs(spec, TINY, nodes) == Needs(1, 1 / 8)
-    assert baseline_needs(spec, large, nodes) == Needs(1, 1 / 4)
-    assert baseline_needs(spec, replace(TINY, params=300 * GIB), nodes) == Needs(4, 1)
+    assert baseline_needs(spec, TINY, nodes) == ResourceRequest(1, 1 / 8)
+    assert baseline_needs(spec, large, nodes) == ResourceRequest(1, 1 / 4)
+    assert baseline_needs(spec, replace(TINY, params=300 * GIB), nodes) == ResourceRequest(4, 1)
 
 
 def test_a_baseline_without_gpus_takes_the_cpus_of_a_job_as_far_as_a_node_has_them():
     shared = Resources(placement="data_parallel", cpus_per_job=8)
-    assert baseline_needs(shared, TINY, [node(1)] * 8) == Needs(1, 0)
-    assert baseline_needs(Resources(cpus_per_job=3), TINY, [node(8)]) == Needs(3, 0)
-    assert baseline_needs(Resources(), TINY, [node(8)]) == Needs(1, 0)
-    assert baseline_needs(Resources(gpus_per_job=0), TINY, [node(8, 1, each=80)]) == Needs(1, 0)
+    assert baseline_needs(shared, TINY, [node(1)] * 8) == ResourceRequest(1, 0)
+    assert baseline_needs(Resources(cpus_per_job=3), TINY, [node(8)]) == ResourceRequest(3, 0)
+    assert baseline_needs(Resources(), TINY, [node(8)]) == ResourceRequest(1, 0)
+    assert baseline_needs(
+        Resources(gpus_per_job=0), TINY, [node(8, 1, each=80)]
+    ) == ResourceRequest(1, 0)
 
 
 def test_given_cpus_are_not_made_fewer_by_a_part_of_a_gpu():
     got = job_needs(Resources(cpus_per_job=6), job_of(2), [node(16, 1, each=80)])
-    assert got == Needs(6, 1 / 8)
+    assert got == ResourceRequest(6, 1 / 8)
 
 
 def test_the_driver_of_several_workers_may_be_on_another_node():
-    several, alone = Needs(2, 2, workers=2), Needs(1, 1)
+    several, alone = ResourceRequest(2, 2, workers=2), ResourceRequest(1, 1)
     short = [node(0, memory=8), node(1, 1, memory=0.5), node(1, 1, memory=0.5)]
-    assert fit([several], short)
-    assert not fit([alone], short)
+    assert fits([several], short)
+    assert not fits([alone], short)
 
 
 def test_more_than_one_gpu_is_a_whole_number_of_them():
@@ -292,9 +294,9 @@ def test_an_autoscaler_that_has_started_nothing_yet_is_judged_by_what_it_may_sta
     with pytest.raises(UserError, match=r"say under resources\.autoscaler what nodes"):
         needs_of(Resources(**asked), [head])
     may = Resources(**asked, autoscaler={"cpus": 8, "gpus": 1})
-    assert needs_of(may, grown(may, [head])) == Needs(8, 1)
+    assert needs_of(may, grown(may, [head])) == ResourceRequest(8, 1)
     auto = Resources(autoscaler=[{"cpus": 8, "gpus": 1}, {"cpus": 64}])
-    assert needs_of(auto, grown(auto, [head])) == Needs(4, 1)
+    assert needs_of(auto, grown(auto, [head])) == ResourceRequest(4, 1)
     small = Resources(**asked, autoscaler={"cpus": 4, "gpus": 1, "memory": 16})
     with pytest.raises(UserError, match="has: 0 CPUs, 0 GPUs, 64 GiB; 4 CPUs, 1 GPUs, 16 GiB"):
         needs_of(small, grown(small, [head]))
@@ -305,6 +307,6 @@ def test_what_has_grown_is_not_counted_again():
     assert len(grown(spec, [node(2)])) == 1 + 3
     assert len(grown(spec, [node(2), node(8, 1)])) == 2 + 2
     assert len(grown(spec, [node(8, 1)] * 4)) == 4
-    three = Needs(3, 3, workers=3)
-    assert fit([three], grown(spec, [node(2)]))
-    assert not fit([three, three], grown(spec, [node(2)]))
+    three = ResourceRequest(3, 3, workers=3)
+    assert fits([three], grown(spec, [node(2)]))
+    assert not fits([three, three], grown(spec, [node(2)]))

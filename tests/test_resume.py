@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from bikd_ray.specs import Resources
-from bikd_ray.store.place import Place
-from bikd_ray.sweep.states import Kept
+from bikd_ray.store.filesystem import StoreFS
+from bikd_ray.sweep.checkpoints import StoredStates
 from bikd_ray.train import Fit, fit
-from bikd_ray.train.workers import ALONE, Workers
+from bikd_ray.train.parallel import ALONE, Workers
 from tests.plain_loop import CPU, NAMES, assert_equal, job_of, networks_of, noisy_zoo
 
 LOOP = sys.modules["bikd_ray.train.fit"]  # by its name the package has the function
@@ -92,20 +92,20 @@ def test_damaged_states_are_passed_over(job):
     assert_same_run(run(job, Memory(torn)), whole)
 
 
-def test_states_in_a_store_are_whole_bounded_and_of_one_placement(place_uri):
-    place = Place.at(place_uri)
-    kept = Kept(place, "job", ALONE)
+def test_states_in_a_store_are_whole_bounded_and_of_one_placement(fs_uri):
+    fs = StoreFS.at(fs_uri)
+    kept = StoredStates(fs, "job", ALONE)
     assert kept.steps() == []
     for step in (50, 100):
         kept.write(step, str(step).encode())
     assert sorted(kept.steps()) == [50, 100]
     kept.forget(100)
     assert (kept.steps(), kept.read(100)) == ([100], b"100")
-    assert Kept(place, "job", Workers("models", 1, 2)).steps() == []  # another placement's
-    one, two = (Kept(place, "job", Workers("models", rank, 2)) for rank in (0, 1))
+    assert StoredStates(fs, "job", Workers("models", 1, 2)).steps() == []  # another placement's
+    one, two = (StoredStates(fs, "job", Workers("models", rank, 2)) for rank in (0, 1))
     one.write(7, b"one")
     assert (one.steps(), two.steps()) == ([7], [])  # each worker of a model has its own
-    shared = [Kept(place, "job", Workers("samples", rank, 2)) for rank in (0, 1)]
+    shared = [StoredStates(fs, "job", Workers("samples", rank, 2)) for rank in (0, 1)]
     shared[0].write(9, b"all")
     assert [of_rank.read(9) for of_rank in shared] == [b"all"] * 2
 

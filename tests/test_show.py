@@ -8,7 +8,7 @@ import pytest
 
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
-from pipelines.show import print_table
+from pipelines.tables import print_table
 
 QUERIES = {
     "struct": ("select {'a': 1, 'b': [1, 2]} as x", {"a": 1, "b": [1, 2]}),

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from bikd_ray.data import open_split
 from bikd_ray.data.loader import Loader
+from bikd_ray.sweep.events import JobRequest, JobResult
 from bikd_ray.sweep.job import run_job
-from bikd_ray.sweep.messages import Order, Outcome
 from bikd_ray.train import evaluate
 from bikd_ray.train.member import Member
 from bikd_ray.train.similarity import FeatureTap, cca, correlations
@@ -356,8 +356,8 @@ def test_features_are_not_read_in_train_mode():
 
 def test_a_job_says_how_many_correlations_are_in_its_means(spec_file, tmp_path):
     job = job_of(spec_file, NAMES[:2], {"name": "bikd"}, recipe={"epochs": 1}, zoo=noisy_zoo())
-    *_, end = run_job(Order(job, "tiny", str(tmp_path)), CPU)
-    assert isinstance(end, Outcome)
+    *_, end = run_job(JobRequest(job, "tiny", str(tmp_path)), CPU)
+    assert isinstance(end, JobResult)
     (row,) = end.similarities
     networks = networks_of(job, lambda network: network)
     members = [Member(m, net, CPU) for m, net in zip(job.members, networks, strict=True)]

@@ -16,10 +16,10 @@ from bikd_ray.data import open_split, resolve_data
 from bikd_ray.data.cache import decoded
 from bikd_ray.data.decode import BadImage
 from bikd_ray.data.digits import DigitsImages
+from bikd_ray.data.exclusions import LeftOut
 from bikd_ray.data.files import expand
 from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.hf import HFImages
-from bikd_ray.data.left_out import LeftOut
 from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.sources import open_images
 from bikd_ray.errors import UserError

@@ -285,7 +285,7 @@ def test_other_tools_read_the_files_without_us(uri):
     assert len(frame) == 9 + 3 * 3 * 2
     count = duckdb.sql(f"select count(distinct job_id) from '{uri}/jobs/*.parquet'").fetchall()
     assert count == [(18,)]
-    meaning = pq.read_schema(next(iter(Store(uri).reader.place.listing("results", ".parquet"))))
+    meaning = pq.read_schema(next(iter(Store(uri).reader.fs.listing("results", ".parquet"))))
     assert b"percentage points" in meaning.field("delta_top1").metadata[b"meaning"]
 
 
@@ -324,7 +324,7 @@ def test_every_row_of_every_table_says_its_data_set_and_attempt(uri):
 
 
 def test_json_lists_what_scripts_rely_on(uri, capsys):
-    from pipelines.show import print_table
+    from pipelines.tables import print_table
 
     print_table(Store(uri).partners("a"), "json", "partners")
     rows = json.loads(capsys.readouterr().out)
@@ -384,7 +384,7 @@ def test_files_of_an_older_schema_are_read_with_nulls_where_they_lack_a_column(t
         job(Writer(uri), {m: BEFORE[m] for m in "ab"}, seed)
     store = Store(uri)
     whole = store.table("results").num_rows
-    path = next(iter(store.reader.place.listing("results", ".parquet")))
+    path = next(iter(store.reader.fs.listing("results", ".parquet")))
     older = pq.read_table(path).drop_columns(["top1_after", "weights"])
     pq.write_table(older.replace_schema_metadata({"bikd_schema": "0"}), path)
     if merged:

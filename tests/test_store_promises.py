@@ -13,21 +13,21 @@ from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store, Writer, open_store
 from bikd_ray.store.check import check
 from bikd_ray.store.compact import compact
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import Lease
-from bikd_ray.store.place import Place
 from pipelines import cli
 from tests.test_store import after, baseline, job
 
 
 @pytest.fixture
-def uri(place_uri):
+def uri(fs_uri):
     """Two models, their pair, their controls."""
-    writer = Writer(place_uri)
+    writer = Writer(fs_uri)
     for m in ("a", "b"):
         baseline(writer, m)
         job(writer, {m: after(m, 0.05, 0)}, 0)
     pair(writer)
-    return place_uri
+    return fs_uri
 
 
 def pair(writer: Writer, seed: int = 0, **how) -> str:
@@ -36,9 +36,9 @@ def pair(writer: Writer, seed: int = 0, **how) -> str:
 
 def replace(uri: str, table: str, job_id: str, size: int) -> None:
     """Cut a job's file to so many bytes."""
-    place = Place.at(uri)
-    path = next(path for path in place.listing(table, ".parquet") if job_id in path)
-    place.write(path.removeprefix(f"{place.root}/"), place.read_path(path)[:size])
+    fs = StoreFS.at(uri)
+    path = next(path for path in fs.listing(table, ".parquet") if job_id in path)
+    fs.write(path.removeprefix(f"{fs.root}/"), fs.read_path(path)[:size])
 
 
 def test_a_repeated_job_counts_once_the_newest_attempt_done_before_failed(uri):
@@ -82,7 +82,7 @@ def test_a_damaged_file_is_left_out_and_its_job_is_to_be_done_again(uri, caplog)
 def test_a_file_of_a_newer_schema_is_refused_by_name(uri):
     table = pa.table({"job_id": [1]}).replace_schema_metadata({"bikd_schema": "99"})
     pq.write_table(table, sink := pa.BufferOutputStream())
-    Place.at(uri).write("jobs/x-ffffffffffff-00000000.parquet", memoryview(sink.getvalue()))
+    StoreFS.at(uri).write("jobs/x-ffffffffffff-00000000.parquet", memoryview(sink.getvalue()))
     with pytest.raises(UserError, match=r"schema 99.*install a newer bikd-ray"):
         Store(uri).done()
 
@@ -106,11 +106,11 @@ def test_sql_reads_every_table_and_writes_nothing(uri, tmp_path):
 
 
 def test_states_that_no_sweep_is_at_are_named(uri):
-    place, lease = Place.at(uri), Lease(Place.at(uri), "sweep")
+    fs, lease = StoreFS.at(uri), Lease(StoreFS.at(uri), "sweep")
     done = min(Store(uri).done())
     lease.say(frozenset({"running"}))
     for job_id in (done, "cut-off", "running"):
-        place.write(f"_work/{job_id}/models-1-0-50.pt", b"state")
+        fs.write(f"_work/{job_id}/models-1-0-50.pt", b"state")
     found = {row["path"].split("/")[-2]: row for row in check(uri).to_pylist()}
     assert found.keys() == {done, "cut-off"}
     assert {row["severity"] for row in found.values()} == {"note"}
@@ -130,12 +130,12 @@ def test_half_written_files_of_killed_writers_go_when_they_are_old(tmp_path):
     assert [path.name for path in old.parent.iterdir()] == [young.name]
 
 
-def test_a_folder_goes_with_what_is_in_it(place_uri):
-    place = Place.at(place_uri)
-    place.write("weights/w.safetensors", b"tensors")
-    assert place.read("weights/w.safetensors") == b"tensors"
-    place.remove("weights")
-    assert not place.exists("weights")
+def test_a_folder_goes_with_what_is_in_it(fs_uri):
+    fs = StoreFS.at(fs_uri)
+    fs.write("weights/w.safetensors", b"tensors")
+    assert fs.read("weights/w.safetensors") == b"tensors"
+    fs.remove("weights")
+    assert not fs.exists("weights")
 
 
 # What is wrong with a store is one line
@@ -158,18 +158,18 @@ def bikd(tmp_path, monkeypatch, capsys):
     return run
 
 
-def test_an_empty_store_has_no_models_yet(bikd, place_uri):
-    Place.at(place_uri).write("note.txt", b"nothing else")
-    code, (line,) = bikd("partners", "a", "--store", place_uri)
+def test_an_empty_store_has_no_models_yet(bikd, fs_uri):
+    StoreFS.at(fs_uri).write("note.txt", b"nothing else")
+    code, (line,) = bikd("partners", "a", "--store", fs_uri)
     assert code == 2
-    assert line.endswith(f"no model 'a' in the store {place_uri}; it has no baselines yet")
-    assert bikd("sql", "select * from jobs", "--store", place_uri, "--format", "csv") == (0, [])
+    assert line.endswith(f"no model 'a' in the store {fs_uri}; it has no baselines yet")
+    assert bikd("sql", "select * from jobs", "--store", fs_uri, "--format", "csv") == (0, [])
 
 
-def test_a_store_that_is_not_there_is_named(bikd, place_uri):
-    code, (line,) = bikd("pairs", "--store", place_uri)
+def test_a_store_that_is_not_there_is_named(bikd, fs_uri):
+    code, (line,) = bikd("pairs", "--store", fs_uri)
     assert code == 2
-    assert f"there is no store at {place_uri}; run bikd sweep or bikd demo first" in line
+    assert f"there is no store at {fs_uri}; run bikd sweep or bikd demo first" in line
 
 
 def test_a_damaged_store_still_answers_and_says_what_it_left_out(bikd, uri, caplog):
@@ -188,7 +188,7 @@ def test_a_bucket_that_is_not_there_is_named(bikd, bucket):
     assert code == 2
     assert f"there is no store at {uri}" in line
     with pytest.raises(BikdError, match=r"^cannot write not-there/in/store/x: .*does not exist$"):
-        Place.at(uri).write("x", b"1")
+        StoreFS.at(uri).write("x", b"1")
 
 
 def test_without_credentials_a_private_bucket_says_access_denied(bikd, bucket, monkeypatch):
@@ -227,9 +227,9 @@ def test_a_folder_that_may_not_be_listed_is_one_line(tmp_path):
         def get_file_info(self, *_: object) -> None:
             raise PermissionError(13, "Permission denied")
 
-    place = dataclasses.replace(Place.at(str(tmp_path)), filesystem=Refusing())
+    fs = dataclasses.replace(StoreFS.at(str(tmp_path)), filesystem=Refusing())
     with pytest.raises(BikdError, match=r"^cannot list .*/jobs: Permission denied$"):
-        place.listing("jobs", ".parquet")
+        fs.listing("jobs", ".parquet")
 
 
 def test_open_store_of_a_file_is_refused(tmp_path):

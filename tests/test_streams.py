@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bikd_ray.local import keep_file
+from bikd_ray.cache_dir import keep_file
 from pipelines import streams
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
@@ -75,7 +75,7 @@ def test_a_file_that_cannot_be_written_whole_leaves_the_old_one(tmp_path):
     kept = tmp_path / "report.html"
     kept.write_text("old")
     limited = (
-        "import resource, sys; from pathlib import Path; from bikd_ray.local import keep_file; "
+        "import resource, sys; from pathlib import Path; from bikd_ray.cache_dir import keep_file; "
         "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)); "
         "keep_file(Path(sys.argv[1]), bytes(5000))"
     )

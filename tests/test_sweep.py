@@ -8,10 +8,10 @@ from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
 from bikd_ray.store.read import is_merged
-from bikd_ray.sweep import commits
+from bikd_ray.sweep import recorder
+from bikd_ray.sweep.capacity import DRIVER_MEMORY
+from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.job import run_job
-from bikd_ray.sweep.messages import Order
-from bikd_ray.sweep.needs import DRIVER_MEMORY
 from tests.faults import assert_whole, run
 
 ONE_SLOT = {"cpus_per_job": 2}
@@ -48,7 +48,7 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
     assert [r["seeds"] for r in store.partners("small").to_pylist()] == [2, 2]
     kept = [path for path in store.table("results")["weights"].to_pylist() if path]
     assert len(kept) == 6 + 2 * 6
-    assert all(store.reader.place.exists(path) for path in kept)
+    assert all(store.reader.fs.exists(path) for path in kept)
 
     # before every job each model was what its baseline says, image for image
     tops = {r["model"]: r["top1"] for r in store.baselines().to_pylist()}
@@ -59,7 +59,7 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
 
     # a job that ran after others in a warm slot equals the same job in a fresh process
     for job in planned[-2:]:
-        *_, end = run_job(Order(job, "tiny", "/nowhere"), torch.device("cpu"))
+        *_, end = run_job(JobRequest(job, "tiny", "/nowhere"), torch.device("cpu"))
         for row in end.results:
             same = stored[row["job_id"], row["model"], row["selection"]]
             assert (same["correct"], same["top1_after"]) == (row["correct"], row["top1_after"])
@@ -115,7 +115,7 @@ def test_bad_jobs_and_dead_workers_stop_no_other_job(cluster, spec_file, tmp_pat
 def test_a_fresh_slot_is_a_process_of_its_own(
     cluster, spec_file, tmp_path, monkeypatch, slots, long, processes
 ):
-    monkeypatch.setattr(commits, "LONG", long)
+    monkeypatch.setattr(recorder, "LONG", long)
     zoo = [
         {
             "factory": "tests.failing:signs",
@@ -169,7 +169,9 @@ def test_models_on_workers_of_their_own_go_on_where_one_was_killed(cluster, spec
     assert not any((tmp_path / "store" / "_work").glob("*/*.pt"))
 
     (job,) = plan_jobs(load_spec(path), str(tmp_path / "empty"))
-    *_, end = run_job(Order(job, "tiny", report.store), torch.device("cpu"))  # alone, at one go
+    *_, end = run_job(
+        JobRequest(job, "tiny", report.store), torch.device("cpu")
+    )  # alone, at one go
     stored = {(r["model"], r["selection"]): r for r in store.table("results").to_pylist()}
     for row in end.results:
         same = stored[row["model"], row["selection"]]

@@ -15,9 +15,9 @@ from bikd_ray.data.sources import open_images
 from bikd_ray.plan import ResolvedInput, all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
+from bikd_ray.sweep.events import EpochEnd, Heartbeat, JobRequest, JobResult
 from bikd_ray.sweep.job import run_job
-from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome
-from bikd_ray.tasks.classification import outcome
+from bikd_ray.tasks.classification import measurement
 from bikd_ray.train import NonFiniteLoss
 from bikd_ray.zoo import build
 from tests.failing import BadGradient
@@ -46,10 +46,10 @@ def tiny(spec_file):
     return jobs
 
 
-def messages(order: Order) -> tuple[list[Epoch | Beat | Outcome], Outcome]:
+def messages(order: JobRequest) -> tuple[list[EpochEnd | Heartbeat | JobResult], JobResult]:
     """What a worker says of a job: its epochs, and the end."""
     *epochs, end = run_job(order, CPU)
-    assert isinstance(end, Outcome)
+    assert isinstance(end, JobResult)
     return epochs, end
 
 
@@ -277,7 +277,7 @@ def test_weights_that_an_epochs_last_step_spoils_are_not_measured(spec_file):
 def test_a_job_whose_loss_is_not_finite_is_stored_as_failed_with_step_member_and_rate(tiny):
     recipe = {"epochs": 2, "batch_size": 16, "lr": 1e38, "optimizer": "sgd"}
     job = tiny(recipe=recipe)[frozenset({"small", "medium"}), 0]
-    epochs, end = messages(Order(job, "tiny", "/nowhere"))
+    epochs, end = messages(JobRequest(job, "tiny", "/nowhere"))
     assert [(e.epoch, e.epochs) for e in epochs] == [(0, 2)]
     assert (end.job["status"], end.results) == ("failed", [])
     error = r"the loss of \w+ became NaN or infinite at step \d \(epoch 1\) with lr 1e\+38;"
@@ -286,7 +286,7 @@ def test_a_job_whose_loss_is_not_finite_is_stored_as_failed_with_step_member_and
 
 def test_a_job_yields_its_epochs_and_then_the_rows_to_store(tiny, tmp_path):
     job = tiny()[frozenset({"small", "medium"}), 0]
-    epochs, end = messages(Order(job, "tiny", str(tmp_path), ("last",)))
+    epochs, end = messages(JobRequest(job, "tiny", str(tmp_path), ("last",)))
     assert [(e.epoch, e.epochs) for e in epochs] == [(e, 2) for e in (0, 1, 2)]
     assert [row["epoch"] for e in epochs for row in e.rows] == [0, 0, 1, 1, 2, 2]
     assert end.error is None
@@ -308,7 +308,7 @@ def test_a_job_yields_its_epochs_and_then_the_rows_to_store(tiny, tmp_path):
 def test_weights_that_changed_since_the_plan_are_refused(tiny, tmp_path):
     job = tiny()[frozenset({"small"}), 0]
     stale = dataclasses.replace(job.members[0], weights_id="0" * 16)
-    _, end = messages(Order(dataclasses.replace(job, members=(stale,)), "t", str(tmp_path)))
+    _, end = messages(JobRequest(dataclasses.replace(job, members=(stale,)), "t", str(tmp_path)))
     assert "its checkpoint changed" in (end.error or "")
 
 
@@ -316,7 +316,7 @@ def test_metrics_equal_plain_definitions():
     g = torch.Generator().manual_seed(0)
     z = torch.randn(500, 12, generator=g) * 2
     y = torch.randint(12, (500,), generator=g)
-    o = outcome(z, y)
+    o = measurement(z, y)
     p = z.softmax(-1)
     assert o.top1 == pytest.approx(100 * (z.argmax(-1) == y).float().mean().item())
     top5 = sum(y[i] in z[i].topk(5).indices for i in range(500)) / 5
@@ -333,19 +333,19 @@ def test_metrics_equal_plain_definitions():
 
 
 def test_a_tie_of_classes_goes_to_the_lowest_as_argmax_has_it():
-    o = outcome(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
+    o = measurement(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
     assert o.predicted_N.tolist() == [0, 0, 0]
     assert o.top_classes_Nk.tolist() == [[0, 1, 2, 3]] * 3
 
 
 def test_a_long_epoch_says_how_far_it_is(tiny, monkeypatch):
     job = tiny(recipe={"epochs": 2, "batch_size": 10})[frozenset({"small", "large"}), 0]
-    *_, plain = run_job(Order(job, "tiny", "/nowhere"), CPU)
-    monkeypatch.setattr("bikd_ray.sweep.job.BEAT", 0.0)
+    *_, plain = run_job(JobRequest(job, "tiny", "/nowhere"), CPU)
+    monkeypatch.setattr("bikd_ray.sweep.job.HEARTBEAT", 0.0)
     monkeypatch.setattr(sys.modules["bikd_ray.train.fit"], "LOG_EVERY", 2)
-    *told, end = run_job(Order(job, "tiny", "/nowhere"), CPU)
-    assert [m.epoch for m in told if isinstance(m, Epoch)] == [0, 1, 2]
-    beats = [m for m in told if isinstance(m, Beat)]
+    *told, end = run_job(JobRequest(job, "tiny", "/nowhere"), CPU)
+    assert [m.epoch for m in told if isinstance(m, EpochEnd)] == [0, 1, 2]
+    beats = [m for m in told if isinstance(m, Heartbeat)]
     assert [m.epoch for m in beats] == sorted(m.epoch for m in beats)
     assert {int(m.epoch) for m in beats[:-1]} == {0, 1}
     assert len(beats) > 2

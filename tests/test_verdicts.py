@@ -19,20 +19,20 @@ import pytest
 from rich.cells import cell_len
 
 from bikd_ray.export.card import _summary
-from bikd_ray.export.choose import _with_partner
-from bikd_ray.export.facts import around, results_of
+from bikd_ray.export.select import _with_partner
+from bikd_ray.export.summary import around, results_of
 from bikd_ray.store import Store
 from bikd_ray.store import verdicts as v
-from bikd_ray.store.answers import GAINS
+from bikd_ray.store.answer_schemas import GAINS
 from dashboards.blocks import Plot, Table
 from dashboards.components import Maker
-from dashboards.contents import LIMITS
+from dashboards.formatting import signed, span
 from dashboards.pages import PAGES
 from dashboards.report import render
-from dashboards.snapshot import Limits, Snapshot, View
+from dashboards.report_parts import LIMITS
+from dashboards.snapshot import Limits, SettingView, Snapshot
 from dashboards.theme import LIGHT
-from dashboards.wording import signed, span
-from pipelines.show import VIEWS, laid_out, print_headline
+from pipelines.tables import VIEWS, laid_out, print_headline
 from tests.synthetic import World, made, zoo
 
 FEW = Limits(matrix=20, models=2, pairs=2, rows=60, runs=5, file=10)
@@ -60,7 +60,7 @@ def surfaces(uri: str, capsys) -> dict[str, str]:
     print_headline(store)
     terminal = capsys.readouterr().out
     now = Snapshot(store)
-    view = View(now, now.settings[0], FEW)
+    view = SettingView(now, now.settings[0], FEW)
     maker = Maker({}, LIGHT, view.names)
     app = " ".join(
         text_of(maker.blocks(PAGES[key].draw(view, {}))) for key in ("overview", "model", "why")
@@ -107,7 +107,7 @@ def test_planted_effects_are_found_and_no_other(tmp_path, capsys):
         assert _with_partner(store, learner, None, None, "last")[0]["partner"] == partner
         card = card_of(store, learner)
         assert "over 5 seeds: improves, q = 0.0" in card
-    view = View(now := Snapshot(store), now.settings[0], LIMITS)
+    view = SettingView(now := Snapshot(store), now.settings[0], LIMITS)
     (plot,) = (b for b in PAGES["pairs"].draw(view, {"metric": "net_delta"}) if isinstance(b, Plot))
     figure: Any = plot.figure
     coloured = figure.data[0].z
@@ -172,14 +172,14 @@ def test_where_all_jobs_failed_the_cause_and_the_cure_are_said(tmp_path, capsys)
     rows = Snapshot(Store(uri))
     (table,) = (
         b
-        for b in PAGES["overview"].draw(View(rows, rows.settings[0], FEW), {})
+        for b in PAGES["overview"].draw(SettingView(rows, rows.settings[0], FEW), {})
         if isinstance(b, Table)
     )
     assert all("CUDA out of memory" in str(row) for row in table.rows)
 
 
 def test_a_pair_whose_jobs_failed_is_named_beside_the_others(tmp_path):
-    from pipelines.show import failed_lines
+    from pipelines.tables import failed_lines
 
     store = Store(made(tmp_path, World(NETS, failed=[("ViT", "Mixer")])))
     assert len(store.partners("ViT")) == 1

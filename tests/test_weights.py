@@ -20,7 +20,7 @@ from torch import nn
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import ZooEntry
-from bikd_ray.store.place import Place
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.weights import base_path, keep_all, keep_base, network_of
 from bikd_ray.zoo import build, resolve_model, weights_id
 
@@ -175,13 +175,13 @@ class Drawing(nn.Module):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place.at(str(tmp_path / "store"))
+def fs(tmp_path: Path) -> StoreFS:
+    return StoreFS.at(str(tmp_path / "store"))
 
 
-def kept(how: ZooEntry, place: Place) -> tuple[ResolvedModel, nn.Module]:
+def kept(how: ZooEntry, fs: StoreFS) -> tuple[ResolvedModel, nn.Module]:
     model, network = resolve_model(how)
-    keep_base(place, model.weights_id, network)
+    keep_base(fs, model.weights_id, network)
     return model, network
 
 
@@ -191,33 +191,33 @@ def answer(network: nn.Module, size: int = 32) -> torch.Tensor:
         return network(images)
 
 
-def stored(place: Place, model: ResolvedModel) -> Path:
-    return Path(place.path(base_path(model.weights_id)))
+def stored(fs: StoreFS, model: ResolvedModel) -> Path:
+    return Path(fs.path(base_path(model.weights_id)))
 
 
-def test_the_weights_of_a_model_are_written_once_under_their_id(place):
+def test_the_weights_of_a_model_are_written_once_under_their_id(fs):
     network = tiny()
-    keep_base(place, weights_id(network), network)
-    (file,) = (path for path in Path(place.root).rglob("*") if path.is_file())
+    keep_base(fs, weights_id(network), network)
+    (file,) = (path for path in Path(fs.root).rglob("*") if path.is_file())
     assert file.name == f"{weights_id(network)}.safetensors"
     assert all(torch.equal(t, network.state_dict()[name]) for name, t in load_file(file).items())
     before = file.stat()
-    keep_base(place, weights_id(network), network)
+    keep_base(fs, weights_id(network), network)
     assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
-def test_a_timm_model_is_built_from_the_store_when_its_checkpoint_is_gone(place, tmp_path):
+def test_a_timm_model_is_built_from_the_store_when_its_checkpoint_is_gone(fs, tmp_path):
     checkpoint = tmp_path / "tiny.pth"
     torch.save(tiny().state_dict(), checkpoint)
-    model, network = kept(tiny_entry(checkpoint), place)
+    model, network = kept(tiny_entry(checkpoint), fs)
     checkpoint.unlink()
-    again = network_of(model, place)
+    again = network_of(model, fs)
     assert same_state(again, network)
     assert torch.equal(answer(again), answer(network))
     assert not again.training
 
 
-def test_a_model_of_a_folder_is_built_from_the_store_when_the_folder_is_gone(place, tmp_path):
+def test_a_model_of_a_folder_is_built_from_the_store_when_the_folder_is_gone(fs, tmp_path):
     folder = tmp_path / "mine"
     folder.mkdir()
     arguments = {k: v for k, v in KWARGS.items() if k != "num_classes"} | {"global_pool": "max"}
@@ -225,9 +225,9 @@ def test_a_model_of_a_folder_is_built_from_the_store_when_the_folder_is_gone(pla
     config = {"architecture": "resnet18", "num_classes": 3, "model_args": arguments}
     (folder / "config.json").write_text(json.dumps({**config, "pretrained_cfg": shape}))
     save_file(tiny().state_dict(), folder / "model.safetensors")
-    model, network = kept(entry(timm=f"local-dir:{folder}"), place)
+    model, network = kept(entry(timm=f"local-dir:{folder}"), fs)
     shutil.rmtree(folder)
-    again = network_of(model, place)
+    again = network_of(model, fs)
     assert same_state(again, tiny())
     assert torch.equal(answer(again, 64), answer(network, 64))
     assert not torch.equal(
@@ -236,19 +236,19 @@ def test_a_model_of_a_folder_is_built_from_the_store_when_the_folder_is_gone(pla
 
 
 @pytest.mark.parametrize("name", ["Odd", "Drawing"])
-def test_a_factorys_model_is_the_same_from_the_store(place, name):
-    model, network = kept(entry(factory=f"tests.test_weights:{name}", input={"size": 4}), place)
+def test_a_factorys_model_is_the_same_from_the_store(fs, name):
+    model, network = kept(entry(factory=f"tests.test_weights:{name}", input={"size": 4}), fs)
     torch.manual_seed(11)
-    again = network_of(model, place)
+    again = network_of(model, fs)
     assert same_state(again, network)
     assert torch.equal(answer(again), answer(network))
 
 
-def test_tied_weights_stay_tied(place):
-    model, _ = kept(entry(factory="tests.test_weights:Odd", input={"size": 4}), place)
-    again: Any = network_of(model, place)
+def test_tied_weights_stay_tied(fs):
+    model, _ = kept(entry(factory="tests.test_weights:Odd", input={"size": 4}), fs)
+    again: Any = network_of(model, fs)
     assert again.encode.weight is again.decode.weight
-    assert set(load_file(stored(place, model))) >= {"encode.weight", "decode.weight", "part"}
+    assert set(load_file(stored(fs, model))) >= {"encode.weight", "decode.weight", "part"}
 
 
 def test_a_factory_that_draws_from_every_generator_is_one_model_on_every_build():
@@ -260,16 +260,16 @@ def test_a_factory_that_draws_from_every_generator_is_one_model_on_every_build()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_a_damaged_file_in_the_store_falls_back_on_the_models_own(place, tmp_path, share):
+def test_a_damaged_file_in_the_store_falls_back_on_the_models_own(fs, tmp_path, share):
     checkpoint = tmp_path / "tiny.pth"
     torch.save(tiny().state_dict(), checkpoint)
-    model, _ = kept(tiny_entry(checkpoint), place)
-    content = stored(place, model).read_bytes()
-    stored(place, model).write_bytes(content[: int(share * len(content))])
-    assert same_state(network_of(model, place), tiny())
+    model, _ = kept(tiny_entry(checkpoint), fs)
+    content = stored(fs, model).read_bytes()
+    stored(fs, model).write_bytes(content[: int(share * len(content))])
+    assert same_state(network_of(model, fs), tiny())
 
 
-def test_weights_other_than_the_plans_are_refused(place, tmp_path):
+def test_weights_other_than_the_plans_are_refused(fs, tmp_path):
     checkpoint = tmp_path / "tiny.pth"
     torch.save(tiny(1).state_dict(), checkpoint)
     model = resolve_model(tiny_entry(checkpoint))[0]
@@ -278,27 +278,27 @@ def test_weights_other_than_the_plans_are_refused(place, tmp_path):
     with pytest.raises(
         BikdError, match=f"resnet18 has weights {found} on .* {model.weights_id} in"
     ):
-        network_of(model, place)
+        network_of(model, fs)
 
 
-def test_weights_other_than_the_plans_never_reach_the_store(place, tmp_path):
+def test_weights_other_than_the_plans_never_reach_the_store(fs, tmp_path):
     checkpoint = tmp_path / "tiny.pth"
     torch.save(tiny(1).state_dict(), checkpoint)
     model = resolve_model(tiny_entry(checkpoint))[0]
     torch.save(tiny(2).state_dict(), checkpoint)
     with pytest.raises(BikdError, match="its checkpoint changed"):
-        keep_all(place, [model])
-    assert not stored(place, model).exists()
+        keep_all(fs, [model])
+    assert not stored(fs, model).exists()
     torch.save(tiny(1).state_dict(), checkpoint)
-    keep_all(place, [model])
+    keep_all(fs, [model])
     checkpoint.unlink()
-    keep_all(place, [model])
-    assert same_state(network_of(model, place), tiny(1))
+    keep_all(fs, [model])
+    assert same_state(network_of(model, fs), tiny(1))
 
 
-def test_a_stored_file_of_other_weights_is_refused(place, tmp_path):
+def test_a_stored_file_of_other_weights_is_refused(fs, tmp_path):
     torch.save(tiny(1).state_dict(), tmp_path / "tiny.pth")
     model = resolve_model(tiny_entry(tmp_path / "tiny.pth"))[0]
-    keep_base(place, model.weights_id, tiny(2))
+    keep_base(fs, model.weights_id, tiny(2))
     with pytest.raises(BikdError, match="on this node and"):
-        network_of(model, place)
+        network_of(model, fs)

@@ -27,7 +27,7 @@ class Effects:
     teacher_share: float
 
 
-class Pairings:
+class PairGains:
     """Gains of ordered pairings, added learner by learner: only sums are held."""
 
     def __init__(self, models: int, n: int) -> None:

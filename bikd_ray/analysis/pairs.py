@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Answers:
+class StoredPredictions:
     """One model's stored predictions on N samples: its class [N], its top k classes and their
     probabilities [N, k], best first, equal ones in class order, so that [:, 0] is its class; and
     the probability of the label [N].
@@ -97,7 +97,7 @@ def _ratio(top: float, bottom: float) -> float | None:
 
 
 def pair_statistics(
-    answers: Sequence[Answers],
+    answers: Sequence[StoredPredictions],
     labels_N: np.ndarray,
     pairs: Iterable[tuple[int, int]] | None = None,
 ) -> Iterator[tuple[int, int, Row, Undecided]]:
@@ -152,7 +152,7 @@ def settle(
     return {**row, "ensemble_top1": 100 * right / row["n"]}
 
 
-def ensemble(a: Answers, b: Answers) -> tuple[np.ndarray, np.ndarray]:
+def ensemble(a: StoredPredictions, b: StoredPredictions) -> tuple[np.ndarray, np.ndarray]:
     """The class [N] with the highest sum of both probabilities, and whether that is certain [N].
 
     Certain means: it equals the argmax of the sums of all C classes, added in float64, where the
@@ -171,7 +171,7 @@ def ensemble(a: Answers, b: Answers) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _decide(
-    a: Answers, b: Answers, rows_R: np.ndarray, m: int | None, depth: int | None
+    a: StoredPredictions, b: StoredPredictions, rows_R: np.ndarray, m: int | None, depth: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `ensemble`, of samples rows_R: each model's first m classes may win, and are looked up
     among the other's first `depth`; None means all k.
@@ -196,7 +196,7 @@ def _decide(
 
 
 def _first(
-    answers: Answers, rows_R: np.ndarray, depth: int | None
+    answers: StoredPredictions, rows_R: np.ndarray, depth: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes and probabilities, best first; samples last, which numpy reduces much faster."""
     classes = answers.top_classes_Nk[:, :depth][rows_R].T

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from bikd_ray.cache_dir import cache_root, claim, remove_abandoned, replace_file, usable_cpus
 from bikd_ray.data.decode import BadImage
 from bikd_ray.data.sources import ImageSet
 from bikd_ray.data.views import pixels
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import digest
-from bikd_ray.local import cache_root, claim, remove_abandoned, replace_file, usable_cpus
 from bikd_ray.plan import View
 
 VIEW_VERSION = 2

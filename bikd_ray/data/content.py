@@ -17,11 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
+from bikd_ray.cache_dir import cache_root, replace_file
 from bikd_ray.data.decode import BadImage
 from bikd_ray.data.names import array_digest
 from bikd_ray.data.sources import EncodedImages, ImageSet
 from bikd_ray.identity import digest
-from bikd_ray.local import cache_root, replace_file
 
 CONTENT_VERSION = 2
 """1 was a hash of names and sizes."""

@@ -14,11 +14,11 @@ import numpy as np
 from filelock import FileLock
 from PIL import Image
 
+from bikd_ray.cache_dir import remove_abandoned
 from bikd_ray.data.decode import BadImage, decode
 from bikd_ray.data.sources import EncodedImages
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import digest
-from bikd_ray.local import remove_abandoned
 
 COPY_VERSION = 1
 _READERS = 32

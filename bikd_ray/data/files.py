@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.fs as pafs
 
-from bikd_ray.data.left_out import LeftOut, below, is_hidden
+from bikd_ray.data.exclusions import LeftOut, below, is_hidden
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 

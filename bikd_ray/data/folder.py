@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from bikd_ray.data.decode import SHOWN_EXTENSIONS, decode
+from bikd_ray.data.exclusions import LeftOut, is_hidden, is_image, listed
 from bikd_ray.data.files import file_stamp, image_stamps
 from bikd_ray.data.label_file import read_labels
 from bikd_ray.data.labels import class_order
-from bikd_ray.data.left_out import LeftOut, is_hidden, is_image, listed
 from bikd_ray.data.names import Names, array_digest
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest

@@ -10,8 +10,8 @@ from PIL import Image
 
 from bikd_ray.data.decode import BadImage, decode
 from bikd_ray.data.files import file_stamp, image_stamps
+from bikd_ray.data.label_values import numbered
 from bikd_ray.data.names import array_digest
-from bikd_ray.data.naming import numbered
 from bikd_ray.errors import UserError, choices
 from bikd_ray.identity import digest
 from bikd_ray.specs import TimmData

@@ -9,9 +9,9 @@ from collections import Counter
 import numpy as np
 import pyarrow as pa
 
+from bikd_ray.data.exclusions import is_image
+from bikd_ray.data.label_values import numbered
 from bikd_ray.data.labels import Names
-from bikd_ray.data.left_out import is_image
-from bikd_ray.data.naming import numbered
 from bikd_ray.errors import UserError
 
 _FILE_COLUMNS = ("file", "filename", "file_name", "image", "imageid", "image_id", "name", "path",

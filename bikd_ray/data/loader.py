@@ -18,7 +18,7 @@ from bikd_ray.data.views import pixels
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import View
 
-SHARES = {"val": 1.0, "train": 0.5}
+DISK_FRACTIONS = {"val": 1.0, "train": 0.5}
 """Of the free disk, what `cache: auto` may take: val is kept wherever it can be, since every epoch
 of every job reads it."""
 
@@ -49,8 +49,8 @@ class Loader:
     """Batches of an image set in any order, from decoded arrays or decoded on the way.
 
     Without augmentation decoded arrays serve where `cache` allows them and they take less than
-    `share` of the free disk; else `workers` processes decode while the models compute, from a
-    copy of the encoded images where those lie such that single ones are dear to read.
+    `disk_fraction` of the free disk; else `workers` processes decode while the models compute, from
+    a copy of the encoded images where single images are expensive to read.
     `skip` leaves out images that do not decode; without it they raise BadImage.
     """
 
@@ -61,7 +61,7 @@ class Loader:
         device: torch.device,
         *,
         cache: str = "auto",
-        share: float = SHARES["train"],
+        disk_fraction: float = DISK_FRACTIONS["train"],
         workers: int = 0,
         skip: bool = False,
         augment: str = "none",
@@ -73,10 +73,10 @@ class Loader:
         folder = cache_dir(cache)
         if folder and augment == "none":
             wanted = missing_bytes(images, self.views, folder)
-            if fits(cache, wanted, share):
+            if fits(cache, wanted, disk_fraction):
                 self.kept = decoded(images, self.views, folder, skip=skip)
         if folder and not self.kept and isinstance(images, EncodedImages):
-            copy = not images.random_access and fits(cache, images.nbytes, share)
+            copy = not images.random_access and fits(cache, images.nbytes, disk_fraction)
             images = encoded_copy(images, folder) if copy else images
         self.images, self.labels = images, torch.from_numpy(images.labels)
         self.decoding = _Decoding(images, self.views, augment, seed)
@@ -90,16 +90,16 @@ class Loader:
         epoch: int = 0,
         *,
         begin: int = 0,
-        share: Callable[[np.ndarray], np.ndarray] | None = None,
+        shard: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> Iterator[Batch]:
         """The samples `order` [M] in batches, on the device; the last may be smaller.
 
         A lone last sample joins the batch before it: batch normalisation cannot train on one.
         `epoch` tells the draws of one pass from those of another. `begin`: the batch to begin with.
-        `share` takes one worker's samples of a batch; where it has none, a black image stands in.
+        `shard` takes one worker's samples of a batch; where it has none, a black image stands in.
         """
         parts = parts_of(order, batch_size)[begin:]
-        own = [share(part) for part in parts] if share else parts
+        own = [shard(part) for part in parts] if shard else parts
         source = self._from_arrays(own) if self.kept else self._decoded(own, epoch)
         for part, (index, arrays) in zip(parts, source, strict=True):
             if len(index):
@@ -107,7 +107,7 @@ class Loader:
                 labels, *of_views = self._to_device(self.labels[index], *of_views)
                 views = dict(zip(self.views, of_views, strict=True))
                 yield Batch(views, labels, index, len(index), len(part))
-            elif share:
+            elif shard:
                 yield self._filler(len(part))
 
     def _filler(self, planned: int) -> Batch:

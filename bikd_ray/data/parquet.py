@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from bikd_ray.data.decode import BadImage, decode
+from bikd_ray.data.exclusions import LeftOut
 from bikd_ray.data.files import PARQUET, expand, image_stamps
+from bikd_ray.data.label_values import numbered, plain
 from bikd_ray.data.labels import Names
-from bikd_ray.data.left_out import LeftOut
-from bikd_ray.data.naming import numbered, plain
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 

@@ -16,9 +16,9 @@ from PIL import Image
 from timm.utils.misc import natural_key
 
 from bikd_ray.data.decode import SHOWN_EXTENSIONS, decode
+from bikd_ray.data.exclusions import LeftOut, is_hidden, is_image
 from bikd_ray.data.files import expand, is_local
 from bikd_ray.data.labels import class_order
-from bikd_ray.data.left_out import LeftOut, is_hidden, is_image
 from bikd_ray.data.names import Names, array_digest
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
@@ -29,7 +29,7 @@ _OPEN_TARS = 128
 _ZEROS = bytes(tarfile.BLOCKSIZE)
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """One file in a tar: `size` bytes from `offset` of tar number `tar`."""
 
     name: str
@@ -47,7 +47,7 @@ class TarImages:
         filesystem: pafs.FileSystem,
         paths: list[str],
         stamps: np.ndarray,
-        members: Sequence[Member],
+        members: Sequence[TarMember],
         labels: Sequence[int],
         classes: tuple[str, ...] | None,
         notes: tuple[str, ...],
@@ -177,7 +177,7 @@ def class_folders(source: TimmData) -> TarImages:
 
 
 class _Image(NamedTuple):
-    member: Member
+    member: TarMember
     path: str  # in the innermost tar
     label: str
 
@@ -200,7 +200,9 @@ def _images(
             if label in ("", "."):
                 raise UserError(f"data: {path}, member {info.name} lies in no class folder")
             name = "/".join(part for part in (folder.strip("/"), info.name) if part)
-            own.append(_Image(Member(name, number, info.offset_data, info.size), info.name, label))
+            own.append(
+                _Image(TarMember(name, number, info.offset_data, info.size), info.name, label)
+            )
         else:
             left.other(info.name)
     return inner + own

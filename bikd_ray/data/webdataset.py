@@ -10,9 +10,9 @@ from typing import IO
 import pyarrow.fs as pafs
 
 from bikd_ray.data.decode import EXTENSIONS
+from bikd_ray.data.exclusions import LeftOut, is_hidden
 from bikd_ray.data.files import expand, locate
-from bikd_ray.data.left_out import LeftOut, is_hidden
-from bikd_ray.data.tars import Member, TarImages, open_tar, scan
+from bikd_ray.data.tars import TarImages, TarMember, open_tar, scan
 from bikd_ray.errors import UserError, choices
 from bikd_ray.specs import TimmData
 
@@ -37,7 +37,7 @@ def webdataset(source: TimmData) -> TarImages:
     filesystem, paths, stamps = expand(uri, ".tar", "tar", left)
     parts = [LeftOut() for _ in paths]
 
-    def samples(number: int) -> list[tuple[Member, int]]:
+    def samples(number: int) -> list[tuple[TarMember, int]]:
         with open_tar(filesystem, paths[number]) as stream:
             return list(_samples(stream, paths[number], number, field, parts[number]))
 
@@ -101,11 +101,11 @@ def _splits(root: str) -> dict:
 
 def _samples(
     stream: IO[bytes], path: str, number: int, field: str | None, left: LeftOut
-) -> Iterator[tuple[Member, int]]:
+) -> Iterator[tuple[TarMember, int]]:
     """The image and label of each sample of a shard."""
     for key, parts in groupby(_parts(stream, path, number, left), key=lambda part: part[0]):
         where = f"data: {path}, sample {key}"
-        members: dict[str, tuple[Member, bytes]] = {}
+        members: dict[str, tuple[TarMember, bytes]] = {}
         for _, extension, member, text in parts:
             if extension in members:
                 raise UserError(f"{where} has two members {member.name}; give each sample a key")
@@ -125,7 +125,7 @@ def _samples(
 
 def _parts(
     stream: IO[bytes], path: str, number: int, left: LeftOut
-) -> Iterator[tuple[str, str, Member, bytes]]:
+) -> Iterator[tuple[str, str, TarMember, bytes]]:
     """Key, extension, place and, of labels, the content of every member of a shard."""
     for info in scan(stream, path, left):
         if any(map(is_hidden, info.name.split("/"))):
@@ -140,10 +140,12 @@ def _parts(
         if extension in ("cls", "json"):
             stream.seek(info.offset_data)
             text = stream.read(info.size)
-        yield key, extension, Member(info.name, number, info.offset_data, info.size), text
+        yield key, extension, TarMember(info.name, number, info.offset_data, info.size), text
 
 
-def _label(members: dict[str, tuple[Member, bytes]], where: str, field: str | None) -> int | None:
+def _label(
+    members: dict[str, tuple[TarMember, bytes]], where: str, field: str | None
+) -> int | None:
     """The label of a sample; None of one that its JSON leaves out."""
     kind = "cls" if "cls" in members and field is None else "json"
     field = field or _LABEL

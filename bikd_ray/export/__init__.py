@@ -1,5 +1,5 @@
 """Taking a checkpoint home: which stored result, its weights as timm loads them, and its card."""
 
-from bikd_ray.export.take import Exported, Request, export_model
+from bikd_ray.export.exporter import Exported, ExportRequest, export_model
 
-__all__ = ["Exported", "Request", "export_model"]
+__all__ = ["ExportRequest", "Exported", "export_model"]

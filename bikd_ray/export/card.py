@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import yaml
 
 from bikd_ray import __version__
-from bikd_ray.export.facts import Choice, Row
 from bikd_ray.export.licence import UNKNOWN, hub_licence, is_non_commercial
 from bikd_ray.export.snippet import snippet
+from bikd_ray.export.summary import Row, SelectedResult
 from bikd_ray.export.tables import classes, code, plain, results, signed, with_interval
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data, DataSource, TimmData
@@ -38,7 +38,7 @@ class Base:
     hub: str | None
 
 
-def card(choice: Choice, base: Base, data: Data, made_by: str) -> str:
+def card(choice: SelectedResult, base: Base, data: Data, made_by: str) -> str:
     """The whole README.md. data: where the images came from."""
     parts = [
         _front_matter(choice, base, data),
@@ -54,7 +54,7 @@ def card(choice: Choice, base: Base, data: Data, made_by: str) -> str:
     return re.sub(r"://[^/@\s]*@", "://", text)  # addresses without the keys they may hold
 
 
-def _front_matter(choice: Choice, base: Base, data: Data) -> str:
+def _front_matter(choice: SelectedResult, base: Base, data: Data) -> str:
     timm = base.model.blueprint is not None
     hubs = [
         source.name.partition("/")[2]
@@ -74,7 +74,7 @@ def _front_matter(choice: Choice, base: Base, data: Data) -> str:
     return f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---"
 
 
-def _title(choice: Choice) -> str:
+def _title(choice: SelectedResult) -> str:
     name, partner = choice.result["model"], choice.gain["partner"]
     if not partner:
         return f"{name}, trained alone"
@@ -82,7 +82,7 @@ def _title(choice: Choice) -> str:
     return f"{name}, {how} {partner}"
 
 
-def _warnings(choice: Choice) -> list[str]:
+def _warnings(choice: SelectedResult) -> list[str]:
     lines = []
     for model_id, row in choice.models.items():
         if is_non_commercial(row["licence"]):
@@ -98,7 +98,7 @@ def _warnings(choice: Choice) -> list[str]:
     return lines
 
 
-def _summary(choice: Choice) -> str:
+def _summary(choice: SelectedResult) -> str:
     gain = choice.gain
     text = (
         f"Top-1 {gain['top1_before']:.2f}% → **{gain['top1_after']:.2f}%** on {gain['n']:,} "
@@ -114,7 +114,7 @@ def _summary(choice: Choice) -> str:
     return text
 
 
-def _verdict(choice: Choice) -> str:
+def _verdict(choice: SelectedResult) -> str:
     """What the setting as a whole says of this partner: no checkpoint by itself can say it."""
     row = choice.together
     if row is None or row["verdict"] in (None, ON_VAL):
@@ -124,7 +124,7 @@ def _verdict(choice: Choice) -> str:
     return f"over {seeds}: {in_words(row)}{q}"
 
 
-def _making(choice: Choice, base: Base, data: Data, made_by: str) -> str:
+def _making(choice: SelectedResult, base: Base, data: Data, made_by: str) -> str:
     result, model = choice.result, base.model
     file = (model.entry.checkpoint or "").partition("?")[0]  # what follows may be a key
     own = f", weights from {code(file)}" if file else ""
@@ -150,7 +150,7 @@ def _making(choice: Choice, base: Base, data: Data, made_by: str) -> str:
     return "\n".join(lines) + f"\n\n```console\n$ {made_by}\n```"
 
 
-def _recipe(choice: Choice) -> str:
+def _recipe(choice: SelectedResult) -> str:
     """The recipe as a spec has it, what is unset left out; the learning rate is the model's own."""
     recipe = json.loads(choice.job["recipe"])
     called = dict(zip(choice.job["member_ids"], choice.job["members"], strict=True))
@@ -159,7 +159,7 @@ def _recipe(choice: Choice) -> str:
     return f"{{{', '.join(f'{k}: {v}' for k, v in given.items())}}}"
 
 
-def _data(choice: Choice, data: Data) -> str:
+def _data(choice: SelectedResult, data: Data) -> str:
     identity = f"{code(choice.result['data_id'])}, {choice.result['n']:,} images to measure on"
     held = f", {data.select_fraction:g} of train held out" if data.select_fraction else ""
     return f"train {code(_where(data.train))}{held}, val {code(_where(data.val))} ({identity})"

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 
 from bikd_ray.errors import BikdError
-from bikd_ray.export.facts import Choice
+from bikd_ray.export.summary import SelectedResult
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data
 
@@ -17,7 +17,7 @@ class Origin:
     data: Data
 
 
-def origin(choice: Choice) -> Origin:
+def origin(choice: SelectedResult) -> Origin:
     """What the store notes of a result's model and data.
 
     Raises BikdError for a store of an older bikd, which did not.

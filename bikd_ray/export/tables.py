@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bikd_ray.export.facts import Choice, Row
+from bikd_ray.export.summary import Row, SelectedResult
 
 LOSSES = 10
 """Classes that a card lists, of those that lost."""
@@ -18,7 +18,7 @@ def with_interval(gain: Row, mean: str, name: str) -> str:
     return f"{signed(gain[mean])} [{signed(low)}, {signed(high)}]"
 
 
-def results(choice: Choice) -> str:
+def results(choice: SelectedResult) -> str:
     """The checkpoint beside the mean of all seeds, and how to read that."""
     result, gain, seeds = choice.result, choice.gain, choice.seeds
     n = result["n"]
@@ -54,7 +54,7 @@ def results(choice: Choice) -> str:
     return "\n".join(lines) + "\n\n" + _reading(choice)
 
 
-def _reading(choice: Choice) -> str:
+def _reading(choice: SelectedResult) -> str:
     if choice.gain["delta_low"] is None:
         text = (
             "The epoch was chosen on the same images, which makes Δ look larger than it is; no "
@@ -65,12 +65,12 @@ def _reading(choice: Choice) -> str:
     return f"Differences are in percentage points. {text} " + plain(" ".join(choice.why))
 
 
-def _change(choice: Choice, name: str) -> str:
+def _change(choice: SelectedResult, name: str) -> str:
     before, after = choice.baseline[name], choice.result[f"{name}_after"]
     return f"{number(before, 3)} → {number(after, 3)}"
 
 
-def classes(choice: Choice, names: tuple[str, ...] | None) -> str:
+def classes(choice: SelectedResult, names: tuple[str, ...] | None) -> str:
     """How many classes gained and lost, and those that lost most; names in label order."""
     if not choice.classes:
         return "Not known: the store has no predictions of the base model."

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import at_work
-from bikd_ray.store.place import Place
 from bikd_ray.store.read import Reader, damage, is_merged, joined, pc, schema_version, stem
 from bikd_ray.store.schema import COMMITTED_BY, KEYS, SCHEMA_VERSION, SCHEMAS
 
@@ -38,22 +38,22 @@ def check(uri: str) -> pa.Table:
     A sweep that runs meanwhile may have rows that are not committed yet.
     """
     reader = Reader(uri)
-    found = [finding for table in SCHEMAS for finding in _files(reader.place, table)]
+    found = [finding for table in SCHEMAS for finding in _files(reader.fs, table)]
     if not found:  # else what is missing follows from what is damaged
         found += [*_jobs(reader), *_states(reader)]
     return pa.Table.from_pylist([vars(finding) for finding in found], FINDINGS)
 
 
-def _files(place: Place, table: str) -> Iterator[Finding]:
-    for path in place.listing(table, ".parquet"):
+def _files(fs: StoreFS, table: str) -> Iterator[Finding]:
+    for path in fs.listing(table, ".parquet"):
         by = COMMITTED_BY.get(table, table)
         again = "delete it and run the spec again: " + (
             "its job is done anew" if by == "jobs" else "what it held is measured anew"
         )
-        if fault := damage(place, path):
+        if fault := damage(fs, path):
             yield Finding("error", path, f"damaged: {fault}", again)
             continue
-        schema = pq.read_schema(path, filesystem=place.filesystem)
+        schema = pq.read_schema(path, filesystem=fs.filesystem)
         if (version := schema_version(schema)) > SCHEMA_VERSION:
             what = f"has schema {version}, this bikd reads up to {SCHEMA_VERSION}"
             yield Finding("error", path, what, "install a newer bikd-ray")
@@ -64,13 +64,13 @@ def _files(place: Place, table: str) -> Iterator[Finding]:
 
 def _jobs(reader: Reader) -> Iterator[Finding]:
     """Jobs and results that lack each other, and weights that no result knows."""
-    place = reader.place
+    fs = reader.fs
     done = _done(reader)
     attempts = set(joined(reader.committed("jobs"), ["job_id", "attempt"]).to_pylist())
     results = reader.table("results", ["job_id", "weights"])
     for job_id in sorted(done - set(results["job_id"].to_pylist())):
         what = f"job {job_id} is done and has no results"
-        yield Finding("error", place.path("results"), what, "run the spec again: it is done anew")
+        yield Finding("error", fs.path("results"), what, "run the spec again: it is done anew")
     for table, by in COMMITTED_BY.items():
         if by != "jobs":
             continue
@@ -78,9 +78,9 @@ def _jobs(reader: Reader) -> Iterator[Finding]:
             if not is_merged(path) and stem(path) not in attempts:
                 what = "not committed: its job was interrupted or repeated, or is being written"
                 yield Finding("note", path, what, "delete it if no sweep runs")
-    kept = {place.path(path) for path in results["weights"].to_pylist() if path}
-    there = place.listing("weights", ".safetensors", recursive=True)
-    base = place.listing("weights/base", ".safetensors")
+    kept = {fs.path(path) for path in results["weights"].to_pylist() if path}
+    there = fs.listing("weights", ".safetensors", recursive=True)
+    base = fs.listing("weights/base", ".safetensors")
     for path in sorted(kept - there.keys()):
         what = "weights of a result are gone"
         yield Finding("error", path, what, "restore the file; the result itself is whole")
@@ -92,8 +92,8 @@ def _jobs(reader: Reader) -> Iterator[Finding]:
 def _states(reader: Reader) -> Iterator[Finding]:
     """States of jobs that no sweep is at."""
     done = _done(reader)
-    running = {job_id for _, sweep in at_work(reader.place) for job_id in sweep.jobs}
-    for path in reader.place.listing("_work", ".pt", recursive=True):
+    running = {job_id for _, sweep in at_work(reader.fs) for job_id in sweep.jobs}
+    for path in reader.fs.listing("_work", ".pt", recursive=True):
         job_id = path.split("/")[-2]
         if job_id in done:
             yield Finding("note", path, f"state of job {job_id}, which is done", "delete it")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from bikd_ray.store.place import Listing
+from bikd_ray.store.filesystem import Listing
 from bikd_ray.store.read import MERGED, Reader, is_merged, joined, pc, stem
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import new_attempt, serialised
@@ -58,7 +58,7 @@ def compact(uri: str) -> pa.Table:
     """
     reader = Reader(uri)
     for folder in (*SCHEMAS, "weights", "_work"):
-        reader.place.sweep_up(folder)
+        reader.fs.sweep_up(folder)
     lost = _lost(reader)
     return pa.Table.from_pylist([_compact(reader, table, lost) for table in ORDER], MERGINGS)
 
@@ -88,7 +88,7 @@ def _compact(reader: Reader, table: str, lost: pa.Array) -> dict[str, Any]:
             continue
         rows = rows.filter(pc.invert(pc.is_in(joined(rows, names), value_set=lost)))
         name = f"{table}/{MERGED}{new_attempt()}.parquet"
-        reader.place.write(name, serialised(rows.sort_by(order), GROUP))
+        reader.fs.write(name, serialised(rows.sort_by(order), GROUP))
         _delete(reader, files)
         count, into = count + len(files), into + 1
         size += sum(lot[path][0] for path in files)
@@ -102,7 +102,7 @@ def _singles_of(files: Listing, stems: pa.Array) -> Listing:
 
 def _delete(reader: Reader, paths: Iterable[str]) -> None:
     with ThreadPoolExecutor(DELETERS) as pool:
-        list(pool.map(reader.place.delete, paths))
+        list(pool.map(reader.fs.delete, paths))
 
 
 def _lots(files: Listing) -> Iterator[Listing]:

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import pyarrow as pa
 
-from bikd_ray.store.answers import CURVE_MEANS, CURVES
+from bikd_ray.store.answer_schemas import CURVE_MEANS, CURVES
 from bikd_ray.store.read import Reader, pc
 
 BETWEEN = ","  # sorts before every character of an id

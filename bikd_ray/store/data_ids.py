@@ -32,10 +32,10 @@ def as_stored(data: ResolvedData, reader: Reader) -> tuple[ResolvedData, str | N
         )
     path = f"{FOLDER}/data-{first_id}.json"
     try:
-        content = json.loads(reader.place.read(path))["content"]
+        content = json.loads(reader.fs.read(path))["content"]
     except FileNotFoundError:
         content = data.data_id
-        reader.place.write(path, json.dumps({"content": content}).encode())
+        reader.fs.write(path, json.dumps({"content": content}).encode())
     if content != data.data_id:
         return data, (
             f"the store has results for other images with these names and sizes ({first_id}): "

@@ -12,11 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bikd_ray.cache_dir import cache_root, replace_file
 from bikd_ray.identity import digest
-from bikd_ray.local import cache_root, replace_file
 from bikd_ray.store.gains import p_values
-from bikd_ray.store.learners import NEEDED, Done, learners
 from bikd_ray.store.read import Reader, joined
+from bikd_ray.store.series import NEEDED, DoneJobs, model_series
 
 VERSION = 1
 """Raised when a change to the code changes a p-value."""
@@ -47,7 +47,7 @@ def family(reader: Reader, selection: str) -> Family:
 
 def _family(reader: Reader, selection: str) -> Family:
     stamps = _stamps(reader)
-    path = cache_root() / "answers" / f"{digest(VERSION, reader.place.uri, selection)}.parquet"
+    path = cache_root() / "answers" / f"{digest(VERSION, reader.fs.uri, selection)}.parquet"
     kept = []
     with contextlib.suppress(OSError, pa.ArrowException):  # none yet, or damaged
         kept = pq.read_table(path, schema=REMEMBERED).to_pylist()
@@ -56,7 +56,7 @@ def _family(reader: Reader, selection: str) -> Family:
     if missing:
         nothing = dict.fromkeys(REMEMBERED.names)
         seen = set()
-        for learner in learners(reader, missing, None, selection, NEEDED):
+        for learner in model_series(reader, missing, None, selection, NEEDED):
             seen.add(learner.model_id)
             p = p_values(learner)
             row = {name: getattr(learner, name) for name in ("data_id", "recipe_id", "objective")}
@@ -77,7 +77,7 @@ def _family(reader: Reader, selection: str) -> Family:
 
 def _stamps(reader: Reader) -> Mapping[str, str]:
     """model_id -> what changes with every job of it and with its baselines, in any order."""
-    done = reader.derived("done", Done, reader.committed("jobs"))
+    done = reader.derived("done", DoneJobs, reader.committed("jobs"))
     stems = joined(done.jobs, ["job_id", "attempt"]).to_pylist()
     numbers = np.array([_number(stem) for stem in stems], np.uint64)
     stamps: dict[str, int] = {}

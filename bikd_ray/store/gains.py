@@ -20,14 +20,14 @@ from bikd_ray.analysis.significance import (
     false_discovery,
     rivals,
 )
-from bikd_ray.store.answers import FLIPS, GAINS
-from bikd_ray.store.learners import Learner, Row, Seeds
+from bikd_ray.store.answer_schemas import FLIPS, GAINS
+from bikd_ray.store.series import ModelSeries, Row, Seeds
 
 
 class Vectors:
     """Correctness vectors of one learner: its untouched self is 0, then rows as they come."""
 
-    def __init__(self, learner: Learner) -> None:
+    def __init__(self, learner: ModelSeries) -> None:
         self.learner = learner
         self.rows = [learner.baseline]
         every = [learner.control, *learner.by_partners.values()]
@@ -46,7 +46,7 @@ class Vectors:
         return stack([row["correct"] for row in self.rows])
 
 
-def gain_table(learner: Learner) -> pa.Table:
+def gain_table(learner: ModelSeries) -> pa.Table:
     """`answers.GAINS` of a learner: a row for each partner set; no q_value and no verdict."""
     vectors = Vectors(learner)
     control_S = np.array(vectors.at(learner.control))
@@ -83,7 +83,7 @@ def gain_table(learner: Learner) -> pa.Table:
     return table_of(GAINS, columns, len(at_PS))
 
 
-def p_values(learner: Learner) -> np.ndarray:
+def p_values(learner: ModelSeries) -> np.ndarray:
     """[P]: those of `gain_table`, in its order, for a part of its work."""
     if not learner.fair:
         return np.full(len(learner.by_partners), np.nan)
@@ -93,7 +93,7 @@ def p_values(learner: Learner) -> np.ndarray:
     return differences(vectors.bits_VB, learner.n, at_PS, control_S).p_value
 
 
-def _from(learner: Learner, delta: Estimates) -> Estimates:
+def _from(learner: ModelSeries, delta: Estimates) -> Estimates:
     """A Δ of a learner, whose accuracy stays within 0 and 100."""
     return delta.within(-learner.baseline["top1"], 100 - learner.baseline["top1"])
 
@@ -106,7 +106,7 @@ def _alone(ones_V: np.ndarray, n: int, at_PS: np.ndarray, control_S: np.ndarray)
     return 100 * gained_PS.sum(1) / np.where(seeds_P > 0, n * seeds_P, np.nan)
 
 
-def _mates(learner: Learner) -> dict[str, list]:
+def _mates(learner: ModelSeries) -> dict[str, list]:
     """Columns of an answer that say who the partners were, a row for each set of them."""
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
     return {
@@ -146,7 +146,7 @@ def with_q_values(gains: pa.Table, others: np.ndarray | None = None) -> pa.Table
     return gains.set_column(at, gains.schema.field(at), q)
 
 
-def growth_rows(learner: Learner) -> list[Row]:
+def growth_rows(learner: ModelSeries) -> list[Row]:
     """Rows of `answers.GROWTH`: the mean over all groups of one size that a learner was in."""
     rows = []
     for size in sorted({len(partners) for partners in learner.by_partners}):
@@ -180,7 +180,7 @@ def growth_rows(learner: Learner) -> list[Row]:
     return rows
 
 
-def class_rows(learner: Learner, labels_N: np.ndarray) -> list[Row]:
+def class_rows(learner: ModelSeries, labels_N: np.ndarray) -> list[Row]:
     """Rows of `answers.CLASSES`: class by class for each partner set, means over the seeds."""
     counts = np.bincount(labels_N)
 
@@ -213,7 +213,7 @@ def class_rows(learner: Learner, labels_N: np.ndarray) -> list[Row]:
     return rows
 
 
-def flip_table(learner: Learner, known: Mapping[tuple[str, str], Row]) -> pa.Table:
+def flip_table(learner: ModelSeries, known: Mapping[tuple[str, str], Row]) -> pa.Table:
     """`answers.FLIPS` of a learner. known: (data_id, model_id) -> baseline, of partners too."""
     before = _bits(learner.baseline)
     alone = [_bits(row) for row in learner.control.values()]

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bikd_ray.errors import BikdError
-from bikd_ray.store.place import Place
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.write import new_attempt
 
 FOLDER = "_work/leases"
@@ -34,7 +34,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Sweep:
+class RunningSweep:
     """What a sweep that is at work says of itself; what a newer version says more is left out."""
 
     name: str
@@ -49,18 +49,18 @@ class Sweep:
         return self.about.ended
 
 
-_SWEEP = TypeAdapter(Sweep)
+_SWEEP = TypeAdapter(RunningSweep)
 
 
 class Lease:
     """One sweep's own file, and a view of the others'. Times are those of the files' server."""
 
-    def __init__(self, place: Place, name: str) -> None:
-        self.place = place
+    def __init__(self, fs: StoreFS, name: str) -> None:
+        self.fs = fs
         self.path = f"{FOLDER}/{new_attempt()}.json"
         self._about = {"name": name, "host": socket.gethostname(), "pid": os.getpid()}
         self._said: tuple[frozenset[str], dict[str, Any]] = (frozenset(), {})
-        self._seen: list[tuple[str, Sweep]] = []
+        self._seen: list[tuple[str, RunningSweep]] = []
         self._renewed = 0.0
 
     def say(self, jobs: frozenset[str], **about: Any) -> None:
@@ -69,13 +69,13 @@ class Lease:
         if said[0] != self._said[0] or time.monotonic() - self._renewed > RENEW:
             content = {**self._about, "jobs": sorted(jobs), "about": about}
             with contextlib.suppress(BikdError):  # it is said next time
-                self.place.write(self.path, json.dumps(content).encode())
+                self.fs.write(self.path, json.dumps(content).encode())
                 self._said, self._renewed = said, time.monotonic()
 
-    def others(self) -> list[tuple[str, Sweep]]:
+    def others(self) -> list[tuple[str, RunningSweep]]:
         """(path, sweep) of every other sweep that is alive, when the store last told."""
         with contextlib.suppress(BikdError):
-            self._seen = [(path, s) for path, s in at_work(self.place) if path != self._mine]
+            self._seen = [(path, s) for path, s in at_work(self.fs) if path != self._mine]
         return self._seen
 
     def precedes(self, path: str) -> bool:
@@ -84,42 +84,42 @@ class Lease:
 
     @property
     def _mine(self) -> str:
-        return self.place.path(self.path)
+        return self.fs.path(self.path)
 
     def end(self) -> None:
         """Give up the lease, and take away what dead sweeps have left."""
         with contextlib.suppress(BikdError):
-            held = {path for path, s in _fresh(self.place) if s is None or not _gone(s)}
-            for path in self.place.listing(FOLDER, ".json").keys() - (held - {self._mine}):
-                self.place.delete(path)
+            held = {path for path, s in _fresh(self.fs) if s is None or not _gone(s)}
+            for path in self.fs.listing(FOLDER, ".json").keys() - (held - {self._mine}):
+                self.fs.delete(path)
 
 
-def at_work(place: Place) -> list[tuple[str, Sweep]]:
+def at_work(fs: StoreFS) -> list[tuple[str, RunningSweep]]:
     """(path, sweep) of all sweeps that are alive, the oldest first."""
-    return [(path, sweep) for path, sweep in _fresh(place) if sweep and not _gone(sweep)]
+    return [(path, sweep) for path, sweep in _fresh(fs) if sweep and not _gone(sweep)]
 
 
-def _fresh(place: Place) -> list[tuple[str, Sweep | None]]:
+def _fresh(fs: StoreFS) -> list[tuple[str, RunningSweep | None]]:
     """Every lease that has not expired, the oldest first; None for one that cannot be read.
 
     The newest file tells the server's time; a lone file is measured by this machine's clock.
     """
-    files = place.listing(FOLDER, ".json")
+    files = fs.listing(FOLDER, ".json")
     if not files:
         return []
     now = max(time.time_ns(), *(changed for _, changed in files.values()))
     fresh = [path for path, (_, changed) in files.items() if (now - changed) / 1e9 < EXPIRES]
-    return [(path, _read(place, path)) for path in fresh]
+    return [(path, _read(fs, path)) for path in fresh]
 
 
-def _read(place: Place, path: str) -> Sweep | None:
+def _read(fs: StoreFS, path: str) -> RunningSweep | None:
     try:
-        return _SWEEP.validate_json(place.read_path(path))
+        return _SWEEP.validate_json(fs.read_path(path))
     except (FileNotFoundError, ValueError):  # it ended, or is no lease that we know
         return None
 
 
-def _gone(sweep: Sweep) -> bool:
+def _gone(sweep: RunningSweep) -> bool:
     """Whether its process is known to have ended: it ran on this machine."""
     if sweep.host != socket.gethostname():
         return False

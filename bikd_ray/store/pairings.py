@@ -6,10 +6,10 @@ from collections.abc import Iterable
 import pyarrow as pa
 
 from bikd_ray.errors import UserError
-from bikd_ray.store.answers import CASES_AFTER, LIKENESS, PAIR_GAINS
+from bikd_ray.store.answer_schemas import CASES_AFTER, LIKENESS, PAIR_GAINS
 from bikd_ray.store.gains import mean
-from bikd_ray.store.learners import Row
 from bikd_ray.store.read import Reader, pc
+from bikd_ray.store.series import Row
 
 SYMMETRIC = (
     "error_overlap",

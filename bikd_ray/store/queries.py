@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.specs import ALONE
-from bikd_ray.store.answers import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
+from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
 from bikd_ray.store.family import family
+from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.gains import (
     class_rows,
     flip_table,
@@ -24,11 +25,10 @@ from bikd_ray.store.gains import (
     growth_rows,
     with_q_values,
 )
-from bikd_ray.store.learners import Learner, Row, baselines, learners
 from bikd_ray.store.pairings import METRICS, SYMMETRIC, matrix, pair_rows
-from bikd_ray.store.place import store_uri
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.store.series import ModelSeries, Row, baselines, model_series
 from bikd_ray.store.teachers import teacher_rows
 from bikd_ray.store.verdicts import failed_sentence, judged
 
@@ -42,7 +42,7 @@ def open_store(uri: str | None = None) -> "Store":
     ./bikd-store). Raises UserError if there is none.
     """
     store = Store(store_uri(uri))
-    if not store.reader.place.is_folder():
+    if not store.reader.fs.is_folder():
         raise UserError(
             f"there is no store at {store.uri}; run bikd sweep or bikd demo first, or give --store"
         )
@@ -58,7 +58,7 @@ class Store:
 
     @property
     def uri(self) -> str:
-        return self.reader.place.uri
+        return self.reader.fs.uri
 
     def table(self, name: str) -> pa.Table:
         """One of the store's tables, committed rows only; columns in `store.schema`."""
@@ -185,7 +185,7 @@ class Store:
         One row for each model and size, the mean over all such groups. Columns: `GROWTH`.
         """
         wanted = None if model is None else self.model_ids(model)
-        found = learners(self.reader, wanted, objective, selection)
+        found = model_series(self.reader, wanted, objective, selection)
         return pa.Table.from_pylist(_rows(found, growth_rows), GROWTH)
 
     def classes(
@@ -193,7 +193,7 @@ class Store:
     ) -> pa.Table:
         """What a model gained and lost class by class, with every partner. Columns: `CLASSES`."""
 
-        def rows(learner: Learner) -> list[Row]:
+        def rows(learner: ModelSeries) -> list[Row]:
             where = pc.field("model_id") == learner.model_id
             where &= pc.field("data_id") == learner.data_id
             stored = self.reader.table("predictions", ["sample", "label"], where)
@@ -205,7 +205,7 @@ class Store:
                 )
             return class_rows(learner, stored.sort_by("sample")["label"].to_numpy())
 
-        found = learners(self.reader, self.model_ids(model), objective, selection)
+        found = model_series(self.reader, self.model_ids(model), objective, selection)
         return pa.Table.from_pylist(_rows(found, rows), CLASSES)
 
     def flips(
@@ -214,7 +214,7 @@ class Store:
         """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`."""
         wanted = None if model is None else self.model_ids(model)
         known = baselines(self.reader)
-        found = learners(self.reader, wanted, objective, selection)
+        found = model_series(self.reader, wanted, objective, selection)
         parts = _sorted((learner, flip_table(learner, known)) for learner in found)
         return pa.concat_tables([FLIPS.empty_table(), *(part for _, part in parts)])
 
@@ -226,7 +226,7 @@ class Store:
         names: dict[str, dict[str, str]] = {}
         for row in self._known.sort_by("model_id").to_pylist():
             names.setdefault(row["data_id"], {})[row["model_id"]] = row["model"]
-        found = learners(self.reader, None, objective, selection)
+        found = model_series(self.reader, None, objective, selection)
         return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
 
     def pairs(self, objective: str | None = None, selection: str = "last") -> pa.Table:
@@ -274,7 +274,7 @@ class Store:
     def _gains(
         self, models: Collection[str] | None, objective: str | None, selection: str
     ) -> pa.Table:
-        found = learners(self.reader, models, objective, selection)
+        found = model_series(self.reader, models, objective, selection)
         parts = _sorted((learner, gain_table(learner)) for learner in found)
         others = {} if models is None or objective in ALONE else family(self.reader, selection)
         settings = []
@@ -297,7 +297,9 @@ def _told_apart(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _sorted(parts: Iterable[tuple[Learner, pa.Table]]) -> list[tuple[tuple[str, ...], pa.Table]]:
+def _sorted(
+    parts: Iterable[tuple[ModelSeries, pa.Table]],
+) -> list[tuple[tuple[str, ...], pa.Table]]:
     """Tables of learners by setting and model: (data_id, recipe_id, objective, …) and the table."""
     keyed = []
     for learner, part in parts:
@@ -306,7 +308,7 @@ def _sorted(parts: Iterable[tuple[Learner, pa.Table]]) -> list[tuple[tuple[str, 
     return sorted(keyed, key=itemgetter(0))
 
 
-def _rows(found: Iterable[Learner], rows_of: Callable[[Learner], list[Row]]) -> list[Row]:
+def _rows(found: Iterable[ModelSeries], rows_of: Callable[[ModelSeries], list[Row]]) -> list[Row]:
     """The rows of all learners, by setting and model; a learner's own stay in their order."""
     rows = [row for learner in found for row in rows_of(learner)]
     return sorted(rows, key=itemgetter("data_id", "recipe_id", "objective", "model", "model_id"))

@@ -19,8 +19,8 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from bikd_ray.errors import BikdError, UserError
+from bikd_ray.store.filesystem import Listing, StoreFS
 from bikd_ray.store.names import KEY_OF, Names
-from bikd_ray.store.place import Listing, Place
 from bikd_ray.store.schema import ATTEMPT_LENGTH, COMMITTED_BY, KEYS, ROW, SCHEMA_VERSION, SCHEMAS
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class Reader:
     """The tables of one store, always as they are now."""
 
     def __init__(self, uri: str) -> None:
-        self.place = Place.at(uri)
+        self.fs = StoreFS.at(uri)
         self._held: dict[str, tuple[Listing, pa.Table]] = {}
         self._derived: dict[str, tuple[tuple[Any, ...], Any]] = {}
         self._large: dict[str, tuple[Listing, pads.Dataset]] = {}
@@ -161,9 +161,9 @@ class Reader:
         meanwhile, and the merged one too. A second look finds that one, and so tells whether the
         first missed anything; of itself it cannot tell.
         """
-        first = self.place.listing(name, ".parquet")
-        while any(map(is_merged, self.place.names(name, ".parquet") - first.keys())):
-            first = self.place.listing(name, ".parquet")
+        first = self.fs.listing(name, ".parquet")
+        while any(map(is_merged, self.fs.names(name, ".parquet") - first.keys())):
+            first = self.fs.listing(name, ".parquet")
         return first
 
     def _index(self, name: str) -> pa.Table:
@@ -222,7 +222,7 @@ class Reader:
             raise
         except (pa.ArrowException, OSError) as error:
             reason = str(error).splitlines()[0]
-            raise BikdError(f"cannot read the {name} of {self.place.uri}: {reason}") from None
+            raise BikdError(f"cannot read the {name} of {self.fs.uri}: {reason}") from None
 
     def _scan(
         self, name: str, files: Listing, columns: list[str], where: pads.Expression | None
@@ -233,7 +233,7 @@ class Reader:
         if small:
             wanted = schema.empty_table().select(_with_filtered(schema, columns, where)).schema
 
-            threads = pa.cpu_count() if self.place.is_local else READERS
+            threads = pa.cpu_count() if self.fs.is_local else READERS
             lot = min(LOT, 1 + len(small) // threads)
 
             def read(start: int) -> pa.Table:
@@ -257,7 +257,7 @@ class Reader:
             known = self._large.get(name)
             if known is not None and known[0] == files:
                 return known[1]
-            how = {"format": "parquet", "filesystem": self.place.filesystem}
+            how = {"format": "parquet", "filesystem": self.fs.filesystem}
             dataset = pads.dataset([*files], schema=SCHEMAS[name], **how)
             if all(map(is_merged, files)):
                 self._large[name] = files, dataset
@@ -265,7 +265,7 @@ class Reader:
 
     def _decoded(self, path: str, wanted: pa.Schema) -> pa.Table:
         """The columns of a small file, with nulls in those that an older schema lacks."""
-        file = pq.ParquetFile(pa.BufferReader(self.place.read_path(path)))
+        file = pq.ParquetFile(pa.BufferReader(self.fs.read_path(path)))
         rows = file.read(columns=wanted.names, use_threads=False)
         if rows.schema.equals(wanted):
             return rows.replace_schema_metadata(wanted.metadata)
@@ -278,19 +278,19 @@ class Reader:
 
     def _refuse_newer(self, path: str) -> None:
         try:
-            version = schema_version(pq.read_schema(path, filesystem=self.place.filesystem))
+            version = schema_version(pq.read_schema(path, filesystem=self.fs.filesystem))
         except (pa.ArrowInvalid, OSError):
             return  # the scan that follows says what is wrong
         if version > SCHEMA_VERSION:
             raise UserError(
-                f"store {self.place.uri}: {path} has schema {version}, this bikd reads up to "
+                f"store {self.fs.uri}: {path} has schema {version}, this bikd reads up to "
                 f"{SCHEMA_VERSION}; install a newer bikd-ray"
             )
 
     def _is_sound(self, path: str, stamp: tuple[int, int]) -> bool:
         """Whether a whole file can be read; said once of one that cannot."""
         if (path, stamp) not in self._damaged:
-            fault = damage(self.place, path)
+            fault = damage(self.fs, path)
             self._damaged[path, stamp] = fault is not None
             if fault:
                 log.warning("left out: %s is damaged (%s); see bikd store check", path, fault)
@@ -318,13 +318,13 @@ def schema_version(schema: pa.Schema) -> int:
     return int((schema.metadata or {}).get(b"bikd_schema", b"0"))
 
 
-def damage(place: Place, path: str) -> str | None:
+def damage(fs: StoreFS, path: str) -> str | None:
     """Why the content of a file is not whole Parquet, or None if it is.
 
     Raises FileNotFoundError, and BikdError where the file cannot be read at all: a disk or a
     network that fails says nothing about the content.
     """
-    content = place.read_path(path)
+    content = fs.read_path(path)
     try:
         pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as error:

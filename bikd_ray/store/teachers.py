@@ -6,23 +6,23 @@ from operator import itemgetter
 import numpy as np
 
 from bikd_ray.analysis.bits import stack, unpack
-from bikd_ray.analysis.effects import Pairings
-from bikd_ray.store.learners import Learner, Row
+from bikd_ray.analysis.effects import PairGains
+from bikd_ray.store.series import ModelSeries, Row
 
 
 class _Setting:
     """Pairings of one data set, recipe and objective, as gains and as net gains."""
 
-    def __init__(self, learner: Learner, models: dict[str, int]) -> None:
+    def __init__(self, learner: ModelSeries, models: dict[str, int]) -> None:
         self.about = {
             name: learner.about[name]
             for name in ("objective", "n", "selection", "data_id", "recipe_id")
         }
         self.models = models
         self.net = True  # until a pairing has no control
-        self.gains = {net: Pairings(len(models), learner.n) for net in (False, True)}
+        self.gains = {net: PairGains(len(models), learner.n) for net in (False, True)}
 
-    def add(self, learner: Learner) -> None:
+    def add(self, learner: ModelSeries) -> None:
         jobs = [  # of several partners nobody can say which one taught
             (self.models[partners[0]], seed, row)
             for partners, seeds in learner.by_partners.items()
@@ -49,7 +49,7 @@ class _Setting:
             self.gains[True].add(me, *_means(teacher_R[paired_R], net_RN))
 
 
-def teacher_rows(learners: Iterable[Learner], names: dict[str, dict[str, str]]) -> list[Row]:
+def teacher_rows(learners: Iterable[ModelSeries], names: dict[str, dict[str, str]]) -> list[Row]:
     """Rows of `answers.TEACHERS`. names: data_id -> model_id -> name, of all models."""
     settings: dict[tuple[str, str, str], _Setting] = {}
     for learner in learners:
@@ -66,7 +66,7 @@ def teacher_rows(learners: Iterable[Learner], names: dict[str, dict[str, str]]) 
     return rows
 
 
-def _rows(setting: _Setting, pairings: Pairings, names: dict[str, str]) -> list[Row]:
+def _rows(setting: _Setting, pairings: PairGains, names: dict[str, str]) -> list[Row]:
     effects = pairings.effects()
     taught = np.bincount(pairings.teacher, minlength=len(names))
     learned = np.bincount(pairings.learner, minlength=len(names))

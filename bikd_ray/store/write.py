@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bikd_ray.identity import digest
-from bikd_ray.store.place import Place
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.schema import SCHEMAS
 
 Row = Mapping[str, Any]
@@ -28,7 +28,7 @@ class Writer:
     """Appends whole files to a store."""
 
     def __init__(self, uri: str) -> None:
-        self.place = Place.at(uri)
+        self.fs = StoreFS.at(uri)
 
     def commit_job(
         self,
@@ -95,7 +95,7 @@ class Writer:
             for f in schema
         ]
         content = pa.Table.from_arrays(columns, schema=schema)
-        self.place.write(f"{table}/{name}.parquet", serialised(content))
+        self.fs.write(f"{table}/{name}.parquet", serialised(content))
 
 
 PLAIN = 256 << 10

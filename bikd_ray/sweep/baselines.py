@@ -13,18 +13,18 @@ from ray.exceptions import RayError, RayTaskError
 
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
-from bikd_ray.store.place import Place
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
+from bikd_ray.sweep.capacity import CapacityMonitor, ResourceRequest
 from bikd_ray.sweep.connection import ours
-from bikd_ray.sweep.line import LOOK
-from bikd_ray.sweep.needs import Needs, Watch
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import nodes, task_options
+from bikd_ray.sweep.scheduler import POLL_SECONDS
 
 SPLIT = "val"
 
-ONE_CPU = Needs(1, 0)
+ONE_CPU = ResourceRequest(1, 0)
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Measured:
     suspicion: str | None  # why these answers may not be what the model can do
 
 
-def measure(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str) -> Measured:
+def measure(
+    model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, store: str
+) -> Measured:
     """Evaluate one untouched model on val. Runs in a Ray task."""
     from bikd_ray.analysis.bits import pack
     from bikd_ray.tasks.plausible import plausibility
@@ -76,7 +78,11 @@ def measure(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str) 
 
 
 def probabilities(
-    model: ResolvedModel, data: ResolvedData, needs: Needs, store: str, samples_U: np.ndarray
+    model: ResolvedModel,
+    data: ResolvedData,
+    needs: ResourceRequest,
+    store: str,
+    samples_U: np.ndarray,
 ) -> np.ndarray:
     """float32 [U, C]: an untouched model's softmax on some val images. Runs in a Ray task."""
     import torch
@@ -93,12 +99,12 @@ def probabilities(
     return torch.cat(parts).numpy()
 
 
-def _at_work(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str) -> Any:
+def _at_work(model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, store: str) -> Any:
     """(member, loader): a model on its device and the val images, in a Ray task."""
     import torch
 
     from bikd_ray.data import open_split
-    from bikd_ray.data.loader import SHARES, Loader
+    from bikd_ray.data.loader import DISK_FRACTIONS, Loader
     from bikd_ray.sweep.device import device_of
     from bikd_ray.train.member import Member
     from bikd_ray.weights import network_of
@@ -110,11 +116,11 @@ def _at_work(model: ResolvedModel, data: ResolvedData, needs: Needs, store: str)
         [model.input.view],
         device,
         cache=data.data.cache,
-        share=SHARES["val"],
+        disk_fraction=DISK_FRACTIONS["val"],
         workers=needs.threads - 1 if needs.gpus else 0,
         skip=data.data.on_bad_image == "skip",
     )
-    return Member(model, network_of(model, Place.at(store)), device), loader
+    return Member(model, network_of(model, StoreFS.at(store)), device), loader
 
 
 def prepare(
@@ -127,7 +133,7 @@ def prepare(
     import torch
 
     from bikd_ray.data import open_split
-    from bikd_ray.data.loader import SHARES, Loader
+    from bikd_ray.data.loader import DISK_FRACTIONS, Loader
 
     notes = _Notes()
     logging.getLogger("bikd_ray").addHandler(notes)
@@ -137,7 +143,7 @@ def prepare(
             [m.input.view for m in models],
             torch.device("cpu"),
             cache=data.data.cache,
-            share=SHARES[split],
+            disk_fraction=DISK_FRACTIONS[split],
             skip=data.data.on_bad_image == "skip",
             augment=augment,
         )
@@ -174,7 +180,7 @@ def run_baselines(
     splits: Mapping[str, str],
     store: Store,
     writer: Writer,
-    needs: Callable[[Cost], Needs],
+    needs: Callable[[Cost], ResourceRequest],
     progress: Progress,
 ) -> dict[str, str]:
     """Decode the images that are to be kept, and store the baselines still missing.
@@ -187,12 +193,12 @@ def run_baselines(
     progress.enter(f"baselines of {len(missing)} models" if missing else "images")
     task = ray.remote(prepare).options(**task_options(ONE_CPU))
     prepared = task.remote(data, list(zoo.values()), splits)
-    pending: dict[Any, tuple[ResolvedModel, Needs]] = {}
+    pending: dict[Any, tuple[ResolvedModel, ResourceRequest]] = {}
     for model in missing:
         share = needs(model.cost)
         task = ray.remote(measure).options(**task_options(share))
         pending[task.remote(model, data, share, store.uri)] = model, share
-    watch = Watch(progress.note)
+    watch = CapacityMonitor(progress.note)
     try:  # before anything is stored: bad images are the person's to mend
         notes = ray.get(first_of({prepared: ONE_CPU}, watch))
     except RayTaskError as error:
@@ -220,9 +226,9 @@ def run_baselines(
     return {model_id: str(problem) for model_id, problem in problems.items()}
 
 
-def first_of(tasks: Mapping[Any, Needs], watch: Watch) -> Any:
+def first_of(tasks: Mapping[Any, ResourceRequest], watch: CapacityMonitor) -> Any:
     """The first of some Ray tasks to end; the watch sees meanwhile whether they have nodes."""
-    while not (ready := ray.wait([*tasks], timeout=LOOK)[0]):
+    while not (ready := ray.wait([*tasks], timeout=POLL_SECONDS)[0]):
         watch.look(tasks.values(), nodes())
     return ready[0]
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 
-from bikd_ray.sweep import quiet  # noqa: F401  # isort: skip  (before Ray)
+from bikd_ray.sweep import ray_env  # noqa: F401  # isort: skip  (before Ray)
 
 import grpc
 import ray
@@ -17,7 +17,7 @@ from ray._private import services
 
 from bikd_ray.errors import BikdError
 from bikd_ray.specs import ZooEntry
-from bikd_ray.sweep.code import environment
+from bikd_ray.sweep.runtime_env import environment
 
 ANSWERS = 10.0
 """Seconds in which a cluster must accept a connection, and then speak as Ray does."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from tempfile import TemporaryDirectory
 
-from bikd_ray.sweep import quiet  # isort: skip  (before Ray)
+from bikd_ray.sweep import ray_env  # isort: skip  (before Ray)
 
 from ray import tune
 
@@ -19,20 +19,18 @@ from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedModel
 from bikd_ray.resolve import kept_selections, not_kept, planned, resolve
 from bikd_ray.specs import Spec
 from bikd_ray.store.compact import compact
+from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.lease import Lease
-from bikd_ray.store.place import store_uri
 from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
-from bikd_ray.sweep.commits import LAST, PATIENCE, TRIALS, Commits
+from bikd_ray.sweep.capacity import GPU_MEMORY, Node, ResourceRequest, shortage
 from bikd_ray.sweep.connection import connected, terminable
-from bikd_ray.sweep.line import Line, Waiting
-from bikd_ray.sweep.loggers import Logging, loggers_of
-from bikd_ray.sweep.messages import Order
-from bikd_ray.sweep.needs import GPU_MEMORY, Needs, Node, shortage
+from bikd_ray.sweep.events import JobRequest
+from bikd_ray.sweep.loggers import RunLogger, loggers_of
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.queue import JobQueue, NewestFirst, request
+from bikd_ray.sweep.recorder import LAST, TRIALS, WRITE_PATIENCE, Recorder
 from bikd_ray.sweep.resources import (
     ask,
     baseline_needs,
@@ -45,10 +43,12 @@ from bikd_ray.sweep.resources import (
     reach,
     uses_gpus,
 )
+from bikd_ray.sweep.scheduler import JobScheduler, PendingJob
+from bikd_ray.sweep.searcher import JobSearcher, NewestTrialFirst, placement_group
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
 
-__all__ = ["SweepReport", "quiet", "run_baseline_sweep", "run_sweep"]
+__all__ = ["SweepReport", "ray_env", "run_baseline_sweep", "run_sweep"]
 
 
 WINDOW = 2000
@@ -93,7 +93,7 @@ def run_sweep(
     finished jobs cannot be written.
     """
     writer = Writer(store_uri(store, spec.store))
-    reader = Store(writer.place.uri)
+    reader = Store(writer.fs.uri)
     zoo, data = resolve(spec, reader)
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed, only=only)
     _take_names(zoo, reader, writer)
@@ -107,22 +107,23 @@ def run_sweep(
                 room = _room(spec, todo, zoo, writer, progress, grows=grows)
                 needs = {job.job_id: job_needs(spec.resources, job, room) for job in todo}
                 of_one = _baseline(spec, room)
-                keep_all(writer.place, zoo.values())
+                keep_all(writer.fs, zoo.values())
                 splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
                 broken = run_baselines(zoo, data, splits, reader, writer, of_one, progress)
                 whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
                 run_pairs(whole, data, reader, writer, of_one, progress)
-                how = (spec.name, writer.place.uri, kept_selections(spec), spec.similarity == "cca")
-                orders = {
-                    job.job_id: Order(job, *how, needs[job.job_id], spec.resources) for job in todo
+                how = (spec.name, writer.fs.uri, kept_selections(spec), spec.similarity == "cca")
+                requests = {
+                    job.job_id: JobRequest(job, *how, needs[job.job_id], spec.resources)
+                    for job in todo
                 }
-                if orders:
-                    progress.start_jobs(len(orders), len(plan.done))
+                if requests:
+                    progress.start_jobs(len(requests), len(plan.done))
                     elsewhere = _run_jobs(
-                        orders, broken, spec, reader, writer, progress, budget, loggers
+                        requests, broken, spec, reader, writer, progress, budget, loggers
                     )
     return SweepReport(
-        store=writer.place.uri,
+        store=writer.fs.uri,
         done=progress.done,
         failed=progress.failed + len(plan.failed),
         left=len(plan.todo) - progress.done - progress.failed - elsewhere,
@@ -143,7 +144,7 @@ def run_baseline_sweep(
 ) -> str:
     """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
     writer = Writer(store_uri(store, spec.store))
-    reader = Store(writer.place.uri)
+    reader = Store(writer.fs.uri)
     zoo, data = resolve(spec, reader)
     _take_names(zoo, reader, writer)
     if _unmeasured(zoo, data, reader):
@@ -153,13 +154,13 @@ def run_baseline_sweep(
             terminable(),
         ):
             of_one = _baseline(spec, _room(spec, (), zoo, writer, progress, grows=grows))
-            keep_all(writer.place, zoo.values())
+            keep_all(writer.fs, zoo.values())
             broken = run_baselines(zoo, data, {"val": "none"}, reader, writer, of_one, progress)
             whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
             run_pairs(whole, data, reader, writer, of_one, progress)
             if broken:
                 raise BikdError("\n".join(broken.values()))
-    return writer.place.uri
+    return writer.fs.uri
 
 
 def _room(
@@ -182,7 +183,7 @@ def _room(
     for one in wanted:
         check_fits(one, has)
     gpus = uses_gpus(how, has)
-    room = check_nodes(writer.place, gpus=gpus)
+    room = check_nodes(writer.fs, gpus=gpus)
     if grows and not gpus and how.gpus_per_job == "auto":
         progress.note(
             "no node has a GPU: training on CPUs; for GPUs that an autoscaler would start, set "
@@ -200,7 +201,7 @@ def _room(
     return first_gpu(room) if gpus and not any(GPU_MEMORY in node for node in room) else room
 
 
-def _baseline(spec: Spec, room: Sequence[Node]) -> Callable[[Cost], Needs]:
+def _baseline(spec: Spec, room: Sequence[Node]) -> Callable[[Cost], ResourceRequest]:
     return lambda cost: baseline_needs(spec.resources, cost, room)
 
 
@@ -209,86 +210,88 @@ def _unmeasured(zoo: dict[str, ResolvedModel], data: ResolvedData, store: Store)
 
 
 def _run_jobs(
-    orders: dict[str, Order],
+    requests: dict[str, JobRequest],
     broken: dict[str, str],
     spec: Spec,
     store: Store,
     writer: Writer,
     progress: Progress,
     budget: float | None,
-    loggers: list[Logging],
+    loggers: list[RunLogger],
 ) -> int:
     """Run all jobs, a window of them at a time; returns how many another sweep has done.
 
     broken: model_id to why that model cannot be measured; its jobs fail at once.
     """
-    place = writer.place
-    lease = Lease(place, spec.name)
-    unable = {i: why for i, order in orders.items() if (why := _unable(order, broken))}
-    waiting = [Waiting(i, o.needs, o.job.flops) for i, o in orders.items() if i not in unable]
+    fs = writer.fs
+    lease = Lease(fs, spec.name)
+    unable = {i: why for i, request in requests.items() if (why := _unable(request, broken))}
+    waiting = [PendingJob(i, o.needs, o.job.flops) for i, o in requests.items() if i not in unable]
     seconds = None if budget is None else 3600 * budget
-    line = Line(waiting, nodes, store, lease, progress.note, seconds, ask)
-    commits = Commits(orders, line, writer, progress, loggers)
+    scheduler = JobScheduler(waiting, nodes, store, lease, progress.note, seconds, ask)
+    recorder = Recorder(requests, scheduler, writer, progress, loggers)
     for job_id, why in unable.items():
-        commits.fail(orders[job_id], why)
+        recorder.fail(requests[job_id], why)
     for logger in loggers:
-        logger.orders = orders
+        logger.requests = requests
     try:
-        while _something_to_do(line, commits):
-            window = {job_id: orders[job_id] for job_id in line.open(WINDOW)}
-            if _run_window(window, line, commits):
+        while _something_to_do(scheduler, recorder):
+            window = {job_id: requests[job_id] for job_id in scheduler.open(WINDOW)}
+            if _run_window(window, scheduler, recorder):
                 break
-        commits.settle(PATIENCE if line.over else LAST)
+        recorder.settle(WRITE_PATIENCE if scheduler.over else LAST)
     finally:
         ask([])
         lease.end()
         for logger in loggers:
             logger.close()
-    if not line.running:
+    if not scheduler.running:
         try:
-            compact(place.uri)
+            compact(fs.uri)
         except BikdError as error:  # the jobs are stored
             progress.note(f"{error}; the store's small files stay until bikd store compact")
-    return len(line.elsewhere)
+    return len(scheduler.elsewhere)
 
 
-def _something_to_do(line: Line, commits: Commits) -> bool:
+def _something_to_do(scheduler: JobScheduler, recorder: Recorder) -> bool:
     """Wait until some job can start; False if none ever will, or at Ctrl-C."""
     try:
-        commits.look()
-        while line.waiting and not line.stopped and not line.ready:
+        recorder.look()
+        while scheduler.waiting and not scheduler.stopped and not scheduler.ready:
             time.sleep(1)
-            commits.look()
+            recorder.look()
     except KeyboardInterrupt:
         return False
-    return bool(line.waiting) and not line.stopped
+    return bool(scheduler.waiting) and not scheduler.stopped
 
 
-def _unable(order: Order, broken: dict[str, str]) -> str | None:
+def _unable(request: JobRequest, broken: dict[str, str]) -> str | None:
     """Why a job cannot be run: one of its models could not even be measured."""
-    return next((broken[m.model_id] for m in order.job.members if m.model_id in broken), None)
+    return next((broken[m.model_id] for m in request.job.members if m.model_id in broken), None)
 
 
-def _run_window(orders: dict[str, Order], line: Line, commits: Commits) -> bool:
+def _run_window(
+    requests: dict[str, JobRequest], scheduler: JobScheduler, recorder: Recorder
+) -> bool:
     """Run jobs until none is left, or none can start for long; returns whether by Ctrl-C."""
     before = signal.getsignal(signal.SIGINT)
-    needs = {job_id: order.needs for job_id, order in orders.items()}
-    trainable = tune.with_parameters(JobTrial, orders=orders)
+    needs = {job_id: request.needs for job_id, request in requests.items()}
+    trainable = tune.with_parameters(JobTrial, requests=requests)
     with TemporaryDirectory(prefix="bikd-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(trainable, lambda config: request(needs[config["job_id"]])),
-            param_space={"ticket": tune.grid_search(list(range(len(orders))))},
+            tune.with_resources(trainable, lambda config: placement_group(needs[config["job_id"]])),
+            param_space={"ticket": tune.grid_search(list(range(len(requests))))},
             tune_config=tune.TuneConfig(
                 num_samples=TRIALS,  # a ticket for each time that a job may be handed out
-                search_alg=JobQueue(line, commits.look),
-                scheduler=NewestFirst(),
+                search_alg=JobSearcher(scheduler, recorder.look),
+                scheduler=NewestTrialFirst(),
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
-                callbacks=[commits, *commits.loggers],
+                callbacks=[recorder, *recorder.loggers],
                 # reused actors have no checkpoint of their own; saving one would retire them
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),

@@ -17,45 +17,53 @@ from bikd_ray.analysis.significance import contrast, mcnemar
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, ResolvedModel
 from bikd_ray.specs import CHOSEN_ON_VAL
-from bikd_ray.store.place import Place
-from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome, Row, job_row, run_columns
-from bikd_ray.sweep.states import Kept
+from bikd_ray.store.filesystem import StoreFS
+from bikd_ray.sweep.checkpoints import StoredStates
+from bikd_ray.sweep.events import (
+    EpochEnd,
+    Heartbeat,
+    JobRequest,
+    JobResult,
+    Row,
+    job_row,
+    run_columns,
+)
 from bikd_ray.tasks import classification
 from bikd_ray.train import EpochRow, Fit, fit
+from bikd_ray.train.best_epochs import BestEpoch
 from bikd_ray.train.fit import Likeness
 from bikd_ray.train.numerics import out_of_memory
-from bikd_ray.train.selections import Chosen
-from bikd_ray.train.workers import Workers
+from bikd_ray.train.parallel import Workers
 from bikd_ray.weights import network_of, pack_state
 
-PATIENCE = 300.0
+STATE_PATIENCE = 300.0
 """Seconds for which a worker tries again to reach the store before its job is called failed: what
 it has computed is worth the wait."""
 
 
-BEAT = 10.0
+HEARTBEAT = 10.0
 """Seconds after which a worker says how far it is in a long epoch."""
 
 
 def run_job(
-    order: Order, device: torch.device, decoders: int = 0, rank: int = 0
-) -> Iterator[Epoch | Beat | Outcome]:
+    request: JobRequest, device: torch.device, decoders: int = 0, rank: int = 0
+) -> Iterator[EpochEnd | Heartbeat | JobResult]:
     """Train and measure one job: an Epoch after each epoch, a Beat within long ones, an Outcome.
 
     rank: of this worker among the job's; each yields the same, unless it alone fails.
     What is wrong with this job alone (a bad value, a loss that is not finite, memory) ends in a
     failed Outcome. A broken CUDA context is raised, since it would break every later job too.
     """
-    start, job = time.monotonic(), order.job
+    start, job = time.monotonic(), request.job
     error, results, curves, likeness = None, [], [], []
     networks: list[nn.Module | None] = []
-    workers, micro_batch = _workers(order, rank), None
+    workers, micro_batch = _workers(request, rank), None
     used = {"device": device.type, "threads": torch.get_num_threads()}
-    used |= {"placement": order.resources.placement, "workers": workers.count}
+    used |= {"placement": request.resources.placement, "workers": workers.count}
     try:
-        place = Place.at(order.store, PATIENCE)
+        fs = StoreFS.at(request.store, STATE_PATIENCE)
         networks = [
-            network_of(member, place) if workers.has(k) else None
+            network_of(member, fs) if workers.has(k) else None
             for k, member in enumerate(job.members)
         ]
         for message in fit(
@@ -63,29 +71,29 @@ def run_job(
             networks,
             device,
             decoders=decoders,
-            similarity=order.similarity,
-            resources=order.resources,
+            similarity=request.similarity,
+            resources=request.resources,
             workers=workers,
-            states=Kept(place, job.job_id, workers),
-            beat=BEAT,
-            keep=order.keep,
+            states=StoredStates(fs, job.job_id, workers),
+            beat=HEARTBEAT,
+            keep=request.keep,
         ):
             if isinstance(message, Fit):
-                results = _results(order, message, workers)
+                results = _results(request, message, workers)
                 workers.gather(None)  # all kept weights are there before the first one's rows
                 used |= _performance(message, device)
                 likeness = [_likeness(job, found) for found in message.likeness]
-            elif isinstance(message, train.Beat):
-                yield Beat(message.epoch - 1 + message.share, job.recipe.epochs)
+            elif isinstance(message, train.StepProgress):
+                yield Heartbeat(message.epoch - 1 + message.share, job.recipe.epochs)
             else:
                 rows = [_curve(job, row) for row in message]
                 curves += rows
-                yield Epoch(message[0].epoch, job.recipe.epochs, rows)
+                yield EpochEnd(message[0].epoch, job.recipe.epochs, rows)
     except Exception as caught:
         if _poisoned(caught, device) or (workers.count > 1 and _left_alone(caught)):
             raise
         if out_of_memory(caught):
-            micro_batch = _smaller(order, workers)
+            micro_batch = _smaller(request, workers)
         short = (
             str(caught) if isinstance(caught, BikdError) else f"{type(caught).__name__}: {caught}"
         )
@@ -96,21 +104,21 @@ def run_job(
         if device.type == "cuda":  # the next job of this worker finds the memory free
             gc.collect()
             torch.cuda.empty_cache()
-    row = job_row(order, time.monotonic() - start, used, error)
-    yield Outcome(row, results, curves, likeness, micro_batch)
+    row = job_row(request, time.monotonic() - start, used, error)
+    yield JobResult(row, results, curves, likeness, micro_batch)
 
 
-def _workers(order: Order, rank: int) -> Workers:
+def _workers(request: JobRequest, rank: int) -> Workers:
     """As `rank` sees them; a job of a single worker is alone whatever its placement."""
-    by_samples = order.resources.placement == "data_parallel"
-    return Workers("samples" if by_samples else "models", rank, order.needs.workers)
+    by_samples = request.resources.placement == "data_parallel"
+    return Workers("samples" if by_samples else "models", rank, request.needs.workers)
 
 
-def _smaller(order: Order, workers: Workers) -> int | None:
+def _smaller(request: JobRequest, workers: Workers) -> int | None:
     """With how many images at a time a job that ran out of memory can try again."""
-    held = order.resources.micro_batch
+    held = request.resources.micro_batch
     if held == "auto":
-        held = -(-order.job.recipe.batch_size // (workers.count if workers.by_samples else 1))
+        held = -(-request.job.recipe.batch_size // (workers.count if workers.by_samples else 1))
     return (held + 1) // 2 if held > 1 else None
 
 
@@ -150,13 +158,13 @@ def _identity(member: ResolvedModel) -> Row:
     }
 
 
-def _results(order: Order, fitted: Fit, workers: Workers) -> list[Row]:
+def _results(request: JobRequest, fitted: Fit, workers: Workers) -> list[Row]:
     rows = []
     for selection, members in fitted.chosen.items():
         for k, chosen in enumerate(members):
-            kept = selection in order.keep
-            weights = _keep_weights(order, k, selection, chosen, workers) if kept else None
-            rows.append(_result(order.job, fitted, k, selection, chosen, weights))
+            kept = selection in request.keep
+            weights = _keep_weights(request, k, selection, chosen, workers) if kept else None
+            rows.append(_result(request.job, fitted, k, selection, chosen, weights))
     return rows
 
 
@@ -178,7 +186,7 @@ def _likeness(job: Job, found: Likeness) -> Row:
 
 
 def _result(
-    job: Job, fitted: Fit, k: int, selection: str, chosen: Chosen, weights: str | None
+    job: Job, fitted: Fit, k: int, selection: str, chosen: BestEpoch, weights: str | None
 ) -> Row:
     member = job.members[k]
     mates = [m for m in job.members if m is not member]
@@ -223,7 +231,7 @@ def _result(
     }
 
 
-def _after(fitted: Fit, selection: str) -> list[classification.Outcome]:
+def _after(fitted: Fit, selection: str) -> list[classification.Measurement]:
     """What each member answers at the epoch of a selection; teachers as they are."""
     learned = [chosen.outcome for chosen in fitted.chosen[selection]]
     return [*learned, *fitted.before.outcomes[len(learned) :]]
@@ -246,11 +254,13 @@ def _error_overlap(fitted: Fit, selection: str) -> float | None:
     return int(wrong.all(0).sum()) / some if some else None
 
 
-def _keep_weights(order: Order, k: int, selection: str, chosen: Chosen, workers: Workers) -> str:
+def _keep_weights(
+    request: JobRequest, k: int, selection: str, chosen: BestEpoch, workers: Workers
+) -> str:
     """Have a member's selected weights written as safetensors in the store; their path there."""
-    member = order.job.members[k]
-    relative = f"weights/{order.job.job_id}/{member.model_id}-{selection}.safetensors"
-    about = {"model": member.name, "epoch": str(chosen.epoch), "job_id": order.job.job_id}
+    member = request.job.members[k]
+    relative = f"weights/{request.job.job_id}/{member.model_id}-{selection}.safetensors"
+    about = {"model": member.name, "epoch": str(chosen.epoch), "job_id": request.job.job_id}
     if chosen.state is not None and (workers.rank == 0 or workers.by_models):
-        Place.at(order.store, PATIENCE).write(relative, pack_state(chosen.state, about))
+        StoreFS.at(request.store, STATE_PATIENCE).write(relative, pack_state(chosen.state, about))
     return relative

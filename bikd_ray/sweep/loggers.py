@@ -17,19 +17,19 @@ from ray import tune
 
 from bikd_ray.errors import UserError
 from bikd_ray.specs import Logger, Spec
-from bikd_ray.sweep.messages import Epoch, Order, Outcome, Row
+from bikd_ray.sweep.events import EpochEnd, JobRequest, JobResult, Row
 
 EPOCH = ("top1", "select_top1", "train_top1", "train_loss", "ce", "kl", "teacher_share")
 END = ("top1_before", "top1_after", "delta_top1", "delta_low", "delta_high", "recovered")
 """Columns of `curves` and `results` that become metrics, each after its model's name."""
 
-PATIENCE = 30.0
+CLOSE_PATIENCE = 30.0
 """Seconds that the end of a sweep waits for what is still to be sent."""
 
 Metrics = dict[str, float]
 
 
-class Run(Protocol):
+class LoggedRun(Protocol):
     """One job in a logger."""
 
     def log(self, metrics: Metrics, epoch: int) -> None: ...
@@ -37,7 +37,7 @@ class Run(Protocol):
     def end(self, metrics: Metrics, error: str | None) -> None: ...
 
 
-def loggers_of(spec: Spec, note: Callable[[str], None]) -> list["Logging"]:
+def loggers_of(spec: Spec, note: Callable[[str], None]) -> list["RunLogger"]:
     """The spec's loggers, ready. Raises UserError for one whose package is not installed."""
     for logger in spec.loggers:
         try:
@@ -47,17 +47,17 @@ def loggers_of(spec: Spec, note: Callable[[str], None]) -> list["Logging"]:
                 f"loggers: {logger.name} needs a package that is not installed; "
                 f'pip install "bikd-ray[{logger.name}]"'
             ) from None
-    return [Logging(logger, KINDS[logger.name][1], note) for logger in spec.loggers]
+    return [RunLogger(logger, KINDS[logger.name][1], note) for logger in spec.loggers]
 
 
-class Logging(tune.Callback):
+class RunLogger(tune.Callback):
     """Passes what Tune's trials report to one logger, through a queue."""
 
     def __init__(self, logger: Logger, open_run: Any, note: Callable[[str], None]) -> None:
         self.logger, self._open, self._note = logger, open_run, note
-        self.orders: dict[str, Order] = {}
+        self.requests: dict[str, JobRequest] = {}
         self._queue: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._runs: dict[str, Run] = {}
+        self._runs: dict[str, LoggedRun] = {}
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
@@ -65,17 +65,17 @@ class Logging(tune.Callback):
         return {}
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
-        order = self.orders[trial.config["job_id"]]
-        self._queue.put(lambda: self._begin(order))
+        request = self.requests[trial.config["job_id"]]
+        self._queue.put(lambda: self._begin(request))
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         job_id, message = trial.config["job_id"], result.get("message")
-        if isinstance(message, Epoch):
+        if isinstance(message, EpochEnd):
             metrics = metrics_of(message.rows, EPOCH)
             self._queue.put(lambda: self._runs[job_id].log(metrics, message.epoch))
-        elif isinstance(message, Outcome):
+        elif isinstance(message, JobResult):
             rows = [row for row in message.results if row["selection"] == "last"]
             metrics = metrics_of(rows, END)
             self._queue.put(lambda: self._runs.pop(job_id).end(metrics, message.error))
@@ -88,10 +88,10 @@ class Logging(tune.Callback):
         if job_id in self._runs:  # not if it could not even begin
             self._runs.pop(job_id).end({}, error)
 
-    def _begin(self, order: Order) -> None:
+    def _begin(self, request: JobRequest) -> None:
         """Open the job's run, or go on with it where another trial has died under it."""
-        if order.job.job_id not in self._runs:
-            self._runs[order.job.job_id] = self._open(self.logger, order)
+        if request.job.job_id not in self._runs:
+            self._runs[request.job.job_id] = self._open(self.logger, request)
 
     def _work(self) -> None:
         while (task := self._queue.get()) is not None:
@@ -109,7 +109,7 @@ class Logging(tune.Callback):
         """Send what is left, for a while; jobs that were cut off end as failed."""
         self._queue.put(self._cut_off)
         self._queue.put(None)
-        self._thread.join(timeout=PATIENCE)
+        self._thread.join(timeout=CLOSE_PATIENCE)
         if self._thread.is_alive():
             self._note(f"{self.logger.name} did not take all that there was to log")
 
@@ -129,9 +129,9 @@ def metrics_of(rows: Iterable[Row], columns: Iterable[str]) -> Metrics:
     }
 
 
-def config_of(order: Order) -> dict[str, Any]:
+def config_of(request: JobRequest) -> dict[str, Any]:
     """What a run was asked for."""
-    job = order.job
+    job = request.job
     return {
         "members": " + ".join(job.names),
         "objective": job.objective.label,
@@ -141,19 +141,19 @@ def config_of(order: Order) -> dict[str, Any]:
     }
 
 
-def _named(order: Order) -> str:
-    return f"{order.job.label} · {order.job.job_id[:6]}"
+def _named(request: JobRequest) -> str:
+    return f"{request.job.label} · {request.job.job_id[:6]}"
 
 
 class TensorBoardRun:
     """A folder of event files."""
 
-    def __init__(self, logger: Logger, order: Order) -> None:
+    def __init__(self, logger: Logger, request: JobRequest) -> None:
         from tensorboardX import SummaryWriter
 
-        name = re.sub(r"[^\w.+=-]+", "_", _named(order))
-        self._writer = SummaryWriter(str(Path(logger.dir, order.sweep, name)))
-        self._config = {k: v if v is not None else "none" for k, v in config_of(order).items()}
+        name = re.sub(r"[^\w.+=-]+", "_", _named(request))
+        self._writer = SummaryWriter(str(Path(logger.dir, request.sweep, name)))
+        self._config = {k: v if v is not None else "none" for k, v in config_of(request).items()}
 
     def log(self, metrics: Metrics, epoch: int) -> None:
         for name, value in metrics.items():
@@ -175,16 +175,16 @@ class TensorBoardRun:
 class MLflowRun:
     """A run of the experiment; several are open at once, so it goes by the client."""
 
-    def __init__(self, logger: Logger, order: Order) -> None:
+    def __init__(self, logger: Logger, request: JobRequest) -> None:
         mlflow = import_module("mlflow")
         logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of each table it makes
         self._client = mlflow.MlflowClient(tracking_uri=logger.tracking_uri)
-        name = logger.experiment or order.sweep
+        name = logger.experiment or request.sweep
         found = self._client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self._client.create_experiment(name)
-        run = self._client.create_run(experiment, run_name=_named(order))
+        run = self._client.create_run(experiment, run_name=_named(request))
         self._id = run.info.run_id
-        for key, value in config_of(order).items():
+        for key, value in config_of(request).items():
             self._client.log_param(self._id, key, value)
 
     def log(self, metrics: Metrics, epoch: int) -> None:
@@ -201,15 +201,15 @@ class MLflowRun:
 class WandbRun:
     """A run of the project, grouped by the sweep."""
 
-    def __init__(self, logger: Logger, order: Order) -> None:
+    def __init__(self, logger: Logger, request: JobRequest) -> None:
         wandb = import_module("wandb")
         if logger.dir:  # which it would only grumble about
             Path(logger.dir).mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(
             project=logger.project or "bikd",
-            group=order.sweep,
-            name=_named(order),
-            config=config_of(order),
+            group=request.sweep,
+            name=_named(request),
+            config=config_of(request),
             dir=logger.dir,
             mode=logger.mode,
             reinit="create_new",  # several are open at once
@@ -226,7 +226,7 @@ class WandbRun:
         self._run.finish(exit_code=1 if error else 0)
 
 
-KINDS: dict[str, tuple[str, Callable[[Logger, Order], Run]]] = {
+KINDS: dict[str, tuple[str, Callable[[Logger, JobRequest], LoggedRun]]] = {
     "tensorboard": ("tensorboardX", TensorBoardRun),
     "mlflow": ("mlflow", MLflowRun),
     "wandb": ("wandb", WandbRun),

@@ -13,15 +13,15 @@ import numpy as np
 import ray
 from ray.exceptions import RayError
 
-from bikd_ray.analysis.pairs import Answers, Row, Undecided, pair_statistics, settle
+from bikd_ray.analysis.pairs import Row, StoredPredictions, Undecided, pair_statistics, settle
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import ONE_CPU, SPLIT, first_of, probabilities
+from bikd_ray.sweep.capacity import CapacityMonitor, ResourceRequest
 from bikd_ray.sweep.connection import ours
-from bikd_ray.sweep.needs import Needs, Watch
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import task_options
 
@@ -53,7 +53,7 @@ def run_pairs(
     data: ResolvedData,
     store: Store,
     writer: Writer,
-    needs: Callable[[Cost], Needs],
+    needs: Callable[[Cost], ResourceRequest],
     progress: Progress,
 ) -> None:
     """Store the pair statistics still missing. Every model of the zoo has its baseline.
@@ -65,7 +65,7 @@ def run_pairs(
         return
     progress.enter(f"statistics of {len(wanted)} pairs")
     models = {model.model_id: model for pair in wanted for model in pair}
-    watch = Watch(progress.note)
+    watch = CapacityMonitor(progress.note)
     try:
         partial = _first_pass([(a.model_id, b.model_id) for a, b in wanted], data, store, watch)
         rows = _second_pass(partial, models, data, store, needs, watch)
@@ -78,7 +78,7 @@ def run_pairs(
 
 
 def _first_pass(
-    wanted: Sequence[Pair], data: ResolvedData, store: Store, watch: Watch
+    wanted: Sequence[Pair], data: ResolvedData, store: Store, watch: CapacityMonitor
 ) -> list[Partial]:
     """Every pair from stored predictions, a tile of models at a time."""
     rank = {model_id: i for i, model_id in enumerate(dict.fromkeys(m for p in wanted for m in p))}
@@ -112,7 +112,7 @@ def tile(wanted: list[Pair], store: str, data_id: str, num_classes: int) -> list
         }
         classes = top["top_classes"].astype(np.min_scalar_type(num_classes))
         predicted, of_label = (table[name].to_numpy() for name in ("predicted", "label_prob"))
-        answers.append(Answers(predicted, classes, top["top_probs"], of_label))
+        answers.append(StoredPredictions(predicted, classes, top["top_probs"], of_label))
     at = {model_id: i for i, model_id in enumerate(ids)}
     pairs = [(at[a], at[b]) for a, b in wanted]
     return [
@@ -126,8 +126,8 @@ def _second_pass(
     models: Mapping[str, ResolvedModel],
     data: ResolvedData,
     store: Store,
-    needs: Callable[[Cost], Needs],
-    watch: Watch,
+    needs: Callable[[Cost], ResourceRequest],
+    watch: CapacityMonitor,
 ) -> list[dict[str, Any]]:
     """The rows, with the ensembles settled that the first pass has left open."""
     asked: dict[str, list[np.ndarray]] = defaultdict(list)

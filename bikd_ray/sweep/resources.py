@@ -13,15 +13,15 @@ from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bikd_ray import __version__
+from bikd_ray.cache_dir import usable_cpus
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.local import usable_cpus
 from bikd_ray.plan import Cost, Job
 from bikd_ray.specs import Resources
-from bikd_ray.store.place import Place
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.write import new_attempt
+from bikd_ray.sweep.capacity import GPU_MEMORY, Node, ResourceRequest, fits, shortage
 from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.device import gpus_seen, no_gpu
-from bikd_ray.sweep.needs import GPU_MEMORY, Needs, Node, fit, shortage
 from bikd_ray.train.evaluate import EVAL_BATCH
 from bikd_ray.zoo.cost import inference_bytes, training_bytes
 
@@ -45,7 +45,7 @@ def reach(spec: Resources, *, grows: bool) -> list[Node]:
     return grown(spec, nodes()) if grows else nodes()
 
 
-def ask(needs: Sequence[Needs]) -> None:
+def ask(needs: Sequence[ResourceRequest]) -> None:
     """Have an autoscaler see to it that so much fits; elsewhere this says nothing to anybody."""
     bundles = [one.bundle for one in needs for _ in range(one.workers)]
     request_resources(bundles=bundles[:MOST_ASKED])
@@ -75,7 +75,7 @@ def _free_memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
 
 
-def check_fits(needs: Needs, has: Sequence[Node]) -> None:
+def check_fits(needs: ResourceRequest, has: Sequence[Node]) -> None:
     """Raises UserError for what the cluster can never give."""
     if short := shortage(needs, has):
         raise UserError(
@@ -92,7 +92,7 @@ def uses_gpus(spec: Resources, has: Sequence[Node]) -> bool:
     return spec.gpus_per_job > 0
 
 
-def job_needs(spec: Resources, job: Job, has: Sequence[Node]) -> Needs:
+def job_needs(spec: Resources, job: Job, has: Sequence[Node]) -> ResourceRequest:
     """What one job occupies: what the spec gives, in equal shares of the workers of this job.
 
     `auto` is a GPU for each worker, or of a GPU no more than the job's memory asks for where the
@@ -107,15 +107,15 @@ def job_needs(spec: Resources, job: Job, has: Sequence[Node]) -> Needs:
             share = min(1.0, share)
     given = spec.cpus_per_job
     cpus = _cpus_beside(share, has) if given == "auto" else _share(given, workers)
-    one = Needs(cpus, share)
+    one = ResourceRequest(cpus, share)
     if workers == 1 and gpus and spec.gpus_per_job == "auto":
         costs, recipe = [m.cost for m in job.members], job.recipe
         wanted = training_bytes(
             costs, recipe.batch_size, job.data.num_classes, recipe.optimizer, recipe.precision
         )
         part = part_of(one, wanted, has)
-        return part if given == "auto" else Needs(cpus, part.gpus)
-    return Needs(workers * one.cpus, workers * one.gpus, workers)
+        return part if given == "auto" else ResourceRequest(cpus, part.gpus)
+    return ResourceRequest(workers * one.cpus, workers * one.gpus, workers)
 
 
 def _workers(spec: Resources, job: Job, has: Sequence[Node]) -> int:
@@ -141,28 +141,30 @@ def _cpus_beside(gpus: float, has: Sequence[Node]) -> float:
     return max(1.0, min(4.0, *(n.get("CPU", 0) * gpus // n["GPU"] for n in with_gpus)))
 
 
-def baseline_needs(spec: Resources, cost: Cost, has: Sequence[Node]) -> Needs:
+def baseline_needs(spec: Resources, cost: Cost, has: Sequence[Node]) -> ResourceRequest:
     """What one baseline occupies, a single process whatever the jobs are: no more of a GPU than
     its memory asks for; without GPUs the CPUs of a job, as far as one node has them.
     """
     if uses_gpus(spec, has):
-        return part_of(Needs(_cpus_beside(1.0, has), 1.0), inference_bytes(cost, EVAL_BATCH), has)
+        return part_of(
+            ResourceRequest(_cpus_beside(1.0, has), 1.0), inference_bytes(cost, EVAL_BATCH), has
+        )
     most = max((node.get("CPU", 0) for node in has), default=0)
     given = spec.cpus_per_job
-    return Needs(1.0 if given == "auto" else min(given, max(1.0, most)), 0.0)
+    return ResourceRequest(1.0 if given == "auto" else min(given, max(1.0, most)), 0.0)
 
 
-def part_of(whole: Needs, wanted: int, has: Sequence[Node]) -> Needs:
+def part_of(whole: ResourceRequest, wanted: int, has: Sequence[Node]) -> ResourceRequest:
     """The smallest of 1/8, 1/4, 1/2 and all of a GPU that leaves a fifth of its memory free.
 
     whole: a GPU and the CPUs beside it. Ray chooses the node, so the GPU is the smallest that is
     known of the nodes which could take it; all of it where none is known.
     """
-    known = [node[GPU_MEMORY] for node in has if GPU_MEMORY in node and fit([whole], [node])]
+    known = [node[GPU_MEMORY] for node in has if GPU_MEMORY in node and fits([whole], [node])]
     gpus = 1 / 8 if known else 1.0
     while known and gpus < min(wanted / (0.8 * min(known)), 1.0):
         gpus *= 2
-    return Needs(max(1.0, whole.cpus * gpus // 1), gpus) if gpus < 1 else whole
+    return ResourceRequest(max(1.0, whole.cpus * gpus // 1), gpus) if gpus < 1 else whole
 
 
 def _known(gpus: Sequence[int]) -> Node:
@@ -232,7 +234,7 @@ def _look(path: str, *, gpus: bool) -> list[_Seen]:
     ]
 
 
-def check_nodes(place: Place, *, gpus: bool = False) -> list[Node]:
+def check_nodes(fs: StoreFS, *, gpus: bool = False) -> list[Node]:
     """See that the store can be written, that every node reaches a local one, that every node has
     this package, and the same, and for `gpus` that torch sees those that Ray counts.
 
@@ -240,11 +242,11 @@ def check_nodes(place: Place, *, gpus: bool = False) -> list[Node]:
     UserError that names the nodes at fault.
     """
     work = f"_work/shared-{new_attempt()}"
-    place.write(f"{work}/here", b"")
+    fs.write(f"{work}/here", b"")
     try:
-        nodes = _look(place.path(f"{work}/here"), gpus=gpus)
+        nodes = _look(fs.path(f"{work}/here"), gpus=gpus)
     finally:
-        place.remove(work)
+        fs.remove(work)
     others = [(node.host, node.version) for node in nodes if node.version != __version__]
     if others:
         named = ", ".join(f"{host} has {version or 'none'}" for host, version in others)
@@ -253,9 +255,9 @@ def check_nodes(place: Place, *, gpus: bool = False) -> list[Node]:
             "there, or send it along with --ship"
         )
     blind = [node.host for node in nodes if not node.reaches]
-    if blind and place.is_local:
+    if blind and fs.is_local:
         raise UserError(
-            f"store {place.uri} is a folder that {', '.join(blind)} cannot see; give a folder on "
+            f"store {fs.uri} is a folder that {', '.join(blind)} cannot see; give a folder on "
             "a shared mount, s3://… or gs://…"
         )
     for node in nodes:
@@ -264,6 +266,6 @@ def check_nodes(place: Place, *, gpus: bool = False) -> list[Node]:
     return [{**node.resources, **_known(node.gpus)} for node in nodes]
 
 
-def task_options(needs: Needs) -> dict[str, Any]:
+def task_options(needs: ResourceRequest) -> dict[str, Any]:
     """The needs as options of a Ray task."""
     return {"num_cpus": needs.cpus, "num_gpus": needs.gpus}

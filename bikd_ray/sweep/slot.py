@@ -16,8 +16,8 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
-from bikd_ray.sweep.mailbox import Between, Mailbox, Within
-from bikd_ray.sweep.needs import Needs
+from bikd_ray.sweep.capacity import ResourceRequest
+from bikd_ray.sweep.channel import ActorChannel, Channel, ThreadChannel
 
 
 class SlotDied(Exception):
@@ -27,11 +27,11 @@ class SlotDied(Exception):
 class Slot:
     """Starts a trainer in a thread and talks to its workers. Lives in the trial's actor."""
 
-    def __init__(self, needs: Needs) -> None:
+    def __init__(self, needs: ResourceRequest) -> None:
         self.needs = needs
         self._error: str | None = None
         alone = needs.workers == 1
-        self.mailbox: Mailbox = Within() if alone else Between.of(needs.workers)
+        self.mailbox: Channel = ThreadChannel() if alone else ActorChannel.of(needs.workers)
         # what Train writes of its own, on this node; nobody reads it again
         self._scratch = mkdtemp(prefix="bikd-slot-")
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -69,10 +69,10 @@ class Slot:
         except Exception:
             self._error = traceback.format_exc(limit=3)
 
-    def put(self, order: Any) -> None:
+    def put(self, request: Any) -> None:
         """Give the workers a job. Raises SlotDied."""
         try:
-            self.mailbox.put(order)
+            self.mailbox.put(request)
         except RayActorError:
             raise SlotDied("its mailbox died") from None
 
@@ -109,17 +109,17 @@ def worker_loop(config: dict[str, Any]) -> None:
     from ray import train
 
     from bikd_ray.sweep.device import device_of
+    from bikd_ray.sweep.events import JobResult
     from bikd_ray.sweep.job import run_job
-    from bikd_ray.sweep.messages import Outcome
 
     mailbox, needs = config["mailbox"], config["needs"]
     rank = train.get_context().get_world_rank()
     torch.set_num_threads(needs.threads)
     device = device_of(needs.worker.gpus)
     decoders = max(0, needs.threads - 1) if needs.gpus else 0
-    while (order := mailbox.get(rank)) is not None:
-        for message in run_job(order, device, decoders, rank):
-            failed = isinstance(message, Outcome) and message.error is not None
+    while (request := mailbox.get(rank)) is not None:
+        for message in run_job(request, device, decoders, rank):
+            failed = isinstance(message, JobResult) and message.error is not None
             if rank == 0 or failed:
                 mailbox.emit(message)
             if failed and needs.workers > 1:

@@ -5,7 +5,7 @@ from typing import Any
 
 from ray import tune
 
-from bikd_ray.sweep.messages import Order, Outcome
+from bikd_ray.sweep.events import JobRequest, JobResult
 from bikd_ray.sweep.slot import Slot
 
 
@@ -17,8 +17,8 @@ class JobTrial(tune.Trainable):
 
     _slot: Slot | None = None
 
-    def setup(self, config: dict[str, Any], *, orders: dict[str, Order]) -> None:  # type: ignore[override]
-        self._orders = orders
+    def setup(self, config: dict[str, Any], *, requests: dict[str, JobRequest]) -> None:  # type: ignore[override]
+        self._orders = requests
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -38,12 +38,12 @@ class JobTrial(tune.Trainable):
         """The next message of the job; `done` with its Outcome."""
         assert self._slot is not None
         message = self._slot.next()
-        if isinstance(message, Outcome):
+        if isinstance(message, JobResult):
             if message.error and self._order.needs.workers > 1:  # they have ended with it
                 self.cleanup()
             if message.micro_batch:
                 return self._in_smaller_parts(message.micro_batch)
-        return {"message": message, "done": isinstance(message, Outcome)}
+        return {"message": message, "done": isinstance(message, JobResult)}
 
     def _in_smaller_parts(self, micro_batch: int) -> dict[str, Any]:
         """Begin the job again, or where it has saved its state, with fewer images at a time."""

@@ -14,7 +14,7 @@ ECE_BINS = 15
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Measurement:
     """One model on N samples. Ties between classes go to the lowest index, as argmax has it."""
 
     label_N: np.ndarray
@@ -53,7 +53,7 @@ class Outcome:
         return float(np.abs(gap).sum() / len(confidence))
 
 
-def answers(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, ...]:
+def measure(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, ...]:
     """What `Outcome` holds, field by field, on the device of the logits; in float32."""
     logp = logits_NC.float().log_softmax(-1)
     nll_N = -logp.gather(1, labels_N[:, None]).squeeze(1)
@@ -64,6 +64,6 @@ def answers(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, ...]:
     return labels_N, order.indices[:, 0], torch.exp(-nll_N), nll_N, classes_Nk, probs_Nk
 
 
-def outcome(logits_NC: Tensor, labels_N: Tensor) -> Outcome:
+def measurement(logits_NC: Tensor, labels_N: Tensor) -> Measurement:
     """Measure logits against labels; the result is on the host."""
-    return Outcome(*(tensor.cpu().numpy() for tensor in answers(logits_NC, labels_N)))
+    return Measurement(*(tensor.cpu().numpy() for tensor in measure(logits_NC, labels_N)))

@@ -10,7 +10,7 @@ import torch
 from scipy.special import bdtr, bdtrc
 from torch import Tensor
 
-from bikd_ray.tasks.classification import Outcome
+from bikd_ray.tasks.classification import Measurement
 
 UNLIKELY = 0.01
 """Of a test against chance: larger, and the accuracy is as good as chance."""
@@ -131,7 +131,7 @@ class Plausibility:
 
 
 def plausibility(
-    outcome: Outcome, labels: np.ndarray, published: float | None = None
+    outcome: Measurement, labels: np.ndarray, published: float | None = None
 ) -> Plausibility:
     """Judge an outcome on some or all images of a set whose labels are `labels`.
 

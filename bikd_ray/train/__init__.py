@@ -1,6 +1,6 @@
 """The K-model loop in plain torch; knows nothing of Ray or of the store."""
 
 from bikd_ray.train.evaluate import evaluate
-from bikd_ray.train.fit import Beat, EpochRow, Fit, NonFiniteLoss, fit
+from bikd_ray.train.fit import EpochRow, Fit, NonFiniteLoss, StepProgress, fit
 
-__all__ = ["Beat", "EpochRow", "Fit", "NonFiniteLoss", "evaluate", "fit"]
+__all__ = ["EpochRow", "Fit", "NonFiniteLoss", "StepProgress", "evaluate", "fit"]

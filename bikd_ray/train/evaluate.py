@@ -12,11 +12,11 @@ from torch import Tensor
 from bikd_ray.data.loader import Loader
 from bikd_ray.data.resolve import named
 from bikd_ray.errors import BikdError
-from bikd_ray.tasks.classification import Outcome, answers
+from bikd_ray.tasks.classification import Measurement, measure
 from bikd_ray.train.member import Member
 from bikd_ray.train.numerics import out_of_memory, tf32
+from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.similarity import FeatureTap
-from bikd_ray.train.workers import ALONE, Workers
 
 EVAL_BATCH = 256
 
@@ -25,7 +25,7 @@ EVAL_BATCH = 256
 class Evaluation:
     """One outcome for each member, and how often their mean softmax is right."""
 
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[Measurement, ...]
     ensemble_top1: float  # percent
     rows: np.ndarray  # the samples that were measured: all that decode
     features: tuple[Tensor | None, ...] = ()  # float32 [N, D] of each member, where asked for
@@ -62,7 +62,7 @@ class _Measured:
     """What one worker has seen: samples [M], a field of `Outcome` for each member, features."""
 
     rows: np.ndarray
-    outcomes: list[Outcome]
+    outcomes: list[Measurement]
     ensemble_right: np.ndarray  # bool [M]
     features: list[Tensor | None]
 
@@ -100,13 +100,13 @@ def _measure(
     seen: list[Tensor] = []
     right: list[Tensor] = []
     parts: list[list[tuple[Tensor, ...]]] = [[] for _ in members]
-    rows = workers.share(np.arange(len(loader.labels)))
+    rows = workers.shard(np.arange(len(loader.labels)))
     for batch in loader.batches(rows, batch_size):
         logits_K = [None if m is None else m.logits(batch) for m in members]
         cut_K = workers.exchange(logits_K, range(len(members)))
         cut_K = [logits.float() for logits in cut_K]
         for part, logits in zip(parts, cut_K, strict=True):
-            part.append(answers(logits, batch.labels))
+            part.append(measure(logits, batch.labels))
         mean = torch.stack([z.softmax(-1) for z in cut_K]).mean(0)
         right.append(mean.argmax(-1) == batch.labels)
         seen.append(batch.index)
@@ -114,7 +114,7 @@ def _measure(
         return _Measured(rows[:0], [], np.zeros(0, bool), [])
     # what a batch says stays on the device until here: nothing waits between batches
     outcomes = [
-        Outcome(*(torch.cat(column).cpu().numpy() for column in zip(*part, strict=True)))
+        Measurement(*(torch.cat(column).cpu().numpy() for column in zip(*part, strict=True)))
         for part in parts
     ]
     return _Measured(torch.cat(seen).numpy(), outcomes, torch.cat(right).cpu().numpy(), [])
@@ -157,11 +157,11 @@ def _whole(
     return Evaluation(outcomes, 100 * float(right.mean()), rows, tuple(read))
 
 
-def _joined(parts: Sequence[Outcome], order: np.ndarray) -> Outcome:
+def _joined(parts: Sequence[Measurement], order: np.ndarray) -> Measurement:
     if len(parts) == 1:
         return parts[0]
-    columns = ([getattr(part, f.name) for part in parts] for f in fields(Outcome))
-    return Outcome(*(np.concatenate(column)[order] for column in columns))
+    columns = ([getattr(part, f.name) for part in parts] for f in fields(Measurement))
+    return Measurement(*(np.concatenate(column)[order] for column in columns))
 
 
 def _stacked(features: Sequence[Tensor | None], order: np.ndarray) -> Tensor | None:

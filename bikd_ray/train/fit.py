@@ -12,19 +12,19 @@ import torch
 from torch import Tensor, nn
 
 from bikd_ray.data import open_split
-from bikd_ray.data.loader import SHARES, Loader, parts_of
+from bikd_ray.data.loader import DISK_FRACTIONS, Loader, parts_of
 from bikd_ray.data.resolve import Subset, split_train
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job
 from bikd_ray.specs import Resources, Selection
+from bikd_ray.train.best_epochs import BestEpoch, BestEpochs
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
 from bikd_ray.train.member import Learner, Member, fast_layout
-from bikd_ray.train.selections import Chosen, Selections
+from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.similarity import correlations
 from bikd_ray.train.state import Position, States, pack, unpack
-from bikd_ray.train.step import Sources, Tally, train_step
-from bikd_ray.train.workers import ALONE, Workers
+from bikd_ray.train.step import EpochSums, Sources, train_step
 from bikd_ray.transfer import OBJECTIVES
 
 LOG_EVERY = 50
@@ -63,7 +63,7 @@ class EpochRow:
 
 
 @dataclass(frozen=True)
-class Beat:
+class StepProgress:
     """A sign of life in the middle of an epoch."""
 
     epoch: int
@@ -90,7 +90,7 @@ class Fit:
     """A finished job: before, and for each selection what every learner became."""
 
     before: Evaluation  # of all members, learners first
-    chosen: dict[str, list[Chosen]]  # selection -> one for each learner
+    chosen: dict[str, list[BestEpoch]]  # selection -> one for each learner
     ensemble_top1_after: float  # percent, of all members after the last epoch
     likeness: list[Likeness]
     images_per_s: float  # of training, each counted once however many models see it
@@ -109,7 +109,7 @@ def fit(
     states: States | None = None,
     beat: float | None = None,
     keep: Collection[str] = get_args(Selection),
-) -> Iterator[list[EpochRow] | Beat | Fit]:
+) -> Iterator[list[EpochRow] | StepProgress | Fit]:
     """Train the live members among `networks` (one for each member of the job).
 
     Yields a list of EpochRow, one for each learner, for epoch 0, 1, … and at the end one Fit; of
@@ -156,13 +156,15 @@ class _Run:
         self.sources = Sources(
             self.learners, job.objective, job.seed, frozen, job.recipe.precision, workers
         )
-        self.selections = Selections(self.measured, keep)
+        self.selections = BestEpochs(self.measured, keep)
         self.tally = self._nothing()
         micro = resources.micro_batch
         self.at = Position(micro_batch=None if micro == "auto" else micro)
         self.before = self.after = self._evaluate(self.members, self.val, self.similarity)
 
-    def epochs(self, states: States | None, beat: float | None) -> Iterator[list[EpochRow] | Beat]:
+    def epochs(
+        self, states: States | None, beat: float | None
+    ) -> Iterator[list[EpochRow] | StepProgress]:
         """Train, and yield the rows of each epoch; those of before the saved state at once."""
         select = self._select()
         self.selections.see(0, self.before, select)
@@ -179,7 +181,7 @@ class _Run:
                     self._save(states, done)
                     saved = time.monotonic()
                 if beat is not None and time.monotonic() - told >= beat:
-                    yield Beat(epoch, self.at.batch / self.batches)
+                    yield StepProgress(epoch, self.at.batch / self.batches)
                     told = time.monotonic()
             last = epoch == self.job.recipe.epochs
             of_all = [*self.measured, *self.members[len(self.learners) :]]
@@ -203,7 +205,7 @@ class _Run:
             recipe.batch_size,
             epoch,
             begin=self.at.batch,
-            share=self.workers.share if self.workers.by_samples else None,
+            shard=self.workers.shard if self.workers.by_samples else None,
         )
         began = time.monotonic()
         for batch in batches:
@@ -214,18 +216,18 @@ class _Run:
                 at, step=at.step + 1, batch=at.batch + 1, micro_batch=lesson.micro_batch
             )
             if self.at.step % LOG_EVERY == 0:
-                self._look(epoch)
-                self._count(began)
+                self._check_finite(epoch)
+                self._add_time(began)
                 yield
                 began = time.monotonic()
-        self._look(epoch)
+        self._check_finite(epoch)
         self._refuse_bad_weights(epoch)
-        self._count(began)
+        self._add_time(began)
 
-    def _count(self, began: float) -> None:
+    def _add_time(self, began: float) -> None:
         self.at = replace(self.at, seconds=self.at.seconds + time.monotonic() - began)
 
-    def _look(self, epoch: int) -> None:
+    def _check_finite(self, epoch: int) -> None:
         """Raise NonFiniteLoss for a loss so far; waits for the device."""
         first_bad_K = self.tally.over(self.workers).first_bad_K.tolist()
         bad = [(step, k) for k, step in enumerate(first_bad_K) if step >= 0]
@@ -247,8 +249,8 @@ class _Run:
             f"with lr {recipe.lrs.get(name, recipe.lr):g}; try a lower {setting}"
         )
 
-    def _nothing(self) -> Tally:
-        return Tally.zero(len(self.job.live), self.device)
+    def _nothing(self) -> EpochSums:
+        return EpochSums.zero(len(self.job.live), self.device)
 
     def _evaluate(
         self, members: Sequence[Member | None], loader: Loader, features: bool = False
@@ -267,7 +269,7 @@ class _Run:
         if workers.rank == 0 or workers.by_models:
             rows = [[asdict(row) for row in epoch] for epoch in done]
             states.write(step, pack(self.at, self.learners, self.tally, self.selections, rows))
-        workers.gather(step)  # all have written before any forgets
+        workers.gather(step)  # nobody deletes older states before all have written this one
         if workers.rank == 0:
             states.forget(step)
 
@@ -345,7 +347,9 @@ def _loaders(
         train_fraction=job.recipe.train_fraction,
     )
     train = Loader(images, views, device, augment=job.recipe.augment, seed=job.seed, **how)
-    val = Loader(open_split(job.data, "val"), views, device, share=SHARES["val"], **how)
+    val = Loader(
+        open_split(job.data, "val"), views, device, disk_fraction=DISK_FRACTIONS["val"], **how
+    )
     held = Loader(Subset(images, select), views, device, **how) if len(select) else None
     return train, val, held, rows
 
@@ -355,7 +359,7 @@ def _rows(
     learners: int,
     val: Evaluation,
     held: Evaluation | None,
-    tally: Tally | None = None,
+    tally: EpochSums | None = None,
 ) -> list[EpochRow]:
     rows = []
     for k in range(learners):
@@ -365,7 +369,7 @@ def _rows(
     return rows
 
 
-def _lessons(tally: Tally, k: int) -> dict[str, float | None]:
+def _lessons(tally: EpochSums, k: int) -> dict[str, float | None]:
     """The training columns of learner k."""
     taught = float(tally.taught_K.sum() + tally.cases_K4.sum()) > 0
     cases = (tally.cases_K4[k] / tally.samples).tolist()

@@ -21,9 +21,9 @@ from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Recipe, Resources
-from bikd_ray.train.norm import SharedBatchNorm
 from bikd_ray.train.optim import make_optimizer
-from bikd_ray.train.workers import ALONE, Workers
+from bikd_ray.train.parallel import ALONE, Workers
+from bikd_ray.train.sync_batchnorm import SharedBatchNorm
 from bikd_ray.zoo import logits_of
 
 _DEFAULTS = Resources()
@@ -160,7 +160,7 @@ class Learner:
         for module, name, buffer, copied in self._noted:
             module._buffers[name] = buffer.copy_(copied)
 
-    def hold(self) -> AbstractContextManager:
+    def no_sync(self) -> AbstractContextManager:
         """Within it, gradients are added up here and not yet over the workers."""
         if isinstance(self.forward, DistributedDataParallel):
             return self.forward.no_sync()

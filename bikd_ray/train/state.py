@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import torch
 
+from bikd_ray.train.best_epochs import BestEpochs
 from bikd_ray.train.member import Learner
-from bikd_ray.train.selections import Selections
-from bikd_ray.train.step import Tally
+from bikd_ray.train.step import EpochSums
 
 FORMAT = 1
 
@@ -54,8 +54,8 @@ class Position:
 def pack(
     at: Position,
     learners: Sequence[Learner | None],
-    tally: Tally,
-    selections: Selections,
+    tally: EpochSums,
+    selections: BestEpochs,
     rows: list[list[dict[str, Any]]],
 ) -> bytes:
     """A run as bytes that `torch.load(weights_only=True)` reads."""
@@ -63,7 +63,7 @@ def pack(
         "format": FORMAT,
         "at": asdict(at),
         "learners": [learner and learner.state() for learner in learners],
-        "tally": {f.name: getattr(tally, f.name) for f in fields(Tally)},
+        "tally": {f.name: getattr(tally, f.name) for f in fields(EpochSums)},
         "selections": selections.pack(),
         "rows": rows,
     }
@@ -73,8 +73,8 @@ def pack(
 
 
 def unpack(
-    content: bytes, learners: Sequence[Learner | None], selections: Selections
-) -> tuple[Position, Tally, list[list[dict[str, Any]]]] | None:
+    content: bytes, learners: Sequence[Learner | None], selections: BestEpochs
+) -> tuple[Position, EpochSums, list[list[dict[str, Any]]]] | None:
     """Put learners and selections back to a state; None, and nothing changed, if it is damaged or
     lacks weights of earlier epochs that are wanted now.
     """
@@ -92,4 +92,4 @@ def unpack(
         if learner is not None:
             learner.restore(state)
     selections.unpack(found["selections"])
-    return Position(**found["at"]), Tally(**found["tally"]), found["rows"]
+    return Position(**found["at"]), EpochSums(**found["tally"]), found["rows"]

@@ -21,7 +21,7 @@ from bikd_ray.data.loader import Batch
 from bikd_ray.specs import Objective
 from bikd_ray.train.member import Learner, Member
 from bikd_ray.train.numerics import AUTOCAST, out_of_memory, tf32
-from bikd_ray.train.workers import ALONE, Workers
+from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.transfer import OBJECTIVES, joint_loss
 
 CASES = 4
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Lesson:
+class StepOutput:
     """What a step measured on the samples of this worker that count."""
 
     samples: int
@@ -43,7 +43,7 @@ class Lesson:
 
 
 @dataclass
-class Tally:
+class EpochSums:
     """Sums over the samples of an epoch, on the device."""
 
     samples: int
@@ -56,14 +56,14 @@ class Tally:
     first_bad_K: Tensor  # the first step at which k's loss was not finite, -1 while there is none
 
     @classmethod
-    def zero(cls, members: int, device: torch.device) -> "Tally":
+    def zero(cls, members: int, device: torch.device) -> "EpochSums":
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(members, *shape, device=device, dtype=torch.float64)
 
         never = torch.full((members,), -1, device=device)
         return cls(0, zeros(), zeros(), zeros(), zeros(), zeros(), zeros(CASES), never)
 
-    def add(self, lesson: Lesson, step: int) -> None:
+    def add(self, lesson: StepOutput, step: int) -> None:
         members, (supervision, divergence) = len(self.ce_K), lesson.weights
         self.samples += lesson.samples
         self.ce_K += lesson.supervised_K
@@ -80,25 +80,25 @@ class Tally:
         bad_K = torch.where(failed_K.any(), failed_K, ~loss_K.isfinite())
         self.first_bad_K = torch.where(bad_K & (self.first_bad_K < 0), step, self.first_bad_K)
 
-    def over(self, workers: Workers) -> "Tally":
+    def over(self, workers: Workers) -> "EpochSums":
         """The sums over all workers, which share the samples; waits for them."""
         if not workers.by_samples:
             return self
-        found: list[Tally] = workers.gather(self.to("cpu"))
-        names = [f.name for f in fields(Tally) if f.name not in ("samples", "first_bad_K")]
+        found: list[EpochSums] = workers.gather(self.to("cpu"))
+        names = [f.name for f in fields(EpochSums) if f.name not in ("samples", "first_bad_K")]
         sums = {name: torch.stack([getattr(t, name) for t in found]).sum(0) for name in names}
         first_bad = torch.stack([tally.first_bad_K for tally in found])
         never = torch.iinfo(first_bad.dtype).max
         first = first_bad.where(first_bad >= 0, never).amin(0)
         sums["first_bad_K"] = first.where(first < never, -1)
-        return Tally(sum(tally.samples for tally in found), **sums)
+        return EpochSums(sum(tally.samples for tally in found), **sums)
 
-    def to(self, device: torch.device | str) -> "Tally":
-        tensors = {f.name: getattr(self, f.name) for f in fields(Tally) if f.name != "samples"}
-        return Tally(self.samples, **{name: t.to(device) for name, t in tensors.items()})
+    def to(self, device: torch.device | str) -> "EpochSums":
+        tensors = {f.name: getattr(self, f.name) for f in fields(EpochSums) if f.name != "samples"}
+        return EpochSums(self.samples, **{name: t.to(device) for name, t in tensors.items()})
 
 
-def _cases(lesson: Lesson, is_teacher_KB: Tensor) -> Tensor:
+def _cases(lesson: StepOutput, is_teacher_KB: Tensor) -> Tensor:
     """int64 [K, 4]: for each student the samples with 1 both right, 2 only the teacher, 3 none,
     4 only the student (Jain et al. 2025, whose case 2 counts the fourth too). Samples without one
     teacher are in none.
@@ -142,7 +142,9 @@ class Sources:
         return [*range(live), *[0] * old, *range(live, live + len(self.frozen) - old)]
 
 
-def train_step(sources: Sources, batch: Batch, step: int, micro_batch: int | None = None) -> Lesson:
+def train_step(
+    sources: Sources, batch: Batch, step: int, micro_batch: int | None = None
+) -> StepOutput:
     """Forward every source on its view of the batch, one joint loss, one step for each learner.
 
     micro_batch: samples at a time; the gradients of the parts are added up to that of the batch
@@ -178,7 +180,7 @@ def _free(learners: Sequence[Learner]) -> None:
         torch.cuda.empty_cache()
 
 
-def _gradients(sources: Sources, batch: Batch, step: int, micro_batch: int | None) -> Lesson:
+def _gradients(sources: Sources, batch: Batch, step: int, micro_batch: int | None) -> StepOutput:
     """Leave the batch's gradient in every network that is here."""
     for learner in sources.here:
         learner.optimizer.zero_grad(set_to_none=True)
@@ -192,7 +194,7 @@ def _gradients(sources: Sources, batch: Batch, step: int, micro_batch: int | Non
         with ExitStack() as stack, tf32(sources.precision == "tf32"):
             if number < len(parts) - 1:
                 for learner in sources.here:
-                    stack.enter_context(learner.hold())
+                    stack.enter_context(learner.no_sync())
             lessons.append(_lesson(sources, part, step, number, part.counted / whole))
     return _together(lessons)
 
@@ -211,7 +213,9 @@ def _parts(batch: Batch, workers: Workers, micro_batch: int | None) -> Iterator[
             yield replace(batch.part(slice(1)), counted=0)
 
 
-def _lesson(sources: Sources, part: Batch, step: int, number: int, share: Tensor | float) -> Lesson:
+def _lesson(
+    sources: Sources, part: Batch, step: int, number: int, share: Tensor | float
+) -> StepOutput:
     """Add the gradient of one part, which is a share of the batch, to every network here."""
     learners, objective, workers = sources.learners, sources.objective, sources.workers
     rank = workers.rank if workers.by_samples else 0
@@ -245,7 +249,7 @@ def _lesson(sources: Sources, part: Batch, step: int, number: int, share: Tensor
         if learner is not None and logits is not None:
             learner.backward(logits, gradient * share)
     right = [z.detach().argmax(-1) == part.labels for z in cut_S]
-    return Lesson(
+    return StepOutput(
         part.counted,
         loss.supervised * part.counted,
         loss.divergence * part.counted,
@@ -255,12 +259,12 @@ def _lesson(sources: Sources, part: Batch, step: int, number: int, share: Tensor
     )
 
 
-def _together(lessons: Sequence[Lesson]) -> Lesson:
+def _together(lessons: Sequence[StepOutput]) -> StepOutput:
     """The lesson of a batch from those of its parts."""
     first, *rest = lessons
     if not rest:
         return first
-    return Lesson(
+    return StepOutput(
         sum(lesson.samples for lesson in lessons),
         torch.stack([lesson.supervised_K for lesson in lessons]).sum(0),
         torch.stack([lesson.divergence_K for lesson in lessons]).sum(0),

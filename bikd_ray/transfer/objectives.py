@@ -17,7 +17,7 @@ TIES: tuple[str, ...] = ("auto", "first", "last", "drop")
 
 
 @dataclass(frozen=True)
-class Lessons:
+class Teaching:
     weights_SKN: Tensor
     teacher_N: Tensor  # int64: the one source of sample n, -1 where there is none or no single one
 
@@ -35,7 +35,7 @@ class Rule:
     `unmasked`: the lessons where no choice is made among the sources, if the rule makes one.
     """
 
-    lessons: Callable[[Tensor, int, str], Lessons]
+    lessons: Callable[[Tensor, int, str], Teaching]
     confidence: Literal["label", "max"] = "label"
     supervised: Callable[[float], float] = lambda kd_weight: 1.0
     divergence: Callable[[float], float] = lambda kd_weight: 1.0
@@ -43,7 +43,7 @@ class Rule:
     frozen: tuple[int, int | None] = (0, 0)
     mixed: bool = False
     old_self: bool = False
-    unmasked: Callable[[Tensor, int, str], Lessons] | None = None
+    unmasked: Callable[[Tensor, int, str], Teaching] | None = None
 
 
 def most_confident(confidence_SN: Tensor, ties: str) -> Tensor:
@@ -66,50 +66,50 @@ def _one_hot(teacher_N: Tensor, sources: int, live: int, dtype: torch.dtype) -> 
     return (teaches_SN[:, None, :] & ~itself_SK[:, :, None]).to(dtype)
 
 
-def _from_most_confident(confidence_SN: Tensor, live: int, ties: str) -> Lessons:
+def _from_most_confident(confidence_SN: Tensor, live: int, ties: str) -> Teaching:
     """Bi-KD (Jain et al. 2025, Eq. 3 and 11): the most confident live model teaches the rest."""
     sources = confidence_SN.shape[0]
     if ties == "auto":  # the paper's two equations disagree at K = 2; each is kept where it stands
         ties = "last" if live == 2 else "first"
     teacher_N = most_confident(confidence_SN[:live], ties)
-    return Lessons(_one_hot(teacher_N, sources, live, confidence_SN.dtype), teacher_N)
+    return Teaching(_one_hot(teacher_N, sources, live, confidence_SN.dtype), teacher_N)
 
 
-def _nobody(confidence_SN: Tensor, live: int, ties: str) -> Lessons:
+def _nobody(confidence_SN: Tensor, live: int, ties: str) -> Teaching:
     sources, samples = confidence_SN.shape
     nothing = confidence_SN.new_zeros(sources, live, samples)
-    return Lessons(nothing, torch.full((samples,), -1, device=confidence_SN.device))
+    return Teaching(nothing, torch.full((samples,), -1, device=confidence_SN.device))
 
 
-def _first_frozen(confidence_SN: Tensor, live: int, ties: str) -> Lessons:
+def _first_frozen(confidence_SN: Tensor, live: int, ties: str) -> Teaching:
     """The one frozen source teaches every sample (Hinton et al. 2015; `self`: its old self)."""
     sources, samples = confidence_SN.shape
     teacher_N = torch.full((samples,), live, device=confidence_SN.device)
-    return Lessons(_one_hot(teacher_N, sources, live, confidence_SN.dtype), teacher_N)
+    return Teaching(_one_hot(teacher_N, sources, live, confidence_SN.dtype), teacher_N)
 
 
-def _frozen_most_confident(confidence_SN: Tensor, live: int, ties: str) -> Lessons:
+def _frozen_most_confident(confidence_SN: Tensor, live: int, ties: str) -> Teaching:
     """KL+DP (Roth et al. 2024): a teacher where it beats the student's old self, else that self.
 
     The old self is the first frozen source, so that `first` gives it the ties.
     """
     sources = confidence_SN.shape[0]
     teacher_N = live + most_confident(confidence_SN[live:], "first")
-    return Lessons(_one_hot(teacher_N, sources, live, confidence_SN.dtype), teacher_N)
+    return Teaching(_one_hot(teacher_N, sources, live, confidence_SN.dtype), teacher_N)
 
 
-def _everybody(confidence_SN: Tensor, live: int, ties: str) -> Lessons:
+def _everybody(confidence_SN: Tensor, live: int, ties: str) -> Teaching:
     """Every live model teaches every other on every sample: Bi-KD without its mask."""
     sources, samples = confidence_SN.shape
     peers_SK = 1 - torch.eye(sources, device=confidence_SN.device)[:, :live]
     weights = peers_SK.to(confidence_SN.dtype)[:, :, None].expand(sources, live, samples)
-    return Lessons(weights, torch.full((samples,), -1, device=confidence_SN.device))
+    return Teaching(weights, torch.full((samples,), -1, device=confidence_SN.device))
 
 
-def _mean_of_everybody(confidence_SN: Tensor, live: int, ties: str) -> Lessons:
+def _mean_of_everybody(confidence_SN: Tensor, live: int, ties: str) -> Teaching:
     """Deep mutual learning (Zhang et al. 2018): each learns from the mean of its peers' losses."""
     lessons = _everybody(confidence_SN, live, ties)
-    return Lessons(lessons.weights_SKN / (live - 1), lessons.teacher_N)
+    return Teaching(lessons.weights_SKN / (live - 1), lessons.teacher_N)
 
 
 OBJECTIVES: dict[str, Rule] = {

@@ -2,7 +2,7 @@
 
 from bikd_ray.zoo.adapters import features_of, logits_of
 from bikd_ray.zoo.build import build, rebuild
-from bikd_ray.zoo.known import recall, remember
+from bikd_ray.zoo.cache import load_resolved, save_resolved
 from bikd_ray.zoo.resolve import check_classes, describe, resolve_model, weights_id
 
 __all__ = [
@@ -10,10 +10,10 @@ __all__ = [
     "check_classes",
     "describe",
     "features_of",
+    "load_resolved",
     "logits_of",
     "rebuild",
-    "recall",
-    "remember",
     "resolve_model",
+    "save_resolved",
     "weights_id",
 ]

@@ -18,7 +18,7 @@ from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.containers import SAFE, foreign, is_index, is_safetensors
-from bikd_ray.zoo.fitting import Fit, Fitter, State, same, states_in, with_versions
+from bikd_ray.zoo.fitting import CheckpointFit, Fitter, State, same, states_in, with_versions
 
 WEB = ("http://", "https://")
 
@@ -173,7 +173,7 @@ def _rename(name: str, entry: ZooEntry) -> str:
     return name
 
 
-def _first(fits: list[Fit], entry: ZooEntry) -> Fit:
+def _first(fits: list[CheckpointFit], entry: ZooEntry) -> CheckpointFit:
     """The fit that is taken. Raises UserError where two that differ are equally near."""
     first = fits[0]
     for other in fits[1:]:
@@ -186,7 +186,7 @@ def _first(fits: list[Fit], entry: ZooEntry) -> Fit:
     return first
 
 
-def _misfit(fit: Fit, entry: ZooEntry, states: list[State]) -> str:
+def _misfit(fit: CheckpointFit, entry: ZooEntry, states: list[State]) -> str:
     """Why the nearest state does not fit, in one line."""
     problems = []
     if fit.small:
@@ -220,7 +220,11 @@ def _misfit(fit: Fit, entry: ZooEntry, states: list[State]) -> str:
 
 
 def _notes(
-    fit: Fit, entry: ZooEntry, own: dict[str, Tensor], left: list[str], more: list[Fit]
+    fit: CheckpointFit,
+    entry: ZooEntry,
+    own: dict[str, Tensor],
+    left: list[str],
+    more: list[CheckpointFit],
 ) -> list[str]:
     said = []
     if fit.where or more:

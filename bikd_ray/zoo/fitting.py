@@ -47,7 +47,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Fit:
+class CheckpointFit:
     """A state under the model's names, or the nearest to it, and what is between the two."""
 
     path: str
@@ -141,7 +141,7 @@ class Fitter:
         except Exception:  # the person's code; some networks cannot be copied
             self.probe = None
 
-    def fits(self, states: list[State], *, given: bool) -> list[Fit]:
+    def fits(self, states: list[State], *, given: bool) -> list[CheckpointFit]:
         """All fits, the one to take first; where there is none, the nearest misses.
 
         given: the prefix is the person's own, so a small part of a file is what they mean.
@@ -150,11 +150,11 @@ class Fitter:
         good = sorted((fit for fit in tried if fit.good), key=lambda fit: fit.rank)
         return good or sorted(tried, key=self._distance)
 
-    def _distance(self, fit: Fit) -> tuple[int, tuple[int, int, int]]:
+    def _distance(self, fit: CheckpointFit) -> tuple[int, tuple[int, int, int]]:
         wrong = len(fit.missing) + len(fit.unexpected) + len(fit.shaped)
         return wrong, fit.rank
 
-    def _of_state(self, state: State, given: bool) -> Iterator[Fit]:
+    def _of_state(self, state: State, given: bool) -> Iterator[CheckpointFit]:
         """The state below each prefix that most of the model's names stand behind."""
         counted = Counter(
             name[: len(name) - len(own)] for name in state.tensors for own in self._endings(name)
@@ -194,13 +194,13 @@ class Fitter:
             dot = name.find(".", at)
             at = dot + 1 if dot >= 0 else -1
 
-    def _below(self, state: State, prefix: str) -> Fit:
+    def _below(self, state: State, prefix: str) -> CheckpointFit:
         tensors = {k[len(prefix) :]: v for k, v in state.tensors.items() if k.startswith(prefix)}
         left = tuple(k for k in state.tensors if not k.startswith(prefix))
         versions = {
             k[len(prefix) :]: v for k, v in state.versions.items() if f"{k}.".startswith(prefix)
         }
-        fit = self._tried(Fit(state.path, prefix, tensors, versions, left))
+        fit = self._tried(CheckpointFit(state.path, prefix, tensors, versions, left))
         if fit.good:
             return fit
         if both := self._with_head(fit, state):
@@ -210,7 +210,7 @@ class Fitter:
                 return found
         return fit
 
-    def _tried(self, fit: Fit) -> Fit:
+    def _tried(self, fit: CheckpointFit) -> CheckpointFit:
         """The fit with what loading its tensors would say; what counts or scores is left out."""
         out = [k for k in fit.tensors if k not in self.own and _beside(k)]
         tensors = {k: v for k, v in fit.tensors.items() if k not in out}
@@ -252,7 +252,7 @@ class Fitter:
         missing = [k for k in found.missing_keys if k in self.own]  # not a module's extra state
         return missing, list(found.unexpected_keys), ""
 
-    def _with_head(self, fit: Fit, state: State) -> Fit | None:
+    def _with_head(self, fit: CheckpointFit, state: State) -> CheckpointFit | None:
         """The fit with what it misses below one other prefix: a backbone and a head, saved as one.
 
         Nothing else may be in the state: a layer between the two would be lost.
@@ -273,7 +273,7 @@ class Fitter:
             return None
         return replace(both, prefix=f"{fit.prefix}' and '{other}")
 
-    def _filtered(self, fit: Fit, filter_fn: Callable[..., Any]) -> Fit | None:
+    def _filtered(self, fit: CheckpointFit, filter_fn: Callable[..., Any]) -> CheckpointFit | None:
         """The fit after timm's own filter of the architecture, where that makes it one."""
         before = dict(fit.tensors)
         try:
@@ -313,7 +313,7 @@ def with_versions(tensors: Mapping[str, Tensor], versions: Mapping[str, int]) ->
     return state
 
 
-def same(a: Fit, b: Fit) -> bool:
+def same(a: CheckpointFit, b: CheckpointFit) -> bool:
     """Whether two fits hold equal tensors."""
     return a.tensors.keys() == b.tensors.keys() and all(
         v.dtype == b.tensors[k].dtype and torch.equal(v, b.tensors[k]) for k, v in a.tensors.items()

@@ -9,7 +9,7 @@ import pyarrow as pa
 from bikd_ray.specs import PRESETS, Recipe
 from bikd_ray.store import Store
 from pipelines.paper.arithmetic import deviations, identity_share
-from pipelines.paper.beside import weights_origin
+from pipelines.paper.compare import weights_origin
 from pipelines.paper.figures import BY_ORIGIN, IMAGES, figures
 
 Row = dict[str, Any]

@@ -25,9 +25,9 @@ from bikd_ray.analysis.bits import unpack
 from bikd_ray.store import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import serialised
-from dashboards.contents import LIMITS
 from dashboards.pages import PAGES
 from dashboards.report import render
+from dashboards.report_parts import LIMITS
 from dashboards.snapshot import Snapshot
 from tests.benchmarks.store import FEW_IMAGES, build
 from tests.test_report_browser import ARGUMENTS, CHROMIUM

@@ -22,12 +22,12 @@ from timm.data import ImageDataset, create_loader  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from bikd_ray.data.folder import FolderImages
-from bikd_ray.data.loader import SHARES, Loader
+from bikd_ray.data.loader import DISK_FRACTIONS, Loader
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Objective, Recipe
 from bikd_ray.train.evaluate import evaluate
 from bikd_ray.train.member import Member
-from bikd_ray.train.step import Sources, Tally, train_step
+from bikd_ray.train.step import EpochSums, Sources, train_step
 from bikd_ray.zoo import build
 from tests.benchmarks.loader import write_images
 from tests.benchmarks.step import learner_of, models
@@ -69,13 +69,19 @@ def our_way(
     for epoch in (1, 2):
         start = time.perf_counter()
         train = Loader(FolderImages(str(folder / "train")), views, device, **how)
-        tally = Tally.zero(len(learners), device)
+        tally = EpochSums.zero(len(learners), device)
         order = np.random.default_rng(epoch).permutation(len(train.labels))
         for step, batch in enumerate(train.batches(order, BATCH, epoch)):
             tally.add(train_step(sources, batch, step), step)
         tally.first_bad_K.tolist()
         middle = time.perf_counter()
-        val = Loader(FolderImages(str(folder / "val")), views, device, share=SHARES["val"], **how)
+        val = Loader(
+            FolderImages(str(folder / "val")),
+            views,
+            device,
+            disk_fraction=DISK_FRACTIONS["val"],
+            **how,
+        )
         evaluate([learner.measured for learner in learners], val)
         found.append((middle - start, time.perf_counter() - middle))
     return found

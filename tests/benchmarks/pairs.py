@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from bikd_ray.analysis.pairs import Answers, counts, ensemble, overlaps, pair_statistics
+from bikd_ray.analysis.pairs import StoredPredictions, counts, ensemble, overlaps, pair_statistics
 
 CLASSES, STORED = 1000, 32
 
@@ -95,13 +95,13 @@ def _model(shared: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> 
     return logits
 
 
-def _stored(probs: np.ndarray, labels: np.ndarray) -> Answers:
+def _stored(probs: np.ndarray, labels: np.ndarray) -> StoredPredictions:
     best = np.sort(np.argpartition(-probs, STORED - 1, axis=1)[:, :STORED], axis=1)
     order = np.argsort(-np.take_along_axis(probs, best, 1), axis=1, kind="stable")
     best = np.take_along_axis(best, order, 1)
     classes = best.astype(np.uint16)
     top, of_label = np.take_along_axis(probs, best, 1), probs[np.arange(len(probs)), labels]
-    return Answers(classes[:, 0].copy(), classes, top, of_label)
+    return StoredPredictions(classes[:, 0].copy(), classes, top, of_label)
 
 
 def _timed(work: Callable[[], T]) -> tuple[T, float]:

@@ -22,10 +22,10 @@ import torch.distributed as dist
 
 from bikd_ray.data.loader import Batch
 from bikd_ray.specs import CONTROL, Objective, Recipe
-from bikd_ray.train.selections import Selections
+from bikd_ray.train.best_epochs import BestEpochs
+from bikd_ray.train.parallel import Workers
 from bikd_ray.train.state import Position, pack, unpack
-from bikd_ray.train.step import Sources, Tally
-from bikd_ray.train.workers import Workers
+from bikd_ray.train.step import EpochSums, Sources
 from tests.benchmarks.step import CLASSES, learner_of, models, timed
 
 COUNT, BATCH = 2, 32
@@ -89,7 +89,7 @@ def work(rank: int, address: str, rounds: int, said: Any) -> None:
             found["own"].append(own)
             found["at once"].append(at_once)
             found["joint"].append(both)
-    selections, tally = Selections([None] * COUNT, ()), Tally.zero(COUNT, CPU)
+    selections, tally = BestEpochs([None] * COUNT, ()), EpochSums.zero(COUNT, CPU)
     start = time.perf_counter()
     content = pack(Position(), mine, tally, selections, [])
     middle = time.perf_counter()

@@ -27,7 +27,7 @@ from bikd_ray.data.loader import Batch
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import CONTROL, Objective, Recipe, ZooEntry
 from bikd_ray.train.member import Learner, Member, fast_layout
-from bikd_ray.train.step import Sources, Tally, train_step
+from bikd_ray.train.step import EpochSums, Sources, train_step
 from bikd_ray.zoo import build, resolve_model
 
 CLASSES = 1000
@@ -142,7 +142,7 @@ def trace(
     """Print where the time of joint steps goes and what waits; the trace is written to `path`."""
     learners = [learner_of(m, recipe, device) for m in zoo]
     joint = Sources(learners, Objective(), 0, precision=recipe.precision)
-    batch, tally = batch_of(zoo, device, count), Tally.zero(len(zoo), device)
+    batch, tally = batch_of(zoo, device, count), EpochSums.zero(len(zoo), device)
 
     def steps(first: int) -> None:
         for number in range(first, first + STEPS):
@@ -179,7 +179,7 @@ def _operation(event: Any) -> str:
 
 def timed(sources: Sources, batch: Batch, step: int, device: torch.device) -> float:
     """Seconds of a step with what is measured of it."""
-    tally = Tally.zero(len(sources.learners), device)
+    tally = EpochSums.zero(len(sources.learners), device)
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()

@@ -77,16 +77,16 @@ def spec_in(folder: Path, jobs: int, images: int, epochs: int, empty: bool) -> P
 def plain_process(path: Path, jobs: int, first: int, step: int) -> None:
     """Print the seconds of every `step`-th of a spec's first jobs, done here with one thread."""
     from bikd_ray.resolve import plan_jobs
+    from bikd_ray.sweep.events import JobRequest
     from bikd_ray.sweep.job import run_job
-    from bikd_ray.sweep.messages import Order
 
     torch.set_num_threads(1)
     planned = list(plan_jobs(load_spec(path), "/nowhere"))[:jobs]
     store = str(path.parent / f"alone-{first}-{step}")
-    list(run_job(Order(planned[0], "", store), torch.device("cpu")))  # decodes, warms up
+    list(run_job(JobRequest(planned[0], "", store), torch.device("cpu")))  # decodes, warms up
     start = time.monotonic()
     for job in planned[first::step]:
-        *_, end = run_job(Order(job, "", store, ("last",)), torch.device("cpu"))
+        *_, end = run_job(JobRequest(job, "", store, ("last",)), torch.device("cpu"))
         assert end.error is None, end.error
     print(time.monotonic() - start)
 
@@ -111,14 +111,14 @@ class Clock:
         self.last: dict[str, tuple[float, float]] = {}  # when it began and ended last
         self.ends: list[tuple[int, float, float]] = []  # slot, when an outcome came, its seconds
 
-    def wrap(self, place: Any, name: str, title: str) -> None:
-        inner: Callable = getattr(place, name)
+    def wrap(self, fs: Any, name: str, title: str) -> None:
+        inner: Callable = getattr(fs, name)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             with self.measure(title):
                 return inner(*args, **kwargs)
 
-        setattr(place, name, timed)
+        setattr(fs, name, timed)
 
     @contextmanager
     def measure(self, title: str) -> Iterator[None]:
@@ -133,19 +133,19 @@ def sweep(path: Path, jobs: int) -> Clock:
     """Run the sweep, and time its parts."""
     from bikd_ray.store.write import Writer
     from bikd_ray.sweep import connection, engine
-    from bikd_ray.sweep.commits import Commits
-    from bikd_ray.sweep.messages import Outcome
+    from bikd_ray.sweep.events import JobResult
+    from bikd_ray.sweep.recorder import Recorder
 
     clock = Clock()
 
-    class Timed(Commits):
+    class Timed(Recorder):
         def on_trial_result(self, iteration: int, trials: list, trial: Any, result: dict, **info):
             message = result.get("message")
-            if isinstance(message, Outcome):
+            if isinstance(message, JobResult):
                 clock.ends.append((result["pid"], time.monotonic(), message.job["seconds"]))
             super().on_trial_result(iteration, trials, trial, result, **info)
 
-    engine.Commits = Timed
+    engine.Recorder = Timed
     clock.wrap(engine, "resolve", "models and images read")
     clock.wrap(connection.ray, "init", "Ray start")
     clock.wrap(engine, "keep_all", "weights kept")

@@ -7,21 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bikd_ray.tasks.classification import Outcome
+from bikd_ray.tasks.classification import Measurement
 from bikd_ray.train.evaluate import Evaluation
 from bikd_ray.train.member import Member
 
 
 @dataclass
-class Chosen:
+class BestEpoch:
     """What one learner was at the epoch that a selection picks."""
 
     epoch: int
-    outcome: Outcome
+    outcome: Measurement
     state: dict[str, Tensor] | None = field(repr=False)  # None: another worker's, or not wanted
 
 
-class Selections:
+class BestEpochs:
     """Keeps, for every learner, the epoch that each selection would pick so far.
 
     The untouched model is epoch 0 and can win; an equal later epoch does not displace an earlier.
@@ -30,7 +30,7 @@ class Selections:
 
     def __init__(self, members: Sequence[Member | None], keep: Collection[str]) -> None:
         self.members, self.keep = members, frozenset(keep)
-        self.best: dict[str, dict[int, tuple[float, Chosen]]] = {}
+        self.best: dict[str, dict[int, tuple[float, BestEpoch]]] = {}
         self.last: tuple[int, Evaluation] | None = None
 
     def see(self, epoch: int, val: Evaluation, held: Evaluation | None) -> None:
@@ -50,16 +50,16 @@ class Selections:
         held = self.best.get(selection, {}).get(member)
         return held is None or score > held[0]
 
-    def _now(self, k: int, *, wanted: bool) -> Chosen:
+    def _now(self, k: int, *, wanted: bool) -> BestEpoch:
         assert self.last is not None
         epoch, val = self.last
         member, state = self.members[k], None
         if member is not None and wanted:
             tensors = member.network.state_dict().items()
             state = {name: t.detach().cpu().clone() for name, t in tensors}
-        return Chosen(epoch, val.outcomes[k], state)
+        return BestEpoch(epoch, val.outcomes[k], state)
 
-    def chosen(self) -> dict[str, list[Chosen]]:
+    def chosen(self) -> dict[str, list[BestEpoch]]:
         members = range(len(self.members))
         best = {s: [held[k][1] for k in members] for s, held in self.best.items()}
         last = [self._now(k, wanted="last" in self.keep) for k in members]
@@ -91,11 +91,13 @@ class Selections:
         }
 
 
-def _packed(chosen: Chosen) -> dict[str, Any]:
-    outcome = {f.name: torch.from_numpy(getattr(chosen.outcome, f.name)) for f in fields(Outcome)}
+def _packed(chosen: BestEpoch) -> dict[str, Any]:
+    outcome = {
+        f.name: torch.from_numpy(getattr(chosen.outcome, f.name)) for f in fields(Measurement)
+    }
     return {"epoch": chosen.epoch, "outcome": outcome, "state": chosen.state}
 
 
-def _unpacked(packed: dict[str, Any], *, wanted: bool) -> Chosen:
-    outcome = Outcome(**{name: tensor.numpy() for name, tensor in packed["outcome"].items()})
-    return Chosen(packed["epoch"], outcome, packed["state"] if wanted else None)
+def _unpacked(packed: dict[str, Any], *, wanted: bool) -> BestEpoch:
+    outcome = Measurement(**{name: tensor.numpy() for name, tensor in packed["outcome"].items()})
+    return BestEpoch(packed["epoch"], outcome, packed["state"] if wanted else None)

@@ -7,29 +7,30 @@ from dataclasses import dataclass, field
 from bikd_ray.errors import BikdError
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.queries import Store
-from bikd_ray.sweep.needs import Needs, Node, Watch, fit
+from bikd_ray.sweep.capacity import CapacityMonitor, Node, ResourceRequest, fits
 
-LOOK = 3.0
+POLL_SECONDS = 3.0
 """Seconds between two looks at the cluster and at the other sweeps."""
 
-LINGER = 12.0
-"""Seconds for which a sweep says that a job has ended: longer than others look away."""
+ENDED_SECONDS = 12.0
+"""Seconds for which a sweep announces that a job has ended: longer than POLL_SECONDS, so that every
+other sweep on the store sees it."""
 
-IDLE = 10.0
+IDLE_SECONDS = 10.0
 """Seconds without a job after which a sweep gives back what its idle slots occupy."""
 
 
 @dataclass(frozen=True)
-class Waiting:
+class PendingJob:
     """A job in line: what it occupies, and how much work it is in relation to others."""
 
     job_id: str
-    needs: Needs
+    needs: ResourceRequest
     work: float
 
 
 @dataclass
-class Line:
+class JobScheduler:
     """Hands out jobs: the largest needs first and then the longest, so that the end is short.
 
     A job is handed out when the cluster, as it is now, has room for it beside those that run.
@@ -37,14 +38,16 @@ class Line:
     A cluster that has lost the nodes that a job needs is waited for, and `note` is told.
     """
 
-    waiting: list[Waiting]
+    waiting: list[PendingJob]
     nodes: Callable[[], Sequence[Node]]
     store: Store
     lease: Lease
     note: Callable[[str], None]
     budget: float | None = None  # seconds of GPUs, or of slots where jobs use no GPU
-    ask: Callable[[Sequence[Needs]], None] = lambda needs: None  # for room for all that is left
-    running: dict[str, Waiting] = field(default_factory=dict)
+    ask: Callable[[Sequence[ResourceRequest]], None] = lambda needs: (
+        None
+    )  # for room for all that is left
+    running: dict[str, PendingJob] = field(default_factory=dict)
     window: set[str] = field(default_factory=set)
     elsewhere: set[str] = field(default_factory=set)  # done by other sweeps meanwhile
     stopped: bool = False
@@ -60,7 +63,7 @@ class Line:
         self._ended: dict[str, float] = {}  # jobs of ours, and when
         self._room: Sequence[Node] = ()
         self._others: set[str] = set()
-        self._watch = Watch(self.note)
+        self._watch = CapacityMonitor(self.note)
         self._asked = 0
 
     def open(self, count: int) -> list[str]:
@@ -87,7 +90,7 @@ class Line:
         """Whether no job has run for long, or could have."""
         if self.running:
             self._rested = time.monotonic()
-        return time.monotonic() - self._rested > IDLE
+        return time.monotonic() - self._rested > IDLE_SECONDS
 
     @property
     def ready(self) -> bool:
@@ -131,7 +134,7 @@ class Line:
             self._spend(job)
             self.waiting.insert(0, job)
 
-    def _spend(self, job: Waiting) -> None:
+    def _spend(self, job: PendingJob) -> None:
         """What it has occupied its slot for, with the start of that."""
         took = time.monotonic() - self._began.pop(job.job_id)
         self._spent += took * (job.needs.gpus or 1)
@@ -152,11 +155,11 @@ class Line:
 
     def _say(self) -> None:
         left = len(self.waiting) + len(self.running)
-        since = time.monotonic() - LINGER
+        since = time.monotonic() - ENDED_SECONDS
         self._ended = {job_id: at for job_id, at in self._ended.items() if at > since}
         self.lease.say(frozenset(self.running), left=left, eta=self.eta, ended=[*self._ended])
 
-    def _affordable(self, job: Waiting) -> bool:
+    def _affordable(self, job: PendingJob) -> bool:
         if self.budget is None:
             return True
         now = time.monotonic()
@@ -167,12 +170,12 @@ class Line:
             self.stop()
         return not self.stopped
 
-    def _has_room(self, needs: Needs) -> bool:
-        return fit([*(job.needs for job in self.running.values()), needs], self._room)
+    def _has_room(self, needs: ResourceRequest) -> bool:
+        return fits([*(job.needs for job in self.running.values()), needs], self._room)
 
     def look(self) -> None:
         """See what has changed on the cluster and among the other sweeps, if it is time to."""
-        if time.monotonic() - self._looked < LOOK:
+        if time.monotonic() - self._looked < POLL_SECONDS:
             return
         self._looked = time.monotonic()
         self._room = self.nodes()
@@ -197,7 +200,7 @@ class Line:
             self._caught_up = True
         self._others = others
 
-    def _needed(self) -> list[Needs]:
+    def _needed(self) -> list[ResourceRequest]:
         """Of the jobs that run, and of those that may still begin."""
         to_come = [] if self.stopped else self.waiting
         return [job.needs for job in (*self.running.values(), *to_come)]

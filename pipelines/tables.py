@@ -18,7 +18,7 @@ from rich.text import Text
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
 from bikd_ray.store.verdicts import LEVEL, TOLD, all_failed, headline, short
-from dashboards.wording import NONE, plain, recovered, signed, span
+from dashboards.formatting import NONE, plain, recovered, signed, span
 
 Row = dict[str, Any]
 

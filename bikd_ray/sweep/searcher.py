@@ -13,11 +13,11 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from bikd_ray.sweep.line import Line
-from bikd_ray.sweep.needs import DRIVER_MEMORY, Needs
+from bikd_ray.sweep.capacity import DRIVER_MEMORY, ResourceRequest
+from bikd_ray.sweep.scheduler import JobScheduler
 
 
-def request(needs: Needs, **apart: str) -> PlacementGroupFactory:
+def placement_group(needs: ResourceRequest, **apart: str) -> PlacementGroupFactory:
     """What Tune reserves for a job's trial. That is all that its one worker occupies: the trial's
     own process. Of several workers it is the memory of the trial and no CPU, so that a job never
     holds one thing while it waits for another.
@@ -28,22 +28,22 @@ def request(needs: Needs, **apart: str) -> PlacementGroupFactory:
     return PlacementGroupFactory([{**held, "memory": DRIVER_MEMORY}], **apart)
 
 
-def retire(trial: Trial, needs: Needs) -> None:
+def retire(trial: Trial, needs: ResourceRequest) -> None:
     """See to it that no other trial takes over the actor of this one."""
-    trial.placement_group_factory = request(needs, name=trial.trial_id)
+    trial.placement_group_factory = placement_group(needs, name=trial.trial_id)
 
 
-class JobQueue(BasicVariantGenerator):
-    """Its experiment is a grid of tickets; whoever holds one gets the next job of the line.
+class JobSearcher(BasicVariantGenerator):
+    """Its experiment is a grid of tickets; a trial with a ticket gets the scheduler's next job.
 
-    look: called first whenever a job is asked for. Where nothing runs Tune does nothing but ask,
-    for minutes, until it gets one; Ctrl-C has then to end the asking, and so has a line that has
-    long had nothing to hand out: an idle actor keeps what it occupies.
+    look: called first whenever a job is asked for. While no trial runs, Tune asks again and again
+    until it gets one, for minutes; Ctrl-C must then end the asking, and so must a scheduler that
+    has long had nothing to hand out, since an idle actor keeps the resources it occupies.
     """
 
-    def __init__(self, line: Line, look: Callable[[], None]) -> None:
+    def __init__(self, scheduler: JobScheduler, look: Callable[[], None]) -> None:
         super().__init__()
-        self._line: Any = line
+        self._scheduler: Any = scheduler
         self._look: Any = look
         self._ticket: Trial | None = None
         self._handler: Any = None  # Tune's, of Ctrl-C
@@ -54,14 +54,14 @@ class JobQueue(BasicVariantGenerator):
         self._look()
         if self._ticket is None:
             self._ticket = super().next_trial()
-        if self._ticket is None or (job_id := self._line.take()) is None:
+        if self._ticket is None or (job_id := self._scheduler.take()) is None:
             return None
         trial, self._ticket = self._ticket, None
         trial.config["job_id"] = job_id
         return trial
 
     def is_finished(self) -> bool:
-        ended = self._line.over or self._line.idle or self._interrupted
+        ended = self._scheduler.over or self._scheduler.idle or self._interrupted
         return ended or super().is_finished()
 
     @property
@@ -76,7 +76,7 @@ class JobQueue(BasicVariantGenerator):
         """Nothing: the store says what is left."""
 
 
-class NewestFirst(FIFOScheduler):
+class NewestTrialFirst(FIFOScheduler):
     """Of the trials that wait for an actor the newest takes one that is warm and free.
 
     The oldest would: it would give up its own, which is still being started. Where jobs are shorter

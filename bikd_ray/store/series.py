@@ -62,7 +62,7 @@ NEEDED = (
 
 
 @dataclass
-class Learner:
+class ModelSeries:
     """One model's results; every row is one of the table `results`."""
 
     data_id: str
@@ -103,7 +103,7 @@ class Learner:
         }
 
 
-class Done:
+class DoneJobs:
     """The jobs that are done, by their members.
 
     jobs: their ids and attempts. labels: the objectives of those with partners.
@@ -133,13 +133,13 @@ def baselines(reader: Reader) -> dict[tuple[str, str], Row]:
     return {(row["data_id"], row["model_id"]): row for row in rows}
 
 
-def learners(
+def model_series(
     reader: Reader,
     wanted: Collection[str] | None,
     objective: str | None,
     selection: str,
     columns: Collection[str] = COLUMNS,
-) -> Iterator[Learner]:
+) -> Iterator[ModelSeries]:
     """Every learner, in an order of their ids; results of some models are in memory at a time.
 
     wanted: model_ids; None for all. objective: its label, or its name if only one label has it;
@@ -150,7 +150,7 @@ def learners(
     """
     if selection not in SELECTIONS:
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
-    done = reader.derived("done", Done, reader.committed("jobs"))
+    done = reader.derived("done", DoneJobs, reader.committed("jobs"))
     label = objective if objective in ALONE else _label(done, objective)
     known = baselines(reader)
     for models, theirs in _portions(done, known, wanted):
@@ -169,7 +169,7 @@ _IN_ORDER = itemgetter("model_id", "partner_ids", "seed", "job_id")
 
 def _sorted_out(
     rows: Sequence[Row], known: Mapping[tuple[str, str], Row], label: str | None, selection: str
-) -> Iterator[Learner]:
+) -> Iterator[ModelSeries]:
     found: dict[tuple, dict[tuple[str, ...], Seeds]] = defaultdict(lambda: defaultdict(dict))
     for row in sorted(rows, key=_IN_ORDER):
         who = (row["data_id"], row["recipe_id"], row["model_id"], row["objective"])
@@ -178,14 +178,14 @@ def _sorted_out(
         if label == objective or (label is None and objective not in ALONE):
             data_id, recipe_id, model_id = who
             baseline = known[data_id, model_id]
-            learner = Learner(data_id, recipe_id, objective, baseline, selection, by_partners)
+            learner = ModelSeries(data_id, recipe_id, objective, baseline, selection, by_partners)
             if objective not in ALONE:
                 alone = [found.get((*who, name), {}).get((), {}) for name in ALONE]
                 learner.control, learner.own = alone
             yield learner
 
 
-def _label(done: Done, wanted: str | None) -> str | None:
+def _label(done: DoneJobs, wanted: str | None) -> str | None:
     if wanted is None or wanted in done.labels:
         return wanted
     named = sorted(label for label in done.labels if label.split("(")[0] == wanted)
@@ -197,7 +197,7 @@ def _label(done: Done, wanted: str | None) -> str | None:
 
 
 def _portions(
-    done: Done, known: Mapping[tuple[str, str], Row], wanted: Collection[str] | None
+    done: DoneJobs, known: Mapping[tuple[str, str], Row], wanted: Collection[str] | None
 ) -> Iterator[tuple[list[str], pa.Table]]:
     """Models whose results fit into PORTION, and the jobs in which they took part."""
     size = ROW_BYTES + max((row["n"] for row in known.values()), default=0) // 8

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from dashboards.answers import interval
 from dashboards.figures import Interval, pc
+from dashboards.formatting import count, signed, span
+from dashboards.headline import interval
 from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
-from dashboards.wording import count, signed, span
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ DRIVER_MEMORY = 2**30
 LONG = 600.0
 """Seconds of a job beside which the start of a fresh slot (about 10) does not count."""
 
-PATIENCE = 30.0
+SHORTAGE_PATIENCE = 30.0
 """Seconds for which a cluster may lack room for some job before the person is told."""
 
 
 @dataclass(frozen=True)
-class Needs:
+class ResourceRequest:
     """What one job occupies: the sum of its workers, which have equal shares."""
 
     cpus: float
@@ -30,9 +30,9 @@ class Needs:
     workers: int = 1
 
     @property
-    def worker(self) -> "Needs":
+    def worker(self) -> "ResourceRequest":
         """What one of its workers occupies."""
-        return Needs(self.cpus / self.workers, self.gpus / self.workers)
+        return ResourceRequest(self.cpus / self.workers, self.gpus / self.workers)
 
     @property
     def threads(self) -> int:
@@ -46,25 +46,25 @@ class Needs:
         return {"CPU": one.cpus} | ({"GPU": one.gpus} if one.gpus else {})
 
 
-def fit(jobs: Iterable[Needs], nodes: Sequence[Node]) -> bool:
+def fits(jobs: Iterable[ResourceRequest], nodes: Sequence[Node]) -> bool:
     """Whether all jobs fit on the nodes at once: the largest first, each where it fits first.
 
     A GPU is shared only by jobs that need a part of one.
     """
     free = [_Free(node) for node in nodes]
-    pieces: list[tuple[Needs, float]] = []
+    pieces: list[tuple[ResourceRequest, float]] = []
     for job in jobs:
         if job.workers == 1:  # in the driver's own process
             pieces.append((job.worker, DRIVER_MEMORY))
         else:
-            pieces += [(job.worker, 0.0)] * job.workers + [(Needs(0, 0), DRIVER_MEMORY)]
+            pieces += [(job.worker, 0.0)] * job.workers + [(ResourceRequest(0, 0), DRIVER_MEMORY)]
     pieces.sort(key=lambda piece: (-piece[0].gpus, -piece[0].cpus))
     return all(any(node.take(*piece) for node in free) for piece in pieces)
 
 
-def shortage(needs: Needs, nodes: Sequence[Node]) -> str | None:
+def shortage(needs: ResourceRequest, nodes: Sequence[Node]) -> str | None:
     """What a job needs that the nodes could not give it even alone; None if they could."""
-    if fit([needs], nodes):
+    if fits([needs], nodes):
         return None
     one, there = needs.worker, "; ".join(sorted({_described(node) for node in nodes}))
     each = f" for each of its {needs.workers} workers" if needs.workers > 1 else ""
@@ -74,7 +74,7 @@ def shortage(needs: Needs, nodes: Sequence[Node]) -> str | None:
     )
 
 
-class Watch:
+class CapacityMonitor:
     """Says in one line where a job, begun or not, has long had no node; and when it has again."""
 
     def __init__(self, note: Callable[[str], None]) -> None:
@@ -82,7 +82,7 @@ class Watch:
         self._since: float | None = None  # a job has had no room
         self._told = False
 
-    def look(self, needs: Iterable[Needs], nodes: Sequence[Node]) -> None:
+    def look(self, needs: Iterable[ResourceRequest], nodes: Sequence[Node]) -> None:
         """See whether each of some jobs would fit on the nodes, if it were alone."""
         short = next(filter(None, (shortage(one, nodes) for one in set(needs))), None)
         now = time.monotonic()
@@ -92,7 +92,7 @@ class Watch:
             self._since, self._told = None, False
         elif self._since is None:
             self._since = now
-        elif not self._told and now - self._since >= PATIENCE:
+        elif not self._told and now - self._since >= SHORTAGE_PATIENCE:
             self.note(f"{short}; this sweep waits for nodes")
             self._told = True
 
@@ -111,7 +111,7 @@ class _Free:
         self.memory = node.get("memory", 0.0)
         self.gpus = [1.0] * int(node.get("GPU", 0))
 
-    def take(self, needs: Needs, memory: float) -> bool:
+    def take(self, needs: ResourceRequest, memory: float) -> bool:
         if needs.cpus > self.cpus + 1e-9 or self.memory < memory:
             return False
         if needs.gpus >= 1:

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from bikd_ray.specs import Objective
 from bikd_ray.store import Store
-from bikd_ray.store.answers import GAINS
+from bikd_ray.store.answer_schemas import GAINS
 from pipelines.paper.figures import BY_ORIGIN, MODELS, figures
 
 Row = dict[str, Any]
@@ -99,7 +99,7 @@ TITLES = {
 """By table and objective."""
 
 
-def beside(store: Store, selection: str = "last") -> pa.Table:
+def compared(store: Store, selection: str = "last") -> pa.Table:
     """The paper's figures with ours, in the paper's order; columns `BESIDE`.
 
     A figure has a row for each data set, recipe, objective and input that the store has of it,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.fs as pafs
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_exponential
 
+from bikd_ray.cache_dir import remove_abandoned, replace_file
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.local import remove_abandoned, replace_file
 from bikd_ray.paths import expanded
 
 
@@ -34,7 +34,7 @@ Listing = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
-class Place:
+class StoreFS:
     """Its methods raise BikdError where the disk or the network fails, in one line.
 
     Each tries again for `patience` seconds before that.
@@ -46,7 +46,7 @@ class Place:
     patience: float = 0.0
 
     @classmethod
-    def at(cls, uri: str, patience: float = 0.0) -> "Place":
+    def at(cls, uri: str, patience: float = 0.0) -> "StoreFS":
         """The place a URI names; a plain path is local. Raises UserError for an unknown scheme.
 
         A query says how an object store is reached, such as
@@ -170,7 +170,7 @@ def _local_listed(folder: str, suffix: str) -> list[os.DirEntry[str]]:
 
 
 def _local_listing(folder: str, suffix: str) -> Listing:
-    """As `Place.listing`, in half the time that pyarrow takes."""
+    """As `StoreFS.listing`, in half the time that pyarrow takes."""
     found = {}
     for entry in _local_files(folder, suffix):
         with contextlib.suppress(FileNotFoundError):  # it has gone since

@@ -13,15 +13,15 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job
 from bikd_ray.store.write import Writer, new_attempt
-from bikd_ray.sweep.line import Line
-from bikd_ray.sweep.loggers import Logging
-from bikd_ray.sweep.messages import Beat, Epoch, Order, Outcome, job_row
-from bikd_ray.sweep.needs import LONG
+from bikd_ray.sweep.capacity import LONG
+from bikd_ray.sweep.checkpoints import folder_of
+from bikd_ray.sweep.events import EpochEnd, Heartbeat, JobRequest, JobResult, job_row
+from bikd_ray.sweep.loggers import RunLogger
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.queue import retire
-from bikd_ray.sweep.states import folder_of
+from bikd_ray.sweep.scheduler import JobScheduler
+from bikd_ray.sweep.searcher import retire
 
-PATIENCE = 300.0
+WRITE_PATIENCE = 300.0
 """Seconds for which a store that cannot be written is tried again once nothing runs any more."""
 
 AGAIN = 2.0
@@ -35,7 +35,7 @@ TRIALS = 3
 """How many trials may die under one job before the job is called failed."""
 
 
-class Commits(tune.Callback):
+class Recorder(tune.Callback):
     """Stores each outcome as it comes.
 
     What cannot be written is kept and tried again; until then nothing new begins.
@@ -43,15 +43,20 @@ class Commits(tune.Callback):
 
     def __init__(
         self,
-        orders: dict[str, Order],
-        line: Line,
+        requests: dict[str, JobRequest],
+        scheduler: JobScheduler,
         writer: Writer,
         progress: Progress,
-        loggers: Sequence[Logging] = (),
+        loggers: Sequence[RunLogger] = (),
     ) -> None:
-        self.orders, self.line, self.writer, self.progress = orders, line, writer, progress
+        self.requests, self.scheduler, self.writer, self.progress = (
+            requests,
+            scheduler,
+            writer,
+            progress,
+        )
         self.loggers = loggers
-        self.unwritten: list[tuple[Job, Outcome, str]] = []
+        self.unwritten: list[tuple[Job, JobResult, str]] = []
         self._died: Counter[str] = Counter()  # trials, of each job
         self._failing, self._next = 0.0, 0.0  # since when, and when to try again
 
@@ -60,40 +65,40 @@ class Commits(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """The display shows the job."""
-        order = self.orders[trial.config["job_id"]]
-        self.progress.begin(order.job.job_id, order.job.label)
+        request = self.requests[trial.config["job_id"]]
+        self.progress.begin(request.job.job_id, request.job.label)
 
     def on_trial_result(
         self, iteration: int, trials: list, trial: Any, result: dict, **info: Any
     ) -> None:
         """An epoch moves the display; an outcome is stored."""
-        order, message = self.orders[trial.config["job_id"]], result.get("message")
-        job = order.job
-        if isinstance(message, Epoch | Beat):
+        request, message = self.requests[trial.config["job_id"]], result.get("message")
+        job = request.job
+        if isinstance(message, EpochEnd | Heartbeat):
             self.progress.advance(job.job_id, job.label, message.epoch, message.epochs)
-        elif isinstance(message, Outcome):
+        elif isinstance(message, JobResult):
             self._over(job, message)
-            slots = order.resources.slots
+            slots = request.resources.slots
             if slots == "fresh" or (slots == "auto" and message.job["seconds"] > LONG):
-                retire(trial, order.needs)
+                retire(trial, request.needs)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial that died, such as one whose node went away: its job goes back into the line."""
-        order = self.orders[trial.config["job_id"]]
-        self._died[order.job.job_id] += 1
+        request = self.requests[trial.config["job_id"]]
+        self._died[request.job.job_id] += 1
         reason = getattr(trial, "error_file", None)
         text = Path(reason).read_text() if reason and Path(reason).exists() else "it died"
-        if self._died[order.job.job_id] < TRIALS:
-            self.line.put_back(order.job.job_id)
-            self.progress.lose(order.job.job_id, order.job.label, text.strip().splitlines()[-1])
+        if self._died[request.job.job_id] < TRIALS:
+            self.scheduler.put_back(request.job.job_id)
+            self.progress.lose(request.job.job_id, request.job.label, text.strip().splitlines()[-1])
             return
-        self.fail(order, f"its worker died {TRIALS} times; the last time:\n{text}")
+        self.fail(request, f"its worker died {TRIALS} times; the last time:\n{text}")
 
-    def fail(self, order: Order, error: str) -> None:
+    def fail(self, request: JobRequest, error: str) -> None:
         """Store a job as failed that has no outcome of its own."""
         for logger in self.loggers:
-            logger.fail(order.job.job_id, error)
-        self._over(order.job, Outcome(job_row(order, 0.0, {}, error)))
+            logger.fail(request.job.job_id, error)
+        self._over(request.job, JobResult(job_row(request, 0.0, {}, error)))
 
     def on_step_end(self, iteration: int, trials: list, **info: Any) -> None:
         """A turn of Tune is over; there is none while it waits for a job."""
@@ -101,29 +106,29 @@ class Commits(tune.Callback):
 
     def look(self) -> None:
         """See what has changed around the sweep, and try again what could not be written."""
-        self.line.look()
+        self.scheduler.look()
         if self.unwritten and time.monotonic() > self._next:
             self._try()
 
-    def _over(self, job: Job, outcome: Outcome) -> None:
-        self.line.release(job.job_id, outcome.job["seconds"])
+    def _over(self, job: Job, outcome: JobResult) -> None:
+        self.scheduler.release(job.job_id, outcome.job["seconds"])
         self.unwritten.append((job, outcome, new_attempt()))
         self._try()
 
     def _try(self) -> None:
-        held, now = self.line.held, time.monotonic()
+        held, now = self.scheduler.held, time.monotonic()
         try:
             self._write()
         except BikdError as error:
-            self.line.held = True
+            self.scheduler.held = True
             if not held:
                 self._failing = now
                 self.progress.note(f"{error}; nothing new begins until it can be written")
-            if not self.line.running and now - self._failing > PATIENCE:
-                self.line.stop()
+            if not self.scheduler.running and now - self._failing > WRITE_PATIENCE:
+                self.scheduler.stop()
             self._next = time.monotonic() + AGAIN
         else:
-            self.line.held = False
+            self.scheduler.held = False
             if held:
                 self.progress.note("the store can be written again")
 
@@ -135,9 +140,9 @@ class Commits(tune.Callback):
             )
             self.unwritten.pop(0)
             with contextlib.suppress(BikdError):  # what is left of it takes up space only
-                if self.writer.place.exists(folder_of(job.job_id)):
-                    self.writer.place.remove(folder_of(job.job_id))
-            seconds, eta = outcome.job["seconds"], self.line.eta
+                if self.writer.fs.exists(folder_of(job.job_id)):
+                    self.writer.fs.remove(folder_of(job.job_id))
+            seconds, eta = outcome.job["seconds"], self.scheduler.eta
             self.progress.finish(job.job_id, job.label, seconds, outcome.error, eta)
 
     def settle(self, patience: float) -> None:

@@ -17,7 +17,7 @@ SHOWN = 4
 
 
 @dataclass(frozen=True)
-class Answer:
+class Headline:
     """One model's row. The numbers are those of the first partner named in `partners`.
 
     others: partners of the same tie that are not named. partner_ids: as `partners`; empty for a
@@ -38,13 +38,13 @@ class Answer:
     verdict: str = ""
 
 
-def answers(
+def headlines(
     gains: pa.Table,
     controls: Sequence[Row],
     baselines: Sequence[Row],
     names: Mapping[str, str],
     jobs: pa.Table,
-) -> tuple[Answer, ...]:
+) -> tuple[Headline, ...]:
     """A row for each model with a baseline, in the order of `names` (model_id to shown name).
 
     `standing`: "best" (one partner stands out), "tie" (several cannot be told apart), "highest"
@@ -106,10 +106,10 @@ def _answer(
     alone: Row | None,
     names: Mapping[str, str],
     untrained: str,
-) -> Answer:
+) -> Headline:
     control = interval(alone, "delta") if alone else None
     if not ranked:
-        return Answer(name, top1, (), 0, "", None, control, None, None, verdict=untrained)
+        return Headline(name, top1, (), 0, "", None, control, None, None, verdict=untrained)
     if trained == 1:
         standing, chosen = "only", 1
     elif not tied:
@@ -117,7 +117,7 @@ def _answer(
     else:
         standing, chosen = "tie" if tied > 1 else "best", tied
     first, shown = ranked[0], ranked[: min(chosen, SHOWN)]
-    return Answer(
+    return Headline(
         name,
         top1,
         tuple(partners_of(r, names) for r in shown),

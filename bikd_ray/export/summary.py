@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectedResult:
     """One result whose weights were kept, and what the store knows around it.
 
     result, job, baseline, models: rows of the store's tables (models by model_id, the partners'
@@ -45,7 +45,7 @@ class Choice:
         return self.result["lost"] > self.result["gained"]
 
 
-def around(store: Store, result: Row, why: tuple[str, ...]) -> Choice:
+def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
     """A result row with everything that its card says."""
     data_id, model_id = result["data_id"], result["model_id"]
     mine = (pc.field("data_id") == data_id) & (pc.field("model_id") == model_id)
@@ -59,7 +59,7 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> Choice:
     members = [model_id, *result["partner_ids"]]
     here = (pc.field("data_id") == data_id) & pc.field("model_id").isin(members)
     models = store.reader.table("models", where=here).to_pylist()
-    return Choice(
+    return SelectedResult(
         result=result,
         job=job,
         baseline=baseline,

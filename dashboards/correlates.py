@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from scipy.stats import t as student
 
 from dashboards.figures import ALONE_ID, METRICS, Heatmap
+from dashboards.formatting import count, label, plain, signed, span
 from dashboards.theme import BLUE, GREY, LIGHT, SEQUENTIAL, VERMILION
-from dashboards.wording import count, label, plain, signed, span
 
 CLOUD = 2_000
 """Points up to which each is drawn; more are counted in a grid."""

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.export.card import Base, card
-from bikd_ray.export.choose import choose
-from bikd_ray.export.facts import Choice
 from bikd_ray.export.folder import (
     CARD,
     check_free,
@@ -22,12 +20,14 @@ from bikd_ray.export.folder import (
 )
 from bikd_ray.export.licence import is_non_commercial
 from bikd_ray.export.origin import origin
+from bikd_ray.export.select import select_result
+from bikd_ray.export.summary import SelectedResult
 from bikd_ray.store import Store
 from bikd_ray.zoo import rebuild
 
 
 @dataclass(frozen=True)
-class Request:
+class ExportRequest:
     """Which result of a model to take; what is None is chosen as `choose` says."""
 
     model: str
@@ -37,7 +37,7 @@ class Request:
     selection: str = "last"
     seed: int | None = None
 
-    def command(self, store: str, out: Path, *, anyway: bool) -> str:
+    def command(self, store: str, out: Path, *, allow_worse: bool) -> str:
         """The command line of this request."""
         given = {
             "--partner": self.partner,
@@ -51,7 +51,7 @@ class Request:
         words = ["bikd", "export", self.model]
         for option, value in given.items():
             words += [] if value is None else [option, str(value)]
-        return shlex.join([*words, *(["--anyway"] if anyway else [])])
+        return shlex.join([*words, *(["--allow-worse"] if allow_worse else [])])
 
 
 @dataclass(frozen=True)
@@ -59,28 +59,28 @@ class Exported:
     """Where an exported model lies, which result it is, and what its taker should know."""
 
     folder: Path
-    choice: Choice
+    choice: SelectedResult
     notes: tuple[str, ...]
 
 
 def export_model(
-    store: Store, request: Request, out: Path, *, anyway: bool = False, made_by: str
+    store: Store, request: ExportRequest, out: Path, *, allow_worse: bool = False, made_by: str
 ) -> Exported:
     """Write the model of a stored result to the new folder `out`: weights, config.json, card.
 
     A timm model is loaded from there once, by timm alone, before the folder takes its name.
-    anyway: also a model that got worse. made_by: the command, for the card.
+    allow_worse: also a model that got worse. made_by: the command, for the card.
     Raises UserError, and BikdError where the weights are gone or cannot be written.
     """
     check_free(out)
-    choice = choose(store, **vars(request))
+    choice = select_result(store, **vars(request))
     result = choice.result
-    if choice.got_worse and not anyway:
+    if choice.got_worse and not allow_worse:
         with_whom = f" with {choice.gain['partner']}" if choice.gain["partner"] else ""
         raise UserError(
             f"{result['model']} got worse{with_whom} (seed {result['seed']}): top-1 "
             f"{result['top1_before']:.2f} to {result['top1_after']:.2f}; choose another --partner "
-            "or --seed, or add --anyway"
+            "or --seed, or add --allow-worse"
         )
     source = origin(choice)
     state = _kept_state(store, choice)
@@ -97,11 +97,11 @@ def export_model(
     return Exported(out, choice, tuple(_notes(choice)))
 
 
-def _kept_state(store: Store, choice: Choice) -> dict[str, Tensor]:
+def _kept_state(store: Store, choice: SelectedResult) -> dict[str, Tensor]:
     """The kept tensors, from where the store lies now: it may have been copied since."""
     relative = choice.result["weights"]
     try:
-        return load(store.reader.place.read(relative))
+        return load(store.reader.fs.read(relative))
     except FileNotFoundError:
         raise BikdError(
             f"{choice.result['model']}: its kept weights are gone ({relative} in {store.uri})"
@@ -112,7 +112,7 @@ def _kept_state(store: Store, choice: Choice) -> dict[str, Tensor]:
         ) from None
 
 
-def _notes(choice: Choice) -> list[str]:
+def _notes(choice: SelectedResult) -> list[str]:
     notes = [
         f"licence of {row['model']}: {row['licence']}, not for commercial use"
         for row in choice.models.values()

@@ -14,9 +14,9 @@ import pyarrow.fs as pafs
 import timm
 from timm.models import parse_model_name
 
+from bikd_ray.cache_dir import cache_root, replace_file
 from bikd_ray.data.files import file_stamp
 from bikd_ray.identity import RESULT_VERSION, digest
-from bikd_ray.local import cache_root, replace_file
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import WEB, downloaded
@@ -24,7 +24,7 @@ from bikd_ray.zoo.containers import is_index
 from bikd_ray.zoo.probe import PROBE_VERSION
 
 
-def recall(entry: ZooEntry) -> ResolvedModel | None:
+def load_resolved(entry: ZooEntry) -> ResolvedModel | None:
     """The model that `remember` noted for this entry, unless something has changed since."""
     try:
         path = _path(entry)
@@ -34,7 +34,7 @@ def recall(entry: ZooEntry) -> ResolvedModel | None:
     return replace(found, entry=entry) if found else None  # its alias may be another one now
 
 
-def remember(model: ResolvedModel) -> None:
+def save_resolved(model: ResolvedModel) -> None:
     """Note a resolved model; where that cannot be done it is resolved again next time."""
     with contextlib.suppress(OSError):
         if path := _path(model.entry):

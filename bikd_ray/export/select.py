@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from bikd_ray.errors import UserError, choices
-from bikd_ray.export.facts import Choice, Row, around, results, results_of
+from bikd_ray.export.summary import Row, SelectedResult, around, results, results_of
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store import Store
 from bikd_ray.store.read import pc
 
 
-def choose(
+def select_result(
     store: Store,
     model: str,
     *,
@@ -18,7 +18,7 @@ def choose(
     objective: str | None = None,
     selection: str = "last",
     seed: int | None = None,
-) -> Choice:
+) -> SelectedResult:
     """The result that was named, else that of the best partner and its lowest seed.
 
     The lowest seed with kept weights is fixed before any result is looked at, so the Δ of its

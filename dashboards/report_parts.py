@@ -13,14 +13,14 @@ import plotly.graph_objects as go
 import pyarrow as pa
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from dashboards.blocks import Block, Choice, Downloads, Link, Plot, Text
+from dashboards.blocks import Block, ChoiceBox, Downloads, Link, Plot, Text
+from dashboards.downloads import FILES, OF_ONE_MODEL, csv, of_model
+from dashboards.figure_data import figure_text, packed
 from dashboards.figures import pc
-from dashboards.files import FILES, OF_ONE_MODEL, csv, of_model
+from dashboards.formatting import NONE, count, plain, signed, span
 from dashboards.model_page import trained
-from dashboards.packed import figure_text, packed
 from dashboards.pages import Page
-from dashboards.snapshot import Limits, Setting, Snapshot, View
-from dashboards.wording import NONE, count, plain, signed, span
+from dashboards.snapshot import Limits, Setting, SettingView, Snapshot
 
 LIMITS = Limits(matrix=600, models=40, pairs=60, rows=100, runs=300)
 
@@ -40,7 +40,7 @@ class Panel:
 class Section:
     page: Page
     label: str
-    choices: list[Choice]
+    choices: list[ChoiceBox]
     blocks: list[Block]
     panels: list[Panel]
 
@@ -78,9 +78,9 @@ class Contents:
 
     def section(self, page: Page, setting: Setting | None) -> Section:
         """A page of one setting; of none for a page that says the same for all."""
-        view = View(self.now, setting or _NO_SETTING, self.limits)
+        view = SettingView(self.now, setting or _NO_SETTING, self.limits)
         blocks = page.draw(view, {})
-        choices = [b for b in blocks if isinstance(b, Choice)]
+        choices = [b for b in blocks if isinstance(b, ChoiceBox)]
         panels: list[Panel] = []
         for choice in choices:
             if choice.name == "model":
@@ -113,12 +113,14 @@ class Contents:
                 )
         return Section(page, view.label if setting else "", choices, blocks, panels)
 
-    def _panels(self, page: Page, view: View, choice: Choice, values: Iterable[str]) -> list[Panel]:
+    def _panels(
+        self, page: Page, view: SettingView, choice: ChoiceBox, values: Iterable[str]
+    ) -> list[Panel]:
         return [
             self._panel(
                 choice.name,
                 value,
-                [b for b in page.draw(view, {choice.name: value}) if not isinstance(b, Choice)],
+                [b for b in page.draw(view, {choice.name: value}) if not isinstance(b, ChoiceBox)],
             )
             for value in values
         ]
@@ -126,7 +128,7 @@ class Contents:
     def _panel(self, name: str, value: str, blocks: list[Block]) -> Panel:
         return Panel(name, value, self._part("panel", str(self._html(blocks))))
 
-    def _models(self, view: View) -> list[str]:
+    def _models(self, view: SettingView) -> list[str]:
         """Of too many those that gain most with some partner."""
         ids = trained(view)
         if len(ids) <= self.limits.models:
@@ -184,16 +186,16 @@ def _with_orders(plot: Plot) -> go.Figure:
     return go.Figure(plot.figure).update_layout(meta={**layout.meta, "orders": orders})
 
 
-def _limited(choice: Choice, panels: list[Panel]) -> Choice:
+def _limited(choice: ChoiceBox, panels: list[Panel]) -> ChoiceBox:
     """With only those options that are there."""
     there = {p.value for p in panels if p.name == choice.name}
     if not there:
         return choice
     options = tuple(o for o in choice.options if o[0] in there)
-    return Choice(choice.name, choice.label, options, options[0][0])
+    return ChoiceBox(choice.name, choice.label, options, options[0][0])
 
 
-def _pairs(view: View) -> tuple[list[tuple[str, str]], int]:
+def _pairs(view: SettingView) -> tuple[list[tuple[str, str]], int]:
     """Trained pairs to open, by the size of their net Δ, and how many there are."""
     single = view.gains.filter(pc.equal(pc.list_value_length(view.gains["partner_ids"]), 1))
     if not len(single):

@@ -9,11 +9,11 @@ import ray
 from ray.exceptions import GetTimeoutError
 
 
-class Mailbox(Protocol):
+class Channel(Protocol):
     """What both kinds can do."""
 
-    def put(self, order: Any) -> None:
-        """Hand every worker an order; None ends its loop."""
+    def put(self, request: Any) -> None:
+        """Hand every worker a request; None ends its loop."""
         ...
 
     def get(self, rank: int) -> Any:
@@ -33,18 +33,18 @@ class Mailbox(Protocol):
         ...
 
 
-class Within:
+class ThreadChannel:
     """For a worker that is a thread of the slot's process."""
 
     def __init__(self) -> None:
-        self._orders: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._messages: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
-    def put(self, order: Any) -> None:
-        self._orders.put(order)
+    def put(self, request: Any) -> None:
+        self._requests.put(request)
 
     def get(self, rank: int) -> Any:
-        return self._orders.get()
+        return self._requests.get()
 
     def emit(self, message: Any) -> None:
         self._messages.put(message)
@@ -56,7 +56,7 @@ class Within:
         pass
 
 
-class Between:
+class ActorChannel:
     """For workers that are other processes, maybe on other nodes: an actor that both sides ask.
 
     Its methods raise RayActorError where that has died.
@@ -67,14 +67,14 @@ class Between:
         self._coming: Any = None  # the message that was asked for and has not come yet
 
     @classmethod
-    def of(cls, workers: int) -> "Between":
+    def of(cls, workers: int) -> "ActorChannel":
         return cls(_Actor.remote(workers))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Between, (self._actor,)
+        return ActorChannel, (self._actor,)
 
-    def put(self, order: Any) -> None:
-        ray.get(self._actor.put.remote(pickle.dumps(order)))
+    def put(self, request: Any) -> None:
+        ray.get(self._actor.put.remote(pickle.dumps(request)))
 
     def get(self, rank: int) -> Any:
         return pickle.loads(ray.get(self._actor.get.remote(rank)))
@@ -100,15 +100,15 @@ class _Actor:
     """Holds what is under way as bytes, so that its process stays small: it never loads torch."""
 
     def __init__(self, workers: int) -> None:
-        self._orders: list[asyncio.Queue[bytes]] = [asyncio.Queue() for _ in range(workers)]
+        self._requests: list[asyncio.Queue[bytes]] = [asyncio.Queue() for _ in range(workers)]
         self._messages: asyncio.Queue[bytes] = asyncio.Queue()
 
-    async def put(self, order: bytes) -> None:
-        for orders in self._orders:
-            await orders.put(order)
+    async def put(self, request: bytes) -> None:
+        for requests in self._requests:
+            await requests.put(request)
 
     async def get(self, rank: int) -> bytes:
-        return await self._orders[rank].get()
+        return await self._requests[rank].get()
 
     async def emit(self, message: bytes) -> None:
         await self._messages.put(message)

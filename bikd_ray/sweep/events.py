@@ -6,13 +6,13 @@ from typing import Any
 from bikd_ray.identity import RESULT_VERSION, canonical
 from bikd_ray.plan import Job
 from bikd_ray.specs import Resources
-from bikd_ray.sweep.needs import Needs
+from bikd_ray.sweep.capacity import ResourceRequest
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Order:
+class JobRequest:
     """A job and what to do around it."""
 
     job: Job
@@ -20,12 +20,12 @@ class Order:
     store: str
     keep: tuple[str, ...] = ()  # selections whose weights to keep
     similarity: bool = True
-    needs: Needs = field(default=Needs(1, 0))
+    needs: ResourceRequest = field(default=ResourceRequest(1, 0))
     resources: Resources = field(default=Resources())
 
 
 @dataclass(frozen=True)
-class Epoch:
+class EpochEnd:
     """Epoch `epoch` of `epochs` is over; its rows of `curves`."""
 
     epoch: int
@@ -34,7 +34,7 @@ class Epoch:
 
 
 @dataclass(frozen=True)
-class Beat:
+class Heartbeat:
     """A sign of life in a long epoch: so many of `epochs` are over."""
 
     epoch: float
@@ -42,7 +42,7 @@ class Beat:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobResult:
     """The end of a job, done or failed, as the rows to store."""
 
     job: Row
@@ -56,12 +56,12 @@ class Outcome:
         return self.job["error"]
 
 
-def job_row(order: Order, seconds: float, resources: Row, error: str | None) -> Row:
+def job_row(request: JobRequest, seconds: float, resources: Row, error: str | None) -> Row:
     """The row of `jobs` for one attempt."""
-    job = order.job
+    job = request.job
     return {
         **run_columns(job),
-        "sweep": order.sweep,
+        "sweep": request.sweep,
         "members": list(job.names),
         "member_ids": [m.model_id for m in job.members],
         "recipe": canonical(job.recipe.model_dump()),

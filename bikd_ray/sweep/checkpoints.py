@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from bikd_ray.store.place import Place
-from bikd_ray.train.workers import Workers
+from bikd_ray.store.filesystem import StoreFS
+from bikd_ray.train.parallel import Workers
 
 
 def folder_of(job_id: str) -> str:
@@ -12,10 +12,10 @@ def folder_of(job_id: str) -> str:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredStates:
     """`train.state.States` in a store. A state serves the placement that wrote it."""
 
-    place: Place
+    fs: StoreFS
     job_id: str
     workers: Workers
 
@@ -23,15 +23,15 @@ class Kept:
         return [step for step, rank in self._there().values() if rank == self._rank]
 
     def read(self, step: int) -> bytes:
-        return self.place.read(self._path(step))
+        return self.fs.read(self._path(step))
 
     def write(self, step: int, content: bytes) -> None:
-        self.place.write(self._path(step), content)
+        self.fs.write(self._path(step), content)
 
     def forget(self, before: int) -> None:
         for path, (step, _) in self._there().items():
             if step < before:
-                self.place.delete(path)
+                self.fs.delete(path)
 
     @property
     def _rank(self) -> int:
@@ -47,7 +47,7 @@ class Kept:
     def _there(self) -> dict[str, tuple[int, int]]:
         """Full path to (step, rank), of this placement."""
         found = {}
-        for path in self.place.listing(folder_of(self.job_id), ".pt"):
+        for path in self.fs.listing(folder_of(self.job_id), ".pt"):
             placement, rank, step = path.rpartition("/")[2].removesuffix(".pt").rsplit("-", 2)
             if placement == self._placement:
                 found[path] = (int(step), int(rank))

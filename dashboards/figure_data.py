@@ -31,11 +31,12 @@ def figure_text(figure: go.Figure) -> str:
     finest decimal scale that holds them: {dtype, bdata, shape, scale}. That is half a float32 and
     a third of it once compressed.
     """
-    data = [{**trace.to_plotly_json()} for trace in figure.data]
-    for trace, drawn in zip(data, figure.data, strict=True):
+    traces: Any = figure.data
+    data = [{**trace.to_plotly_json()} for trace in traces]
+    for trace, drawn in zip(data, traces, strict=True):
         if trace["type"] == "heatmap" and isinstance(drawn["z"], np.ndarray):
             trace["z"] = matrix(drawn["z"])
-    layout = figure.layout.to_plotly_json()
+    layout: Any = figure.layout.to_plotly_json()
     layout.pop("template", None)
     if "meta" in layout:
         layout["meta"] = {

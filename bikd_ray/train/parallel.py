@@ -39,7 +39,7 @@ class Workers:
         """Whether this worker computes a member of the job."""
         return not self.by_models or member % self.count == self.rank
 
-    def share(self, part_B: np.ndarray) -> np.ndarray:
+    def shard(self, part_B: np.ndarray) -> np.ndarray:
         """This worker's samples of a batch; there may be none."""
         return np.array_split(part_B, self.count)[self.rank] if self.by_samples else part_B
 

@@ -15,9 +15,9 @@ from bikd_ray.plan import ResolvedModel
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import parse_spec
 from bikd_ray.specs import Spec, ZooEntry
-from bikd_ray.store.place import Place
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.weights import base_path, keep_all
-from bikd_ray.zoo import recall, remember, resolve_model
+from bikd_ray.zoo import load_resolved, resolve_model, save_resolved
 from bikd_ray.zoo.checkpoints import downloaded
 
 KWARGS = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8, "num_classes": 10}
@@ -50,7 +50,7 @@ def tiny_entry(checkpoint: object, **fields) -> ZooEntry:
 
 def spec(*zoo: dict) -> Spec:
     """These models and another one, on the digits."""
-    other = {"factory": "tests.test_known:net", "alias": "other", "input": {"size": 4}}
+    other = {"factory": "tests.test_zoo_cache:net", "alias": "other", "input": {"size": 4}}
     return parse_spec({"zoo": [*zoo, other], "data": DIGITS})
 
 
@@ -61,7 +61,7 @@ def net() -> torch.nn.Module:
 
 def remembered(entry: ZooEntry) -> ResolvedModel:
     model, _ = resolve_model(entry)
-    remember(model)
+    save_resolved(model)
     return model
 
 
@@ -78,8 +78,8 @@ def files(memory: Path) -> list[Path]:
 
 def test_a_timm_model_with_a_checkpoint_is_remembered_whole(checkpoint):
     entry = tiny_entry(checkpoint)
-    assert recall(entry) is None
-    assert remembered(entry) == recall(entry)
+    assert load_resolved(entry) is None
+    assert remembered(entry) == load_resolved(entry)
 
 
 def test_a_remembered_model_is_not_built_again(checkpoint, monkeypatch):
@@ -100,10 +100,10 @@ def test_a_remembered_model_is_not_built_again(checkpoint, monkeypatch):
 
 def test_a_remembered_model_is_built_for_a_store_that_lacks_its_weights(checkpoint, tmp_path):
     resolve(spec(raw(checkpoint)))
-    place = Place.at(str(tmp_path / "store"))
+    fs = StoreFS.at(str(tmp_path / "store"))
     zoo, _ = resolve(spec(raw(checkpoint)))
-    keep_all(place, zoo.values())
-    assert all(place.exists(base_path(model.weights_id)) for model in zoo.values())
+    keep_all(fs, zoo.values())
+    assert all(fs.exists(base_path(model.weights_id)) for model in zoo.values())
 
 
 @pytest.mark.parametrize(
@@ -113,13 +113,13 @@ def test_another_content_of_the_checkpoint_forgets_the_model(checkpoint, grows_b
     entry = tiny_entry(checkpoint)
     remembered(entry)
     rewrite(checkpoint, checkpoint.read_bytes() + bytes(grows_by), later_by=later_by)
-    assert recall(entry) is None
+    assert load_resolved(entry) is None
 
 
 def test_a_checkpoint_that_is_gone_forgets_the_model(checkpoint):
     remembered(tiny_entry(checkpoint))
     checkpoint.unlink()
-    assert recall(tiny_entry(checkpoint)) is None
+    assert load_resolved(tiny_entry(checkpoint)) is None
 
 
 @pytest.mark.parametrize(
@@ -133,12 +133,12 @@ def test_a_checkpoint_that_is_gone_forgets_the_model(checkpoint):
 )
 def test_other_words_in_the_entry_are_another_model(checkpoint, change):
     remembered(tiny_entry(checkpoint))
-    assert recall(tiny_entry(checkpoint, **change)) is None
+    assert load_resolved(tiny_entry(checkpoint, **change)) is None
 
 
 def test_the_alias_is_the_one_of_today(checkpoint):
     model = remembered(tiny_entry(checkpoint))
-    again = recall(tiny_entry(checkpoint, alias="Renamed"))
+    again = load_resolved(tiny_entry(checkpoint, alias="Renamed"))
     assert again is not None
     assert (again.name, again.model_id) == ("Renamed", model.model_id)
 
@@ -153,10 +153,10 @@ def test_a_folder_is_remembered_until_a_file_in_it_changes(tmp_path, checkpoint)
     (folder / "config.json").write_text(json.dumps({**config, "pretrained_cfg": shape}))
     entry = ZooEntry.model_validate({"timm": f"local-dir:{folder}"})
     model = remembered(entry)
-    assert recall(entry) == model
+    assert load_resolved(entry) == model
     again = (folder / "config.json").read_bytes()
     rewrite(folder / "config.json", again, later_by=1)
-    assert recall(entry) is None
+    assert load_resolved(entry) is None
 
 
 def test_a_checkpoint_behind_an_address_is_remembered_while_it_is_kept(
@@ -167,9 +167,9 @@ def test_a_checkpoint_behind_an_address_is_remembered_while_it_is_kept(
     downloaded(address).parent.mkdir(parents=True)
     checkpoint.rename(downloaded(address))
     model = remembered(tiny_entry(address))
-    assert recall(tiny_entry(address)) == model
+    assert load_resolved(tiny_entry(address)) == model
     downloaded(address).unlink()
-    assert recall(tiny_entry(address)) is None
+    assert load_resolved(tiny_entry(address)) is None
 
 
 @pytest.mark.parametrize("name", ["hf-hub:user/mine", "hf_hub:user/mine", "HF-Hub:user/mine"])
@@ -177,12 +177,12 @@ def test_what_may_change_without_a_sign_is_not_remembered(checkpoint, memory, na
     model, _ = resolve_model(tiny_entry(checkpoint))
     entries = [
         ZooEntry(timm=name),
-        ZooEntry(factory="tests.test_known:net"),
+        ZooEntry(factory="tests.test_zoo_cache:net"),
         ZooEntry(hub="owner/repository:net", trust=True),
     ]
     for entry in entries:
-        remember(ResolvedModel(**{**vars(model), "entry": entry}))
-        assert recall(entry) is None
+        save_resolved(ResolvedModel(**{**vars(model), "entry": entry}))
+        assert load_resolved(entry) is None
     assert not files(memory)
 
 
@@ -191,16 +191,16 @@ def test_a_damaged_memory_is_ignored_and_made_again(checkpoint, memory, content)
     model = remembered(tiny_entry(checkpoint))
     (path,) = files(memory)
     path.write_bytes(content)
-    assert recall(tiny_entry(checkpoint)) is None
+    assert load_resolved(tiny_entry(checkpoint)) is None
     resolve(spec(raw(checkpoint)))
-    assert recall(tiny_entry(checkpoint)) == model
+    assert load_resolved(tiny_entry(checkpoint)) == model
 
 
 def test_without_a_place_to_remember_models_are_resolved_all_the_same(checkpoint, memory):
     memory.write_text("a file where the folder should be")
     zoo, _ = resolve(spec(raw(checkpoint)))
     assert zoo["Tiny"].num_classes == 10
-    assert recall(tiny_entry(checkpoint)) is None
+    assert load_resolved(tiny_entry(checkpoint)) is None
 
 
 @pytest.mark.parametrize(

@@ -7,28 +7,28 @@ import time
 import pytest
 
 from bikd_ray.store import Store, Writer
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import EXPIRES, FOLDER, About, Lease, at_work
-from bikd_ray.store.place import Place
-from bikd_ray.sweep import line as module
-from bikd_ray.sweep.line import Line, Waiting
-from bikd_ray.sweep.needs import PATIENCE, Needs
+from bikd_ray.sweep import scheduler as module
+from bikd_ray.sweep.capacity import SHORTAGE_PATIENCE, ResourceRequest
+from bikd_ray.sweep.scheduler import JobScheduler, PendingJob
 from pipelines.planning import sweep_lines
 from tests.test_store import after, baseline, job
 
-CPU, BIG = Needs(1, 0), Needs(2, 0)
+CPU, BIG = ResourceRequest(1, 0), ResourceRequest(2, 0)
 TWO = [{"CPU": 2, "memory": 2**40}]
 
 
 @pytest.fixture(autouse=True)
 def looks_always(monkeypatch):
-    monkeypatch.setattr(module, "LOOK", 0.0)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
 
 
-def line(tmp_path, jobs, nodes=TWO, **options) -> Line:
-    waiting = [Waiting(i, needs, work) for i, needs, work in jobs]
+def line(tmp_path, jobs, nodes=TWO, **options) -> JobScheduler:
+    waiting = [PendingJob(i, needs, work) for i, needs, work in jobs]
     uri = str(tmp_path / "store")
     options.setdefault("note", pytest.fail)
-    made = Line(waiting, lambda: nodes, Store(uri), Lease(Place.at(uri), "s"), **options)
+    made = JobScheduler(waiting, lambda: nodes, Store(uri), Lease(StoreFS.at(uri), "s"), **options)
     made.open(100)
     return made
 
@@ -54,7 +54,7 @@ def test_the_largest_needs_and_the_longest_jobs_come_first_and_only_as_many_as_f
 
 
 def test_nothing_overtakes_a_job_that_waits_for_room(tmp_path):
-    jobs = line(tmp_path, [("big", BIG, 1), ("small", CPU, 1), ("first", Needs(3, 0), 1)],
+    jobs = line(tmp_path, [("big", BIG, 1), ("small", CPU, 1), ("first", ResourceRequest(3, 0), 1)],
                 nodes=[{"CPU": 3, "memory": 2**40}])  # fmt: skip
     assert jobs.take() == "first"
     jobs.release("first", 1)
@@ -79,7 +79,7 @@ def test_a_line_that_has_long_had_nothing_to_hand_out_is_idle(tmp_path, monkeypa
     jobs.release("a", 1)
     nodes.clear()
     assert (jobs.take(), jobs.ready) == (None, False)
-    now[0] += module.IDLE
+    now[0] += module.IDLE_SECONDS
     assert not jobs.idle
     now[0] += 1
     assert jobs.idle
@@ -108,8 +108,8 @@ def test_a_cluster_without_room_for_a_job_is_waited_for_and_that_is_said_once(
     assert take(0) == ("a", 0)
     nodes[0] = {"CPU": 1, "memory": 2**30}
     assert take(10) == (None, 0)
-    assert take(10 + PATIENCE) == (None, 1)
-    assert take(10 + 9 * PATIENCE) == (None, 1)
+    assert take(10 + SHORTAGE_PATIENCE) == (None, 1)
+    assert take(10 + 9 * SHORTAGE_PATIENCE) == (None, 1)
     short = "a job needs 2 CPUs and 0 GPUs on one node, but the cluster has: "
     assert said == [f"{short}1 CPUs, 0 GPUs, 1 GiB; this sweep waits for nodes"]
     nodes.append(TWO[0])
@@ -161,7 +161,7 @@ def test_a_window_holds_so_many_jobs_and_the_next_one_the_rest(tmp_path):
 
 def test_a_job_that_another_sweep_is_at_waits_and_is_dropped_once_that_has_done_it(tmp_path):
     writer = two_models(tmp_path)
-    other = Lease(writer.place, "other")
+    other = Lease(writer.fs, "other")
     other.say(frozenset({"x", "y"}))
     jobs = line(tmp_path, [("x", CPU, 3), ("y", CPU, 2), ("z", CPU, 1)])
     assert jobs.take() == "z"
@@ -182,14 +182,14 @@ def test_what_another_sweep_did_since_the_last_look_is_not_done_again(tmp_path, 
     one = line(tmp_path, work)
     time.sleep(0.002)
     other = line(tmp_path, work)
-    monkeypatch.setattr(module, "LOOK", 1e6)  # neither looks again
+    monkeypatch.setattr(module, "POLL_SECONDS", 1e6)  # neither looks again
     for job_id in "vwx":
         assert one.take() == job_id
         one.release(job_id, 1)
         done_by_another(writer, job_id)
     assert one.take() == "y"
     assert other.take() == "z"
-    monkeypatch.setattr(module, "LOOK", 0.0)
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
     assert other.take() is None
     assert other.elsewhere == set("vwx")
 
@@ -199,7 +199,7 @@ def test_the_older_of_two_sweeps_takes_no_job_that_the_younger_is_at(tmp_path, m
     older = line(tmp_path, [("x", CPU, 3), ("y", CPU, 2)])
     time.sleep(0.002)
     younger = line(tmp_path, [("x", CPU, 3), ("y", CPU, 2)])
-    monkeypatch.setattr(module, "LOOK", 1e6)
+    monkeypatch.setattr(module, "POLL_SECONDS", 1e6)
     assert younger.take() == "x"
     assert older.take() == "y"
 
@@ -211,7 +211,7 @@ def test_a_failure_elsewhere_is_tried_here_a_moment_later(tmp_path, monkeypatch)
     one.release("x", 1)  # failed: nothing of it is in the store
     assert one.take() == "y"
     assert other.take() is None
-    monkeypatch.setattr(module, "LINGER", 0.0)
+    monkeypatch.setattr(module, "ENDED_SECONDS", 0.0)
     one.release("y", 1)
     one.look()
     one.lease.say(frozenset({"another"}), ended=[])
@@ -228,7 +228,7 @@ def test_jobs_done_between_planning_and_the_first_look_are_dropped(tmp_path):
 
 def test_of_two_sweeps_that_want_a_job_at_once_the_older_has_it(tmp_path, monkeypatch):
     uri = str(tmp_path / "store")
-    old = Lease(Place.at(uri), "old")
+    old = Lease(StoreFS.at(uri), "old")
     time.sleep(0.002)  # leases are named by the millisecond
     new = line(tmp_path, [("x", CPU, 1)])
     look = new.look
@@ -238,28 +238,28 @@ def test_of_two_sweeps_that_want_a_job_at_once_the_older_has_it(tmp_path, monkey
 
 
 def test_a_lease_that_is_not_renewed_holds_nothing(tmp_path):
-    place = Place.at(str(tmp_path))
-    lease = Lease(place, "gone")
+    fs = StoreFS.at(str(tmp_path))
+    lease = Lease(fs, "gone")
     lease.say(frozenset({"x"}), left=3)
-    ((_, sweep),) = at_work(place)
+    ((_, sweep),) = at_work(fs)
     assert (sweep.name, sweep.jobs, sweep.about, sweep.pid) == (
         "gone", {"x"}, About(left=3), os.getpid()
     )  # fmt: skip
     then = time.time() - EXPIRES - 1
-    os.utime(place.path(lease.path), (then, then))
-    assert at_work(place) == []
+    os.utime(fs.path(lease.path), (then, then))
+    assert at_work(fs) == []
 
 
 def test_a_lease_of_another_version_is_read_for_what_is_known(tmp_path):
-    place, mine = Place.at(str(tmp_path)), Lease(Place.at(str(tmp_path)), "mine")
+    fs, mine = StoreFS.at(str(tmp_path)), Lease(StoreFS.at(str(tmp_path)), "mine")
     known = {"name": "newer", "host": "elsewhere", "pid": 7, "jobs": ["x"]}
     newer = {
         **known, "shape": [2, 3], "about": {"left": 4, "eta": None, "pace": 1.5, "ended": ["y"]}
     }  # fmt: skip
     unknown = {"a": newer, "b": known, "c": {"tasks": ["z"]}, "d": {**known, "jobs": 3}, "e": []}
     for name, content in unknown.items():
-        place.write(f"{FOLDER}/{name}.json", json.dumps(content).encode())
-    found = [sweep for _, sweep in at_work(place)]
+        fs.write(f"{FOLDER}/{name}.json", json.dumps(content).encode())
+    found = [sweep for _, sweep in at_work(fs)]
     assert [(s.name, s.jobs, s.ended, s.about.left) for s in found] == [
         ("newer", {"x"}, {"y"}, 4),
         ("newer", {"x"}, frozenset(), None),
@@ -268,7 +268,7 @@ def test_a_lease_of_another_version_is_read_for_what_is_known(tmp_path):
     assert [s.name for _, s in mine.others()] == ["newer", "newer"]
     mine.say(frozenset())
     mine.end()  # what cannot be read may be alive
-    assert len(place.listing(FOLDER, ".json")) == len(unknown)
+    assert len(fs.listing(FOLDER, ".json")) == len(unknown)
 
 
 def test_a_budget_ends_the_handing_out_before_it_is_exceeded(tmp_path, monkeypatch):
