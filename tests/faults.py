@@ -35,7 +35,7 @@ def begin(path: Path, *options: str, **environment: str) -> subprocess.Popen:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # and so would it: we are in a background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
-        [sys.executable, "-m", "pipelines", "sweep", str(path), *options],
+        [sys.executable, "-m", "bikd_pipelines", "sweep", str(path), *options],
         cwd=ROOT,
         env={**os.environ, **environment},
         stdout=subprocess.PIPE,
@@ -142,7 +142,7 @@ def results(store: Store) -> list[dict]:
 
 def status(path: Path) -> dict[str, str]:
     """What `bikd status` says of each job of a spec."""
-    from pipelines.cli import app
+    from bikd_pipelines.cli import app
 
     said = CliRunner().invoke(app, ["status", str(path), "--format", "json"])
     assert said.exit_code == 0, said.output

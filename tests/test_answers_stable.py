@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bikd_dashboards.snapshot import Limits, SettingView, Snapshot
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.read import MERGED
-from dashboards.snapshot import Limits, SettingView, Snapshot
 from tests.synthetic import World, made, zoo
 from tests.test_store import after, baseline, job, write_pair_rows
 
@@ -231,7 +231,7 @@ def test_names_of_many_models_are_told_apart(tmp_path):
 
 
 def test_plan_and_status_say_that_a_spec_calls_a_model_otherwise(uri):
-    from pipelines.planning import take_names
+    from bikd_pipelines.planning import take_names
 
     store = Store(uri)
     assert take_names(None, store) == []

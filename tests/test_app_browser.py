@@ -8,10 +8,10 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from bikd_dashboards.downloads import FILES, csv
+from bikd_dashboards.pages import PAGES
+from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.store import Store
-from dashboards.downloads import FILES, csv
-from dashboards.pages import PAGES
-from dashboards.snapshot import Snapshot
 from tests.test_report import HOSTILE, Zoo, sweep
 from tests.test_report_browser import browser, number
 
@@ -26,7 +26,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Zoo, Stor
     folder = tmp_path_factory.mktemp("live") / "s"
     zoo = sweep(folder, NAMES, seeds=(0, 1))
     zoo.job(["vit", "convnext"], 0, objective="kd")
-    command = [sys.executable, "-m", "pipelines", "dashboard", "--store", str(folder)]
+    command = [sys.executable, "-m", "bikd_pipelines", "dashboard", "--store", str(folder)]
     with subprocess.Popen([*command, "--port", "0"], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split()[0]
@@ -137,7 +137,7 @@ def test_figures_follow_the_colour_scheme_and_a_phone_needs_no_sideways_scrollin
 
 def test_a_port_that_is_taken_is_named(served, tmp_path):
     port = served[2].rstrip("/").rpartition(":")[2]
-    command = [sys.executable, "-m", "pipelines", "dashboard", "--port", port, "--store"]
+    command = [sys.executable, "-m", "bikd_pipelines", "dashboard", "--port", port, "--store"]
     folder = Path(served[1].uri)
     run = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
     assert run.returncode == 2

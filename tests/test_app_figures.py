@@ -5,15 +5,22 @@ import pyarrow as pa
 import pytest
 from scipy.stats import pearsonr
 
+from bikd_dashboards.correlates import (
+    CLOUD,
+    centred,
+    correlation,
+    says,
+    scatter_figure,
+    scatter_info,
+)
+from bikd_dashboards.figures import Heatmap, Interval, heatmap_info
+from bikd_dashboards.group_size import Size, sizes_figure, sizes_info
+from bikd_dashboards.headline import headlines
+from bikd_dashboards.objectives import Summary, objectives_figure, objectives_info
+from bikd_dashboards.pair import CLASSES, Case, cases_info, classes_info, flips_figure
+from bikd_dashboards.runs import runs
 from bikd_ray.store.answer_schemas import GAINS, GROWTH
 from bikd_ray.store.schema import SCHEMAS
-from dashboards.correlates import CLOUD, centred, correlation, says, scatter_figure, scatter_info
-from dashboards.figures import Heatmap, Interval, heatmap_info
-from dashboards.group_size import Size, sizes_figure, sizes_info
-from dashboards.headline import headlines
-from dashboards.objectives import Summary, objectives_figure, objectives_info
-from dashboards.pair import CLASSES, Case, cases_info, classes_info, flips_figure
-from dashboards.runs import runs
 from tests.test_figures import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain
 
 

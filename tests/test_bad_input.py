@@ -11,9 +11,9 @@ import pytest
 import torch
 import yaml
 
+from bikd_pipelines import cli
 from bikd_ray.store import Writer
 from bikd_ray.store.schema import SCHEMAS
-from pipelines import cli
 
 torch.set_num_threads(1)
 

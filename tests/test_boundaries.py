@@ -16,11 +16,11 @@ HEAVY = ("torch", "ray", "pyarrow", "plotly", "timm")
          ("torch", "ray", "plotly", "timm")),
         ("bikd_ray.transfer, bikd_ray.train, bikd_ray.tasks.classification, bikd_ray.zoo, "
          "bikd_ray.data", ("ray", "plotly", "bikd_ray.store")),
-        ("bikd_ray.sweep.engine, bikd_ray.sweep.job", ("plotly", "dashboards", "pipelines")),
+        ("bikd_ray.sweep.engine, bikd_ray.sweep.job", ("plotly", "bikd_dashboards", "bikd_pipelines")),
         ("bikd_ray.sweep.trial", ("timm", "bikd_ray.train", "plotly")),
         ("bikd_ray.sweep.channel, bikd_ray.sweep.events", ("torch", "pyarrow.dataset", "plotly")),
-        ("dashboards.report, dashboards.app", ("torch", "ray", "bikd_ray.train", "pipelines")),
-        ("pipelines.cli", HEAVY),
+        ("bikd_dashboards.report, bikd_dashboards.app", ("torch", "ray", "bikd_ray.train", "bikd_pipelines")),
+        ("bikd_pipelines.cli", HEAVY),
     ],
 )  # fmt: skip
 def test_a_room_does_not_load_what_it_must_not(modules, never):

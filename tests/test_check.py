@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from bikd_pipelines.check import SHOWN, check, drawn
 from bikd_ray.data.loader import Loader
 from bikd_ray.data.sources import open_images
 from bikd_ray.data.views import Normalise
@@ -12,7 +13,6 @@ from bikd_ray.plan import ResolvedInput
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import ParquetData
-from pipelines.check import SHOWN, check, drawn
 from tests.conftest import net
 
 SHAPE = {"input": {"size": 8, "crop_pct": 1.0}}

@@ -14,10 +14,10 @@ from urllib.parse import urlparse
 import pytest
 import yaml
 
+from bikd_pipelines.submit import SPEC, entrypoint, pack, store_of
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
 from bikd_ray.sweep.runtime_env import OURS
-from pipelines.submit import SPEC, entrypoint, pack, store_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -150,9 +150,9 @@ def test_a_store_that_would_go_with_the_job_is_refused(project, monkeypatch, giv
 
 
 def test_a_folder_that_would_hide_our_own_packages_is_refused(project, tmp_path, monkeypatch):
-    (project / "pipelines").mkdir()
+    (project / "bikd_pipelines").mkdir()
     monkeypatch.chdir(project)
-    with pytest.raises(UserError, match="pipelines would hide bikd's own package"):
+    with pytest.raises(UserError, match="bikd_pipelines would hide bikd's own package"):
         pack(Path("zoo.yaml"), "s3://b/s", tmp_path / "code.zip")
 
 
@@ -180,7 +180,7 @@ def test_only_what_was_imported_from_folders_is_own_code(project, monkeypatch):
     own = own_code()
     assert own["my_models"] == project / "my_models"
     assert own["shapes"] == project / "shapes.py"
-    assert not own.keys() & {"torch", "numpy", "os", "json", "bikd_ray", "pipelines"}
+    assert not own.keys() & {"torch", "numpy", "os", "json", "bikd_ray", "bikd_pipelines"}
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from bikd_pipelines.check import check
 from bikd_ray.data.decode import EXTENSIONS, FORMATS, BadImage, decode
 from bikd_ray.data.encoded import EncodedCopy, encoded_copy
 from bikd_ray.data.exclusions import LeftOut, is_hidden
@@ -24,7 +25,6 @@ from bikd_ray.errors import UserError
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_parts, load_spec
 from bikd_ray.specs import Data, TimmData
-from pipelines.check import check
 from tests.images import STRUCT, as_struct, noise, png, same_image, write_parquet
 from tests.test_tars import write_tar
 

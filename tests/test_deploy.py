@@ -9,8 +9,8 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from bikd_pipelines.cli import app
 from bikd_ray.store import Store
-from pipelines.cli import app
 from tests.test_clusters import ROOT, in_namespaces, project  # noqa: F401
 
 DEPLOY = ROOT / "pipelines" / "deploy"

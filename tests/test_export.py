@@ -432,7 +432,7 @@ def test_licences_are_told_by_their_names(licence, forbids, front):
 
 
 def test_the_command_prints_the_folder_and_refuses_in_one_line(world, monkeypatch, capsys):
-    from pipelines.cli import main
+    from bikd_pipelines.cli import main
 
     store, out = str(world.store), str(world.root / "home")
     with_right(world, "vit", ("vit", "res"), 0, 30)

@@ -8,16 +8,16 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pytest
 
+from bikd_dashboards.curves import CurveLine, Curves, curves_figure, curves_info
+from bikd_dashboards.figure_data import NOTHING, figure_text, matrix, packed, unpacked
+from bikd_dashboards.figures import Heatmap, Interval, heatmap_figure, heatmap_info
+from bikd_dashboards.forest import Forest, Frame, Partner, forest_figure, forest_info, frame
+from bikd_dashboards.formatting import label, listed, percent, recovered, signed, span
+from bikd_dashboards.ordering import order
+from bikd_dashboards.runs import duration, recipe_text
+from bikd_dashboards.theme import DARK, DIVERGING, LIGHT, LINES, NEUTRAL, SEQUENTIAL
 from bikd_ray.store.answer_schemas import CURVES, GAINS, PAIRS
 from bikd_ray.store.verdicts import HARMED, IMPROVES
-from dashboards.curves import CurveLine, Curves, curves_figure, curves_info
-from dashboards.figure_data import NOTHING, figure_text, matrix, packed, unpacked
-from dashboards.figures import Heatmap, Interval, heatmap_figure, heatmap_info
-from dashboards.forest import Forest, Frame, Partner, forest_figure, forest_info, frame
-from dashboards.formatting import label, listed, percent, recovered, signed, span
-from dashboards.ordering import order
-from dashboards.runs import duration, recipe_text
-from dashboards.theme import DARK, DIVERGING, LIGHT, LINES, NEUTRAL, SEQUENTIAL
 
 NAMES = {"1": "vit", "2": "mixer", "3": "resnet"}
 SHARED = {"objective": "bikd", "selection": "last", "seeds": 3, "n": 900}

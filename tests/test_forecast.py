@@ -7,15 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bikd_ray.errors import UserError
-from bikd_ray.plan import Pace
-from bikd_ray.resolve import not_kept, plan_jobs
-from bikd_ray.spec_file import load_spec
-from bikd_ray.store import Store, Writer
-from bikd_ray.sweep.capacity import ResourceRequest
-from bikd_ray.sweep.events import JobRequest, job_row
-from pipelines.calibrate import calibrate
-from pipelines.planning import (
+from bikd_pipelines.calibrate import calibrate
+from bikd_pipelines.planning import (
     RAY_START,
     SLOT_START,
     TASK_START,
@@ -24,6 +17,13 @@ from pipelines.planning import (
     forecast,
     paces_of,
 )
+from bikd_ray.errors import UserError
+from bikd_ray.plan import Pace
+from bikd_ray.resolve import not_kept, plan_jobs
+from bikd_ray.spec_file import load_spec
+from bikd_ray.store import Store, Writer
+from bikd_ray.sweep.capacity import ResourceRequest
+from bikd_ray.sweep.events import JobRequest, job_row
 
 ROOT = Path(__file__).parent.parent
 CPU, HALF, GPU = ResourceRequest(1, 0), ResourceRequest(1, 0.5), ResourceRequest(1, 1)
@@ -100,7 +100,7 @@ def test_limit_only_and_budget_count_as_in_a_sweep(spec_file, tmp_path):
 
 
 def test_the_command_says_what_is_left_to_pay(spec_file, tmp_path):
-    command = [sys.executable, "-m", "pipelines", "plan", str(spec_file()), "--calibrate"]
+    command = [sys.executable, "-m", "bikd_pipelines", "plan", str(spec_file()), "--calibrate"]
     options = ["--limit", "3", "--only", "small", "--budget", "5"]
     run = subprocess.run(
         [*command, *options], cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False

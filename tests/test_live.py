@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
+from bikd_dashboards.live import KEPT, Live
+from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.store import Store
-from dashboards.live import KEPT, Live
-from dashboards.snapshot import Snapshot
 from tests.test_report import sweep
 
 

@@ -6,6 +6,8 @@ import os
 import pytest
 from typer.testing import CliRunner
 
+from bikd_dashboards.app import make_app
+from bikd_pipelines.cli import app
 from bikd_ray.cache_dir import usable_cpus
 from bikd_ray.data.webdataset import webdataset
 from bikd_ray.errors import UserError, choices
@@ -14,8 +16,6 @@ from bikd_ray.store import Store
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import FOLDER, Lease, at_work
 from bikd_ray.sweep.resources import this_machine
-from dashboards.app import make_app
-from pipelines.cli import app
 
 
 def test_leases_of_other_versions_are_read_or_left_out(tmp_path):

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
+from bikd_pipelines.cli import app
+from bikd_pipelines.paper.compare import BESIDE, compared, paper_name
+from bikd_pipelines.paper.figures import figures
+from bikd_pipelines.paper.notes import notes
 from bikd_ray.analysis.bits import pack
 from bikd_ray.specs import Objective, Recipe
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.schema import SCHEMAS
-from pipelines.cli import app
-from pipelines.paper.compare import BESIDE, compared, paper_name
-from pipelines.paper.figures import figures
-from pipelines.paper.notes import notes
 from tests.test_paper_zoo import whole as paper_zoo
 
 

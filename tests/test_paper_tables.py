@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
+from bikd_pipelines.paper.arithmetic import deviations, identity_share, recovered
+from bikd_pipelines.paper.figures import MODELS, figures
 from bikd_ray.plan import Job, all_jobs
 from bikd_ray.spec_file import load_spec, parse_spec
 from bikd_ray.specs import Recipe, Spec
-from pipelines.paper.arithmetic import deviations, identity_share, recovered
-from pipelines.paper.figures import MODELS, figures
 from tests.test_paper_zoo import whole as paper_zoo
 from tests.test_plan import resolved
 
@@ -103,7 +103,7 @@ def test_the_page_counts_the_same_jobs_and_leads_somewhere():
 
 
 def printed() -> list[dict[str, str]]:
-    path = ROOT / "pipelines" / "paper" / "figures.csv"
+    path = ROOT / "pipelines" / "bikd_pipelines" / "paper" / "figures.csv"
     return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
 
 

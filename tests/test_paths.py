@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from bikd_pipelines.submit import entrypoint, pack, store_of
 from bikd_ray.errors import UserError
 from bikd_ray.paths import escaped, expanded, located
 from bikd_ray.spec_file import load_spec, parse_spec
 from bikd_ray.specs import Data, ZooEntry
 from bikd_ray.store import open_store
 from bikd_ray.store.filesystem import StoreFS, store_uri
-from pipelines.submit import entrypoint, pack, store_of
 
 SPEC = """
 zoo: [{timm: a}, {timm: b}]

@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from timm.models import PretrainedCfg, _registry  # type: ignore[attr-defined]
 
+from bikd_pipelines.planning import drift_lines
 from bikd_ray.plan import Cost, ResolvedInput, ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo import published as module
 from bikd_ray.zoo import resolve_model
 from bikd_ray.zoo.published import Published, held, published, published_for
-from pipelines.planning import drift_lines
 
 ROWS = list(csv.DictReader((Path(module.__file__).parent / "published.csv").open(encoding="utf-8")))
 

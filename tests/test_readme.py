@@ -43,7 +43,7 @@ def test_the_spec_reads():
 
 
 def test_every_command_is_one():
-    from pipelines.cli import app
+    from bikd_pipelines.cli import app
 
     known = {c.name or c.callback.__name__ for c in app.registered_commands}
     known |= {group.name for group in app.registered_groups}

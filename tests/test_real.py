@@ -19,6 +19,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file
 from timm.data import create_transform, resolve_model_data_config
 
+from bikd_pipelines.check import check
 from bikd_ray.export import ExportRequest, export_model
 from bikd_ray.plan import all_jobs
 from bikd_ray.resolve import resolve
@@ -30,7 +31,6 @@ from bikd_ray.sweep.capacity import ResourceRequest
 from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.job import run_job
 from bikd_ray.zoo import build
-from pipelines.check import check
 
 pytestmark = pytest.mark.real
 

@@ -12,19 +12,19 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from bikd_dashboards.blocks import Link, Tag
+from bikd_dashboards.downloads import FILES
+from bikd_dashboards.figure_data import unpacked
+from bikd_dashboards.forest import forest_info
+from bikd_dashboards.pages import PAGES, heatmap
+from bikd_dashboards.report import write_report
+from bikd_dashboards.report_parts import LIMITS
+from bikd_dashboards.snapshot import SettingView, Snapshot
 from bikd_ray.analysis.bits import pack
 from bikd_ray.analysis.pairs import counts
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 from bikd_ray.store import Store, Writer
-from dashboards.blocks import Link, Tag
-from dashboards.downloads import FILES
-from dashboards.figure_data import unpacked
-from dashboards.forest import forest_info
-from dashboards.pages import PAGES, heatmap
-from dashboards.report import write_report
-from dashboards.report_parts import LIMITS
-from dashboards.snapshot import SettingView, Snapshot
 
 DATA, RECIPE, N = "d4f1c09a77e0b312", "9be1a0c3550d7f42", 899
 SKILL = {"resnet": 1.35, "vit": 1.1, "mixer": 0.8, "convnext": 1.6}

@@ -7,10 +7,10 @@ from typing import NoReturn
 
 import pytest
 
+from bikd_dashboards.downloads import FILES, csv
+from bikd_dashboards.report import write_report
+from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.store import Store
-from dashboards.downloads import FILES, csv
-from dashboards.report import write_report
-from dashboards.snapshot import Snapshot
 from tests.test_report import HOSTILE, sweep
 
 CHROMIUM = "/usr/bin/chromium"

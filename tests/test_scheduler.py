@@ -6,13 +6,13 @@ import time
 
 import pytest
 
+from bikd_pipelines.planning import sweep_lines
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import EXPIRES, FOLDER, About, Lease, at_work
 from bikd_ray.sweep import scheduler as module
 from bikd_ray.sweep.capacity import SHORTAGE_PATIENCE, ResourceRequest
 from bikd_ray.sweep.scheduler import JobScheduler, PendingJob
-from pipelines.planning import sweep_lines
 from tests.test_store import after, baseline, job
 
 CPU, BIG = ResourceRequest(1, 0), ResourceRequest(2, 0)

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from bikd_pipelines.tables import print_table
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
-from pipelines.tables import print_table
 
 QUERIES = {
     "struct": ("select {'a': 1, 'b': [1, 2]} as x", {"a": 1, "b": [1, 2]}),

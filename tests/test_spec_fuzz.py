@@ -11,11 +11,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from bikd_pipelines import cli
 from bikd_ray import specs
 from bikd_ray.errors import UserError
 from bikd_ray.spec_file import load_spec, parse_spec
 from bikd_ray.specs import Spec
-from pipelines import cli
 
 WHOLE: dict[str, Any] = {
     "name": "s",

@@ -1,8 +1,8 @@
 """A sweep at work is seen from another machine, through the store alone."""
 
+from bikd_pipelines.planning import sweep_lines
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import Lease
-from pipelines.planning import sweep_lines
 
 
 def test_a_sweep_is_seen_through_its_store_while_it_is_at_work(fs_uri):

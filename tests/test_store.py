@@ -324,7 +324,7 @@ def test_every_row_of_every_table_says_its_data_set_and_attempt(uri):
 
 
 def test_json_lists_what_scripts_rely_on(uri, capsys):
-    from pipelines.tables import print_table
+    from bikd_pipelines.tables import print_table
 
     print_table(Store(uri).partners("a"), "json", "partners")
     rows = json.loads(capsys.readouterr().out)

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from bikd_pipelines import cli
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store, Writer, open_store
 from bikd_ray.store.check import check
 from bikd_ray.store.compact import compact
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import Lease
-from pipelines import cli
 from tests.test_store import after, baseline, job
 
 

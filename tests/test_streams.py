@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bikd_pipelines import streams
 from bikd_ray.cache_dir import keep_file
-from pipelines import streams
 
 FULL = pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 
@@ -18,7 +18,7 @@ def bikd(how: str, *arguments: str, **variables: str) -> tuple[int, str, str]:
     """Exit code, output and errors of a command whose streams a shell has turned elsewhere."""
     command = f'"$@" {how}'
     run = subprocess.run(
-        ["bash", "-c", command, "bash", sys.executable, "-m", "pipelines", *arguments],
+        ["bash", "-c", command, "bash", sys.executable, "-m", "bikd_pipelines", *arguments],
         capture_output=True,
         env={**os.environ, **variables},
         check=False,
@@ -53,7 +53,7 @@ def test_a_reader_that_goes_is_not_an_error_to_speak_of():
 
 def test_files_do_not_get_the_numbers_of_closed_streams(tmp_path):
     code = (
-        "import os, sys; from pipelines.streams import prepare; prepare(); "
+        "import os, sys; from bikd_pipelines.streams import prepare; prepare(); "
         "print(min(os.open(os.devnull, os.O_RDONLY) for _ in 'abc') > 2, file=open('x', 'w'))"
     )
     run = f'cd {tmp_path}; exec "$0" -c "{code}" 0>&- 1>&- 2>&-'

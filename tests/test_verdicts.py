@@ -18,21 +18,21 @@ import pyarrow as pa
 import pytest
 from rich.cells import cell_len
 
+from bikd_dashboards.blocks import Plot, Table
+from bikd_dashboards.components import Maker
+from bikd_dashboards.formatting import signed, span
+from bikd_dashboards.pages import PAGES
+from bikd_dashboards.report import render
+from bikd_dashboards.report_parts import LIMITS
+from bikd_dashboards.snapshot import Limits, SettingView, Snapshot
+from bikd_dashboards.theme import LIGHT
+from bikd_pipelines.tables import VIEWS, laid_out, print_headline
 from bikd_ray.export.card import _summary
 from bikd_ray.export.select import _with_partner
 from bikd_ray.export.summary import around, results_of
 from bikd_ray.store import Store
 from bikd_ray.store import verdicts as v
 from bikd_ray.store.answer_schemas import GAINS
-from dashboards.blocks import Plot, Table
-from dashboards.components import Maker
-from dashboards.formatting import signed, span
-from dashboards.pages import PAGES
-from dashboards.report import render
-from dashboards.report_parts import LIMITS
-from dashboards.snapshot import Limits, SettingView, Snapshot
-from dashboards.theme import LIGHT
-from pipelines.tables import VIEWS, laid_out, print_headline
 from tests.synthetic import World, made, zoo
 
 FEW = Limits(matrix=20, models=2, pairs=2, rows=60, runs=5, file=10)
@@ -179,7 +179,7 @@ def test_where_all_jobs_failed_the_cause_and_the_cure_are_said(tmp_path, capsys)
 
 
 def test_a_pair_whose_jobs_failed_is_named_beside_the_others(tmp_path):
-    from pipelines.tables import failed_lines
+    from bikd_pipelines.tables import failed_lines
 
     store = Store(made(tmp_path, World(NETS, failed=[("ViT", "Mixer")])))
     assert len(store.partners("ViT")) == 1
@@ -310,7 +310,7 @@ def in_terminal(width: int, *arguments: str) -> str:
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     keep = {k: x for k, x in os.environ.items() if k not in ("COLUMNS", "LINES")}
     process = subprocess.Popen(
-        [sys.executable, "-m", "pipelines", *arguments],
+        [sys.executable, "-m", "bikd_pipelines", *arguments],
         stdout=theirs,
         stderr=subprocess.DEVNULL,
         stdin=subprocess.DEVNULL,

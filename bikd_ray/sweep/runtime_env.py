@@ -1,5 +1,6 @@
 """The person's own code, such as their factories: Ray sends it to every node of a cluster."""
 
+import importlib.util
 import os
 import re
 import sys
@@ -12,7 +13,7 @@ from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
 from bikd_ray.errors import UserError
 from bikd_ray.specs import ZooEntry
 
-OURS = ("bikd_ray", "pipelines", "dashboards")
+OURS = ("bikd_ray", "bikd_pipelines", "bikd_dashboards")
 
 MADE = "_remote_module_non_scriptable"
 """A module that torch writes into a temporary folder when it is imported."""
@@ -42,8 +43,9 @@ def environment(zoo: Iterable[ZooEntry], *, ship: bool = False) -> dict[str, lis
 
 
 def shipped() -> list[Path]:
-    """The folders of this package."""
-    return [Path(__file__).parents[2] / name for name in OURS]
+    """The folders of this package: installed ones lie together, those of a checkout do not."""
+    specs = [importlib.util.find_spec(name) for name in OURS]
+    return [Path(spec.origin).parent for spec in specs if spec and spec.origin]
 
 
 def own_code() -> dict[str, Path]:

@@ -21,14 +21,14 @@ import numpy as np
 import pyarrow as pa
 from playwright.sync_api import Locator, Page, sync_playwright
 
+from bikd_dashboards.pages import PAGES
+from bikd_dashboards.report import render
+from bikd_dashboards.report_parts import LIMITS
+from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.analysis.bits import unpack
 from bikd_ray.store import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import serialised
-from dashboards.pages import PAGES
-from dashboards.report import render
-from dashboards.report_parts import LIMITS
-from dashboards.snapshot import Snapshot
 from tests.benchmarks.store import FEW_IMAGES, build
 from tests.test_report_browser import ARGUMENTS, CHROMIUM
 
@@ -96,7 +96,16 @@ def _report(folder: Path, path: Path, tables: Path | None, panels: int) -> None:
 
 
 def _app(folder: Path) -> None:
-    command = [sys.executable, "-m", "pipelines", "dashboard", "--port", "0", "--store", folder]
+    command = [
+        sys.executable,
+        "-m",
+        "bikd_pipelines",
+        "dashboard",
+        "--port",
+        "0",
+        "--store",
+        folder,
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         address = server.stdout.readline().split()[0]

@@ -126,7 +126,7 @@ def _peak() -> float:
 
 def _command(folder: Path) -> float:
     """Seconds of a command, from its start to its end; the best of three."""
-    command = [sys.executable, "-m", "pipelines", "partners", MODEL, "--store", str(folder)]
+    command = [sys.executable, "-m", "bikd_pipelines", "partners", MODEL, "--store", str(folder)]
     seconds = []
     for _ in range(3):
         start = time.perf_counter()

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dashboards.figures import Heatmap
+from bikd_dashboards.figures import Heatmap
 
 ORDERS = {
     "accuracy": "accuracy",

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from plotly.offline import get_plotlyjs
 
+from bikd_dashboards.figure_data import packed
+from bikd_dashboards.pages import PAGES
+from bikd_dashboards.report_parts import LIMITS, Contents
+from bikd_dashboards.runs import facts
+from bikd_dashboards.snapshot import Limits, Snapshot, distinct_recipes
+from bikd_dashboards.theme import DARK, LIGHT
 from bikd_ray.cache_dir import keep_file
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store
-from dashboards.figure_data import packed
-from dashboards.pages import PAGES
-from dashboards.report_parts import LIMITS, Contents
-from dashboards.runs import facts
-from dashboards.snapshot import Limits, Snapshot, distinct_recipes
-from dashboards.theme import DARK, LIGHT
 
 _MISTAKEN = (EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM)
 """Errors of a path that a person can only change."""

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bikd_dashboards.figures import Interval, pc
 from bikd_ray.store.verdicts import TOLD, failed_sentence, partners_of, short
-from dashboards.figures import Interval, pc
 
 Row = Mapping[str, Any]
 

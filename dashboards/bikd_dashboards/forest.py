@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import pyarrow as pa
 
+from bikd_dashboards.figures import ALONE, TICK, Interval, pc
+from bikd_dashboards.formatting import count, label, signed, span
+from bikd_dashboards.headline import interval, standing
+from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
 from bikd_ray.store.verdicts import partners_of
-from dashboards.figures import ALONE, TICK, Interval, pc
-from dashboards.formatting import count, label, signed, span
-from dashboards.headline import interval, standing
-from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def forest_info(
 ) -> Forest:
     """The partners of one model as they come, best first, and its control.
 
-    Tables and `names` as in `dashboards.figures`; groups have a partner like "A + B". most: of
+    Tables and `names` as in `bikd_dashboards.figures`; groups have a partner like "A + B". most: of
     more partners the best are kept, and the last few.
     """
     mine = gains.filter(pc.equal(gains["model_id"], model_id))

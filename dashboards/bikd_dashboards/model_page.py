@@ -4,8 +4,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from bikd_ray.store.verdicts import partners_of, short
-from dashboards.blocks import (
+from bikd_dashboards.blocks import (
     Block,
     ChoiceBox,
     Downloads,
@@ -17,13 +16,14 @@ from dashboards.blocks import (
     Tag,
     Text,
 )
-from dashboards.curves import MEASURES, curves_figure, curves_info
-from dashboards.figures import pc
-from dashboards.forest import Forest, forest_figure, forest_info, frame
-from dashboards.formatting import count, listed, percent, plain, signed
-from dashboards.group_size import sizes_figure, sizes_info
-from dashboards.headline import interval, standing
-from dashboards.snapshot import SettingView
+from bikd_dashboards.curves import MEASURES, curves_figure, curves_info
+from bikd_dashboards.figures import pc
+from bikd_dashboards.forest import Forest, forest_figure, forest_info, frame
+from bikd_dashboards.formatting import count, listed, percent, plain, signed
+from bikd_dashboards.group_size import sizes_figure, sizes_info
+from bikd_dashboards.headline import interval, standing
+from bikd_dashboards.snapshot import SettingView
+from bikd_ray.store.verdicts import partners_of, short
 
 
 def model_page(view: SettingView, chosen: Mapping[str, str]) -> list[Block]:

@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 from scipy.stats import t as student
 
-from dashboards.figures import ALONE_ID, METRICS, Heatmap
-from dashboards.formatting import count, label, plain, signed, span
-from dashboards.theme import BLUE, GREY, LIGHT, SEQUENTIAL, VERMILION
+from bikd_dashboards.figures import ALONE_ID, METRICS, Heatmap
+from bikd_dashboards.formatting import count, label, plain, signed, span
+from bikd_dashboards.theme import BLUE, GREY, LIGHT, SEQUENTIAL, VERMILION
 
 CLOUD = 2_000
 """Points up to which each is drawn; more are counted in a grid."""

@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from bikd_pipelines.paper.arithmetic import deviations, identity_share
+from bikd_pipelines.paper.compare import weights_origin
+from bikd_pipelines.paper.figures import BY_ORIGIN, IMAGES, figures
 from bikd_ray.specs import PRESETS, Recipe
 from bikd_ray.store import Store
-from pipelines.paper.arithmetic import deviations, identity_share
-from pipelines.paper.compare import weights_origin
-from pipelines.paper.figures import BY_ORIGIN, IMAGES, figures
 
 Row = dict[str, Any]
 

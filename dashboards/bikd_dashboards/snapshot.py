@@ -9,12 +9,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from bikd_dashboards.figures import pc
+from bikd_dashboards.runs import recipe_text
 from bikd_ray.errors import BikdError
 from bikd_ray.specs import ALONE
 from bikd_ray.store import Store
 from bikd_ray.store.answer_schemas import CLASSES
-from dashboards.figures import pc
-from dashboards.runs import recipe_text
 
 SELECTIONS = {
     "last": "last epoch",

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any
 
+from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.errors import BikdError
 from bikd_ray.store import Store
-from dashboards.snapshot import Snapshot
 
 WATCHED = ("jobs", "baselines", "pairs")
 """Tables whose files say that something is new."""

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
+from bikd_pipelines.streams import abandon, prepare, why_unwritten
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.paths import expanded
-from pipelines.streams import abandon, prepare, why_unwritten
 
 app = typer.Typer(
     name="bikd",
@@ -130,7 +130,7 @@ def _store(uri: str | None) -> Any:
 
 
 def _show(table: Any, how: Format, view: str, empty: str = "") -> None:
-    from pipelines.tables import print_table
+    from bikd_pipelines.tables import print_table
 
     print_table(table, how.value, view, empty)
 
@@ -145,12 +145,12 @@ def demo(
 
     [dim]Example: bikd demo[/dim]
     """
+    from bikd_dashboards.report import write_report
+    from bikd_pipelines.demo import demo_spec
+    from bikd_pipelines.tables import print_headline
     from bikd_ray.store import Store
     from bikd_ray.store.filesystem import store_uri
     from bikd_ray.sweep.engine import run_sweep
-    from dashboards.report import write_report
-    from pipelines.demo import demo_spec
-    from pipelines.tables import print_headline
 
     place = store_uri(store)
     report = run_sweep(demo_spec(place))
@@ -233,8 +233,8 @@ def submit(
 
     [dim]Example: bikd submit sweep.yaml --address http://head:8265 --store s3://bucket/bikd[/dim]
     """
-    from pipelines.submit import follow, store_of, where_to_look
-    from pipelines.submit import submit as start
+    from bikd_pipelines.submit import follow, store_of, where_to_look
+    from bikd_pipelines.submit import submit as start
 
     given = {"--limit": limit, "--only": only, "--budget": budget}
     options = [str(x) for name, v in given.items() if v is not None for x in (name, v)]
@@ -265,10 +265,10 @@ def baseline(
 
     [dim]Example: bikd baseline sweep.yaml[/dim]
     """
+    from bikd_pipelines.planning import drift_lines
     from bikd_ray.spec_file import load_spec
     from bikd_ray.store import Store
     from bikd_ray.sweep.engine import run_baseline_sweep
-    from pipelines.planning import drift_lines
 
     answers = Store(run_baseline_sweep(load_spec(spec), store=store, address=address, ship=ship))
     measured = answers.baselines()
@@ -290,7 +290,7 @@ def check(
 
     [dim]Example: bikd check sweep.yaml --fetch[/dim]
     """
-    from pipelines.check import check as look
+    from bikd_pipelines.check import check as look
 
     found = look(spec, fetch=fetch, store=store)
     _show(found.table, format, "check")
@@ -315,8 +315,7 @@ def plan(
 
     [dim]Example: bikd plan sweep.yaml --calibrate --budget 24[/dim]
     """
-    from bikd_ray.spec_file import load_spec
-    from pipelines.planning import (
+    from bikd_pipelines.planning import (
         cost_lines,
         grouped,
         job_table,
@@ -325,13 +324,14 @@ def plan(
         resources_at,
         take_names,
     )
+    from bikd_ray.spec_file import load_spec
 
     loaded = load_spec(spec)
     jobs, answers = open_plan(loaded, store, only)
     table = job_table(jobs)
     _show(grouped(table) if format is Format.table else table, format, "jobs")
     if calibrate:
-        from pipelines.calibrate import calibrate as measure
+        from bikd_pipelines.calibrate import calibrate as measure
 
         paces = measure(jobs.todo, lambda line: print(f"bikd: {line}", file=sys.stderr))
         source = "steps timed here"
@@ -355,9 +355,7 @@ def status(
 
     [dim]Example: bikd status --failed[/dim]
     """
-    from bikd_ray.spec_file import load_spec
-    from bikd_ray.store.filesystem import store_uri
-    from pipelines.planning import (
+    from bikd_pipelines.planning import (
         grouped,
         job_table,
         open_plan,
@@ -365,6 +363,8 @@ def status(
         sweep_lines,
         take_names,
     )
+    from bikd_ray.spec_file import load_spec
+    from bikd_ray.store.filesystem import store_uri
 
     loaded = load_spec(spec) if spec else None
     planned, answers = open_plan(loaded, store) if loaded else (None, _store(store))
@@ -392,7 +392,7 @@ def partners(
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
-    from pipelines.tables import failed_lines, partner_lines
+    from bikd_pipelines.tables import failed_lines, partner_lines
 
     answers = _store(store)
     table = answers.partners(model, objective, selection)
@@ -423,8 +423,8 @@ def pairs(
 
     [dim]Example: bikd pairs --matrix --metric net_delta[/dim]
     """
+    from bikd_pipelines.tables import print_matrix
     from bikd_ray.store.pairings import SYMMETRIC
-    from pipelines.tables import print_matrix
 
     answers = _store(store)
     if matrix:
@@ -446,10 +446,10 @@ def paper(
 
     [dim]Example: bikd paper --selection best_val --format csv[/dim]
     """
+    from bikd_pipelines.paper.compare import compared, parts
+    from bikd_pipelines.paper.notes import notes
     from bikd_ray.store import Store
     from bikd_ray.store.filesystem import store_uri
-    from pipelines.paper.compare import compared, parts
-    from pipelines.paper.notes import notes
 
     answers = Store(store_uri(store))  # need not exist: the paper's side stands without it
     table = compared(answers, selection)
@@ -493,7 +493,7 @@ def teachers(
 
     [dim]Example: bikd teachers --objective bikd[/dim]
     """
-    from pipelines.tables import share_lines
+    from bikd_pipelines.tables import share_lines
 
     table = _store(store).teachers(objective, selection)
     _show(table, format, "teachers")
@@ -659,7 +659,7 @@ def report(
 
     [dim]Example: bikd report --store bikd-demo --out report.html[/dim]
     """
-    from dashboards.report import write_report
+    from bikd_dashboards.report import write_report
 
     print(write_report(_store(store), out))
 
@@ -673,7 +673,7 @@ def dashboard(
 
     [dim]Example: bikd dashboard --store bikd-demo[/dim]
     """
-    from dashboards.app import serve
+    from bikd_dashboards.app import serve
 
     serve(_store(store), port)
 

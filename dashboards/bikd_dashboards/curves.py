@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from dashboards.formatting import count, label
-from dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
+from bikd_dashboards.formatting import count, label
+from bikd_dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
 
 MEASURES = {
     "top1": ("val top-1, %", "Accuracy on the val images; epoch 0 is the untouched model."),

@@ -12,16 +12,16 @@ from urllib.parse import parse_qsl, urlsplit
 import flask
 from dash import Dash, Input, Output, State, dcc, html, no_update
 
+from bikd_dashboards.blocks import ChoiceBox
+from bikd_dashboards.components import Maker, choice, named
+from bikd_dashboards.downloads import FILES, OF_ONE_MODEL, csv
+from bikd_dashboards.live import Live
+from bikd_dashboards.pages import PAGES, Draw
+from bikd_dashboards.runs import facts
+from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot, distinct_recipes
+from bikd_dashboards.theme import DARK, LIGHT
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store
-from dashboards.blocks import ChoiceBox
-from dashboards.components import Maker, choice, named
-from dashboards.downloads import FILES, OF_ONE_MODEL, csv
-from dashboards.live import Live
-from dashboards.pages import PAGES, Draw
-from dashboards.runs import facts
-from dashboards.snapshot import Limits, Setting, SettingView, Snapshot, distinct_recipes
-from dashboards.theme import DARK, LIGHT
 
 HOST = "127.0.0.1"
 EVERY_MS = 4_000

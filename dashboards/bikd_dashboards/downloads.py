@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from dashboards.snapshot import Snapshot
+from bikd_dashboards.snapshot import Snapshot
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from dashboards.figures import Interval
+from bikd_dashboards.figures import Interval
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Notes:
 
 @dataclass(frozen=True)
 class Link:
-    """Leads to a page of `dashboards.pages.PAGES` with some choices made."""
+    """Leads to a page of `bikd_dashboards.pages.PAGES` with some choices made."""
 
     text: str
     page: str
@@ -110,7 +110,7 @@ class ChoiceBox:
 
 @dataclass(frozen=True)
 class Downloads:
-    """Names of `dashboards.downloads.FILES` to offer as CSV; models: each has files of its own."""
+    """Names of `downloads.FILES` to offer as CSV; models: each has files of its own."""
 
     names: tuple[str, ...]
     models: tuple[str, ...] = ()

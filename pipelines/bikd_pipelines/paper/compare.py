@@ -6,10 +6,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from bikd_pipelines.paper.figures import BY_ORIGIN, MODELS, figures
 from bikd_ray.specs import Objective
 from bikd_ray.store import Store
 from bikd_ray.store.answer_schemas import GAINS
-from pipelines.paper.figures import BY_ORIGIN, MODELS, figures
 
 Row = dict[str, Any]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.paper.figures import Figure, figures
+from bikd_pipelines.paper.figures import Figure, figures
 
 Pairing = tuple[str, tuple[str, ...]]  # a learner and its partners
 

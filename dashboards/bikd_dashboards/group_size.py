@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from dashboards.figures import Interval, pc
-from dashboards.formatting import count, signed, span
-from dashboards.headline import interval
-from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_dashboards.figures import Interval, pc
+from bikd_dashboards.formatting import count, signed, span
+from bikd_dashboards.headline import interval
+from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dashboards.figures import pc
-from dashboards.formatting import NONE, count, listed
+from bikd_dashboards.figures import pc
+from bikd_dashboards.formatting import NONE, count, listed
 
 Row = Mapping[str, Any]
 

@@ -183,7 +183,7 @@ def _client(address: str | None) -> JobSubmissionClient:
 
 def entrypoint(store: str, options: Sequence[str]) -> str:
     """The job's shell command: the sweep, once the cluster is seen to have this package."""
-    sweep = ["exec", "python", "-m", "pipelines", "sweep", SPEC, "--address", "auto"]
+    sweep = ["exec", "python", "-m", "bikd_pipelines", "sweep", SPEC, "--address", "auto"]
     sweep += ["--store", escaped(store), *options]
     has = f"import sys, bikd_ray; sys.exit(bikd_ray.__version__ != {__version__!r})"
     says = (

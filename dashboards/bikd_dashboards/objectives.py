@@ -7,10 +7,10 @@ import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from dashboards.figures import TICK, Interval, pc
-from dashboards.formatting import label, signed, span
-from dashboards.headline import interval
-from dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
+from bikd_dashboards.figures import TICK, Interval, pc
+from bikd_dashboards.formatting import label, signed, span
+from bikd_dashboards.headline import interval
+from bikd_dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
 
 CONTROL = "ce"
 MARKS = tuple(symbol for symbol in SYMBOLS if symbol != "square")

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 import plotly.graph_objects as go
 from dash import dcc, html
 
-from dashboards.blocks import (
+from bikd_dashboards.blocks import (
     Block,
     Cell,
     ChoiceBox,
@@ -22,9 +22,9 @@ from dashboards.blocks import (
     Tag,
     Text,
 )
-from dashboards.downloads import of_model
-from dashboards.figures import Interval
-from dashboards.formatting import NONE, signed, span
+from bikd_dashboards.downloads import of_model
+from bikd_dashboards.figures import Interval
+from bikd_dashboards.formatting import NONE, signed, span
 
 Made = Any
 """A component or text; Dash has no type for both."""

@@ -13,14 +13,14 @@ import plotly.graph_objects as go
 import pyarrow as pa
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from dashboards.blocks import Block, ChoiceBox, Downloads, Link, Plot, Text
-from dashboards.downloads import FILES, OF_ONE_MODEL, csv, of_model
-from dashboards.figure_data import figure_text, packed
-from dashboards.figures import pc
-from dashboards.formatting import NONE, count, plain, signed, span
-from dashboards.model_page import trained
-from dashboards.pages import Page
-from dashboards.snapshot import Limits, Setting, SettingView, Snapshot
+from bikd_dashboards.blocks import Block, ChoiceBox, Downloads, Link, Plot, Text
+from bikd_dashboards.downloads import FILES, OF_ONE_MODEL, csv, of_model
+from bikd_dashboards.figure_data import figure_text, packed
+from bikd_dashboards.figures import pc
+from bikd_dashboards.formatting import NONE, count, plain, signed, span
+from bikd_dashboards.model_page import trained
+from bikd_dashboards.pages import Page
+from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot
 
 LIMITS = Limits(matrix=600, models=40, pairs=60, rows=100, runs=300)
 
@@ -57,7 +57,7 @@ class Contents:
     def __post_init__(self) -> None:
         self.environment = Environment(
             loader=ChoiceLoader(
-                [PackageLoader("dashboards"), PackageLoader("dashboards", "assets")]
+                [PackageLoader("bikd_dashboards"), PackageLoader("bikd_dashboards", "assets")]
             ),
             autoescape=True,
             trim_blocks=True,

@@ -7,9 +7,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from dashboards.figures import TICK
-from dashboards.formatting import count, label, signed
-from dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_dashboards.figures import TICK
+from bikd_dashboards.formatting import count, label, signed
+from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
 
 Row = Mapping[str, Any]
 

@@ -15,10 +15,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from bikd_dashboards.formatting import NONE, plain, recovered, signed, span
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
 from bikd_ray.store.verdicts import LEVEL, TOLD, all_failed, headline, short
-from dashboards.formatting import NONE, plain, recovered, signed, span
 
 Row = dict[str, Any]
 

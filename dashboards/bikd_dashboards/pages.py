@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bikd_ray.store.verdicts import headline
-from dashboards.blocks import (
+from bikd_dashboards.blocks import (
     Block,
     Cell,
     ChoiceBox,
@@ -25,16 +24,17 @@ from dashboards.blocks import (
     Tag,
     Text,
 )
-from dashboards.correlates import REASONS, says, scatter_figure, scatter_info, single_partners
-from dashboards.figures import METRICS, Heatmap, heatmap_figure, heatmap_info, pc
-from dashboards.formatting import NONE, count, percent, plain, signed
-from dashboards.headline import Headline, headlines
-from dashboards.model_page import model_page
-from dashboards.objectives import objectives_figure, objectives_info
-from dashboards.ordering import ORDERS, order
-from dashboards.pair_page import pair_blocks
-from dashboards.runs import runs
-from dashboards.snapshot import SettingView
+from bikd_dashboards.correlates import REASONS, says, scatter_figure, scatter_info, single_partners
+from bikd_dashboards.figures import METRICS, Heatmap, heatmap_figure, heatmap_info, pc
+from bikd_dashboards.formatting import NONE, count, percent, plain, signed
+from bikd_dashboards.headline import Headline, headlines
+from bikd_dashboards.model_page import model_page
+from bikd_dashboards.objectives import objectives_figure, objectives_info
+from bikd_dashboards.ordering import ORDERS, order
+from bikd_dashboards.pair_page import pair_blocks
+from bikd_dashboards.runs import runs
+from bikd_dashboards.snapshot import SettingView
+from bikd_ray.store.verdicts import headline
 
 Chosen = Mapping[str, str]
 Draw = Callable[[SettingView, Chosen], list[Block]]

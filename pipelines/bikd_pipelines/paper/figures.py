@@ -69,7 +69,7 @@ def figures(table: str | None = None) -> tuple[Figure, ...]:
 
     Numbers are as printed: Table 3 has some of its shares without a decimal.
     """
-    text = (files("pipelines.paper") / "figures.csv").read_text(encoding="utf-8")
+    text = (files("bikd_pipelines.paper") / "figures.csv").read_text(encoding="utf-8")
     every = (_figure(row) for row in csv.DictReader(text.splitlines()))
     return tuple(figure for figure in every if table in (None, figure.table))
 

@@ -4,20 +4,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from bikd_ray.store.verdicts import in_words, short
-from dashboards.blocks import Block, Downloads, Grid, Plot, Table, TableColumn, Text
-from dashboards.curves import curves_figure, curves_info
-from dashboards.figures import METRICS, pc
-from dashboards.formatting import percent, plain, signed, span
-from dashboards.headline import interval
-from dashboards.pair import (
+from bikd_dashboards.blocks import Block, Downloads, Grid, Plot, Table, TableColumn, Text
+from bikd_dashboards.curves import curves_figure, curves_info
+from bikd_dashboards.figures import METRICS, pc
+from bikd_dashboards.formatting import percent, plain, signed, span
+from bikd_dashboards.headline import interval
+from bikd_dashboards.pair import (
     cases_figure,
     cases_info,
     classes_figure,
     classes_info,
     flips_figure,
 )
-from dashboards.snapshot import SettingView
+from bikd_dashboards.snapshot import SettingView
+from bikd_ray.store.verdicts import in_words, short
 
 ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before", "cca_after")
 
