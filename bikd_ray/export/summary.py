@@ -49,16 +49,16 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
     """A result row with everything that its card says."""
     data_id, model_id = result["data_id"], result["model_id"]
     mine = (pc.field("data_id") == data_id) & (pc.field("model_id") == model_id)
-    (baseline,) = store.reader.table("baselines", where=mine).to_pylist()
+    (baseline,) = store.table("baselines", where=mine).to_pylist()
     own_job = pc.field("job_id") == result["job_id"]
-    (job,) = store.reader.as_written("jobs", where=own_job).to_pylist()
+    (job,) = store.as_written("jobs", own_job).to_pylist()
     control = _control(store, result)
-    stored = store.reader.table("predictions", ["sample", "label"], mine)
+    stored = store.table("predictions", ["sample", "label"], mine)
     labels_N = stored.sort_by("sample")["label"].to_numpy()
     whole = len(labels_N) == result["n"]
     members = [model_id, *result["partner_ids"]]
     here = (pc.field("data_id") == data_id) & pc.field("model_id").isin(members)
-    models = store.reader.table("models", where=here).to_pylist()
+    models = store.table("models", where=here).to_pylist()
     return SelectedResult(
         result=result,
         job=job,
@@ -73,7 +73,7 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
 
 def results(store: Store, where: Any) -> list[Row]:
     """Rows of the table `results`; where: a pyarrow expression over its columns."""
-    return store.reader.table("results", where=where).to_pylist()
+    return store.table("results", where=where).to_pylist()
 
 
 def results_of(store: Store, row: Row) -> list[Row]:

@@ -179,7 +179,7 @@ def _after(view: SettingView, a: str, b: str) -> list[dict[str, Any]]:
     where &= pc.field("recipe_id") == setting.recipe_id
     columns = ["job_id", "model_id", "partner_ids", "top1_after"]
     columns += ["error_overlap_after", "case2_after"]
-    table = view.snapshot.store.reader.table("results", columns, where)
+    table = view.snapshot.store.table("results", columns, where)
     untouched = {r["model_id"]: r["top1"] for r in view.baselines}
     jobs: dict[str, dict[str, float]] = {}
     both: dict[str, dict[str, float | None]] = {}

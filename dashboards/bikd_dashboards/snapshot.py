@@ -125,7 +125,7 @@ class Snapshot:
     def settings(self) -> tuple[Setting, ...]:
         """Every combination with results; else what has a control alone, else a baseline alone."""
         columns = ["data_id", "recipe_id", "objective", "selection"]
-        rows = self.store.reader.table("results", columns).group_by(columns).aggregate([])
+        rows = self.store.table("results", columns).group_by(columns).aggregate([])
         results = [Setting(**row) for row in rows.to_pylist()]
         found = [s for s in results if s.objective not in ALONE]
         trained = {(s.data_id, s.recipe_id, s.selection) for s in found}
