@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -37,6 +38,7 @@ class Column:
     drop: 0 stays; of the others the highest goes first where the terminal is too narrow. same: it
     goes into the line above where all rows agree. words: may be wrapped; numbers never are.
     strong: which rows are bold. head: of leading columns, to stand in each part of a wide table.
+    titled: its title is a model's name, which may be wrapped.
     """
 
     title: str
@@ -46,6 +48,7 @@ class Column:
     words: bool = False
     strong: Callable[[Row], bool] | None = None
     head: bool = False
+    titled: bool = False
 
 
 def print_table(table: pa.Table, how: str, view: str, empty: str = "") -> None:
@@ -102,7 +105,7 @@ def print_matrix(values: pa.Table, told: pa.Table | None, how: str) -> None:
         return lambda row: row["q"].get(name) is not None and row["q"][name] < LEVEL
 
     first = Column("model", lambda row: row["value"]["model"], words=True)
-    rest = [Column(name, cell(name), strong=is_told(name)) for name in names]
+    rest = [Column(name, cell(name), strong=is_told(name), titled=True) for name in names]
     _print(both, [first, *rest])
     if told is not None:
         _say(f"Rows learn. * net Δ differs from 0 (q < {LEVEL}, corrected over all of them).")
@@ -228,6 +231,8 @@ def _natural(column: Column, cells: Cells) -> int:
 
 def _narrow(column: Column, cells: Cells) -> int:
     natural = _natural(column, cells)
+    if column.titled:
+        return max(min(natural, NARROWEST), *map(cell_len, cells[column]))
     return min(natural, max(NARROWEST, cell_len(column.title))) if column.words else natural
 
 
@@ -261,8 +266,11 @@ def _block(
         widest = max(range(len(sizes)), key=lambda i: sizes[i] if spare[i] else 0)
         sizes[widest] -= 1
     number = [all(x[:1] in "+-−0123456789–" for x in cells[c]) for c in columns]
-    titles = [_padded(c.title, s, n) for c, s, n in zip(columns, sizes, number, strict=True)]
-    lines = [Text((" " * GAP).join(titles).rstrip(), style="dim")]
+    titles = [_wrapped(c.title, s) or [""] for c, s in zip(columns, sizes, strict=True)]
+    lines = []
+    for said in zip_longest(*titles, fillvalue=""):
+        padded = [_padded(t, s, n) for t, s, n in zip(said, sizes, number, strict=True)]
+        lines.append(Text((" " * GAP).join(padded).rstrip(), style="dim"))
     for i, row in enumerate(rows):
         wrapped = [
             _wrapped(cells[c][i], size) if c.words else [cells[c][i]]
