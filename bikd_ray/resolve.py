@@ -9,7 +9,7 @@ from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
 from bikd_ray.specs import Selection, Spec, ZooEntry
 from bikd_ray.store.data_ids import as_stored
-from bikd_ray.zoo import check_classes, load_resolved, resolve_model, save_resolved
+from bikd_ray.zoo import cache_path, check_classes, load_resolved, resolve_model, save_resolved
 
 if TYPE_CHECKING:
     from bikd_ray.store import Store
@@ -54,8 +54,9 @@ def _resolved(entry: ZooEntry) -> ResolvedModel:
     """A model as remembered, or built now."""
     if model := load_resolved(entry):
         return model
+    before = cache_path(entry)
     model, _ = resolve_model(entry)
-    save_resolved(model)
+    save_resolved(model, before)
     return model
 
 
