@@ -295,3 +295,22 @@ def test_a_partition_of_rows_without_a_label_is_named(tmp_path):
     source = {"source": "parquet", "path": str(tmp_path)}
     with pytest.raises(UserError, match="where Hive puts rows without a label"):
         resolve_data(Data.model_validate({"train": source, "val": source}))
+
+
+def test_words_of_a_part_of_imagenet_are_numbered_as_in_all_of_it():
+    words = tuple(sorted(WORDS[5:15]))
+    train = split(words)
+    found = space(train, split(words[:2]), num_classes=1000)
+    assert found.classes == SYNSETS
+    assert relabelled(train, SYNSETS).tolist()[::2] == [WORDS.index(word) for word in words]
+    assert "crane" in refusal(split(("crane", "tench")), split(("tench",)), num_classes=1000)
+
+
+def test_labels_beyond_the_names_are_of_the_whole_list_or_refused():
+    train, val = split(None, [0, 5, 999]), split(SYNSETS[100:110])
+    found = space(train, val)
+    assert found.classes == SYNSETS
+    assert relabelled(val, found.classes).tolist()[:2] == [100, 100]
+    message = refusal(split(None, [0, 5, 9]), split("abc"))
+    assert "train has labels up to 9, but val names only 3 classes ('a', 'b', 'c')" in message
+    assert space(split(None, [0, 5, 9]), split("abc"), num_classes=10).num_classes == 10

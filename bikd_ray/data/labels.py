@@ -200,8 +200,10 @@ def label_space(
     UserError where they contradict each other, or where nothing ties one to the other.
     """
     listed = {name: split.classes for name, split in splits.items() if split.classes}
-    reference = given or _whole_list(listed, num_classes)
+    highest = max(int(split.labels.max()) for split in splits.values())
+    reference = given or _whole_list(listed, num_classes, highest)
     source = next(iter(listed), "")
+    whose = "data.classes" if given else "the whole list" if reference else source
     order, notes = [], []
     if given:
         order.append("class order taken from data.classes")
@@ -219,10 +221,18 @@ def label_space(
         order.append(f"{unnamed} has labels without names: taken to be in the same order")
     for name, classes in listed.items():
         if reference and classes != reference:
-            notes += _compared(name, classes, source, reference, named=bool(given))
+            notes += _compared(name, classes, whose, reference, named=bool(given))
     if reference and not given and (note := order_note(reference)):
         order.append(note)
     aligned = {name: relabelled(split, reference) for name, split in splits.items()}
+    if reference and not num_classes:
+        for name in splits.keys() - listed.keys():
+            if (most := int(aligned[name].max())) >= len(reference):
+                raise UserError(
+                    f"data: {name} has labels up to {most:,}, but {whose} names only "
+                    f"{_classes(len(reference))} ({_some(reference)}): nothing says which label is "
+                    f"which of these; {FIX}"
+                )
     space = LabelSpace(_count(aligned, reference, num_classes, given), reference, tuple(order))
     if reference:
         notes += [
@@ -269,27 +279,30 @@ def _by_number(labels: np.ndarray, classes: Names) -> np.ndarray:
     return np.array(places, np.int64)[at]
 
 
-def _whole_list(listed: dict[str, Names], num_classes: int | None) -> Names | None:
-    """The list that a smaller one is a part of: ImageNet's, or the numbers below num_classes."""
+def _whole_list(listed: dict[str, Names], num_classes: int | None, highest: int) -> Names | None:
+    """The list that a smaller one is a part of: ImageNet's, or the numbers below num_classes.
+
+    highest: of all labels.
+    """
     for names in listed.values():
-        if not num_classes or len(names) >= num_classes:
+        count = num_classes or highest + 1
+        if len(names) >= count:
             return None
         synsets = tuple(_imagenet().label_names())
-        if num_classes == len(synsets) and set(names) <= set(synsets):
-            return synsets
+        if count == len(synsets):
+            found = placed(names, synsets)  # by their words too
+            if found.places and not found.strangers:
+                return synsets
         numbers = {int(name): name for name in names if name.isdecimal()}
-        if len(numbers) == len(names) and max(numbers) < num_classes:
+        if num_classes and len(numbers) == len(names) and max(numbers) < num_classes:
             return tuple(numbers.get(k, str(k)) for k in range(num_classes))
     return None
 
 
-def _compared(
-    name: str, classes: Names, source: str, reference: Names, *, named: bool
-) -> list[str]:
+def _compared(name: str, classes: Names, whose: str, reference: Names, *, named: bool) -> list[str]:
     """What to say of a list that differs from the reference. Raises UserError where it cannot be
     brought into its order.
     """
-    whose = "data.classes" if named else source
     found = placed(classes, reference)
     if not found.places:
         return [_strange(name, classes, whose, reference)]
