@@ -281,7 +281,7 @@ def test_what_is_wrong_is_said_once_and_where(change, said):
 
 
 def test_google_is_not_waited_for_a_quarter_of_an_hour():
-    from bikd_ray.store.place import _with_limits
+    from bikd_ray.store.filesystem import _with_limits
 
     assert _with_limits("gs://b/x") == "gs://b/x?retry_limit_seconds=30"
     assert _with_limits("gs://b/x?retry_limit_seconds=9") == "gs://b/x?retry_limit_seconds=9"

@@ -35,6 +35,9 @@ within one tick of the file system's clock would not show in its times."""
 _KEPT = np.dtype([("stamp", np.int64, 5), ("hash", np.uint8, HASH_BYTES)])
 """What is remembered of an image."""
 
+AT_ONCE = 50_000
+"""Images after which what has been read is remembered."""
+
 _TOLD = 2**30
 """Bytes to read from which a person is told why nothing seems to happen."""
 _CHUNK, _CHUNK_IN_ORDER = 256, 8
@@ -44,16 +47,17 @@ threads are in the same two or three."""
 log = logging.getLogger(__name__)
 
 
-def content_id(images: ImageSet) -> str:
+def content_id(images: ImageSet, hashes: np.ndarray | None = None) -> str:
     """Identity of labelled images: 16 hex digits over each image's bytes and label, in order.
 
-    Images that no file holds (the bundled digits) have their own. Raises UserError where a file
-    cannot be read.
+    hashes: their `content_hashes`, where they are at hand. Images that no file holds (the bundled
+    digits) have an identity of their own. Raises UserError where a file cannot be read.
     """
     if not isinstance(images, EncodedImages):
         return images.source_id
-    hashes = hashlib.sha256(content_hashes(images).tobytes()).hexdigest()
-    return digest("images", CONTENT_VERSION, hashes, array_digest(images.labels))
+    hashes = content_hashes(images) if hashes is None else hashes
+    of_all = hashlib.sha256(hashes.tobytes()).hexdigest()
+    return digest("images", CONTENT_VERSION, of_all, array_digest(images.labels))
 
 
 def content_hashes(images: EncodedImages) -> np.ndarray:
@@ -72,9 +76,12 @@ def content_hashes(images: EncodedImages) -> np.ndarray:
                 images.location,
                 size / 1e9,
             )
-        hashes[unknown] = _hashed(images, unknown)
-        settled = known | (stamps[:, 2:4].max(axis=1, initial=0) < started - SETTLED)
-        _remember(path, stamps[settled], hashes[settled])
+        settled = stamps[:, 2:4].max(axis=1, initial=0) < started - SETTLED
+        for first in range(0, len(unknown), AT_ONCE):  # what was read stays known after Ctrl-C
+            rows = unknown[first : first + AT_ONCE]
+            hashes[rows] = _hashed(images, rows)
+            known[rows] = settled[rows]
+            _remember(path, stamps[known], hashes[known])
     return hashes
 
 
