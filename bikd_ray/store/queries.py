@@ -51,7 +51,14 @@ def open_store(uri: str | None = None) -> "Store":
 
 
 class Store:
-    """Answers from the tables under one URI. Opened anew, it sees what has come since."""
+    """Answers from the tables under one URI: committed rows only, as `pyarrow` tables.
+
+    Accuracies, Δ and intervals are in percent or percentage points (95%, over images and seeds),
+    overlaps and shares are fractions; docs/statistics.md has the definitions and their sources,
+    `bikd schema` every column. A model is given by its name or its id. selection: `last`,
+    `best_val` or `best_select`. Raises UserError for names that the store does not have, and
+    BikdError where it cannot be read.
+    """
 
     def __init__(self, uri: str) -> None:
         self.reader = Reader(uri)

@@ -57,16 +57,22 @@ WINDOW = 2000
 
 @dataclass(frozen=True)
 class SweepReport:
-    """How a sweep ended. `left` jobs were asked for and are neither done nor failed."""
+    """How a sweep ended, in jobs.
+
+    store: its URI. done: by this run. failed: also those that failed before and were not tried
+    again. left: asked for and neither done nor failed, as after Ctrl-C or a spent budget.
+    skipped: done before this run, or by another sweep meanwhile.
+    """
 
     store: str
     done: int
     failed: int
     left: int
-    skipped: int  # done before this run, or by another sweep meanwhile
+    skipped: int
 
     @property
     def complete(self) -> bool:
+        """Whether every job that was asked for is done."""
         return not self.failed and not self.left
 
 
@@ -142,7 +148,11 @@ def _take_names(zoo: dict[str, ResolvedModel], reader: Store, writer: Writer) ->
 def run_baseline_sweep(
     spec: Spec, *, store: str | None = None, address: str | None = None, ship: bool = False
 ) -> str:
-    """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
+    """Run only the baselines and pair statistics of `spec`; returns the store's URI.
+
+    store, address, ship: as for `run_sweep`. Raises UserError for a spec that cannot work, and
+    BikdError with a line for each model that could not be measured, once the others are stored.
+    """
     writer = Writer(store_uri(store, spec.store))
     reader = Store(writer.fs.uri)
     zoo, data = resolve(spec, reader)
