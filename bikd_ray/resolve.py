@@ -8,7 +8,6 @@ from bikd_ray.data import resolve_data
 from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
 from bikd_ray.specs import Selection, Spec, ZooEntry
-from bikd_ray.store.data_ids import as_stored
 from bikd_ray.zoo import cache_path, check_classes, load_resolved, resolve_model, save_resolved
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ def resolve(
     if problems or data is None:
         raise UserError("\n".join(problems))
     if store is not None:
-        data, note = as_stored(data, store.reader)
+        data, note = store.as_stored(data)
         data = replace(data, notes=(*data.notes, *([note] if note else [])))
     for note in data.notes:
         log.warning(note)
@@ -108,7 +107,7 @@ def not_kept(spec: Spec, plan: Plan, store: "Store") -> str | None:
     if not done or not wanted:
         return None
     where = pc.field("job_id").isin(sorted(done))
-    rows = store.reader.table("results", ["job_id", "selection", "weights"], where).to_pylist()
+    rows = store.table("results", ["job_id", "selection", "weights"], where).to_pylist()
     lacks = {r["job_id"] for r in rows if r["selection"] in wanted and r["weights"] is None}
     lost = sorted({r["selection"] for r in rows if r["weights"] is None} & set(wanted))
     if not lacks:

@@ -25,7 +25,6 @@ from bikd_ray.errors import BikdError
 from bikd_ray.identity import digest
 from bikd_ray.plan import ResolvedData
 from bikd_ray.specs import Data, FolderData, ParquetData, TimmData
-from bikd_ray.store.data_ids import as_stored
 from bikd_ray.store.queries import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import Writer
@@ -262,13 +261,13 @@ def test_rows_of_version_1_are_recognised_once_and_then_by_content(tmp_path, fir
     other = resolved(bitmaps(tmp_path / "b", inverted=True))
     store = first_store(plain)
     (row,) = store.baselines().to_pylist()
-    known, note = as_stored(plain, store.reader)
+    known, note = store.as_stored(plain)
     assert note is None
     assert known.data_id == row["data_id"] != plain.data_id
-    assert as_stored(plain, store.reader)[0] == known
+    assert store.as_stored(plain)[0] == known
     elsewhere = resolved(Path(shutil.copytree(tmp_path / "a", tmp_path / "c")))
-    assert as_stored(elsewhere, store.reader)[0].data_id == known.data_id
-    same, note = as_stored(other, store.reader)
+    assert store.as_stored(elsewhere)[0].data_id == known.data_id
+    same, note = store.as_stored(other)
     assert same == other
     assert "other images with these names and sizes" in str(note)
 
@@ -279,7 +278,7 @@ def test_rows_of_version_1_in_another_class_order_stay_apart_and_are_named(tmp_p
         noise(int(name)).save(tmp_path / "data" / name / "0.png")
     data = resolved(tmp_path / "data")
     assert data.classes == ("2", "10")
-    same, note = as_stored(data, first_store(data).reader)
+    same, note = first_store(data).as_stored(data)
     assert same == data
     assert "with the classes in another order" in str(note)
 
@@ -288,6 +287,6 @@ def test_rows_of_version_1_are_recognised_in_a_store_that_can_only_be_read(tmp_p
     data = resolved(bitmaps(tmp_path / "data"))
     store = first_store(data)
     (tmp_path / "store" / "ids").symlink_to(tmp_path / "nowhere" / "below")
-    known, note = as_stored(data, store.reader)
+    known, note = store.as_stored(data)
     assert known.data_id == store.baselines()["data_id"][0].as_py()
     assert "could not be noted" in str(note)

@@ -16,10 +16,19 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from bikd_dashboards.formatting import NONE, plain, recovered, signed, span
 from bikd_ray.errors import UserError
+from bikd_ray.formatting import NONE, number, plain, recovered, signed, with_span
 from bikd_ray.store import Store
-from bikd_ray.store.verdicts import LEVEL, TOLD, all_failed, headline, short
+from bikd_ray.store.verdicts import (
+    LEVEL,
+    TOLD,
+    all_failed,
+    delta_text,
+    headline,
+    net_text,
+    short,
+    standing,
+)
 
 Row = dict[str, Any]
 
@@ -335,30 +344,12 @@ def _shown(name: str) -> Callable[[Row], str]:
     return cell
 
 
-def interval(row: Row, mean: str, low: str, high: str) -> str:
-    """A difference with its 95% interval."""
-    bounds = span(row[low], row[high])
-    return signed(row[mean]) + (f" {bounds}" if bounds and row[mean] is not None else "")
-
-
-def _delta(row: Row) -> str:
-    return interval(row, "delta_top1", "delta_low", "delta_high")
-
-
-def _net(row: Row) -> str:
-    return interval(row, "net_delta", "net_low", "net_high")
-
-
 def _verdict(row: Row) -> str:
     return short(row) or NONE
 
 
 def _is_told(row: Row) -> bool:
     return row["verdict"] in TOLD
-
-
-def _standing(row: Row) -> str:
-    return "tie" if row["tie"] else "best" if row["best"] else ""
 
 
 def _partner(row: Row) -> str:
@@ -371,12 +362,12 @@ def _published(row: Row) -> str:
 
 
 def _number(name: str, digits: int) -> Callable[[Row], str]:
-    return lambda row: "–" if row[name] is None else f"{row[name]:.{digits}f}"
+    return lambda row: number(row[name], digits)
 
 
 def _gain(side: str) -> Callable[[Row], str]:
     names = (f"delta_top1_{side}", f"delta_low_{side}", f"delta_high_{side}")
-    return lambda row: interval(row, *names)
+    return lambda row: with_span(*(row[name] for name in names))
 
 
 def _scaled(name: str, unit: float, digits: int) -> Callable[[Row], str]:
@@ -384,7 +375,7 @@ def _scaled(name: str, unit: float, digits: int) -> Callable[[Row], str]:
 
 
 def _effect(name: str) -> Callable[[Row], str]:
-    return lambda row: interval(row, name, f"{name}_low", f"{name}_high")
+    return lambda row: with_span(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _printed(row: Row) -> str:
@@ -437,12 +428,12 @@ VIEWS: dict[str, list[Column]] = {
     ],
     "partners": [
         Column("partner", _partner, words=True, head=True),
-        Column("net Δ [95%]", _net, strong=_is_told),
+        Column("net Δ [95%]", net_text, strong=_is_told),
         Column("verdict", _verdict, words=True, strong=_is_told),
         Column("q", _number("q_value", 3), 4),
-        Column("Δtop-1 [95%]", _delta, 1),
+        Column("Δtop-1 [95%]", delta_text, 1),
         _CONTROL,
-        Column("best?", _standing, 2),
+        Column("best?", standing, 2),
         Column("recovered %", lambda r: recovered(r["recovered"], 1), 8),
         _SEEDS,
         *_SETTING,
@@ -465,8 +456,8 @@ VIEWS: dict[str, list[Column]] = {
     "paper 2": [
         Column("model", _pupil, words=True, head=True),
         Column("Δ", _printed),
-        Column("ours [95%]", _delta),
-        Column("net Δ [95%]", _net),
+        Column("ours [95%]", delta_text),
+        Column("net Δ [95%]", net_text),
         _same("run", _run, 1),
     ],
     "paper 3": [
@@ -483,16 +474,16 @@ VIEWS: dict[str, list[Column]] = {
         _name(),
         Column("K", lambda r: str(1 + len(r["partner"].split(" + ")))),
         Column("Δ", _printed),
-        Column("ours [95%]", _delta),
-        Column("net Δ [95%]", _net),
+        Column("ours [95%]", delta_text),
+        Column("net Δ [95%]", net_text),
         _same("run", _run, 1),
     ],
     "groups": [
         _name(),
         Column("models", lambda r: str(r["size"]), head=True),
         Column("groups", lambda r: str(r["groups"])),
-        Column("net Δ [95%]", _net),
-        Column("Δtop-1 [95%]", _delta),
+        Column("net Δ [95%]", net_text),
+        Column("Δtop-1 [95%]", delta_text),
         _CONTROL,
         _SEEDS,
         *_SETTING,
@@ -594,9 +585,9 @@ EMPTY = {
 HEADLINE = [
     _name(),
     Column("best partner", lambda r: _partner(r) + (" (tie)" if r["tie"] else ""), words=True),
-    Column("net Δ [95%]", _net, strong=_is_told),
+    Column("net Δ [95%]", net_text, strong=_is_told),
     Column("verdict", _verdict, words=True, strong=_is_told),
-    Column("Δtop-1 [95%]", _delta, 1),
+    Column("Δtop-1 [95%]", delta_text, 1),
     _CONTROL,
     Column("before", _number("top1_before", 2), 7),
     *_SETTING,
