@@ -9,7 +9,7 @@ import pytest
 from bikd_ray.store import Store, Writer
 from bikd_ray.store import compact as module
 from bikd_ray.store.compact import ORDER, compact
-from tests.test_store import BEFORE, after, baseline, job
+from tests.stores import BEFORE, after, baseline, job
 
 
 @pytest.fixture
