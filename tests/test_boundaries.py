@@ -1,7 +1,9 @@
 """Which rooms may load what: proven in fresh processes, since imports cannot be undone."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -30,3 +32,19 @@ def test_a_room_does_not_load_what_it_must_not(modules, never):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []
+
+
+def test_no_test_file_is_imported():
+    """What several need lies in a file of its own, to be found by its name."""
+    imports = re.compile(
+        r"^\s*(?:from tests\.test_|import tests\.test_|from tests import.*\btest_)"
+    )
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    found = [
+        f"{file.name}:{number}: {line}"
+        for file in files
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if imports.match(line)
+    ]
+    assert len(files) > 50
+    assert found == []

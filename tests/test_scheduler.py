@@ -13,7 +13,7 @@ from bikd_ray.store.lease import EXPIRES, FOLDER, About, Lease, at_work
 from bikd_ray.sweep import scheduler as module
 from bikd_ray.sweep.capacity import SHORTAGE_PATIENCE, ResourceRequest
 from bikd_ray.sweep.scheduler import JobScheduler, PendingJob
-from tests.test_store import after, baseline, job
+from tests.stores import after, baseline, job
 
 CPU, BIG = ResourceRequest(1, 0), ResourceRequest(2, 0)
 TWO = [{"CPU": 2, "memory": 2**40}]
