@@ -13,10 +13,11 @@ from bikd_ray.sweep import ray_env  # noqa: F401  # isort: skip  (before Ray)
 
 import grpc
 import ray
-from ray._private import services
+from ray.util import get_node_ip_address
 
 from bikd_ray.errors import BikdError
 from bikd_ray.specs import ZooEntry
+from bikd_ray.sweep.ray_private import address_of_auto
 from bikd_ray.sweep.runtime_env import environment
 
 ANSWERS = 10.0
@@ -58,14 +59,15 @@ def _reach(address: str) -> None:
 
     Raises OSError, or ValueError for an address of another form.
     """
-    host_port = address.removeprefix("ray://")
-    if host_port == address:  # auto, HOST:PORT or local; None of the last
-        host_port = services.canonicalize_bootstrap_address(address)
-    if host_port is None:
+    host_port = address_of_auto() if address == "auto" else address.removeprefix("ray://")
+    if host_port is None or host_port == "local":
         return
     host, _, port = host_port.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or "/" in host or not port.isdecimal():
         raise ValueError("an address is HOST:PORT, ray://HOST:PORT, auto or local")
+    if host_port == address and host in ("localhost", "127.0.0.1", "::1", "[::1]"):
+        host = get_node_ip_address()  # where Ray looks for it
+        host_port = f"{host}:{port}"
     deadline = time.monotonic() + ANSWERS
     while True:
         try:
