@@ -8,7 +8,7 @@ from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
 from bikd_ray.store.read import is_merged
-from bikd_ray.sweep import recorder
+from bikd_ray.sweep import searcher
 from bikd_ray.sweep.capacity import DRIVER_MEMORY
 from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.job import run_job
@@ -115,7 +115,7 @@ def test_bad_jobs_and_dead_workers_stop_no_other_job(cluster, spec_file, tmp_pat
 def test_a_fresh_slot_is_a_process_of_its_own(
     cluster, spec_file, tmp_path, monkeypatch, slots, long, processes
 ):
-    monkeypatch.setattr(recorder, "LONG", long)
+    monkeypatch.setattr(searcher, "LONG", long)
     zoo = [
         {
             "factory": "tests.failing:signs",

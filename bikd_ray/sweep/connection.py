@@ -13,6 +13,7 @@ from bikd_ray.sweep import ray_env  # noqa: F401  # isort: skip  (before Ray)
 
 import grpc
 import ray
+from ray.autoscaler.sdk import request_resources
 from ray.util import get_node_ip_address
 
 from bikd_ray.errors import BikdError
@@ -48,6 +49,8 @@ def connected(
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BikdError(_no_ray(error, address, given)) from None
+    if address != "local":
+        request_resources(bundles=[])  # of a sweep that was killed; one at work asks again
     try:
         yield address != "local"
     finally:
@@ -100,6 +103,27 @@ def _no_ray(error: Exception, address: str, given: str | None) -> str:
             "your own with a short path"
         )
     return f"cannot start Ray on this machine: {reason}"
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, for the block to end in good order; a second one is
+    raised as KeyboardInterrupt. Nothing sets it in another thread than the main one.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        event.set()
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
