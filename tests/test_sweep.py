@@ -1,5 +1,9 @@
 """Real sweeps on a real Ray. One slot each, since every slot costs seconds to start."""
 
+import json
+import subprocess
+import sys
+
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -142,6 +146,24 @@ def test_a_job_that_no_node_can_hold_is_refused_at_the_start(cluster, spec_file)
     ):
         run(path)
     assert not (path.parent / "store").exists()
+
+
+def test_what_a_killed_sweep_asked_an_autoscaler_for_is_taken_back_by_the_next_command(cluster):
+    asked = {"CPU": 64.0}
+    cluster.autoscaler.sdk.request_resources(bundles=[asked])
+    assert asked_for(cluster) == [asked]
+    code = "import sys; from bikd_ray.sweep.connection import connected\n"
+    code += "with connected(sys.argv[1]): pass"
+    address = cluster.get_runtime_context().gcs_address
+    subprocess.run([sys.executable, "-c", code, address], check=True)
+    assert asked_for(cluster) == []
+
+
+def asked_for(ray) -> list[dict]:
+    from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL))
 
 
 @pytest.mark.slow
