@@ -6,6 +6,7 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -78,7 +79,7 @@ def _plain(value: Any, where: str = "") -> Any:
     said = f"{where} must be" if where else "must be"
     if isinstance(value, dict):
         if odd := [name for name in value if not isinstance(name, str)]:
-            raise ValueError(f"{said} a mapping from names, got the name {str(odd[0])[:40]}")
+            raise ValueError(f"{said} a mapping from text, and {str(odd[0])[:40]} is none")
         dot = f"{where}." if where else ""
         return {_plain(k): _plain(v, dot + k) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -96,7 +97,12 @@ def _plain(value: Any, where: str = "") -> Any:
     return value
 
 
-Kwargs = Annotated[dict[str, Any], AfterValidator(_plain)]
+def _named_values(value: Any) -> Any:
+    """Names that are no text are told here, where they can be called by their name."""
+    return _plain(value) if isinstance(value, dict) else value
+
+
+Kwargs = Annotated[dict[str, Any], BeforeValidator(_named_values)]
 Int = Annotated[int, BeforeValidator(_number)]
 Float = Annotated[float, BeforeValidator(_number)]
 """Every number of a spec is one of these two."""
@@ -118,6 +124,8 @@ def _in_base(path: str, info: ValidationInfo) -> str:
 
 
 def _in_base_each(paths: str, info: ValidationInfo) -> str:
+    if not all(paths.split("::")):
+        raise ValueError(f"{paths!r} has nothing before or after a '::'; remove the '::'")
     return "::".join(_in_base(path, info) for path in paths.split("::"))
 
 
@@ -334,11 +342,28 @@ DataSource = Annotated[
 ]
 
 
+def _names(value: Any) -> Any:
+    """One mistake is one line, where a union would give one for each of its sides and items."""
+    if isinstance(value, list | tuple):
+        if len(value) < 2:
+            raise ValueError("must list at least 2")
+        if odd := [(i, name) for i, name in enumerate(value) if not isinstance(name, str)]:
+            i, name = odd[0]
+            raise ValueError(f"must list text, and [{i}] is {name!r}; put it in quotes")
+        if twice := [name for name, times in Counter(value).items() if times > 1]:
+            raise ValueError(f"lists {twice[0]!r} twice; every class needs a name of its own")
+    elif not isinstance(value, str | None):
+        raise ValueError("must be a list of names or a file of them")
+    return value
+
+
 class Data(Frozen):
     train: DataSource
     val: DataSource
     num_classes: Int | None = Field(default=None, ge=2, description="default: from the labels")
-    classes: Annotated[tuple[str, ...], Field(min_length=2)] | Located | None = Field(
+    classes: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=2)] | Located | None, BeforeValidator(_names)
+    ] = Field(
         default=None,
         description="class names in the order of the models' outputs, or a .txt or .json file of "
         "them; default: from the data",
@@ -676,10 +701,13 @@ class Spec(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names, problems = [entry.name for entry in self.zoo], []
-        for i, name in enumerate(names):
-            if name in names[:i]:
+        looks = [unicodedata.normalize("NFC", " ".join(name.split())) for name in names]
+        for i, look in enumerate(looks):
+            if not look:
+                problems.append(f"zoo[{i}].alias is blank; give it letters")
+            elif look in looks[:i]:
                 problems.append(
-                    f"zoo[{names.index(name)}] and zoo[{i}] are both called {name!r}; "
+                    f"zoo[{looks.index(look)}] and zoo[{i}] are both called {look!r}; "
                     "give one of them another alias"
                 )
         for wanted in chain(self.pairings.models, *self.pairings.list):

@@ -16,10 +16,12 @@ HEAVY = ("torch", "ray", "pyarrow", "plotly", "timm")
          ("torch", "ray", "plotly", "timm")),
         ("bikd_ray.transfer, bikd_ray.train, bikd_ray.tasks.classification, bikd_ray.zoo, "
          "bikd_ray.data", ("ray", "plotly", "bikd_ray.store")),
-        ("bikd_ray.sweep.engine, bikd_ray.sweep.job", ("plotly", "bikd_dashboards", "bikd_pipelines")),
+        ("bikd_ray.sweep.engine, bikd_ray.sweep.job",
+         ("plotly", "bikd_dashboards", "bikd_pipelines")),
         ("bikd_ray.sweep.trial", ("timm", "bikd_ray.train", "plotly")),
         ("bikd_ray.sweep.channel, bikd_ray.sweep.events", ("torch", "pyarrow.dataset", "plotly")),
-        ("bikd_dashboards.report, bikd_dashboards.app", ("torch", "ray", "bikd_ray.train", "bikd_pipelines")),
+        ("bikd_dashboards.report, bikd_dashboards.app",
+         ("torch", "ray", "bikd_ray.train", "bikd_pipelines")),
         ("bikd_pipelines.cli", HEAVY),
     ],
 )  # fmt: skip

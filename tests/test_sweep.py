@@ -7,7 +7,7 @@ import torch
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
-from bikd_ray.store.read import is_merged
+from bikd_ray.store.read import Reader, is_merged
 from bikd_ray.sweep import recorder
 from bikd_ray.sweep.capacity import DRIVER_MEMORY
 from bikd_ray.sweep.events import JobRequest
@@ -41,14 +41,14 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
     store = Store(again.store)
     assert statuses(store) == {"done": 12}
     assert pq.read_table(f"{store.uri}/jobs").num_rows == 12  # none twice
-    assert all(is_merged(path) for path in store.reader.listing("results"))  # at its end
+    assert all(is_merged(path) for path in Reader(store.uri).listing("results"))  # at its end
     assert store.done() == {job.job_id for job in planned}
     assert store.table("results").num_rows == 2 * (6 + 2 * 6)  # two selections
     assert store.table("pairs").num_rows == 3
     assert [r["seeds"] for r in store.partners("small").to_pylist()] == [2, 2]
     kept = [path for path in store.table("results")["weights"].to_pylist() if path]
     assert len(kept) == 6 + 2 * 6
-    assert all(store.reader.fs.exists(path) for path in kept)
+    assert all(Reader(store.uri).fs.exists(path) for path in kept)
 
     # before every job each model was what its baseline says, image for image
     tops = {r["model"]: r["top1"] for r in store.baselines().to_pylist()}

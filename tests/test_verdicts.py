@@ -20,7 +20,6 @@ from rich.cells import cell_len
 
 from bikd_dashboards.blocks import Plot, Table
 from bikd_dashboards.components import Maker
-from bikd_dashboards.formatting import signed, span
 from bikd_dashboards.pages import PAGES
 from bikd_dashboards.report import render
 from bikd_dashboards.report_parts import LIMITS
@@ -30,6 +29,7 @@ from bikd_pipelines.tables import VIEWS, laid_out, print_headline
 from bikd_ray.export.card import _summary
 from bikd_ray.export.select import _with_partner
 from bikd_ray.export.summary import around, results_of
+from bikd_ray.formatting import signed, span
 from bikd_ray.store import Store
 from bikd_ray.store import verdicts as v
 from bikd_ray.store.answer_schemas import GAINS

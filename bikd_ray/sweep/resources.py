@@ -23,7 +23,7 @@ from bikd_ray.sweep.capacity import GPU_MEMORY, Node, ResourceRequest, fits, sho
 from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.device import gpus_seen, no_gpu
 from bikd_ray.train.evaluate import EVAL_BATCH
-from bikd_ray.zoo.cost import inference_bytes, training_bytes
+from bikd_ray.zoo.cost import inference_bytes, job_bytes
 
 SHARED = 2
 """Workers of a `data_parallel` job where the spec gives no number."""
@@ -109,11 +109,7 @@ def job_needs(spec: Resources, job: Job, has: Sequence[Node]) -> ResourceRequest
     cpus = _cpus_beside(share, has) if given == "auto" else _share(given, workers)
     one = ResourceRequest(cpus, share)
     if workers == 1 and gpus and spec.gpus_per_job == "auto":
-        costs, recipe = [m.cost for m in job.members], job.recipe
-        wanted = training_bytes(
-            costs, recipe.batch_size, job.data.num_classes, recipe.optimizer, recipe.precision
-        )
-        part = part_of(one, wanted, has)
+        part = part_of(one, job_bytes(job), has)
         return part if given == "auto" else ResourceRequest(cpus, part.gpus)
     return ResourceRequest(workers * one.cpus, workers * one.gpus, workers)
 

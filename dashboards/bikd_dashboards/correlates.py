@@ -7,8 +7,9 @@ import plotly.graph_objects as go
 from scipy.stats import t as student
 
 from bikd_dashboards.figures import ALONE_ID, METRICS, Heatmap
-from bikd_dashboards.formatting import count, label, plain, signed, span
+from bikd_dashboards.formatting import label
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, SEQUENTIAL, VERMILION
+from bikd_ray.formatting import count, plain, signed, span
 
 CLOUD = 2_000
 """Points up to which each is drawn; more are counted in a grid."""

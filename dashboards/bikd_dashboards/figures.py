@@ -15,8 +15,9 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.compute
 
-from bikd_dashboards.formatting import label, plain, signed
+from bikd_dashboards.formatting import label
 from bikd_dashboards.theme import DIVERGING, LIGHT, NEUTRAL, SEQUENTIAL
+from bikd_ray.formatting import plain, signed
 from bikd_ray.store.verdicts import TOLD
 
 pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them

@@ -8,9 +8,10 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from bikd_dashboards.figures import TICK, Interval, pc
-from bikd_dashboards.formatting import label, signed, span
+from bikd_dashboards.formatting import label
 from bikd_dashboards.headline import interval
 from bikd_dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
+from bikd_ray.formatting import signed, span
 
 CONTROL = "ce"
 MARKS = tuple(symbol for symbol in SYMBOLS if symbol != "square")

@@ -8,8 +8,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from bikd_dashboards.figures import TICK
-from bikd_dashboards.formatting import count, label, signed
+from bikd_dashboards.formatting import label
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_ray.formatting import count, signed
 
 Row = Mapping[str, Any]
 

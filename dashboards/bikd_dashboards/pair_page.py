@@ -7,7 +7,6 @@ import pyarrow as pa
 from bikd_dashboards.blocks import Block, Downloads, Grid, Plot, Table, TableColumn, Text
 from bikd_dashboards.curves import curves_figure, curves_info
 from bikd_dashboards.figures import METRICS, pc
-from bikd_dashboards.formatting import percent, plain, signed, span
 from bikd_dashboards.headline import interval
 from bikd_dashboards.pair import (
     cases_figure,
@@ -17,7 +16,8 @@ from bikd_dashboards.pair import (
     flips_figure,
 )
 from bikd_dashboards.snapshot import SettingView
-from bikd_ray.store.verdicts import in_words, short
+from bikd_ray.formatting import percent, plain, signed
+from bikd_ray.store.verdicts import in_words, net_text, short
 
 ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before", "cca_after")
 
@@ -40,8 +40,7 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
         return [*blocks, Text("This pair has not been trained with this setting yet.")]
     said = [
         f"{view.names[m]} with {view.names[p]}: {in_words(r)}"
-        + (f", net Δ {signed(r['net_delta'])} {span(r['net_low'], r['net_high'])}".rstrip())
-        * (r["net_delta"] is not None)
+        + f", net Δ {net_text(r)}" * (r["net_delta"] is not None)
         for m, p, r in rows
     ]
     blocks.insert(1, Text("; ".join(said) + "."))
@@ -179,7 +178,7 @@ def _after(view: SettingView, a: str, b: str) -> list[dict[str, Any]]:
     where &= pc.field("recipe_id") == setting.recipe_id
     columns = ["job_id", "model_id", "partner_ids", "top1_after"]
     columns += ["error_overlap_after", "case2_after"]
-    table = view.snapshot.store.reader.table("results", columns, where)
+    table = view.snapshot.store.table("results", columns, where)
     untouched = {r["model_id"]: r["top1"] for r in view.baselines}
     jobs: dict[str, dict[str, float]] = {}
     both: dict[str, dict[str, float | None]] = {}

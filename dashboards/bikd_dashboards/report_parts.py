@@ -17,10 +17,10 @@ from bikd_dashboards.blocks import Block, ChoiceBox, Downloads, Link, Plot, Text
 from bikd_dashboards.downloads import FILES, OF_ONE_MODEL, csv, of_model
 from bikd_dashboards.figure_data import figure_text, packed
 from bikd_dashboards.figures import pc
-from bikd_dashboards.formatting import NONE, count, plain, signed, span
 from bikd_dashboards.model_page import trained
 from bikd_dashboards.pages import Page
 from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot
+from bikd_ray.formatting import NONE, count, plain, signed, span
 
 LIMITS = Limits(matrix=600, models=40, pairs=60, rows=100, runs=300)
 

@@ -19,7 +19,7 @@ from bikd_ray.store.filesystem import StoreFS, store_uri
 from bikd_ray.store.lease import at_work
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.capacity import LONG, Node, ResourceRequest, fits
-from bikd_ray.zoo.cost import training_bytes
+from bikd_ray.zoo.cost import job_bytes
 from bikd_ray.zoo.published import WARN_BEYOND
 
 THIS_MACHINE = "this machine"
@@ -248,10 +248,10 @@ def cost_lines(
         held = round(data.n_train * spec.data.select_fraction)
         train = data.n_train if spec.recipe.augment == "none" else 0
         cached = sum(size_on_disk(train + held + data.n_val, view) for view in views)
-        recipe, most = spec.recipe, max(plan.jobs, key=_memory)
+        recipe, most = spec.recipe, max(plan.jobs, key=job_bytes)
         lines.append(
-            f"memory: about {_size(_memory(most))} for a job of {' + '.join(most.names)} at batch "
-            f"{recipe.batch_size}, the most of any"
+            f"memory: about {_size(job_bytes(most))} for a job of {' + '.join(most.names)} "
+            f"at batch {recipe.batch_size}, the most of any"
         )
         kept = sum(_kept_bytes(spec, job) for job in plan.jobs)
         lines.append(
@@ -301,12 +301,6 @@ def drift_lines(baselines: pa.Table) -> list[str]:
         if row["published_top1"] is not None
         and abs(row["top1"] - row["published_top1"]) > WARN_BEYOND
     ]
-
-
-def _memory(job: Job) -> int:
-    costs, recipe = [m.cost for m in job.members], job.recipe
-    classes = job.data.num_classes
-    return training_bytes(costs, recipe.batch_size, classes, recipe.optimizer, recipe.precision)
 
 
 def _duration(seconds: float) -> str:

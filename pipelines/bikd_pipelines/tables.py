@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -15,10 +16,19 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from bikd_dashboards.formatting import NONE, plain, recovered, signed, span
 from bikd_ray.errors import UserError
+from bikd_ray.formatting import NONE, number, plain, recovered, signed, with_span
 from bikd_ray.store import Store
-from bikd_ray.store.verdicts import LEVEL, TOLD, all_failed, headline, short
+from bikd_ray.store.verdicts import (
+    LEVEL,
+    TOLD,
+    all_failed,
+    delta_text,
+    headline,
+    net_text,
+    short,
+    standing,
+)
 
 Row = dict[str, Any]
 
@@ -37,6 +47,7 @@ class Column:
     drop: 0 stays; of the others the highest goes first where the terminal is too narrow. same: it
     goes into the line above where all rows agree. words: may be wrapped; numbers never are.
     strong: which rows are bold. head: of leading columns, to stand in each part of a wide table.
+    titled: its title is a model's name, which may be wrapped.
     """
 
     title: str
@@ -46,6 +57,7 @@ class Column:
     words: bool = False
     strong: Callable[[Row], bool] | None = None
     head: bool = False
+    titled: bool = False
 
 
 def print_table(table: pa.Table, how: str, view: str, empty: str = "") -> None:
@@ -102,7 +114,7 @@ def print_matrix(values: pa.Table, told: pa.Table | None, how: str) -> None:
         return lambda row: row["q"].get(name) is not None and row["q"][name] < LEVEL
 
     first = Column("model", lambda row: row["value"]["model"], words=True)
-    rest = [Column(name, cell(name), strong=is_told(name)) for name in names]
+    rest = [Column(name, cell(name), strong=is_told(name), titled=True) for name in names]
     _print(both, [first, *rest])
     if told is not None:
         _say(f"Rows learn. * net Δ differs from 0 (q < {LEVEL}, corrected over all of them).")
@@ -228,6 +240,8 @@ def _natural(column: Column, cells: Cells) -> int:
 
 def _narrow(column: Column, cells: Cells) -> int:
     natural = _natural(column, cells)
+    if column.titled:
+        return max(min(natural, NARROWEST), *map(cell_len, cells[column]))
     return min(natural, max(NARROWEST, cell_len(column.title))) if column.words else natural
 
 
@@ -261,8 +275,11 @@ def _block(
         widest = max(range(len(sizes)), key=lambda i: sizes[i] if spare[i] else 0)
         sizes[widest] -= 1
     number = [all(x[:1] in "+-−0123456789–" for x in cells[c]) for c in columns]
-    titles = [_padded(c.title, s, n) for c, s, n in zip(columns, sizes, number, strict=True)]
-    lines = [Text((" " * GAP).join(titles).rstrip(), style="dim")]
+    titles = [_wrapped(c.title, s) or [""] for c, s in zip(columns, sizes, strict=True)]
+    lines = []
+    for said in zip_longest(*titles, fillvalue=""):
+        padded = [_padded(t, s, n) for t, s, n in zip(said, sizes, number, strict=True)]
+        lines.append(Text((" " * GAP).join(padded).rstrip(), style="dim"))
     for i, row in enumerate(rows):
         wrapped = [
             _wrapped(cells[c][i], size) if c.words else [cells[c][i]]
@@ -327,30 +344,12 @@ def _shown(name: str) -> Callable[[Row], str]:
     return cell
 
 
-def interval(row: Row, mean: str, low: str, high: str) -> str:
-    """A difference with its 95% interval."""
-    bounds = span(row[low], row[high])
-    return signed(row[mean]) + (f" {bounds}" if bounds and row[mean] is not None else "")
-
-
-def _delta(row: Row) -> str:
-    return interval(row, "delta_top1", "delta_low", "delta_high")
-
-
-def _net(row: Row) -> str:
-    return interval(row, "net_delta", "net_low", "net_high")
-
-
 def _verdict(row: Row) -> str:
     return short(row) or NONE
 
 
 def _is_told(row: Row) -> bool:
     return row["verdict"] in TOLD
-
-
-def _standing(row: Row) -> str:
-    return "tie" if row["tie"] else "best" if row["best"] else ""
 
 
 def _partner(row: Row) -> str:
@@ -363,12 +362,12 @@ def _published(row: Row) -> str:
 
 
 def _number(name: str, digits: int) -> Callable[[Row], str]:
-    return lambda row: "–" if row[name] is None else f"{row[name]:.{digits}f}"
+    return lambda row: number(row[name], digits)
 
 
 def _gain(side: str) -> Callable[[Row], str]:
     names = (f"delta_top1_{side}", f"delta_low_{side}", f"delta_high_{side}")
-    return lambda row: interval(row, *names)
+    return lambda row: with_span(*(row[name] for name in names))
 
 
 def _scaled(name: str, unit: float, digits: int) -> Callable[[Row], str]:
@@ -376,7 +375,7 @@ def _scaled(name: str, unit: float, digits: int) -> Callable[[Row], str]:
 
 
 def _effect(name: str) -> Callable[[Row], str]:
-    return lambda row: interval(row, name, f"{name}_low", f"{name}_high")
+    return lambda row: with_span(row[name], row[f"{name}_low"], row[f"{name}_high"])
 
 
 def _printed(row: Row) -> str:
@@ -429,12 +428,12 @@ VIEWS: dict[str, list[Column]] = {
     ],
     "partners": [
         Column("partner", _partner, words=True, head=True),
-        Column("net Δ [95%]", _net, strong=_is_told),
+        Column("net Δ [95%]", net_text, strong=_is_told),
         Column("verdict", _verdict, words=True, strong=_is_told),
         Column("q", _number("q_value", 3), 4),
-        Column("Δtop-1 [95%]", _delta, 1),
+        Column("Δtop-1 [95%]", delta_text, 1),
         _CONTROL,
-        Column("best?", _standing, 2),
+        Column("best?", standing, 2),
         Column("recovered %", lambda r: recovered(r["recovered"], 1), 8),
         _SEEDS,
         *_SETTING,
@@ -457,8 +456,8 @@ VIEWS: dict[str, list[Column]] = {
     "paper 2": [
         Column("model", _pupil, words=True, head=True),
         Column("Δ", _printed),
-        Column("ours [95%]", _delta),
-        Column("net Δ [95%]", _net),
+        Column("ours [95%]", delta_text),
+        Column("net Δ [95%]", net_text),
         _same("run", _run, 1),
     ],
     "paper 3": [
@@ -475,16 +474,16 @@ VIEWS: dict[str, list[Column]] = {
         _name(),
         Column("K", lambda r: str(1 + len(r["partner"].split(" + ")))),
         Column("Δ", _printed),
-        Column("ours [95%]", _delta),
-        Column("net Δ [95%]", _net),
+        Column("ours [95%]", delta_text),
+        Column("net Δ [95%]", net_text),
         _same("run", _run, 1),
     ],
     "groups": [
         _name(),
         Column("models", lambda r: str(r["size"]), head=True),
         Column("groups", lambda r: str(r["groups"])),
-        Column("net Δ [95%]", _net),
-        Column("Δtop-1 [95%]", _delta),
+        Column("net Δ [95%]", net_text),
+        Column("Δtop-1 [95%]", delta_text),
         _CONTROL,
         _SEEDS,
         *_SETTING,
@@ -586,9 +585,9 @@ EMPTY = {
 HEADLINE = [
     _name(),
     Column("best partner", lambda r: _partner(r) + (" (tie)" if r["tie"] else ""), words=True),
-    Column("net Δ [95%]", _net, strong=_is_told),
+    Column("net Δ [95%]", net_text, strong=_is_told),
     Column("verdict", _verdict, words=True, strong=_is_told),
-    Column("Δtop-1 [95%]", _delta, 1),
+    Column("Δtop-1 [95%]", delta_text, 1),
     _CONTROL,
     Column("before", _number("top1_before", 2), 7),
     *_SETTING,
