@@ -14,6 +14,7 @@ from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.sweep.events import EpochEnd, JobRequest, JobResult, job_row
 from bikd_ray.sweep.loggers import RunLogger
+from bikd_ray.transfer import loss
 from tests import synthetic
 
 ROOT = Path(__file__).parent.parent
@@ -46,7 +47,7 @@ def links() -> list[tuple[Path, str]]:
     return [(page, link) for page, all_of in found for link in all_of]
 
 
-@pytest.mark.parametrize(("page", "link"), links(), ids=str)
+@pytest.mark.parametrize(("page", "link"), links(), ids=lambda value: getattr(value, "name", value))
 def test_every_link_leads_somewhere(page, link):
     path, _, part = link.partition("#")
     target = page.parent / path if path else page
@@ -86,10 +87,29 @@ def test_a_term_is_a_sentence_and_its_names_stand_in_the_file_that_decides_it(te
     assert path.is_file()
     assert meaning.endswith((".", ".)"))
     names = re.findall(r"`(\w+)`", term)
-    names += re.findall(r"`([A-Z]\w+)`", meaning) if not names else []
-    names = [name for name in names if name != "TorchTrainer"]
+    names += re.findall(r"`(\w*[A-Z_]\w*)`", meaning)
     text = path.read_text()
     assert not [name for name in names if not re.search(rf"\b{name}\b", text)]
+
+
+ANSWERS = re.findall(
+    r"^(\*\*.+\?\*\*(?:.+\n)+)", (DOCS / "architecture.md").read_text(), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: answer.split("**")[1])
+def test_what_decides_stands_where_the_architecture_says(answer):
+    quoted = re.findall(r"`([^`]+)`", answer.replace("\n", " "))
+    files = [name for name in quoted if "/" in name]
+    text = "".join((ROOT / name).read_text() for name in files)
+    text += (ROOT / "bikd_ray/store/queries.py").read_text()  # the class Store
+    names = {part for name in quoted if name not in files for part in re.findall(r"\w+", name)}
+    assert files
+    assert not [name for name in names if not re.search(rf"\b{name}\b", text)]
+
+
+def test_five_decisions_are_told():
+    assert len(ANSWERS) == 5
 
 
 def test_the_glossary_has_every_term_once():
@@ -111,6 +131,13 @@ def test_every_exported_name_is_there_and_documented(name):
     assert name == "__version__" or value.__doc__
 
 
+@pytest.mark.parametrize("package", ["bikd_ray", "pipelines/*", "dashboards/*"])
+def test_every_package_says_that_it_is_typed(package):
+    assert [path.parent for path in ROOT.glob(f"{package}/__init__.py")] == [
+        path.parent for path in ROOT.glob(f"{package}/py.typed")
+    ]
+
+
 # -- the examples of extend.md ---------------------------------------------------------
 
 
@@ -118,8 +145,9 @@ def test_every_exported_name_is_there_and_documented(name):
 def example(tmp_path, monkeypatch):
     """Runs the code of one section of extend.md in an empty folder; returns its names."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(transfer.loss, "OBJECTIVES", dict(transfer.OBJECTIVES))
-    monkeypatch.setattr(transfer, "OBJECTIVES", transfer.loss.OBJECTIVES)
+    objectives = dict(transfer.OBJECTIVES)
+    monkeypatch.setattr(transfer, "OBJECTIVES", objectives)
+    monkeypatch.setattr(loss, "OBJECTIVES", objectives)
 
     def run(title: str) -> SimpleNamespace:
         text = (DOCS / "extend.md").read_text()
