@@ -8,7 +8,7 @@ from bikd_ray.data import resolve_data
 from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
 from bikd_ray.specs import Selection, Spec, ZooEntry
-from bikd_ray.zoo import check_classes, load_resolved, resolve_model, save_resolved
+from bikd_ray.zoo import cache_path, check_classes, load_resolved, resolve_model, save_resolved
 
 if TYPE_CHECKING:
     from bikd_ray.store import Store
@@ -53,8 +53,9 @@ def _resolved(entry: ZooEntry) -> ResolvedModel:
     """A model as remembered, or built now."""
     if model := load_resolved(entry):
         return model
+    before = cache_path(entry)
     model, _ = resolve_model(entry)
-    save_resolved(model)
+    save_resolved(model, before)
     return model
 
 
@@ -77,8 +78,9 @@ def plan_jobs(
 ) -> Plan:
     """The jobs that `spec` asks for, split by what the store already holds.
 
-    The plan iterates over the jobs to do; `.done` and `.failed` are the others. only: jobs with
-    this model. Raises UserError.
+    The plan iterates over the jobs to do; `.done` and `.failed` are the others. store: one, or its
+    URI; it need not exist yet. only: jobs with this model. retry_failed: jobs that failed are to do
+    again. Reads every model and data set of the spec; trains and writes nothing. Raises UserError.
     """
     from bikd_ray.store import Store
 

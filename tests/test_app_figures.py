@@ -22,7 +22,7 @@ from bikd_ray.analysis.correlation import centred, correlation
 from bikd_ray.store.answer_schemas import GAINS, GROWTH
 from bikd_ray.store.contrasts import ObjectiveSummary
 from bikd_ray.store.schema import SCHEMAS
-from tests.test_figures import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain
+from tests.figure_tables import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain
 
 
 def ends(models: int) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What makes two image sets the same: the bytes and labels of their images, and nothing else."""
 
+import io
 import os
 import shutil
 import time
@@ -8,12 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import ImageOps
 
 from bikd_ray.data import content, open_split, resolve_data
 from bikd_ray.data.content import content_hashes, content_id
+from bikd_ray.data.files import file_stamp
 from bikd_ray.data.folder import FolderImages
+from bikd_ray.data.hf import _sizes
+from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.sources import open_images
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import digest
@@ -22,8 +28,7 @@ from bikd_ray.specs import Data, FolderData, ParquetData, TimmData
 from bikd_ray.store.queries import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import Writer
-from tests.images import noise, png, write_folder, write_parquet
-from tests.test_tars import write_tar
+from tests.images import noise, png, write_folder, write_parquet, write_tar
 
 OLD = time.time() - 3600
 
@@ -175,12 +180,45 @@ def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     whole = content_hashes(FolderImages(str(root)))
     (memory,) = (tmp_path / "cache").rglob("*.npy")
-    for damaged in (b"", b"junk", memory.read_bytes()[:-100]):
+    stream = io.BytesIO()
+    np.save(stream, np.zeros(3))  # of another version
+    for damaged in (b"", b"junk", memory.read_bytes()[:-100], stream.getvalue()):
         memory.write_bytes(damaged)
         assert (content_hashes(FolderImages(str(root))) == whole).all()
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert (content_hashes(FolderImages(str(root))) == whole).all()
+
+
+def test_row_groups_are_read_about_once_whatever_the_threads(tmp_path):
+    table = pa.table(
+        {"image": [b"%d" % i for i in range(2000)], "label": [i % 2 for i in range(2000)]}
+    )
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=50)
+    images = ParquetImages(str(tmp_path / "a.parquet"))
+    content_hashes(images)
+    assert images._group.cache_info().misses < 120  # of 40 row groups
+
+
+def test_images_beside_an_arrow_file_are_known_by_their_own_times(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    files = [tmp_path / f"{i}.png" for i in range(4)]
+    for i, file in enumerate(files):
+        noise(i).save(file)
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    rows = {"image": [str(file) for file in files], "label": [0, 1, 0, 1]}
+    images = datasets.Dataset.from_dict(rows, features).select_columns("image")
+    sizes, stamps = _sizes(images.with_format("arrow")[:].column(0))
+    assert sizes.tolist() == [file.stat().st_size for file in files]
+    assert stamps == {i: file_stamp(os.stat(file)) for i, file in enumerate(files)}
+
+
+def test_a_pipe_among_the_images_is_left_out_and_not_waited_for(tmp_path):
+    root = bitmaps(tmp_path / "data")
+    os.mkfifo(root / "cat" / "z.bmp")
+    images = FolderImages(str(root))
+    assert len(images.labels) == 6
+    assert images.notes == ("left out 1 special file, such as cat/z.bmp",)
 
 
 # On a node
@@ -242,3 +280,12 @@ def test_rows_of_version_1_in_another_class_order_stay_apart_and_are_named(tmp_p
     same, note = first_store(data).as_stored(data)
     assert same == data
     assert "with the classes in another order" in str(note)
+
+
+def test_rows_of_version_1_are_recognised_in_a_store_that_can_only_be_read(tmp_path, first_store):
+    data = resolved(bitmaps(tmp_path / "data"))
+    store = first_store(data)
+    (tmp_path / "store" / "ids").symlink_to(tmp_path / "nowhere" / "below")
+    known, note = store.as_stored(data)
+    assert known.data_id == store.baselines()["data_id"][0].as_py()
+    assert "could not be noted" in str(note)

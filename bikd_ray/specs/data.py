@@ -1,9 +1,11 @@
 """What a spec says of its images."""
 
-from typing import Annotated, Literal, Self
+from collections import Counter
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     ValidationInfo,
     model_validator,
@@ -84,11 +86,28 @@ DataSource = Annotated[
 ]
 
 
+def _names(value: Any) -> Any:
+    """One mistake is one line, where a union would give one for each of its sides and items."""
+    if isinstance(value, list | tuple):
+        if len(value) < 2:
+            raise ValueError("must list at least 2")
+        if odd := [(i, name) for i, name in enumerate(value) if not isinstance(name, str)]:
+            i, name = odd[0]
+            raise ValueError(f"must list text, and [{i}] is {name!r}; put it in quotes")
+        if twice := [name for name, times in Counter(value).items() if times > 1]:
+            raise ValueError(f"lists {twice[0]!r} twice; every class needs a name of its own")
+    elif not isinstance(value, str | None):
+        raise ValueError("must be a list of names or a file of them")
+    return value
+
+
 class Data(Frozen):
     train: DataSource
     val: DataSource
     num_classes: Int | None = Field(default=None, ge=2, description="default: from the labels")
-    classes: Annotated[tuple[str, ...], Field(min_length=2)] | Located | None = Field(
+    classes: Annotated[
+        Annotated[tuple[str, ...], Field(min_length=2)] | Located | None, BeforeValidator(_names)
+    ] = Field(
         default=None,
         description="class names in the order of the models' outputs, or a .txt or .json file of "
         "them; default: from the data",

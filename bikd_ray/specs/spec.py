@@ -1,5 +1,6 @@
 """The whole spec."""
 
+import unicodedata
 from itertools import chain
 from typing import Annotated, Literal, Self
 
@@ -14,7 +15,13 @@ from bikd_ray.errors import choices
 from bikd_ray.specs.data import Data
 from bikd_ray.specs.running import Logger, Resources
 from bikd_ray.specs.training import Objective, Pairings, Recipe
-from bikd_ray.specs.values import Frozen, Int, Located, listed, named
+from bikd_ray.specs.values import (
+    Frozen,
+    Int,
+    Located,
+    listed,
+    named,
+)
 from bikd_ray.specs.zoo import ZooEntry
 
 Selection = Literal["last", "best_val", "best_select"]
@@ -26,8 +33,9 @@ CHOSEN_ON_VAL = "best_val"
 class Spec(Frozen):
     """A sweep: which models, on which images, how trained, and where the results go.
 
-    A field at the top whose name begins with `x-` is left out when a spec is read: it can hold
-    what YAML's anchors name.
+    Frozen; a bad value raises pydantic's ValidationError, which `load_spec` turns into UserError
+    with one line for each mistake. A field at the top whose name begins with `x-` is left out when
+    a spec is read: it can hold what YAML's anchors name.
     """
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
@@ -55,10 +63,13 @@ class Spec(Frozen):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         names, problems = [entry.name for entry in self.zoo], []
-        for i, name in enumerate(names):
-            if name in names[:i]:
+        looks = [unicodedata.normalize("NFC", " ".join(name.split())) for name in names]
+        for i, look in enumerate(looks):
+            if not look:
+                problems.append(f"zoo[{i}].alias is blank; give it letters")
+            elif look in looks[:i]:
                 problems.append(
-                    f"zoo[{names.index(name)}] and zoo[{i}] are both called {name!r}; "
+                    f"zoo[{looks.index(look)}] and zoo[{i}] are both called {look!r}; "
                     "give one of them another alias"
                 )
         for wanted in chain(self.pairings.models, *self.pairings.list):
@@ -88,4 +99,5 @@ class Spec(Frozen):
         return self
 
     def entry(self, name: str) -> ZooEntry:
+        """The model of the zoo that is called so. Raises StopIteration where none is."""
         return next(entry for entry in self.zoo if entry.name == name)

@@ -71,7 +71,7 @@ def _plain(value: Any, where: str = "") -> Any:
     said = f"{where} must be" if where else "must be"
     if isinstance(value, dict):
         if odd := [name for name in value if not isinstance(name, str)]:
-            raise ValueError(f"{said} a mapping from names, got the name {str(odd[0])[:40]}")
+            raise ValueError(f"{said} a mapping from text, and {str(odd[0])[:40]} is none")
         dot = f"{where}." if where else ""
         return {_plain(k): _plain(v, dot + k) for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -89,7 +89,12 @@ def _plain(value: Any, where: str = "") -> Any:
     return value
 
 
-Kwargs = Annotated[dict[str, Any], AfterValidator(_plain)]
+def _named_values(value: Any) -> Any:
+    """Names that are no text are told here, where they can be called by their name."""
+    return _plain(value) if isinstance(value, dict) else value
+
+
+Kwargs = Annotated[dict[str, Any], BeforeValidator(_named_values)]
 Int = Annotated[int, BeforeValidator(number)]
 Float = Annotated[float, BeforeValidator(number)]
 """Every number of a spec is one of these two."""
@@ -111,6 +116,8 @@ def in_base(path: str, info: ValidationInfo) -> str:
 
 
 def _in_base_each(paths: str, info: ValidationInfo) -> str:
+    if not all(paths.split("::")):
+        raise ValueError(f"{paths!r} has nothing before or after a '::'; remove the '::'")
     return "::".join(in_base(path, info) for path in paths.split("::"))
 
 

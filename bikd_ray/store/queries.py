@@ -5,6 +5,7 @@ answer, and ranks and ties are made within one combination of them.
 """
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count, groupby
 from operator import itemgetter
@@ -53,7 +54,14 @@ def open_store(uri: str | None = None) -> "Store":
 
 
 class Store:
-    """Answers from the tables under one URI. Opened anew, it sees what has come since."""
+    """Answers from the tables under one URI: committed rows only, as `pyarrow` tables.
+
+    Accuracies, Δ and intervals are in percent or percentage points (95%, over images and seeds),
+    overlaps and shares are fractions; docs/statistics.md has the definitions and their sources,
+    `bikd schema` every column. A model is given by its name or its id. selection: `last`,
+    `best_val` or `best_select`. Raises UserError for names that the store does not have, and
+    BikdError where it cannot be read.
+    """
 
     def __init__(self, uri: str) -> None:
         self._reader = Reader(uri)
@@ -117,7 +125,9 @@ class Store:
                     table = self.table(name) if name in read else schema.empty_table()
                     connection.register(name, table)
                 connection.execute("SET lock_configuration = true")
-                answer = connection.sql(query).to_arrow_table()
+                relation = connection.sql(query)
+                _refuse_changed(relation.columns, relation.types)
+                answer = relation.to_arrow_table()
                 return answer.rename_columns(_told_apart(answer.column_names))
             except (duckdb.Error, pa.ArrowException) as error:
                 raise UserError(f"sql: {str(error).strip().splitlines()[0]}") from None
@@ -335,6 +345,18 @@ class Store:
             gains = with_q_values(gains, np.concatenate([[], *rest]))
             settings.append(gains if objective in ALONE else judged(gains))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
+
+
+_CHANGED = re.compile(r"\b(UHUGEINT|BIT|BIGNUM|VARINT|TIME WITH TIME ZONE)\b")
+"""Types of DuckDB that come out of its Arrow tables as other values: -1, bytes, no time zone."""
+
+
+def _refuse_changed(names: Sequence[str], types: Sequence[object]) -> None:
+    for name, kind in zip(names, types, strict=True):
+        if found := _CHANGED.search(re.sub(r'"[^"]*"', "", str(kind))):
+            raise UserError(
+                f"sql: column {name!r} of type {found[1]} cannot be shown; cast it to varchar"
+            )
 
 
 def _table_name(name: str) -> str:

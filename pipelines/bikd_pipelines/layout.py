@@ -4,6 +4,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from rich.cells import cell_len
@@ -29,6 +30,7 @@ class Column:
     drop: 0 stays; of the others the highest goes first where the terminal is too narrow. same: it
     goes into the line above where all rows agree. words: may be wrapped; numbers never are.
     strong: which rows are bold. head: of leading columns, to stand in each part of a wide table.
+    titled: its title is a model's name, which may be wrapped.
     """
 
     title: str
@@ -38,6 +40,7 @@ class Column:
     words: bool = False
     strong: Callable[[Row], bool] | None = None
     head: bool = False
+    titled: bool = False
 
 
 def terminal() -> Console:
@@ -88,6 +91,8 @@ def _natural(column: Column, cells: Cells) -> int:
 
 def _narrow(column: Column, cells: Cells) -> int:
     natural = _natural(column, cells)
+    if column.titled:
+        return max(min(natural, NARROWEST), *map(cell_len, cells[column]))
     return min(natural, max(NARROWEST, cell_len(column.title))) if column.words else natural
 
 
@@ -121,8 +126,11 @@ def _block(
         widest = max(range(len(sizes)), key=lambda i: sizes[i] if spare[i] else 0)
         sizes[widest] -= 1
     number = [all(x[:1] in "+-−0123456789–" for x in cells[c]) for c in columns]
-    titles = [_padded(c.title, s, n) for c, s, n in zip(columns, sizes, number, strict=True)]
-    lines = [Text((" " * GAP).join(titles).rstrip(), style="dim")]
+    titles = [_wrapped(c.title, s) or [""] for c, s in zip(columns, sizes, strict=True)]
+    lines = []
+    for said in zip_longest(*titles, fillvalue=""):
+        padded = [_padded(t, s, n) for t, s, n in zip(said, sizes, number, strict=True)]
+        lines.append(Text((" " * GAP).join(padded).rstrip(), style="dim"))
     for i, row in enumerate(rows):
         wrapped = [
             _wrapped(cells[c][i], size) if c.words else [cells[c][i]]

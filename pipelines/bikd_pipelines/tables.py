@@ -75,7 +75,7 @@ def print_matrix(values: pa.Table, told: pa.Table | None, how: str) -> None:
         return lambda row: row["q"].get(name) is not None and row["q"][name] < LEVEL
 
     first = Column("model", lambda row: row["value"]["model"], words=True)
-    rest = [Column(name, cell(name), strong=is_told(name)) for name in names]
+    rest = [Column(name, cell(name), strong=is_told(name), titled=True) for name in names]
     print_rows(both, [first, *rest])
     if told is not None:
         say(f"Rows learn. * net Δ differs from 0 (q < {LEVEL}, corrected over all of them).")
