@@ -1,0 +1,190 @@
+"""The answers of a store."""
+
+import sys
+from shutil import get_terminal_size
+from textwrap import fill
+from typing import Annotated
+
+import typer
+
+from bikd_pipelines.commands.options import (
+    Format,
+    HowShown,
+    Objective,
+    Selection,
+    StoreUri,
+    opened,
+    show,
+)
+
+
+def partners(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Rank the partners of MODEL, with intervals, the gain over the control, and ties.
+
+    [dim]Example: bikd partners ViT --format json[/dim]
+    """
+    from bikd_pipelines.tables import failed_lines, partner_lines
+
+    answers = opened(store)
+    table = answers.partners(model, objective, selection)
+    empty = answers.why_nothing(model) if not len(table) else ""
+    show(table, format, "partners", empty)
+    lines = [
+        *partner_lines(table),
+        *(failed_lines(answers.failed_jobs(model)) if len(table) else ()),
+    ]
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
+def pairs(
+    store: StoreUri = None,
+    metric: Annotated[
+        str, typer.Option(help="of the matrix: delta_top1, net_delta, recovered, error_overlap, …")
+    ] = "delta_top1",
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="the N x N matrix of one metric")
+    ] = False,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Show one row for each pair: what they know together, and what each gained.
+
+    [dim]Example: bikd pairs --matrix --metric net_delta[/dim]
+    """
+    from bikd_pipelines.tables import print_matrix
+    from bikd_ray.store.pairings import SYMMETRIC
+
+    answers = opened(store)
+    if matrix:
+        both = [metric] if metric in SYMMETRIC else [metric, "q_value"]
+        values, *told = answers.matrices(both, objective, selection)
+        print_matrix(values, told[0] if told else None, format.value)
+    else:
+        show(answers.pairs(objective, selection), format, "pairs")
+
+
+def paper(
+    store: StoreUri = None, selection: Selection = "last", format: HowShown = Format.table
+) -> None:
+    """Show our figures beside the paper's (Jain et al., TMLR 2025), for what a store holds.
+
+    A model is the paper's by the origin of its weights: timm's name with its tag, the torch hub
+    entry or the checkpoint's file name; by its alias only where these say nothing (a factory).
+
+    [dim]Example: bikd paper --selection best_val --format csv[/dim]
+    """
+    from bikd_pipelines.paper.compare import compared, parts
+    from bikd_pipelines.paper.notes import notes
+    from bikd_ray.store import Store
+    from bikd_ray.store.filesystem import store_uri
+
+    answers = Store(store_uri(store))  # need not exist: the paper's side stands without it
+    table = compared(answers, selection)
+    if format is not Format.table:
+        show(table, format, "paper")
+    else:
+        for title, number, part in parts(table):
+            print(f"{title}\n")
+            show(part, format, f"paper {number}")
+            print()
+    width = get_terminal_size().columns
+    for line in notes(answers, table, selection):
+        print(fill(line, width, subsequent_indent="  "), file=sys.stderr)
+
+
+def groups(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="a model's name; default: all")
+    ] = None,
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Show how each model's gain grows with the number of models that train together.
+
+    [dim]Example: bikd groups --objective bikd[/dim]
+    """
+    show(opened(store).groups(model, objective, selection), format, "groups")
+
+
+def teachers(
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Say who teaches well and who learns well over the whole zoo, whatever the partner.
+
+    [dim]Example: bikd teachers --objective bikd[/dim]
+    """
+    from bikd_pipelines.tables import share_lines
+
+    table = opened(store).teachers(objective, selection)
+    show(table, format, "teachers")
+    for line in share_lines(table):
+        print(line, file=sys.stderr)
+
+
+def flips(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="a model's name; default: all")
+    ] = None,
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Count the images that a model learned and forgot, and which of them its partner knew.
+
+    [dim]Example: bikd flips ViT[/dim]
+    """
+    show(opened(store).flips(model, objective, selection), format, "flips")
+
+
+def curves(
+    model: Annotated[
+        str | None, typer.Argument(metavar="[MODEL]", help="a model's name; default: all")
+    ] = None,
+    store: StoreUri = None,
+    format: HowShown = Format.table,
+) -> None:
+    """Show learning curves, epoch by epoch, means over the seeds.
+
+    [dim]Example: bikd curves ViT --format csv[/dim]
+    """
+    show(opened(store).curves(model), format, "curves")
+
+
+def classes(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Show what MODEL gained and lost class by class, with every partner.
+
+    [dim]Example: bikd classes ViT --format csv[/dim]
+    """
+    show(opened(store).classes(model, objective, selection), format, "classes")
+
+
+def sql(
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL over the tables")],
+    store: StoreUri = None,
+    format: HowShown = Format.table,
+) -> None:
+    """Ask the store's tables with SQL, read only: models, baselines, pairs, jobs, results, ….
+
+    [dim]Example: bikd sql "select model, avg(delta_top1) from results group by model"[/dim]
+    """
+    show(opened(store).sql(query), format, "sql")

@@ -1,0 +1,134 @@
+"""To run: the jobs of a spec, here or on a cluster."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from bikd_pipelines.commands.options import (
+    Address,
+    Budget,
+    Format,
+    HowShown,
+    Limit,
+    Only,
+    Retry,
+    Ship,
+    SpecPath,
+    StoreUri,
+    show,
+)
+from bikd_ray.errors import BikdError
+
+
+def sweep(
+    spec: SpecPath,
+    store: StoreUri = None,
+    address: Address = None,
+    limit: Limit = None,
+    only: Only = None,
+    budget: Budget = None,
+    retry_failed: Retry = False,
+    ship: Ship = False,
+) -> None:
+    """Run the baselines, then every job of SPEC that the store lacks. Run it again to resume.
+
+    [dim]Example: bikd sweep sweep.yaml --address auto[/dim]
+    """
+    from bikd_ray.spec_file import load_spec
+    from bikd_ray.sweep.engine import run_sweep
+
+    report = run_sweep(
+        load_spec(spec),
+        store=store,
+        address=address,
+        limit=limit,
+        only=only,
+        budget=budget,
+        retry_failed=retry_failed,
+        ship=ship,
+    )
+    end(report)
+
+
+def end(report: Any) -> None:
+    """The last line of a sweep, and its exit code."""
+    before = f", {report.skipped} before" if report.skipped else ""
+    failed = f", {report.failed} failed" if report.failed else ""
+    left = f", {report.left} left" if report.left else ""
+    print(f"bikd: {report.done} jobs done{before}{failed}{left} · {report.store}", file=sys.stderr)
+    if report.failed:
+        print(f"bikd: see why with: bikd status --failed --store {report.store}", file=sys.stderr)
+    if report.left:
+        print("bikd: run the same command again to go on", file=sys.stderr)
+    if not report.complete:
+        sys.exit(1)
+
+
+def submit(
+    spec: SpecPath,
+    store: StoreUri = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            "--address",
+            metavar="URL",
+            help="the cluster's dashboard, http://HOST:8265; default: $RAY_ADDRESS, this machine",
+        ),
+    ] = None,
+    limit: Limit = None,
+    only: Only = None,
+    budget: Budget = None,
+    retry_failed: Retry = False,
+    ship: Ship = False,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="follow the job's log to its end")
+    ] = True,
+) -> None:
+    """Run the sweep of SPEC as a Ray job on a running cluster, and follow it.
+
+    The code around SPEC is sent along; weights, data and stores are not.
+
+    [dim]Example: bikd submit sweep.yaml --address http://head:8265 --store s3://bucket/bikd[/dim]
+    """
+    from bikd_pipelines.submit import follow, store_of, where_to_look
+    from bikd_pipelines.submit import submit as start
+
+    given = {"--limit": limit, "--only": only, "--budget": budget}
+    options = [str(x) for name, v in given.items() if v is not None for x in (name, v)]
+    options += ["--retry-failed"] * retry_failed
+    client, job = start(spec, store=store, address=address, options=options, ship=ship)
+    print(job)
+    hints = [f"bikd: {line}" for line in where_to_look(client, job, store_of(spec, store))]
+    try:
+        succeeded = follow(client, job) if wait else True
+    except KeyboardInterrupt:
+        print(f"\nbikd: job {job} goes on", *hints, sep="\n", file=sys.stderr)
+        sys.exit(1)
+    if not wait:
+        print(*hints, sep="\n", file=sys.stderr)
+    if not succeeded:
+        raise BikdError(f"job {job} did not end well")
+
+
+def baseline(
+    spec: SpecPath,
+    store: StoreUri = None,
+    address: Address = None,
+    ship: Ship = False,
+    format: HowShown = Format.table,
+) -> None:
+    """Measure every model of SPEC before any training, and what each pair knows together.
+
+    [dim]Example: bikd baseline sweep.yaml[/dim]
+    """
+    from bikd_pipelines.planning import drift_lines
+    from bikd_ray.spec_file import load_spec
+    from bikd_ray.store import Store
+    from bikd_ray.sweep.engine import run_baseline_sweep
+
+    answers = Store(run_baseline_sweep(load_spec(spec), store=store, address=address, ship=ship))
+    measured = answers.baselines()
+    show(measured, format, "baselines")
+    for line in drift_lines(measured):
+        print(f"bikd: {line}", file=sys.stderr)

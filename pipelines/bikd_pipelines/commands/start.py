@@ -1,0 +1,147 @@
+"""To start: a demo, and what a spec would do."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bikd_pipelines.commands.options import (
+    Address,
+    Budget,
+    Format,
+    HowShown,
+    Limit,
+    Only,
+    SpecPath,
+    StoreUri,
+    opened,
+    show,
+)
+from bikd_pipelines.commands.run import end
+from bikd_ray.errors import UserError
+
+
+def demo(
+    store: Annotated[
+        str, typer.Option("--store", metavar="DIR", help="a folder for the zoo and the answers")
+    ] = "./bikd-demo",
+) -> None:
+    """Run the whole way on bundled data: a zoo of four tiny networks, all pairs, the answers.
+
+    [dim]Example: bikd demo[/dim]
+    """
+    from bikd_dashboards.report import write_report
+    from bikd_pipelines.demo import demo_spec
+    from bikd_pipelines.tables import print_headline
+    from bikd_ray.store import Store
+    from bikd_ray.store.filesystem import store_uri
+    from bikd_ray.sweep.engine import run_sweep
+
+    place = store_uri(store)
+    report = run_sweep(demo_spec(place))
+    answers = Store(report.store)
+    print_headline(answers)
+    path = write_report(answers, Path(place) / "report.html")
+    print(f"\nReport: {path}\nSpec:   {Path(place) / 'demo.yaml'}")
+    end(report)
+
+
+def check(
+    spec: SpecPath,
+    fetch: Annotated[
+        bool, typer.Option("--fetch", help="download weights; then nothing needs the network")
+    ] = False,
+    store: StoreUri = None,
+    format: HowShown = Format.table,
+) -> None:
+    """Build every model of SPEC, open its data, and list all that is wrong at once.
+
+    [dim]Example: bikd check sweep.yaml --fetch[/dim]
+    """
+    from bikd_pipelines.check import check as look
+
+    found = look(spec, fetch=fetch, store=store)
+    show(found.table, format, "check")
+    if found.problems:
+        raise UserError("\n".join(found.problems))
+
+
+def plan(
+    spec: SpecPath,
+    store: StoreUri = None,
+    address: Address = None,
+    limit: Limit = None,
+    only: Only = None,
+    budget: Budget = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="time a few steps of each model here: a minute")
+    ] = False,
+    format: HowShown = Format.table,
+) -> None:
+    """List the jobs of SPEC and what a sweep would do and cost. Trains nothing.
+
+    [dim]Example: bikd plan sweep.yaml --calibrate --budget 24[/dim]
+    """
+    from bikd_pipelines.planning import (
+        cost_lines,
+        grouped,
+        job_table,
+        open_plan,
+        paces_of,
+        resources_at,
+        take_names,
+    )
+    from bikd_ray.spec_file import load_spec
+
+    loaded = load_spec(spec)
+    jobs, answers = open_plan(loaded, store, only)
+    table = job_table(jobs)
+    show(grouped(table) if format is Format.table else table, format, "jobs")
+    if calibrate:
+        from bikd_pipelines.calibrate import calibrate as measure
+
+        paces = measure(jobs.todo, lambda line: print(f"bikd: {line}", file=sys.stderr))
+        source = "steps timed here"
+    else:
+        paces, source = paces_of(jobs, answers), f"the {len(jobs.done)} done jobs' seconds"
+    where = resources_at(address, loaded.resources)
+    for line in take_names(jobs, answers):
+        print(f"bikd: {line}", file=sys.stderr)
+    lines = cost_lines(loaded, jobs, paces, source, where, limit, budget, answers)
+    print("\n".join(lines), file=sys.stderr)
+
+
+def status(
+    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="count its jobs")] = None,
+    store: StoreUri = None,
+    failed: Annotated[bool, typer.Option("--failed", help="list failed jobs with why")] = False,
+    format: HowShown = Format.table,
+) -> None:
+    """Say what the store holds; with SPEC also what is left of it.
+
+    [dim]Example: bikd status --failed[/dim]
+    """
+    from bikd_pipelines.planning import (
+        grouped,
+        job_table,
+        open_plan,
+        stored_jobs,
+        sweep_lines,
+        take_names,
+    )
+    from bikd_ray.spec_file import load_spec
+    from bikd_ray.store.filesystem import store_uri
+
+    loaded = load_spec(spec) if spec else None
+    planned, answers = open_plan(loaded, store) if loaded else (None, opened(store))
+    table = stored_jobs(answers) if planned is None else job_table(planned)
+    for line in take_names(planned, answers):
+        print(f"bikd: {line}", file=sys.stderr)
+    if failed:
+        table = table.filter([state == "failed" for state in table["state"].to_pylist()])
+    people = format is Format.table
+    view = "failures" if failed else "jobs"
+    show(grouped(table) if people and not failed else table, format, view)
+    for line in sweep_lines(store_uri(store, loaded and loaded.store)):
+        print(line, file=sys.stderr)
