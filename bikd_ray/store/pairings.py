@@ -1,7 +1,7 @@
 """Pairs as rows and as a matrix: what they know together, and what each gained."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
@@ -26,6 +26,7 @@ SYMMETRIC = (
 )
 SETTING = ("data_id", "objective", "recipe_id")
 PAIR = ("model_id_a", "model_id_b")
+AFTER = ("error_overlap_after", "case2_after")
 
 DIRECTED = ("delta_top1", "net_delta", "q_value", "recovered", "top1_after")
 METRICS = (*DIRECTED, *SYMMETRIC)
@@ -115,6 +116,37 @@ def _cases_after(reader: Reader, selection: str) -> dict[tuple, dict[str, float 
         key: {name: mean(row[name] for row in jobs.values()) for name in CASES_AFTER}
         for key, jobs in found.items()
     }
+
+
+def rows_after(results: pa.Table, a: str, b: str, untouched: Mapping[str, float]) -> list[Row]:
+    """See `Store.pair_after`; untouched: a model's top-1 before."""
+    jobs: dict[str, dict[str, float]] = {}
+    both: dict[str, Row] = {}
+    for learner, partner in ((a, b), (b, a)):
+        for row in with_partner(results, learner, partner).to_pylist():
+            if row["error_overlap_after"] is not None:
+                jobs.setdefault(row["job_id"], {})[learner] = row["top1_after"]
+                both[row["job_id"]] = {name: row[name] for name in AFTER}
+    return [
+        {
+            "top1_a": after.get(a, untouched[a]),  # a frozen teacher stays as it was
+            "top1_b": after.get(b, untouched[b]),
+            **both[job_id],
+        }
+        for job_id, after in jobs.items()
+    ]
+
+
+def one_partner(rows: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
+    """The rows of an answer with a single partner, and the model_id of that one."""
+    single = rows.filter(pc.equal(pc.list_value_length(rows["partner_ids"]), 1))
+    return single, pc.list_flatten(single["partner_ids"])
+
+
+def with_partner(rows: pa.Table, model_id: str, partner_id: str) -> pa.Table:
+    """The rows of a learner with this one partner."""
+    single, partner = one_partner(rows.filter(pc.equal(rows["model_id"], model_id)))
+    return single.filter(pc.equal(partner, partner_id))
 
 
 def matrix(pairs: pa.Table, baselines: pa.Table, metric: str) -> pa.Table:

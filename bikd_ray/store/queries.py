@@ -29,7 +29,7 @@ from bikd_ray.store.gains import (
     growth_rows,
     with_q_values,
 )
-from bikd_ray.store.pairings import METRICS, SYMMETRIC, matrix, pair_rows
+from bikd_ray.store.pairings import AFTER, METRICS, SYMMETRIC, matrix, pair_rows, rows_after
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.series import ModelSeries, Row, baselines, model_series
@@ -282,6 +282,23 @@ class Store:
         """
         gains = self.gains(objective, selection).to_pylist()
         return pa.Table.from_pylist(pair_rows(self._reader, gains, selection), PAIRS)
+
+    def pair_after(
+        self, a: str, b: str, data_id: str, recipe_id: str, objective: str, selection: str
+    ) -> list[Row]:
+        """What two models (by their ids) know after each job of just them, under one setting.
+
+        Rows with `top1_a`, `top1_b`, `error_overlap_after` and `case2_after` (None where an older
+        bikd stored the job); without jobs that did not store the first three.
+        """
+        where = pc.field("model_id").isin([a, b]) & (pc.field("selection") == selection)
+        where &= pc.field("objective") == objective
+        where &= pc.field("data_id") == data_id
+        where &= pc.field("recipe_id") == recipe_id
+        columns = ["job_id", "model_id", "partner_ids", "top1_after", *AFTER]
+        known = self.table("baselines", ["model_id", "top1"], pc.field("data_id") == data_id)
+        untouched = dict(zip(*known.to_pydict().values(), strict=True))
+        return rows_after(self.table("results", columns, where), a, b, untouched)
 
     def matrix(
         self, metric: str = "delta_top1", objective: str | None = None, selection: str = "last"
