@@ -12,6 +12,8 @@ HEAVY = ("torch", "ray", "pyarrow", "plotly", "timm")
     ("modules", "never"),
     [
         ("bikd_ray, bikd_ray.errors, bikd_ray.specs, bikd_ray.identity, bikd_ray.plan", HEAVY),
+        ("bikd_ray; bikd_ray.Spec; bikd_ray.load_spec", HEAVY),
+        ("bikd_ray; bikd_ray.Store; bikd_ray.open_store", ("torch", "ray", "plotly", "timm")),
         ("bikd_ray.store, bikd_ray.analysis.significance, bikd_ray.analysis.pairs",
          ("torch", "ray", "plotly", "timm")),
         ("bikd_ray.transfer, bikd_ray.train, bikd_ray.tasks.classification, bikd_ray.zoo, "
