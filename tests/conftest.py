@@ -7,6 +7,7 @@ import os
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,12 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+
+from tests.browser import chromium
+from tests.clusters import write_project
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 torch.set_num_threads(1)
 
@@ -154,3 +161,16 @@ def cluster():
     ray.init("local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
     yield ray
     ray.shutdown()
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A folder of a person's own: a package, a module that it imports, and a spec."""
+    return write_project(tmp_path / "project")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Of one module: its event loop is in the way of other tests' own."""
+    with chromium() as browser:
+        yield browser

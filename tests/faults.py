@@ -148,3 +148,9 @@ def status(path: Path) -> dict[str, str]:
     said = CliRunner().invoke(app, ["status", str(path), "--format", "json"])
     assert said.exit_code == 0, said.output
     return {row["job_id"]: row["state"] for row in json.loads(said.stdout)}
+
+
+def placement_groups() -> list[dict]:
+    from ray.util import placement_group_table
+
+    return [g for g in placement_group_table().values() if g["state"] != "REMOVED"]

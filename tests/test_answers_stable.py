@@ -13,8 +13,8 @@ from bikd_dashboards.snapshot import Limits, SettingView, Snapshot
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.read import MERGED
+from tests.stores import after, baseline, job, write_pair_rows
 from tests.synthetic import World, made, zoo
-from tests.test_store import after, baseline, job, write_pair_rows
 
 BOTH = [("model_id_a", "ascending"), ("model_id_b", "ascending")]
 FEW = ("ResNet", "ViT", "Mixer", "ConvNeXt")

@@ -12,10 +12,8 @@ from bikd_dashboards.downloads import FILES, csv
 from bikd_dashboards.pages import PAGES
 from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.store import Store
-from tests.test_report import HOSTILE, Zoo, sweep
-from tests.test_report_browser import browser, number
-
-__all__ = ["browser"]
+from tests.browser import number
+from tests.drawn import HOSTILE, Zoo, sweep
 
 NAMES = ("vit", "convnext", HOSTILE)
 

@@ -21,7 +21,7 @@ from bikd_dashboards.pair import CLASSES, Case, cases_info, classes_info, flips_
 from bikd_dashboards.runs import runs
 from bikd_ray.store.answer_schemas import GAINS, GROWTH
 from bikd_ray.store.schema import SCHEMAS
-from tests.test_figures import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain
+from tests.figure_tables import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain
 
 
 def ends(models: int) -> np.ndarray:

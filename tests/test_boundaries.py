@@ -1,11 +1,18 @@
 """Which rooms may load what: proven in fresh processes, since imports cannot be undone."""
 
+import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.synthetic import World, made, zoo
+
 HEAVY = ("torch", "ray", "pyarrow", "plotly", "timm")
+ALL_HEAVY = (*HEAVY, "torchvision", "duckdb", "numpy", "pandas", "scipy", "sklearn", "dash", "PIL")
+OF_NO_ANSWER = ("torch", "ray", "timm", "torchvision", "plotly", "dash", "jinja2", "PIL", "sklearn")
 
 
 @pytest.mark.parametrize(
@@ -32,3 +39,75 @@ def test_a_room_does_not_load_what_it_must_not(modules, never):
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == []
+
+
+def test_no_test_file_is_imported():
+    """What several need lies in a file of its own, to be found by its name."""
+    imports = re.compile(
+        r"^\s*(?:from tests\.test_|import tests\.test_|from tests import.*\btest_)"
+    )
+    files = sorted(Path(__file__).parent.rglob("*.py"))
+    found = [
+        f"{file.name}:{number}: {line}"
+        for file in files
+        for number, line in enumerate(file.read_text().splitlines(), 1)
+        if imports.match(line)
+    ]
+    assert len(files) > 50
+    assert found == []
+
+
+ASKED = """
+import contextlib, json, sys
+from bikd_pipelines.cli import main
+
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["bikd", *command]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
+        main()
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("store"), World(zoo(3), n=40, seeds=2))
+
+
+def loaded(*commands: list[str]) -> set[str]:
+    """The modules in a process that has run the commands, each of which has answered."""
+    run = subprocess.run(
+        [sys.executable, "-c", ASKED, json.dumps(commands)], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "bikd: " not in run.stderr, run.stderr
+    assert run.stderr
+    return set(json.loads(run.stdout))
+
+
+def test_help_loads_nothing_heavy():
+    assert not loaded(["--help"], ["partners", "--help"], ["--version"]) & set(ALL_HEAVY)
+
+
+def test_the_package_itself_loads_only_the_standard_library():
+    code = "import sys; had = set(sys.modules); import bikd_ray; print(*{*sys.modules} - had)"
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
+    )
+    names = {name.partition(".")[0] for name in run.stdout.split()}
+    assert names - {"bikd_ray"} <= set(sys.stdlib_module_names)
+
+
+def test_stored_rows_are_shown_without_what_trains_draws_or_estimates(store):
+    at = ["--store", store]
+    asked = (["status", *at], ["status", "--failed", *at], ["curves", *at], ["flips", *at])
+    assert not loaded(*asked) & {*OF_NO_ANSWER, "scipy.special", "duckdb"}
+    sql = ["sql", "select count(*) from results", *at]
+    assert not loaded(sql) & {*OF_NO_ANSWER, "scipy.special"}
+
+
+def test_intervals_take_the_special_functions_and_no_more(store):
+    at = ["--store", store]
+    names = loaded(["partners", zoo(3)[0], *at], ["pairs", *at], ["pairs", "--matrix", *at])
+    assert "scipy.special" in names
+    assert not names & {*OF_NO_ANSWER, "scipy.stats", "duckdb"}

@@ -26,7 +26,7 @@ from bikd_ray import zoo
 from bikd_ray.errors import UserError
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo import checkpoints, load_resolved, resolve_model, save_resolved
-from tests.test_zoo import same_state, tiny, tiny_entry
+from tests.models import same_state, tiny, tiny_entry
 
 DOCS = Path(__file__).parent.parent / "docs"
 

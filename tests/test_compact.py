@@ -10,7 +10,7 @@ from bikd_ray.store import Store, Writer
 from bikd_ray.store import compact as module
 from bikd_ray.store.compact import ORDER, compact
 from bikd_ray.store.read import Reader
-from tests.test_store import BEFORE, after, baseline, job
+from tests.stores import BEFORE, after, baseline, job
 
 
 @pytest.fixture

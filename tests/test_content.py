@@ -28,8 +28,7 @@ from bikd_ray.specs import Data, FolderData, ParquetData, TimmData
 from bikd_ray.store.queries import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import Writer
-from tests.images import noise, png, write_folder, write_parquet
-from tests.test_tars import write_tar
+from tests.images import noise, png, write_folder, write_parquet, write_tar
 
 OLD = time.time() - 3600
 

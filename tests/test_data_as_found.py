@@ -25,8 +25,7 @@ from bikd_ray.errors import UserError
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_parts, load_spec
 from bikd_ray.specs import Data, TimmData
-from tests.images import STRUCT, as_struct, noise, png, same_image, write_parquet
-from tests.test_tars import write_tar
+from tests.images import STRUCT, as_struct, noise, png, same_image, write_parquet, write_tar
 
 
 def put(root: Path, *names: str, content: bytes | None = None) -> Path:

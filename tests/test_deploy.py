@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from bikd_pipelines.cli import app
 from bikd_ray.store import Store
-from tests.test_clusters import ROOT, in_namespaces, project  # noqa: F401
+from tests.clusters import ROOT, in_namespaces
 
 DEPLOY = ROOT / "pipelines" / "deploy"
 
@@ -93,7 +93,7 @@ def test_the_slurm_script_is_bash_and_says_how_it_is_called():
 
 
 @pytest.mark.slow
-def test_the_slurm_script_runs_a_sweep_on_two_nodes(project, tmp_path):  # noqa: F811
+def test_the_slurm_script_runs_a_sweep_on_two_nodes(project, tmp_path):
     store = tmp_path / "store"
     script = [str(ROOT / "tests" / "fake_slurm.sh"), str(DEPLOY / "slurm.sh")]
     run = in_namespaces(project, [*script, "zoo.yaml", "--store", str(store)])

@@ -21,7 +21,7 @@ from tests.plain_loop import (
     run,
     states,
 )
-from tests.test_plan import jobs_of, resolved, spec_of
+from tests.plans import jobs_of, resolved, spec_of
 
 DIRECTED = ("kd", "kl_dp", "kl_dp_supervised")
 RECIPE = {"epochs": 2, "batch_size": 31, "lr": 1e-2}

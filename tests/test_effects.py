@@ -9,7 +9,7 @@ from scipy import stats
 
 from bikd_ray.analysis.effects import Effects, PairGains
 from bikd_ray.store import Store, Writer
-from tests.test_store import BEFORE, N, after, baseline, job
+from tests.stores import BEFORE, N, after, baseline, job
 
 
 def every_pairing(models):

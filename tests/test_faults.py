@@ -19,8 +19,16 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.sweep.capacity import ResourceRequest
 from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.job import run_job
-from tests.faults import TRIAL, WORKER, assert_whole, below, jobs_done, meanwhile, run
-from tests.test_interrupt import placement_groups
+from tests.faults import (
+    TRIAL,
+    WORKER,
+    assert_whole,
+    below,
+    jobs_done,
+    meanwhile,
+    placement_groups,
+    run,
+)
 
 ONE_SLOT = {"cpus_per_job": 2}
 SHAPE = {"input": {"size": 8, "crop_pct": 1.0}}

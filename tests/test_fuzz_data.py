@@ -17,8 +17,7 @@ from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.sources import open_images
 from bikd_ray.errors import UserError
 from bikd_ray.specs import TimmData
-from tests.images import STRUCT, as_struct, noise, png
-from tests.test_tars import tar_bytes
+from tests.images import STRUCT, as_struct, noise, png, tar_bytes
 
 IMAGES = 400
 CONTAINERS = 60

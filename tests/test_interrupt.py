@@ -12,7 +12,16 @@ from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import Lease
-from tests.faults import TRIAL, assert_whole, begin, below, jobs_done, run, wait_until
+from tests.faults import (
+    TRIAL,
+    assert_whole,
+    begin,
+    below,
+    jobs_done,
+    placement_groups,
+    run,
+    wait_until,
+)
 
 ONE_SLOT = {"cpus_per_job": 2}
 JOBS = 60
@@ -34,12 +43,6 @@ def test_a_sweep_that_is_stopped_on_a_cluster_leaves_nothing_there(cluster, spec
     assert wait_until(lambda: not below(os.getpid(), *TRIAL), 60)
     assert wait_until(lambda: not placement_groups(), 60)
     assert_whole(path, left=600 - kept)
-
-
-def placement_groups() -> list[dict]:
-    from ray.util import placement_group_table
-
-    return [g for g in placement_group_table().values() if g["state"] != "REMOVED"]
 
 
 def test_what_a_killed_sweep_has_left_two_sweeps_at_once_share(cluster, spec_file, tmp_path):

@@ -22,8 +22,7 @@ from bikd_ray.data.labels import (
 )
 from bikd_ray.errors import UserError
 from bikd_ray.specs import Data
-from tests.images import png, write_parquet
-from tests.test_tars import write_tar
+from tests.images import png, write_parquet, write_tar
 
 SYNSETS = tuple(ImageNetInfo().label_names())
 WORDS = tuple(ImageNetInfo().label_descriptions())

@@ -7,7 +7,7 @@ import pytest
 from bikd_dashboards.live import KEPT, Live
 from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.store import Store
-from tests.test_report import sweep
+from tests.drawn import sweep
 
 
 @pytest.fixture

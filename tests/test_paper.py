@@ -17,7 +17,7 @@ from bikd_ray.analysis.bits import pack
 from bikd_ray.specs import Objective, Recipe
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.schema import SCHEMAS
-from tests.test_paper_zoo import whole as paper_zoo
+from tests.plans import paper_zoo
 
 
 @pytest.mark.parametrize(

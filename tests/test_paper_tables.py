@@ -16,8 +16,7 @@ from bikd_pipelines.paper.figures import MODELS, figures
 from bikd_ray.plan import Job, all_jobs
 from bikd_ray.spec_file import load_spec, parse_spec
 from bikd_ray.specs import Recipe, Spec
-from tests.test_paper_zoo import whole as paper_zoo
-from tests.test_plan import resolved
+from tests.plans import paper_zoo, resolved
 
 ROOT = Path(__file__).parents[1]
 SPECS = ROOT / "pipelines" / "specs"

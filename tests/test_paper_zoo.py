@@ -1,16 +1,14 @@
 import re
-from pathlib import Path
 
 import pytest
 import timm
-import yaml
 from timm.data import resolve_data_config  # type: ignore[attr-defined]
 
 from bikd_ray.spec_file import load_spec, parse_spec
-from bikd_ray.specs import Recipe, Spec
+from bikd_ray.specs import Recipe
 from bikd_ray.zoo.published import published
+from tests.plans import PAPER_ZOO, paper_zoo
 
-SPEC = Path(__file__).parents[1] / "pipelines" / "specs" / "paper_zoo.yaml"
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -31,26 +29,20 @@ TABLE = {  # alias: accuracy in the paper, mean and std, crop, interpolation
 }
 
 
-def whole() -> Spec:
-    """The spec with the lines of the model that is not for everyone, as its header says."""
-    text = re.sub("^#~ ", "  ", SPEC.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return parse_spec(yaml.safe_load(text))
-
-
 def comment_above(alias: str) -> str:
     """The comment in which the entry of this alias begins."""
-    before = SPEC.read_text(encoding="utf-8").split(f"alias: {alias}\n")[0]
+    before = PAPER_ZOO.read_text(encoding="utf-8").split(f"alias: {alias}\n")[0]
     return re.findall(r"^  # .*$", before, flags=re.MULTILINE)[-1]
 
 
 def test_the_spec_as_it_is_needs_nothing_beyond_torch():
-    spec = load_spec(SPEC)
+    spec = load_spec(PAPER_ZOO)
     assert [e.name for e in spec.zoo] == [name for name in TABLE if name != "MambaVision-T2"]
     assert not any(entry.factory for entry in spec.zoo)
 
 
 def test_the_whole_spec_has_the_13_models_and_the_pairings_of_the_paper():
-    spec = whole()
+    spec = paper_zoo()
     assert [entry.name for entry in spec.zoo] == list(TABLE)
     sizes = [len(group) for group in spec.pairings.list]
     assert sizes == [2] * 11 + [3, 4]
@@ -58,13 +50,13 @@ def test_the_whole_spec_has_the_13_models_and_the_pairings_of_the_paper():
 
 
 def test_the_recipe_and_the_seeds_are_the_defaults_written_out():
-    spec, minimal = whole(), {"zoo": [{"timm": "resnet18"}, {"timm": "resnet34"}]}
+    spec, minimal = paper_zoo(), {"zoo": [{"timm": "resnet18"}, {"timm": "resnet34"}]}
     plain = parse_spec({**minimal, "data": spec.data.model_dump()})
     assert spec.recipe == Recipe() == plain.recipe
     assert (spec.seeds, spec.objectives, spec.controls) == ((0, 1, 2), plain.objectives, True)
 
 
-@pytest.mark.parametrize("entry", whole().zoo, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", paper_zoo().zoo, ids=lambda entry: entry.name)
 def test_every_input_is_that_of_the_papers_table(entry):
     _, (mean, std), crop_pct, interpolation = TABLE[entry.name]
     given = {k: v for k, v in entry.input.model_dump().items() if v is not None}
@@ -78,7 +70,7 @@ def test_every_input_is_that_of_the_papers_table(entry):
     assert (given["crop_pct"], given["interpolation"]) == (crop_pct, interpolation)
 
 
-@pytest.mark.parametrize("entry", whole().zoo, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", paper_zoo().zoo, ids=lambda entry: entry.name)
 def test_the_comments_say_the_accuracies(entry):
     comment = comment_above(entry.name)
     assert f"paper {TABLE[entry.name][0]:.3f}" in comment
@@ -94,7 +86,7 @@ def test_the_comments_say_what_is_not_for_commercial_use(alias):
 
 
 def test_timm_gives_the_same_licence_for_the_weights_it_hosts():
-    for entry in whole().zoo:
+    for entry in paper_zoo().zoo:
         if entry.timm and not entry.checkpoint:
             config = timm.get_pretrained_cfg(entry.timm)
             assert config

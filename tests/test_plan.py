@@ -7,41 +7,13 @@ import pytest
 from bikd_ray.errors import UserError, choices
 from bikd_ray.identity import canonical, derived_seed, digest
 from bikd_ray.plan import (
-    Cost,
-    ResolvedData,
-    ResolvedInput,
-    ResolvedModel,
-    ResolvedSplit,
     all_jobs,
     pairings,
     plan,
 )
-from bikd_ray.spec_file import load_spec, parse_spec
+from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import Objective, Pairings
-
-DIGITS = {
-    "train": {"source": "digits", "split": "train"},
-    "val": {"source": "digits", "split": "val"},
-}
-INPUT = ResolvedInput(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 1.0, "bicubic")
-SPLIT = ResolvedSplit(count=20, content_id="c", listing_id="l", spot_id="s")
-COST = Cost(params=10, flops=20, activations=40, peak=40, features=3)
-
-
-def spec_of(names="abc", **changes):
-    zoo = [{"factory": "m:f", "alias": n} for n in names]
-    return parse_spec({"zoo": zoo, "data": DIGITS, **changes})
-
-
-def resolved(spec):
-    zoo = {
-        e.name: ResolvedModel(e, f"w-{e.name}", f"id-{e.name}", INPUT, 10, COST) for e in spec.zoo
-    }
-    return zoo, ResolvedData(spec.data, "data", "samples", SPLIT, SPLIT, 10, None)
-
-
-def jobs_of(spec):
-    return all_jobs(spec, *resolved(spec))
+from tests.plans import DIGITS, jobs_of, resolved, spec_of
 
 
 def test_all_pairings_of_a_zoo_each_once():

@@ -65,20 +65,18 @@ def test_the_loss_example_runs():
 
 def test_the_store_examples_run(tmp_path, monkeypatch):
     from bikd_ray.store import Writer
-    from tests import test_store
+    from tests.stores import BEFORE, baseline, job
 
     writer = Writer(str(tmp_path / "bikd-demo"))
-    monkeypatch.setattr(
-        test_store, "BEFORE", {"ViT": test_store.BEFORE["a"], "b": test_store.BEFORE["b"]}
-    )
-    for model in ("ViT", "b"):
-        test_store.baseline(writer, model)
-    test_store.job(writer, dict(test_store.BEFORE), 0)
+    before = {"ViT": BEFORE["a"], "b": BEFORE["b"]}
+    for model in before:
+        baseline(writer, model, before=before)
+    job(writer, before, 0, before=before)
     monkeypatch.chdir(tmp_path)
     said: dict = {}
     for example in (b for b in blocks("python") if "bikd-demo" in b):
         exec(example, said)
-    assert len(said["results"]) == len(test_store.BEFORE)
+    assert len(said["results"]) == len(before)
     assert said["jobs"]["status"].to_list() == ["done"]
     assert said["mean"][0] == pytest.approx((said["results"]["delta_top1"].mean(),))
 

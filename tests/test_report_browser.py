@@ -1,9 +1,7 @@
 """The report in a real browser, opened from disk as a person would."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -11,40 +9,8 @@ from bikd_dashboards.downloads import FILES, csv
 from bikd_dashboards.report import write_report
 from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.store import Store
-from tests.test_report import HOSTILE, sweep
-
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip, or fail where the environment says that a browser must be there."""
-    if os.environ.get("BIKD_REQUIRE_BROWSER") == "1":
-        pytest.fail(f"BIKD_REQUIRE_BROWSER=1, but {reason}")
-    pytest.skip(f"{reason}: the report is not tried in a browser")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        missing("the package playwright is not installed")
-    if not Path(CHROMIUM).exists():
-        missing(f"{CHROMIUM} is not there (apt-get install chromium)")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield chromium
-        chromium.close()
+from tests.browser import number
+from tests.drawn import HOSTILE, sweep
 
 
 @pytest.fixture(scope="module")
@@ -83,10 +49,6 @@ def heatmap(page) -> list[str]:
         ".some((e) => e.offsetParent && e.querySelector('.heatmap-label text'))"
     )
     return plot.locator(".heatmap-label text").all_text_contents()
-
-
-def number(value: float, digits: int) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
 
 
 def test_the_heatmap_shows_the_chosen_metric(opened, report):

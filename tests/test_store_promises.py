@@ -16,7 +16,7 @@ from bikd_ray.store.check import check
 from bikd_ray.store.compact import compact
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import Lease
-from tests.test_store import after, baseline, job
+from tests.stores import after, baseline, job
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Tars of class folders and webdataset shards: labels, order and bytes as timm reads them."""
 
-import io
 import json
 import os
 import pickle
@@ -15,23 +14,7 @@ from bikd_ray.data.sources import open_images
 from bikd_ray.data.tars import TarImages
 from bikd_ray.errors import UserError
 from bikd_ray.specs import TimmData
-from tests.images import noise, png, same_image
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(tar_bytes(members))
-    return path
-
-
-def tar_bytes(members: dict[str, bytes]) -> bytes:
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w") as tar:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
-    return stream.getvalue()
+from tests.images import noise, png, same_image, tar_bytes, write_tar
 
 
 def opened(path: Path | str, name: str = "", **more) -> TarImages:

@@ -129,7 +129,7 @@ def test_one_q_value_whoever_asks(tmp_path):
 
 def test_a_job_that_comes_later_counts_among_what_was_remembered(tmp_path):
     from bikd_ray.store import Writer
-    from tests.test_store import after, baseline, job
+    from tests.stores import after, baseline, job
 
     writer = Writer(str(tmp_path))
     for m in "abc":

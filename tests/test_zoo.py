@@ -13,35 +13,13 @@ from bikd_ray.errors import UserError
 from bikd_ray.plan import ResolvedInput, ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo import build, check_classes, logits_of, resolve_model, weights_id
+from tests.models import entry, same_state, tiny, tiny_entry
 
 torch.set_num_threads(1)
-
-TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8, "num_classes": 5}
-
-
-def tiny(seed: int = 0, **changes) -> nn.Module:
-    """timm's resnet18, cut down, with weights of its own; eval mode."""
-    torch.manual_seed(seed)
-    return timm.create_model("resnet18", pretrained=False, **{**TINY, **changes}).eval()
-
-
-def entry(**fields) -> ZooEntry:
-    return ZooEntry.model_validate(fields)
-
-
-def tiny_entry(checkpoint: Path | str, **fields) -> ZooEntry:
-    kwargs = {**TINY, **fields.pop("kwargs", {})}
-    fields = {"input": {"size": 32}, "alias": "Tiny", **fields}
-    return entry(timm="resnet18", kwargs=kwargs, checkpoint=str(checkpoint), **fields)
 
 
 def resolved(entry: ZooEntry) -> ResolvedModel:
     return resolve_model(entry)[0]
-
-
-def same_state(a: nn.Module, b: nn.Module) -> bool:
-    left, right = a.state_dict(), b.state_dict()
-    return list(left) == list(right) and all(torch.equal(left[k], right[k]) for k in left)
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+import psutil
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
@@ -65,14 +66,8 @@ def grown(spec: Resources, has: Sequence[Node]) -> list[Node]:
 def this_machine() -> list[Node]:
     """The resources that Ray would find here if it were started now."""
     gpus = gpus_seen()
-    memory = 0.7 * _free_memory()
+    memory = 0.7 * psutil.virtual_memory().available
     return [{"CPU": usable_cpus(), "GPU": len(gpus), "memory": memory, **_known(gpus)}]
-
-
-def _free_memory() -> int:
-    """Bytes; all of the machine's where the system does not tell what is free (macOS)."""
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
 
 
 def check_fits(needs: ResourceRequest, has: Sequence[Node]) -> None:

@@ -98,7 +98,7 @@ def pack(spec_path: Path, store: str, target: Path) -> Package:
 
 
 def _is_ours(root: Path) -> bool:
-    return (root / "bikd_ray" / "sweep" / "code.py").exists()
+    return (root / "bikd_ray" / "sweep" / "runtime_env.py").exists()
 
 
 def _candidates(root: Path) -> list[Path]:

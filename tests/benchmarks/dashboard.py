@@ -30,7 +30,7 @@ from bikd_ray.store import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import serialised
 from tests.benchmarks.store import FEW_IMAGES, build
-from tests.test_report_browser import ARGUMENTS, CHROMIUM
+from tests.browser import ARGUMENTS, CHROMIUM
 
 ANSWERS = ("gains", "controls", "groups", "teachers")
 FRAMES = """(seconds) => new Promise((done) => {
