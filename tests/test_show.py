@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from bikd_pipelines.tables import Column, laid_out, print_table
+from bikd_pipelines.layout import Column, laid_out
+from bikd_pipelines.tables import print_table
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
 

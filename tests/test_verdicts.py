@@ -25,7 +25,9 @@ from bikd_dashboards.report import render
 from bikd_dashboards.report_parts import LIMITS
 from bikd_dashboards.snapshot import Limits, SettingView, Snapshot
 from bikd_dashboards.theme import LIGHT
-from bikd_pipelines.tables import VIEWS, laid_out, print_headline
+from bikd_pipelines.layout import laid_out
+from bikd_pipelines.tables import print_headline
+from bikd_pipelines.views import VIEWS
 from bikd_ray.export.card import _summary
 from bikd_ray.export.select import _with_partner
 from bikd_ray.export.summary import around, results_of

@@ -15,7 +15,13 @@ from bikd_ray.errors import choices
 from bikd_ray.specs.data import Data
 from bikd_ray.specs.running import Logger, Resources
 from bikd_ray.specs.training import Objective, Pairings, Recipe
-from bikd_ray.specs.values import Frozen, Int, Located, listed, named
+from bikd_ray.specs.values import (
+    Frozen,
+    Int,
+    Located,
+    listed,
+    named,
+)
 from bikd_ray.specs.zoo import ZooEntry
 
 Selection = Literal["last", "best_val", "best_select"]
