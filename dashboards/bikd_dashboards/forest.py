@@ -9,8 +9,9 @@ import pyarrow as pa
 from bikd_dashboards.figures import ALONE, TICK, Interval, pc
 from bikd_dashboards.formatting import label
 from bikd_dashboards.headline import interval
+from bikd_dashboards.marks import hover_text, interval_marks
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
-from bikd_ray.formatting import count, signed, span
+from bikd_ray.formatting import count, signed
 from bikd_ray.store.verdicts import partners_of, standing
 
 
@@ -147,34 +148,7 @@ def _marks(
     name: str, symbol: str, colour: str, rows: list[tuple[float, Interval, str]]
 ) -> go.Scatter:
     """One kind of mark; rows: where on the y axis, what to draw, what it is about."""
-    return go.Scatter(
-        x=[i.value for _, i, _ in rows],
-        y=[y for y, _, _ in rows],
-        mode="markers",
-        name=name,
-        showlegend=True,
-        marker={
-            "symbol": [symbol if i.told else f"{symbol}-open" for _, i, _ in rows],
-            "color": colour,
-            "size": 10,
-            "line": {"width": 2, "color": colour},
-        },
-        error_x={
-            "type": "data",
-            "symmetric": False,
-            "array": [0 if i.high is None else i.high - i.value for _, i, _ in rows],
-            "arrayminus": [0 if i.low is None else i.value - i.low for _, i, _ in rows],
-            "color": colour,
-            "thickness": 1.8,
-            "width": 0,
-        },
-        hovertext=[_hover(name, i, about) for _, i, about in rows],
-        hoverinfo="text",
-    )
-
-
-def _hover(name: str, interval: Interval, about: str) -> str:
-    lines = [about, f"{name} {signed(interval.value)} pp"]
-    if interval.low is not None:
-        lines.append(f"95% interval {span(interval.low, interval.high)}")
-    return "<br>".join(lines)
+    hover = [hover_text(about, f"{name} {signed(i.value)} pp", i) for _, i, about in rows]
+    at, gains = [y for y, _, _ in rows], [i for _, i, _ in rows]
+    how = {"mode": "markers", "name": name, "showlegend": True, "marker_color": colour}
+    return interval_marks("x", gains, at, hover, symbol, colour, **how)

@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from bikd_dashboards.figures import Interval, pc
 from bikd_dashboards.headline import interval
+from bikd_dashboards.marks import hover_text, interval_marks
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
-from bikd_ray.formatting import count, signed, span
+from bikd_ray.formatting import count, signed
 
 
 @dataclass(frozen=True)
@@ -79,34 +80,12 @@ def sizes_figure(info: Sizes) -> go.Figure:
 def _marks(
     name: str, symbol: str, colour: str, rows: Sequence[tuple[float, Interval, Size | None]]
 ) -> go.Scatter:
-    return go.Scatter(
-        x=[x for x, _, _ in rows],
-        y=[i.value for _, i, _ in rows],
-        name=name,
-        mode="lines+markers",
-        line={"color": colour, "width": 1.5, "dash": "dot"},
-        marker={
-            "symbol": [symbol if i.told else f"{symbol}-open" for _, i, _ in rows],
-            "size": 10,
-            "line": {"width": 2, "color": colour},
-        },
-        error_y={
-            "type": "data",
-            "symmetric": False,
-            "array": [0 if i.high is None else i.high - i.value for _, i, _ in rows],
-            "arrayminus": [0 if i.low is None else i.value - i.low for _, i, _ in rows],
-            "color": colour,
-            "thickness": 1.8,
-            "width": 0,
-        },
-        hovertext=[_hover(name, i, size) for _, i, size in rows],
-        hoverinfo="text",
-    )
+    hover = [hover_text(_about(size), f"{name} {signed(i.value)} pp", i) for _, i, size in rows]
+    at, gains = [x for x, _, _ in rows], [i for _, i, _ in rows]
+    line = {"color": colour, "width": 1.5, "dash": "dot"}
+    how = {"mode": "lines+markers", "name": name, "line": line}
+    return interval_marks("y", gains, at, hover, symbol, colour, **how)
 
 
-def _hover(name: str, gain: Interval, size: Size | None) -> str:
-    where = f"K = {size.models}, {count(size.groups, 'group')}" if size else "K = 1, the control"
-    lines = [where, f"{name} {signed(gain.value)} pp"]
-    if gain.low is not None:
-        lines.append(f"95% interval {span(gain.low, gain.high)}")
-    return "<br>".join(lines)
+def _about(size: Size | None) -> str:
+    return f"K = {size.models}, {count(size.groups, 'group')}" if size else "K = 1, the control"

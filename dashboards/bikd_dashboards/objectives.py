@@ -9,8 +9,9 @@ import pyarrow as pa
 from bikd_dashboards.figures import TICK, Interval
 from bikd_dashboards.formatting import label
 from bikd_dashboards.headline import interval
+from bikd_dashboards.marks import hover_text, interval_marks
 from bikd_dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
-from bikd_ray.formatting import signed, span
+from bikd_ray.formatting import signed
 from bikd_ray.store.contrasts import ObjectiveSummary, most_different, ordered, summaries
 from bikd_ray.store.pairings import one_partner
 
@@ -81,28 +82,18 @@ def objectives_figure(info: Objectives) -> go.Figure:
             if objective == name
         ]
         figure.add_trace(
-            go.Scatter(
-                x=[gain.value for _, gain, _ in rows],
-                y=[y for y, _, _ in rows],
+            interval_marks(
+                "x",
+                [gain for _, gain, _ in rows],
+                [y for y, _, _ in rows],
+                [_hover(name, gain, line) for _, gain, line in rows],
+                symbol,
+                colour,
+                size=9,
+                thickness=1.6,
                 mode="markers",
+                marker_color=colour,
                 name="ce (control)" if control else label(name),
-                marker={
-                    "symbol": [symbol if g.told else f"{symbol}-open" for _, g, _ in rows],
-                    "color": colour,
-                    "size": 9,
-                    "line": {"width": 2, "color": colour},
-                },
-                error_x={
-                    "type": "data",
-                    "symmetric": False,
-                    "array": [0 if g.high is None else g.high - g.value for _, g, _ in rows],
-                    "arrayminus": [0 if g.low is None else g.value - g.low for _, g, _ in rows],
-                    "color": colour,
-                    "thickness": 1.6,
-                    "width": 0,
-                },
-                hovertext=[_hover(name, g, line) for _, g, line in rows],
-                hoverinfo="text",
             )
         )
     figure.update_layout(
@@ -131,7 +122,4 @@ def _hover(objective: str, gain: Interval, line: ObjectiveLine) -> str:
         who = f"<b>{label(line.learner)}</b> alone (control)"
     else:
         who = f"<b>{label(line.learner)}</b> with <b>{label(line.partner)}</b>"
-    lines = [who, f"{label(objective)}: Δ {signed(gain.value)} pp"]
-    if gain.low is not None:
-        lines.append(f"95% interval {span(gain.low, gain.high)}")
-    return "<br>".join(lines)
+    return hover_text(who, f"{label(objective)}: Δ {signed(gain.value)} pp", gain)
