@@ -27,13 +27,14 @@ def private_of_ray(source: str) -> Iterator[str]:
             yield from {node.module} if is_private(node.module) else found
         elif isinstance(node, ast.Attribute) and is_private(dotted(node)):
             yield dotted(node)
-        elif isinstance(node, ast.Call) and any(is_named(a) for a in node.args):
-            yield from (a.value for a in node.args if is_named(a))
+        elif isinstance(node, ast.Call):
+            yield from (name for name in map(constant, node.args) if is_private(name))
 
 
-def is_named(node: ast.AST) -> bool:
-    """Whether it is a string that names a private module of Ray."""
-    return isinstance(node, ast.Constant) and isinstance(node.value, str) and is_private(node.value)
+def constant(node: ast.AST) -> str:
+    """A string that an argument is, such as the name of a module."""
+    value = node.value if isinstance(node, ast.Constant) else None
+    return value if isinstance(value, str) else ""
 
 
 def is_private(name: str) -> bool:

@@ -308,6 +308,37 @@ def test_an_autoscaler_is_asked_again_after_a_while(tmp_path, monkeypatch):
     assert asked == [1, 1]
 
 
+def test_an_older_sweep_gives_way_to_a_younger_one_that_had_looked_before_it_spoke(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "GIVE_WAY_SECONDS", 0.01)
+    two_models(tmp_path)
+    older = line(tmp_path, [("x", CPU, 1), ("y", CPU, 1)])
+    time.sleep(0.002)
+    younger = Lease(StoreFS.at(str(tmp_path / "store")), "younger")
+    has_room = older._has_room
+    monkeypatch.setattr(older, "_has_room", lambda needs: (spoken(), has_room(needs))[1])
+
+    def spoken() -> None:
+        younger.say(frozenset({"x"}))  # and it saw nobody at x
+
+    assert older.take() == "y"
+    assert older.running.keys() == {"y"}
+
+
+def test_a_younger_sweep_that_has_given_way_leaves_the_job_to_the_older_one(tmp_path, monkeypatch):
+    two_models(tmp_path)
+    older = line(tmp_path, [("x", CPU, 1)])
+    time.sleep(0.002)
+    younger = Lease(StoreFS.at(str(tmp_path / "store")), "younger")
+    has_room = older._has_room
+    monkeypatch.setattr(
+        older, "_has_room", lambda needs: (younger.say(frozenset({"x"})), has_room(needs))[1]
+    )
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: younger.say(frozenset()))
+    assert older.take() == "x"
+
+
 def test_a_lease_that_is_not_renewed_holds_nothing(tmp_path):
     fs = StoreFS.at(str(tmp_path))
     lease = Lease(fs, "gone")

@@ -17,6 +17,9 @@ ENDED_SECONDS = 12.0
 """Seconds for which a sweep announces that a job has ended: longer than POLL_SECONDS, so that every
 other sweep on the store sees it."""
 
+GIVE_WAY_SECONDS = 0.3
+"""Seconds in which the younger of two sweeps that want a job at once has given way."""
+
 ASK_SECONDS = 60.0
 """Seconds after which an autoscaler is asked again: another command on the cluster may have taken
 the request back."""
@@ -93,8 +96,8 @@ class JobScheduler:
         if self._run_out:
             self._propose()
         jobs = [] if self.stopped or self.held else list(self.waiting)
-        for _, sweep in self.lease.others() if jobs else []:  # what was begun since that look
-            self._others |= sweep.jobs | sweep.ended
+        if jobs:
+            self._hear()
         for job in jobs:
             if job.job_id in self._others:
                 continue
@@ -104,6 +107,8 @@ class JobScheduler:
             self._say()
             if self._taken(job.job_id):
                 del self.running[job.job_id]
+                self._say()
+                self._hear()
                 continue
             self.waiting.remove(job)
             self._handed_out.add(job.job_id)
@@ -231,9 +236,23 @@ class JobScheduler:
         return [job.needs for job in (*self.running.values(), *to_come)]
 
     def _taken(self, job_id: str) -> bool:
-        """Whether an older sweep began the same job at the same moment."""
-        for path, sweep in self.lease.others():
-            if job_id in sweep.jobs and not self.lease.precedes(path):
-                self._others.add(job_id)
-                return True
-        return False
+        """Whether another sweep began the same job a moment before, or an older one at once.
+
+        A younger one gives way as soon as it sees this sweep's word; one that had looked around
+        before that is at the job.
+        """
+        rivals = self._rivals(job_id)
+        if rivals and all(self.lease.precedes(path) for path in rivals):
+            time.sleep(GIVE_WAY_SECONDS)
+            rivals = self._rivals(job_id)
+        return bool(rivals)
+
+    def _hear(self) -> None:
+        """What other sweeps have begun since the last look."""
+        for _, sweep in self.lease.others():
+            self._others |= sweep.jobs | sweep.ended
+
+    def _rivals(self, job_id: str) -> list[str]:
+        """The leases of other sweeps that are, or have just been, at a job."""
+        others = self.lease.others()
+        return [path for path, sweep in others if job_id in sweep.jobs | sweep.ended]
