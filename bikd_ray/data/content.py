@@ -51,8 +51,11 @@ def content_id(images: ImageSet) -> str:
     return digest("images", CONTENT_VERSION, hashes, array_digest(images.labels))
 
 
-def content_hashes(images: EncodedImages) -> np.ndarray:
-    """uint8 [N, 16]: a hash of each image's bytes, read only where it is not remembered."""
+def content_hashes(images: EncodedImages, settled_ns: int = SETTLED) -> np.ndarray:
+    """uint8 [N, 16]: a hash of each image's bytes, read only where it is not remembered.
+
+    settled_ns: how long a file must have been left alone for its hash to be remembered.
+    """
     path = cache_root() / "content" / f"{digest(CONTENT_VERSION, images.location)}.npy"
     stamps = np.ascontiguousarray(images.stamps, dtype=np.int64)
     hashes, known = _recall(path, stamps)
@@ -68,7 +71,7 @@ def content_hashes(images: EncodedImages) -> np.ndarray:
                 size / 1e9,
             )
         hashes[unknown] = _hashed(images, unknown)
-        settled = known | (stamps[:, 2:4].max(axis=1, initial=0) < started - SETTLED)
+        settled = known | (stamps[:, 2:4].max(axis=1, initial=0) < started - settled_ns)
         _remember(path, stamps[settled], hashes[settled])
     return hashes
 
