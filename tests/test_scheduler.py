@@ -118,7 +118,8 @@ def test_a_cluster_without_room_for_a_job_is_waited_for_and_that_is_said_once(
     assert said[1] == "the cluster has room for every job again"
     nodes.clear()  # from now on only a job that has begun waits
     assert take(1010) == (None, 2)
-    jobs.look(), jobs.look()
+    jobs.look()
+    jobs.look()
     now[0] = 2000
     jobs.look()
     assert said[2:] == [f"{short}no nodes; this sweep waits for nodes"]
@@ -143,7 +144,7 @@ def test_an_autoscaler_is_asked_for_what_is_left_and_no_longer_for_what_is_over(
         tmp_path, [(str(i), CPU, 1) for i in range(3)], ask=lambda needs: asked.append(len(needs))
     )
     for _ in range(3):
-        jobs.release(jobs.take(), 1)
+        jobs.release(jobs.take() or "", 1)
     jobs.take()
     assert asked == [3, 2, 1, 0]
 
@@ -152,7 +153,7 @@ def test_a_window_holds_so_many_jobs_and_the_next_one_the_rest(tmp_path):
     jobs = line(tmp_path, [(str(i), CPU, 1) for i in range(3)])
     assert len(jobs.open(2)) == 2
     for _ in range(2):
-        jobs.release(jobs.take(), 1)
+        jobs.release(jobs.take() or "", 1)
     assert jobs.over
     assert jobs.take() is None
     assert len(jobs.open(2)) == 1
