@@ -45,7 +45,7 @@ def write_images(path: Path, count: int, seed: int) -> Path:
     return path
 
 
-def net(width: int = 4, dropout: float = 0.0, norm: bool = False) -> torch.nn.Module:
+def net(width: int = 4, dropout: float = 0.0, norm: bool = False) -> torch.nn.Sequential:
     """A zoo factory: one hidden layer on 8 x 8 images."""
     return torch.nn.Sequential(
         torch.nn.AvgPool2d(2),
@@ -69,8 +69,8 @@ def own_credentials() -> None:
     """No test reaches a bucket of the person's."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
-    nothing = dict.fromkeys(("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"), os.devnull)
-    os.environ.update(nothing, AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
+    os.environ.update(AWS_CONFIG_FILE=os.devnull, AWS_SHARED_CREDENTIALS_FILE=os.devnull)
+    os.environ.update(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test")
     os.environ.update(AWS_EC2_METADATA_DISABLED="true")
 
 
@@ -158,7 +158,7 @@ def cluster():
 
     from bikd_ray.sweep import ray_env  # noqa: F401  (before Ray)
 
-    ray.init("local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
+    ray.init("local", num_cpus=2, log_to_driver=False, logging_level=logging.ERROR)
     yield ray
     ray.shutdown()
 

@@ -50,6 +50,9 @@ class Trap(torch.nn.Module):
             self.spring()
         return self.net(x)
 
+    def spring(self) -> None:
+        """What goes wrong."""
+
 
 class Dies(Trap):
     """Kills the worker that trains it."""

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -43,6 +43,12 @@ def begin(path: Path, *options: str, **environment: str) -> subprocess.Popen:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def lines_of(process: subprocess.Popen) -> Iterator[str]:
+    """What it says on standard error, as it says it."""
+    assert process.stderr
+    return iter(process.stderr.readline, "")
 
 
 def wait_until(true: Callable[[], object], seconds: float = 240) -> bool:

@@ -1,5 +1,8 @@
 """Tables of gains and pairs, written by hand."""
 
+from typing import Any
+
+import plotly.graph_objects as go
 import pyarrow as pa
 
 from bikd_ray.store.answer_schemas import GAINS, PAIRS
@@ -47,3 +50,7 @@ PAIR_TABLE = pa.Table.from_pylist(
     ],
     PAIRS,
 )
+
+
+def traces(figure: go.Figure) -> Any:
+    return figure.data

@@ -3,12 +3,16 @@
 import io
 import json
 import tarfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
+
+from bikd_ray.data.sources import EncodedImages
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -36,7 +40,7 @@ def write_folder(root: Path, per_class: int = 3) -> Path:
 
 
 def write_parquet(
-    path: Path, labels: list, seeds: range | None = None, *, plain: bool = False, **how
+    path: Path, labels: list, seeds: Sequence[int] | None = None, *, plain: bool = False, **how
 ) -> Path:
     """Images `noise(seed)` in HF's struct, or as plain binary; `how` goes to the writer."""
     content = [png(seed) for seed in seeds or range(len(labels))]
@@ -56,6 +60,35 @@ def as_struct(content: list) -> list[dict]:
 
 def same_image(a: Image.Image, b: Image.Image) -> bool:
     return a.mode == b.mode and a.size == b.size and a.tobytes() == b.tobytes()
+
+
+class Watched(EncodedImages):
+    """An image set that notes which images are read, and may look on meanwhile."""
+
+    def __init__(self, images: Any, watch: Callable[[], object] = lambda: None) -> None:
+        self.images, self.watch, self.read = images, watch, []
+        self.labels, self.source_id = images.labels, images.source_id
+        self.location, self.stamps = images.location, images.stamps
+        self.nbytes, self.random_access = images.nbytes, images.random_access
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.images.classes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.images.notes
+
+    def image(self, index: int) -> Image.Image:
+        return self.images.image(index)
+
+    def where(self, index: int) -> str:
+        return self.images.where(index)
+
+    def encoded(self, index: int) -> bytes:
+        self.read.append(index)
+        self.watch()
+        return self.images.encoded(index)
 
 
 def write_tar(path: Path, members: dict[str, bytes]) -> Path:

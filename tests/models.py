@@ -1,6 +1,7 @@
 """timm's resnet18, cut down, and its entries."""
 
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -8,7 +9,12 @@ from torch import nn
 
 from bikd_ray.specs import ZooEntry
 
-TINY = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8, "num_classes": 5}
+TINY: dict[str, Any] = {
+    "layers": [1, 1, 1, 1],
+    "channels": [8, 8, 8, 8],
+    "stem_width": 8,
+    "num_classes": 5,
+}
 
 
 def tiny(seed: int = 0, **changes) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from timm.data import create_transform  # type: ignore[attr-defined]
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 from bikd_ray.data.sources import ImageSet, open_images
@@ -21,11 +21,13 @@ from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job, ResolvedModel, all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
-from bikd_ray.train import EpochRow, Fit, fit
+from bikd_ray.train import EpochRow, Fit, StepProgress, fit
 from bikd_ray.zoo import build
 
 CPU = torch.device("cpu")
 NAMES = ("small", "medium", "large")
+
+State = dict[str, Tensor]
 
 Loss = Callable[[list[Tensor], list[Tensor], Tensor], Tensor]
 """(live logits, frozen logits, labels) to the scalar to minimise."""
@@ -84,12 +86,19 @@ def run(job: Job, networks: Sequence[nn.Module] | None = None) -> tuple[list, Fi
     for message in fit(job, copy.deepcopy(list(networks)), CPU, similarity=False):
         if isinstance(message, Fit):
             return rows, message
+        assert not isinstance(message, StepProgress)
         rows.append(message)
     raise AssertionError("no end")
 
 
-def states(done: Fit, selection: str = "last") -> list[dict[str, Tensor]]:
-    return [chosen.state for chosen in done.chosen[selection]]
+def states(done: Fit, selection: str = "last") -> list[State]:
+    return [whole(chosen.state) for chosen in done.chosen[selection]]
+
+
+def whole(state: State | None) -> State:
+    """Weights that were kept."""
+    assert state is not None
+    return state
 
 
 def batches(job: Job, images: ImageSet) -> Iterator[tuple[int, np.ndarray]]:
@@ -143,14 +152,16 @@ def train(
         update(step)
 
 
-def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+def assert_equal(a: State | None, b: State | None) -> None:
+    a, b = whole(a), whole(b)
     assert a.keys() == b.keys()
     for name in a:
         assert torch.equal(a[name], b[name]), name
 
 
-def assert_close(a: dict[str, Tensor], b: dict[str, Tensor], tolerance: float = 1e-10) -> None:
+def assert_close(a: State | None, b: State | None, tolerance: float = 1e-10) -> None:
     """Within `tolerance` for values of order 1; integers exactly."""
+    a, b = whole(a), whole(b)
     assert a.keys() == b.keys()
     for name in a:
         torch.testing.assert_close(a[name], b[name], rtol=tolerance, atol=tolerance)

@@ -5,6 +5,7 @@ what parts of the GPU were taken at once.
 """
 
 import json
+import logging
 import sys
 import threading
 
@@ -49,7 +50,7 @@ def main(path: str, *options: str) -> None:
         num_gpus=1,
         runtime_env=hook,
         log_to_driver=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
     )
     seen: set[tuple[float, ...]] = set()
     over = threading.Event()

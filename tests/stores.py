@@ -127,7 +127,8 @@ def job(
         "result_version": 1,
     }
     if commit:
-        writer.commit_job(row, *((results, curves, alike) if status == "done" else ([], curves)))
+        done = status == "done"
+        writer.commit_job(row, results if done else [], curves, alike if done else [])
     else:  # as if the process died before the commit
         writer._put("results", f"{job_id}-x", results, "x")
     return job_id

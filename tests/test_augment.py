@@ -1,12 +1,13 @@
 """Augmented training images: timm's own, repeatable, and the same whoever trains beside."""
 
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import create_transform
+from timm.data.transforms_factory import create_transform
 
 from bikd_ray.data.augment import augmentation
 from bikd_ray.data.loader import Loader
@@ -47,9 +48,10 @@ def test_pixels_then_normalise_is_timms_training_transform_bit_for_bit(interpola
     how = ResolvedInput(16, MEAN, STD, 0.9, interpolation)
     random.seed(5)
     torch.manual_seed(5)
-    theirs = create_transform(
+    transform: Any = create_transform(
         (3, 16, 16), is_training=True, interpolation=interpolation, mean=MEAN, std=STD
-    )(image)
+    )
+    theirs = transform(image)
     got = Normalise(how, CPU)(torch.from_numpy(ours)[None])[0]
     assert torch.allclose(got, theirs, atol=1e-6)
 
@@ -68,7 +70,7 @@ def test_reference_is_bilinear_whatever_the_model():
 @pytest.mark.parametrize("name", ["timm", "reference"])
 def test_a_models_pixels_do_not_depend_on_its_partners_its_place_or_the_batch(images, name):
     alone = pixels_of(images, [BIG], name=name)[BIG]
-    beside = pixels_of(images, [SMALL, BIG], reversed(range(8)), size=5, name=name)
+    beside = pixels_of(images, [SMALL, BIG], range(8)[::-1], size=5, name=name)
     assert same(alone, beside[BIG])
     assert same(pixels_of(images, [SMALL], name=name)[SMALL], beside[SMALL])
 

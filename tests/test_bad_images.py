@@ -15,8 +15,8 @@ from bikd_ray.plan import View, all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
 from bikd_ray.sweep.events import JobRequest
-from bikd_ray.sweep.job import run_job
 from tests.images import png
+from tests.jobs import result_of
 
 CPU = torch.device("cpu")
 VIEW = View(8, 1.0, "bicubic", "center")
@@ -88,10 +88,10 @@ def test_a_job_trains_and_counts_without_them(spec_file, tmp_path, augment):
     recipe = {"epochs": 1, "batch_size": 4, "lr": 1e-2, "augment": augment}
     spec = load_spec(spec_file(data={**data, "on_bad_image": "skip"}, recipe=recipe))
     job = next(j for j in all_jobs(spec, *resolve(spec)) if len(j.members) == 2)
-    *_, end = run_job(JobRequest(job, "t", str(tmp_path / "store")), CPU)
+    end = result_of(JobRequest(job, "t", str(tmp_path / "store")))
     assert end.error is None
     assert {row["n"] for row in end.results} == {10}
     strict = load_spec(spec_file(data=data, recipe=recipe))
     job = dataclasses.replace(job, data=resolve(strict)[1])
-    *_, end = run_job(JobRequest(job, "t", str(tmp_path / "store")), CPU)
-    assert "row 2 is not a readable image" in end.error.splitlines()[0]
+    end = result_of(JobRequest(job, "t", str(tmp_path / "store")))
+    assert "row 2 is not a readable image" in (end.error or "").splitlines()[0]

@@ -3,6 +3,7 @@
 import json
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
-from timm.data import create_dataset, create_loader, resolve_model_data_config
+from timm.data.config import resolve_model_data_config
+from timm.data.dataset import ImageDataset
+from timm.data.loader import create_loader
 from torchvision import transforms
 
 from bikd_ray.spec_file import load_spec
@@ -20,13 +23,13 @@ from bikd_ray.store.read import Reader
 from bikd_ray.sweep.pairs import tile
 from tests.nets import CLASSES, Net
 
-TINY = {
+TINY: dict[str, Any] = {
     "layers": [1, 1, 1, 1],
     "channels": [8, 8, 16, 16],
     "stem_width": 8,
     "num_classes": CLASSES,
 }
-VIT = {
+VIT: dict[str, Any] = {
     "img_size": 32,
     "patch_size": 8,
     "embed_dim": 32,
@@ -123,7 +126,7 @@ def measured(cluster, zoo):
 def logits_by_timms_own_loader(model, root: Path, how: dict) -> torch.Tensor:
     """float32 [N, C] of a plain evaluation with timm's data set, transform and loader."""
     loader = create_loader(
-        create_dataset("", root=str(root)),
+        ImageDataset(str(root)),
         input_size=how["input_size"],
         batch_size=7,
         is_training=False,
@@ -140,7 +143,7 @@ def logits_by_timms_own_loader(model, root: Path, how: dict) -> torch.Tensor:
 
 def logits_by_torchvision(model, root: Path, size: int, resize: int, how) -> torch.Tensor:
     """The same with torchvision's transforms, for models that timm does not know."""
-    see = transforms.Compose([
+    see: Any = transforms.Compose([
         transforms.Resize(resize, how),
         transforms.CenterCrop(size),
         transforms.ToTensor(),

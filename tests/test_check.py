@@ -44,7 +44,7 @@ class OnlyGrey(torch.nn.Module):
         return x.where(~coloured[:, None, None, None], float("nan"))
 
 
-def trained(images: str) -> torch.nn.Module:
+def trained(images: str) -> torch.nn.Sequential:
     """A network that is right about most images of a file."""
     source = open_images(ParquetData(source="parquet", path=images))
     loader = Loader(source, [PIXELS.view], torch.device("cpu"), cache="none")

@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ from bikd_ray import zoo
 from bikd_ray.errors import UserError
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo import checkpoints, load_resolved, resolve_model, save_resolved
-from tests.models import same_state, tiny, tiny_entry
+from tests.models import entry, same_state, tiny, tiny_entry
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -557,7 +558,7 @@ def test_the_documented_rename_takes_blocks_that_are_counted_through(saved, name
     }  # fmt: skip
     outer = {"conv_stem": "_conv_stem", "bn1": "_bn0", "conv_head": "_conv_head", "bn2": "_bn1"}
     outer["classifier"] = "_fc"
-    starts = np.cumsum([0, *(len(stage) for stage in model.blocks)]).tolist()
+    starts = np.cumsum([0, *(len(stage) for stage in cast(Any, model).blocks)]).tolist()
     state: State = {}
     for own, tensor in model.state_dict().items():
         parts = own.split(".")
@@ -573,7 +574,7 @@ def test_the_documented_rename_takes_blocks_that_are_counted_through(saved, name
         state[".".join(parts)] = tensor
     path = saved(state)
     rules = documented("tf_efficientnet_lite0")
-    how = ZooEntry(timm=name, kwargs={"num_classes": 3}, checkpoint=str(path), rename=rules)
+    how = entry(timm=name, kwargs={"num_classes": 3}, checkpoint=str(path), rename=rules)
     assert same_state(build(how), model)
 
 

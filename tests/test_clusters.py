@@ -165,7 +165,9 @@ def test_nodes_without_this_package_are_sent_it(project, tmp_path):
     nets.write_text(FACTORY.replace("    return", f"    {says}\n    return", 1))
     store, url = tmp_path / "store", "http://127.0.0.1:8265"
     command = f"bikd submit zoo.yaml --address {url} --store {store}"
-    installed = urlparse(json.loads(distribution("bikd-ray").read_text("direct_url.json"))["url"])
+    installed = urlparse(
+        json.loads(distribution("bikd-ray").read_text("direct_url.json") or "")["url"]
+    )
     hidden = {str(Path(at) / name) for at in (ROOT, installed.path) for name in OURS}
     run = in_namespaces(
         project,

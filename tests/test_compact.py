@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bikd_ray.store import Store, Writer
-from bikd_ray.store import compact as module
-from bikd_ray.store.compact import ORDER, compact
+from bikd_ray.store.compact import GRACE, ORDER, MergeSizes, compact
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.read import Reader
 from tests.stores import BEFORE, after, baseline, job
 
@@ -63,7 +63,7 @@ def test_a_store_that_is_open_goes_on_through_a_compaction(uri):
 @pytest.mark.parametrize("deletions", range(4))
 def test_an_interrupted_merge_leaves_repetitions_that_are_read_once(uri, monkeypatch, deletions):
     before, left = tables(uri), [deletions]
-    delete = module.Reader(uri).fs.__class__.delete
+    delete = StoreFS.delete
 
     def dies(fs, path):
         if not left[0]:
@@ -72,7 +72,7 @@ def test_an_interrupted_merge_leaves_repetitions_that_are_read_once(uri, monkeyp
         delete(fs, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.Reader(uri).fs.__class__, "delete", dies)
+        patch.setattr(StoreFS, "delete", dies)
         with pytest.raises(KeyboardInterrupt):
             compact(uri)
     assert tables(uri) == before
@@ -105,9 +105,8 @@ def test_what_is_not_committed_or_damaged_is_left_alone(uri, tmp_path):
     assert len(left) == 3
 
 
-def test_merged_rows_lie_by_model_so_that_a_question_reads_few_of_them(uri, monkeypatch):
-    monkeypatch.setattr(module, "GROUP", 1)
-    compact(uri)
+def test_merged_rows_lie_by_model_so_that_a_question_reads_few_of_them(uri):
+    compact(uri, MergeSizes(group=1))
     (path,) = files(uri, "results")
     file = pq.ParquetFile(path)
     models = pa.concat_tables(
@@ -117,22 +116,22 @@ def test_merged_rows_lie_by_model_so_that_a_question_reads_few_of_them(uri, monk
     assert models == sorted(models)
 
 
-def test_large_files_are_not_merged_again(uri, monkeypatch):
-    monkeypatch.setattr(module, "SMALL", 1)
-    assert not any(compact(uri)["files"].to_pylist())
-    monkeypatch.undo()
-    monkeypatch.setattr(module, "LARGE", 60_000)  # several lots
-    results = compact(uri).to_pylist()[0]
+def test_large_files_are_not_merged_again(uri):
+    assert not any(compact(uri, MergeSizes(small=1))["files"].to_pylist())
+    results = compact(uri, MergeSizes(large=60_000)).to_pylist()[0]
     assert 1 < results["into"] < results["files"]
+
+
+def later() -> float:
+    """A clock by which no reader is left of today's."""
+    return time.time() + GRACE + 1
 
 
 def attempts(uri: str, table: str) -> list[str]:
     return [path.rpartition("/")[2].removesuffix(".parquet") for path in files(uri, table)]
 
 
-def test_attempts_that_others_replaced_are_dropped_when_no_reader_can_believe_them(
-    uri, monkeypatch
-):
+def test_attempts_that_others_replaced_are_dropped_when_no_reader_can_believe_them(uri):
     writer = Writer(uri)
     again = {"a": after("a", 0.1, 0), "c": after("c", 0.1, 0)}
     for status in ("failed", "done", "done"):  # fails, is done, and done again by another sweep
@@ -142,8 +141,7 @@ def test_attempts_that_others_replaced_are_dropped_when_no_reader_can_believe_th
     before = tables(uri)
     compact(uri)
     assert sum("again" in name for name in attempts(uri, "jobs")) == 2  # too young to go
-    monkeypatch.setattr(module, "time", lambda: time.time() + module.GRACE + 1)
-    compact(uri)
+    compact(uri, now=later)
     for table in ORDER:
         assert not any("again" in name for name in attempts(uri, table)), table
         rows = sum(pq.read_metadata(path).num_rows for path in files(uri, table))
@@ -152,13 +150,12 @@ def test_attempts_that_others_replaced_are_dropped_when_no_reader_can_believe_th
     assert any("begun" in name for name in attempts(uri, "results"))  # its commit may yet come
 
 
-def test_a_merged_file_loses_its_replaced_attempts_at_its_next_merge(uri, monkeypatch):
+def test_a_merged_file_loses_its_replaced_attempts_at_its_next_merge(uri):
     writer, members = Writer(uri), {"a": after("a", 0.1, 0), "c": after("c", 0.1, 0)}
     job(writer, members, 0, job_id="again", status="failed")
     compact(uri)
     job(writer, members, 0, job_id="again")
-    monkeypatch.setattr(module, "time", lambda: time.time() + module.GRACE + 1)
-    compact(uri)
+    compact(uri, now=later)
     (path,) = files(uri, "jobs")
     kept = pq.read_table(path, columns=["job_id", "status"]).to_pylist()
     assert [row["status"] for row in kept if row["job_id"] == "again"] == ["done"]

@@ -6,7 +6,6 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import ImageOps
 
-from bikd_ray.data import content, open_split, resolve_data
+from bikd_ray.data import open_split, resolve_data
 from bikd_ray.data.content import content_hashes, content_id
 from bikd_ray.data.files import file_stamp
 from bikd_ray.data.folder import FolderImages
@@ -28,7 +27,7 @@ from bikd_ray.specs import Data, FolderData, ParquetData, TimmData
 from bikd_ray.store.queries import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import Writer
-from tests.images import noise, png, write_folder, write_parquet, write_tar
+from tests.images import Watched, noise, png, write_folder, write_parquet, write_tar
 
 OLD = time.time() - 3600
 
@@ -105,33 +104,16 @@ def test_another_label_or_another_order_is_another_data_set(tmp_path):
 # Read once
 
 
-class Watched:
-    """An image set that notes which images are read."""
-
-    def __init__(self, images: Any) -> None:
-        self.images, self.read = images, []
-        for name in ("labels", "classes", "source_id", "location", "stamps", "nbytes", "image"):
-            setattr(self, name, getattr(images, name))
-        self.random_access, self.where = True, images.where
-
-    def encoded(self, index: int) -> bytes:
-        self.read.append(index)
-        return self.images.encoded(index)
+AT_ONCE = -(10**12)
+"""Files count as left alone before they are: their time of change cannot be set."""
 
 
-@pytest.fixture
-def settled(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files count as left alone at once: their time of change cannot be set."""
-    monkeypatch.setattr(content, "SETTLED", -(10**12))
-
-
-@pytest.mark.usefixtures("settled")
 def test_only_what_has_changed_is_read_again(tmp_path):
     root = bitmaps(tmp_path / "data")
 
     def read() -> list[int]:
         watched = Watched(FolderImages(str(root)))
-        hashes.append(content_hashes(watched))
+        hashes.append(content_hashes(watched, AT_ONCE))
         return sorted(watched.read)
 
     hashes: list[np.ndarray] = []
@@ -159,7 +141,6 @@ def test_a_file_that_has_just_been_written_is_read_again(tmp_path):
         assert len(watched.read) == 6
 
 
-@pytest.mark.usefixtures("settled")
 def test_containers_are_read_once_too(tmp_path):
     tar = write_tar(tmp_path / "a.tar", {f"{c}/{i}.png": png(i) for c in "ab" for i in range(3)})
     table = write_parquet(tmp_path / "a.parquet", [0, 1, 0], row_group_size=2)
@@ -168,26 +149,24 @@ def test_containers_are_read_once_too(tmp_path):
         ParquetData(source="parquet", path=str(table)),
     ):
         first, again = Watched(open_images(source)), Watched(open_images(source))
-        assert (content_hashes(first) == content_hashes(again)).all()
+        assert (content_hashes(first, AT_ONCE) == content_hashes(again, AT_ONCE)).all()
         assert sorted(first.read) == list(range(len(first.images.labels)))
         assert again.read == []
 
 
-def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(
-    tmp_path, monkeypatch, settled
-):
+def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
     root = bitmaps(tmp_path / "data")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    whole = content_hashes(FolderImages(str(root)))
+    whole = content_hashes(FolderImages(str(root)), AT_ONCE)
     (memory,) = (tmp_path / "cache").rglob("*.npy")
     stream = io.BytesIO()
     np.save(stream, np.zeros(3))  # of another version
     for damaged in (b"", b"junk", memory.read_bytes()[:-100], stream.getvalue()):
         memory.write_bytes(damaged)
-        assert (content_hashes(FolderImages(str(root))) == whole).all()
+        assert (content_hashes(FolderImages(str(root)), AT_ONCE) == whole).all()
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert (content_hashes(FolderImages(str(root))) == whole).all()
+    assert (content_hashes(FolderImages(str(root)), AT_ONCE) == whole).all()
 
 
 def test_row_groups_are_read_about_once_whatever_the_threads(tmp_path):

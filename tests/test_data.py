@@ -5,12 +5,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from timm.data import create_transform
+from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from bikd_ray.cache_dir import claim
@@ -19,6 +20,7 @@ from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.loader import Loader
 from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.resolve import resolve_data, split_train
+from bikd_ray.data.sources import ImageSet
 from bikd_ray.data.views import Normalise, pixels
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.plan import ResolvedInput, View
@@ -48,13 +50,20 @@ def kept(views: Path) -> list[Path]:
     return sorted(path for path in views.iterdir() if path.suffix != ".lock")
 
 
-class Counting:
+class Counting(ImageSet):
     """An image set that counts how often an image is asked for, and may look on meanwhile."""
 
     def __init__(self, images, watch=None) -> None:
         self.images, self.asked, self.watch = images, [], watch
-        self.labels, self.classes = images.labels, images.classes
-        self.source_id = images.source_id
+        self.labels, self.source_id = images.labels, images.source_id
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return self.images.classes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self.images.notes
 
     def image(self, index: int) -> Image.Image:
         self.asked.append(index)
@@ -148,7 +157,7 @@ def test_pixels_then_normalise_is_timms_eval_transform_bit_for_bit(
     size, crop_pct, interpolation, crop_mode
 ):
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    timms = create_transform(
+    timms: Any = create_transform(
         (3, size, size),
         is_training=False,
         mean=mean,

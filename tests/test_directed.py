@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from bikd_ray.plan import make_job
-from bikd_ray.sweep.events import JobRequest, JobResult
-from bikd_ray.sweep.job import run_job
+from bikd_ray.sweep.events import JobRequest
 from bikd_ray.train import fit
+from tests.jobs import result_of
 from tests.plain_loop import (
     CPU,
     NAMES,
@@ -118,8 +118,7 @@ def test_teachers_stay_as_they_are_to_the_last_statistic(spec_file, objective, m
 def test_only_the_student_has_results_and_curves(spec_file, tmp_path, objective):
     names = NAMES[:1] if objective == "self" else NAMES
     job = job_of(spec_file, names, {"name": objective}, recipe=RECIPE)
-    *_, end = run_job(JobRequest(job, "tiny", str(tmp_path), similarity=False), CPU)
-    assert isinstance(end, JobResult)
+    end = result_of(JobRequest(job, "tiny", str(tmp_path), similarity=False))
     assert end.error is None
     assert [row["epoch"] for row in end.curves] == [0, 1, 2]
     assert {row["model"] for row in (*end.curves, *end.results)} == {"small"}

@@ -13,7 +13,7 @@ from bikd_ray.data.decode import BadImage
 from bikd_ray.data.encoded import encoded_copy
 from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.errors import BikdError, UserError
-from tests.images import STRUCT, as_struct, noise, png, same_image, write_parquet
+from tests.images import STRUCT, Watched, as_struct, noise, png, same_image, write_parquet
 
 COUNT = 100  # more than the builder reads at once
 
@@ -28,21 +28,6 @@ def images(tmp_path):
 @pytest.fixture
 def copies(tmp_path):
     return tmp_path / "copies"
-
-
-class Watched:
-    """An image set that notes which images are read, and may look on meanwhile."""
-
-    def __init__(self, images, watch=lambda: None) -> None:
-        self.images, self.watch, self.read = images, watch, []
-
-    def __getattr__(self, name):
-        return getattr(self.images, name)
-
-    def encoded(self, index):
-        self.read.append(index)
-        self.watch()
-        return self.images.encoded(index)
 
 
 def files(folder):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ import torch
 import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from timm.data.dataset import ImageDataset
+from timm.data.transforms_factory import create_transform
 
 from bikd_ray.analysis.bits import pack, unpack
 from bikd_ray.errors import BikdError, UserError
@@ -30,8 +33,8 @@ from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.sweep.baselines import measure
 from bikd_ray.sweep.capacity import ResourceRequest
 from bikd_ray.sweep.events import JobRequest, JobResult
-from bikd_ray.sweep.job import run_job
 from tests.conftest import CLASSES
+from tests.jobs import result_of
 
 CPU = torch.device("cpu")
 REPOSITORY = Path(__file__).parent.parent
@@ -114,7 +117,7 @@ def made(tmp_path_factory) -> World:
         row["resolved"] = model.to_json()
         writer.commit_baseline(found.baseline, found.predictions, row)
     for job in all_jobs(loaded, zoo, data):
-        *_, end = run_job(JobRequest(job, "tiny", first, ("last",), similarity=False), CPU)
+        end = result_of(JobRequest(job, "tiny", first, ("last",), similarity=False))
         assert end.error is None, end.error
         writer.commit_job(end.job, end.results, end.curves)
         outcomes[frozenset(job.names), job.seed] = end
@@ -178,7 +181,7 @@ images, *folders = sys.argv[1:]
 for folder in folders:
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     config = timm.data.resolve_model_data_config(model)
-    data = timm.data.create_dataset("", images, transform=timm.data.create_transform(**config))
+    data = timm.data.create_dataset("", images, transform=create_transform(**config))
     x, y = zip(*data)
     with torch.no_grad():
         logits = model(torch.stack(x))
@@ -217,10 +220,10 @@ def test_timm_alone_loads_an_export_and_gives_its_stored_answers(made, tmp_path)
         kept = f"weights/{result['job_id']}/{result['model_id']}-last.safetensors"
         network.load_state_dict(load_file(made.store / kept))
         shown = ("input_size", "mean", "std", "crop_pct", "interpolation")
-        transform = timm.data.create_transform(**{key: pixels[key] for key in shown})
-        data = timm.data.create_dataset("", val, transform=transform)
+        transform = create_transform(**{key: pixels[key] for key in shown})
+        data = ImageDataset(val, transform=transform)
         with torch.no_grad():
-            logits = network(torch.stack([image for image, _ in data]))
+            logits = network(torch.stack([torch.as_tensor(image) for image, _ in data]))
         np.testing.assert_allclose(found["logits"], logits.numpy(), atol=1e-5)
 
 
@@ -328,12 +331,13 @@ def test_a_choice_that_is_the_persons_is_left_to_the_person(world):
 
 def test_what_is_not_there_is_answered_with_what_is(world):
     store = Store(str(world.store))
-    for wanted, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"partner": "resnet"}, r"not trained with 'resnet'; choose from .*did you mean 'res'"),
         ({"partner": "res", "seed": 7}, r"no seed 7; choose from 0, 1$"),
         ({"job": "nothing"}, r"no finished job 'nothing'"),
         ({"job": world.outcomes[frozenset({"res"}), 0].job["job_id"]}, r"trained res$"),
-    ):
+    ]
+    for wanted, message in cases:
         with pytest.raises(UserError, match=message):
             select_result(store, "vit", **wanted)
 

@@ -4,13 +4,14 @@ import contextlib
 import os
 import signal
 import time
+from typing import Any
 
 import pytest
 
-from tests.faults import TRIAL, WORKER, assert_whole, begin, below, jobs_done, wait_until
+from tests.faults import TRIAL, WORKER, assert_whole, begin, below, jobs_done, lines_of, wait_until
 
 JOBS = 600
-NODE = {"num_cpus": 1, "memory": 3 * 2**30, "object_store_memory": 100 * 2**20}
+NODE: dict[str, Any] = {"num_cpus": 1, "memory": 3 * 2**30, "object_store_memory": 100 * 2**20}
 NOTICED_SOON = {
     "health_check_initial_delay_ms": 1000,
     "health_check_period_ms": 1000,
@@ -82,7 +83,7 @@ def test_a_node_that_dies_takes_no_job_with_it_and_a_new_one_is_used(
 def test_a_sweep_whose_nodes_all_die_waits_for_others_and_says_so(nodes, spec_file, once):
     path = spec_file(seeds=list(range(20)), resources={"cpus_per_job": 1})
     process = begin(path, "--address", nodes.address)
-    said = iter(process.stderr.readline, "")
+    said = lines_of(process)
     assert any(once in line for line in said)
     for node in list(nodes.worker_nodes):
         power_off(nodes, node)

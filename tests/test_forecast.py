@@ -70,6 +70,7 @@ def test_what_done_jobs_took_tells_what_others_will(spec_file, tmp_path):
         Writer(uri).commit_job(row, [result], [])
     plan = plan_jobs(spec, uri)
     paces = paces_of(plan, Store(uri))
+    assert paces is not None
     for job in plan.todo:
         assert job.work(lambda m: paces[m.model_id]) == pytest.approx(job.flops * 1e-6)
 

@@ -18,6 +18,7 @@ from tests.faults import (
     begin,
     below,
     jobs_done,
+    lines_of,
     placement_groups,
     run,
     wait_until,
@@ -87,7 +88,7 @@ def test_ctrl_c_ends_a_sweep_that_waits(spec_file):
     other = Lease(StoreFS.at(str(spec.store)), "other")
     other.say(frozenset(job.job_id for job in plan_jobs(spec, str(spec.store))))
     process = begin(path)
-    assert any("12 jobs to do" in line for line in iter(process.stderr.readline, ""))
+    assert any("12 jobs to do" in line for line in lines_of(process))
     with pytest.raises(subprocess.TimeoutExpired):  # it asks again and again for a job
         process.wait(20)
     process.send_signal(signal.SIGINT)

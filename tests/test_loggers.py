@@ -3,6 +3,7 @@
 import json
 import struct
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -53,14 +54,16 @@ def play(spec_file, tmp_path, loggers, jobs=2):
 
 def events(folder):
     """The records of a run's event files: length, checksum, message, checksum."""
-    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto import event_pb2
+
+    proto: Any = event_pb2  # generated: its classes are made when it is imported
 
     found = []
     for path in sorted(folder.rglob("events.out.*")):
         content, at = path.read_bytes(), 0
         while at < len(content):
             (length,) = struct.unpack_from("<Q", content, at)
-            found.append(Event.FromString(content[at + 12 : at + 12 + length]))
+            found.append(proto.Event.FromString(content[at + 12 : at + 12 + length]))
             at += 16 + length
     return found
 

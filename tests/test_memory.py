@@ -11,13 +11,13 @@ from bikd_ray.data import open_split
 from bikd_ray.data.loader import Loader
 from bikd_ray.errors import BikdError
 from bikd_ray.specs import Resources
-from bikd_ray.sweep.events import JobRequest, JobResult
-from bikd_ray.sweep.job import run_job
+from bikd_ray.sweep.events import JobRequest
 from bikd_ray.train import Fit, evaluate, fit
 from bikd_ray.train.fit import _Run
 from bikd_ray.train.member import Member
 from bikd_ray.train.parallel import ALONE
 from bikd_ray.train.step import train_step
+from tests.jobs import result_of
 from tests.plain_loop import (
     CPU,
     NAMES,
@@ -161,8 +161,7 @@ def test_the_row_of_a_job_says_in_which_parts_it_fitted(spec_file, tmp_path, mon
     error = torch.OutOfMemoryError("CUDA out of memory")
     monkeypatch.setattr(module, "network_of", lambda m, p: Small(real(m, p), 6, error))
     job = job_of(spec_file, NAMES[:2], {"name": "bikd"}, recipe=RECIPE, zoo=QUIET)
-    *_, end = run_job(JobRequest(job, "tiny", str(tmp_path)), CPU)
-    assert isinstance(end, JobResult)
+    end = result_of(JobRequest(job, "tiny", str(tmp_path)))
     assert end.error is None
     assert '"micro_batch":5' in end.job["resources"]
     assert '"placement":"together"' in end.job["resources"]
@@ -178,11 +177,11 @@ def test_a_job_that_does_not_fit_at_all_fails_and_says_with_what_to_try_again(
     monkeypatch.setattr(module, "network_of", lambda m, p: Small(real(m, p), 0, error))
     job = job_of(spec_file, NAMES[:2], {"name": "bikd"}, recipe=RECIPE, zoo=QUIET)
     order = JobRequest(job, "tiny", str(tmp_path))
-    *_, end = run_job(order, CPU)
-    assert "out of memory" in end.error
+    end = result_of(order)
+    assert "out of memory" in (end.error or "")
     assert end.micro_batch == 10
     one = replace(order, resources=Resources(micro_batch=1))
-    *_, end = run_job(one, CPU)
+    end = result_of(one)
     assert end.micro_batch is None  # there is nothing smaller
 
 
@@ -242,7 +241,7 @@ class Waits(TorchDispatchMode):
 def test_a_step_never_waits_for_the_device(spec_file, precision, objective):
     recipe = {**RECIPE, "precision": precision, "clip_norm": 1.0, "schedule": "cosine", "ema": 0.9}
     job = job_of(spec_file, NAMES[:2], {"name": objective}, recipe=recipe, zoo=noisy_zoo())
-    run = _Run(job, [n.network for n in networks_of(job, wrap=_Kept)], CPU, 0, False, Resources(),
+    run = _Run(job, list(networks_of(job, wrap=lambda net: net)), CPU, 0, False, Resources(),
                ALONE, ())  # fmt: skip
     batch = next(run.train.batches(run.rows, 20))
     train_step(run.sources, batch, 0)  # the optimiser's state is made

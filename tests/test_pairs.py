@@ -3,6 +3,7 @@
 import json
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +18,9 @@ from bikd_ray.analysis.pairs import (
     settle,
 )
 from bikd_ray.sweep.events import JobRequest
-from bikd_ray.sweep.job import run_job
 from bikd_ray.tasks.classification import measurement
 from bikd_ray.train import Fit, fit
+from tests.jobs import result_of
 from tests.plain_loop import CPU, NAMES, job_of, networks_of
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "method-vectors.json").read_text())
@@ -112,7 +113,7 @@ def tied_zoo(classes, samples=400, seed=0):
     return rng.integers(classes, size=samples), rng.choice(few, (2, samples, classes))
 
 
-def stored(probs, k, dtype=np.int32, labels=0):
+def stored(probs, k, dtype: Any = np.int32, labels: Any = 0):
     order = np.argsort(-probs, axis=1, kind="stable")[:, :k]
     top = np.take_along_axis(probs, order, 1)
     return StoredPredictions(
@@ -246,7 +247,7 @@ AFTER = ("case1_after", "case2_after", "case3_after", "case4_after")
 @pytest.mark.parametrize("selection", ["last", "best_val"])
 def test_a_job_of_two_says_what_both_know_after_it(spec_file, tmp_path, name, selection):
     job = job_of(spec_file, NAMES[:2], {"name": name}, recipe=RECIPE)
-    *_, end = run_job(JobRequest(job, "tiny", str(tmp_path)), CPU)
+    end = result_of(JobRequest(job, "tiny", str(tmp_path)))
     rows = [row for row in end.results if row["selection"] == selection]
     *_, whole = fit(job, networks_of(job, lambda network: network), CPU)
     assert isinstance(whole, Fit)
@@ -266,5 +267,5 @@ def test_a_job_of_two_says_what_both_know_after_it(spec_file, tmp_path, name, se
 def test_a_job_of_one_or_three_has_no_cases(spec_file, tmp_path):
     for names, objective in ((NAMES[:1], "ce"), (NAMES[:3], "bikd")):
         job = job_of(spec_file, names, {"name": objective}, recipe={**RECIPE, "epochs": 1})
-        *_, end = run_job(JobRequest(job, "tiny", str(tmp_path)), CPU)
+        end = result_of(JobRequest(job, "tiny", str(tmp_path)))
         assert not any(case in row for row in end.results for case in AFTER)

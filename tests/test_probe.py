@@ -13,7 +13,8 @@ from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo import build, check_classes, load_resolved, rebuild, resolve_model, save_resolved
 from bikd_ray.zoo.probe import probe
 
-INPUT = ResolvedInput(8, (0.5,) * 3, (0.25,) * 3, 1.0, "bilinear")
+HALF = (0.5, 0.5, 0.5)
+INPUT = ResolvedInput(8, HALF, (0.25, 0.25, 0.25), 1.0, "bilinear")
 
 
 class Net(nn.Module):
@@ -89,9 +90,9 @@ def test_trained_logits_that_happen_to_lie_within_0_and_1_are_not_refused():
 
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "test_vit3"])
 def test_timms_networks_pass(name):
-    kwargs = {"img_size": 32} if "vit" in name else {}
+    kwargs: dict[str, Any] = {"img_size": 32} if "vit" in name else {}
     network = timm.create_model(name, pretrained=False, num_classes=5, **kwargs).eval()
-    size = ResolvedInput(32, (0.5,) * 3, (0.5,) * 3, 1.0, "bicubic")
+    size = ResolvedInput(32, HALF, HALF, 1.0, "bicubic")
     assert probe("m", network, size) == (5, [])
 
 
@@ -317,7 +318,7 @@ def test_a_constant_of_another_kind_is_left_alone():
 
 def test_notes_are_remembered_and_refused_networks_are_not(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    network = timm.create_model("test_resnet", pretrained=False, num_classes=5)
+    network: Any = timm.create_model("test_resnet", pretrained=False, num_classes=5)
     nn.init.zeros_(network.get_classifier().weight)
     torch.save(network.state_dict(), tmp_path / "zero.pth")
     nn.init.constant_(network.get_classifier().weight, float("nan"))

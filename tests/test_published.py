@@ -3,6 +3,7 @@ import hashlib
 import json
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -105,9 +106,14 @@ def test_what_timm_did_not_measure_is_unknown(name):
     assert published_for(model(name), 50_000) is None
 
 
-def model(name, size=224, crop_pct=0.9, interpolation="bicubic", classes=1000, holds=..., **entry):
+HALF = (0.5, 0.5, 0.5)
+
+
+def model(
+    name, size=224, crop_pct=0.9, interpolation="bicubic", classes=1000, holds: Any = ..., **entry
+):
     holds = name if holds is ... else holds
-    how = ResolvedInput(size, (0.5,) * 3, (0.5,) * 3, crop_pct, interpolation)
+    how = ResolvedInput(size, HALF, HALF, crop_pct, interpolation)
     cost = Cost(params=1, flops=1, activations=1, peak=1, features=1)
     entry = ZooEntry.model_validate({"timm": name, **entry})
     return ResolvedModel(entry, "w", "id", how, classes, cost, holds=holds)

@@ -7,6 +7,7 @@ import io
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,8 @@ import torch
 import yaml
 from PIL import Image, ImageOps
 from safetensors.torch import load_file
-from timm.data import create_transform, resolve_model_data_config
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 
 from bikd_pipelines.check import check
 from bikd_ray.export import ExportRequest, export_model
@@ -29,8 +31,8 @@ from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.sweep.baselines import measure
 from bikd_ray.sweep.capacity import ResourceRequest
 from bikd_ray.sweep.events import JobRequest
-from bikd_ray.sweep.job import run_job
 from bikd_ray.zoo import build
+from tests.jobs import result_of
 
 pytestmark = pytest.mark.real
 
@@ -110,7 +112,7 @@ def plain(size: int) -> torch.nn.Module:
 @torch.no_grad()
 def logits(network: torch.nn.Module, images: list[Image.Image]) -> torch.Tensor:
     """By timm's own transform."""
-    transform = create_transform(**resolve_model_data_config(network), is_training=False)
+    transform: Any = create_transform(**resolve_model_data_config(network), is_training=False)
     return torch.stack([network(transform(image)[None])[0] for image in images])
 
 
@@ -191,9 +193,7 @@ def test_a_real_zoo_from_its_files_to_an_export(tmp_path: Path):
         assert np.mean(known) >= 0.75
 
     (job,) = all_jobs(loaded, zoo, data)
-    *_, end = run_job(
-        JobRequest(job, "real", store, ("last",), similarity=False), torch.device("cpu")
-    )
+    end = result_of(JobRequest(job, "real", store, ("last",), similarity=False))
     assert end.error is None, end.error
     writer.commit_job(end.job, end.results, end.curves)
     for name, network in networks.items():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bikd_dashboards.blocks import Link, Tag
+from bikd_dashboards.blocks import Link, Table, Tag
 from bikd_dashboards.downloads import FILES
 from bikd_dashboards.figure_data import unpacked
 from bikd_dashboards.forest import forest_info
@@ -238,7 +238,7 @@ def views(folder: Path) -> list[SettingView]:
 
 def chosen_row(view: SettingView, model: str) -> list[str]:
     """A model's row of the headline, as text."""
-    (table,) = [b for b in PAGES["overview"].draw(view, {}) if type(b).__name__ == "Table"]
+    (table,) = [b for b in PAGES["overview"].draw(view, {}) if isinstance(b, Table)]
     (row,) = [r for r in table.rows if text_of(r[0]) == model]
     return [text_of(cell) for cell in row]
 

@@ -1,11 +1,12 @@
 """What a job occupies, and what fits where: plain numbers, no Ray running."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import cache
 from itertools import product
 from math import floor
+from typing import Any
 
 import psutil
 import pytest
@@ -13,8 +14,8 @@ import pytest
 from bikd_ray.errors import UserError
 from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedInput, ResolvedModel, all_jobs
 from bikd_ray.spec_file import parse_spec
-from bikd_ray.specs import Resources
-from bikd_ray.sweep.capacity import GPU_MEMORY, ResourceRequest, fits, shortage
+from bikd_ray.specs import GrownNode, Resources
+from bikd_ray.sweep.capacity import GPU_MEMORY, Node, ResourceRequest, fits, shortage
 from bikd_ray.sweep.resources import (
     baseline_needs,
     check_fits,
@@ -23,6 +24,7 @@ from bikd_ray.sweep.resources import (
     part_of,
     this_machine,
 )
+from tests.plans import SPLIT
 
 GIB = 2**30
 INPUT = ResolvedInput(8, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 1.0, "bicubic")
@@ -46,11 +48,11 @@ def job_of(members: int, cost: Cost = TINY) -> Job:
     models = {
         e.name: ResolvedModel(e, f"w-{e.name}", f"id-{e.name}", INPUT, 10, cost) for e in spec.zoo
     }
-    data = ResolvedData(spec.data, "data", ("train", "val"), 10, None, 20, 20)
+    data = ResolvedData(spec.data, "data", "samples", SPLIT, SPLIT, 10, None)
     return next(job for job in all_jobs(spec, models, data) if len(job.members) == members)
 
 
-def needs_of(spec: Resources, nodes: list[dict[str, float]], members: int = 2) -> ResourceRequest:
+def needs_of(spec: Resources, nodes: Sequence[Node], members: int = 2) -> ResourceRequest:
     """Of a job, once it is seen to fit."""
     needs = job_needs(spec, job_of(members), nodes)
     check_fits(needs, nodes)
@@ -290,21 +292,21 @@ def test_what_no_node_can_hold_is_refused_with_what_there_is(asked):
 
 
 def test_an_autoscaler_that_has_started_nothing_yet_is_judged_by_what_it_may_start():
-    asked = {"gpus_per_job": 1, "cpus_per_job": 8}
+    asked: dict[str, Any] = {"gpus_per_job": 1, "cpus_per_job": 8}
     head = node(0)
     with pytest.raises(UserError, match=r"say under resources\.autoscaler what nodes"):
         needs_of(Resources(**asked), [head])
-    may = Resources(**asked, autoscaler={"cpus": 8, "gpus": 1})
+    may = Resources(**asked, autoscaler=(GrownNode(cpus=8, gpus=1),))
     assert needs_of(may, grown(may, [head])) == ResourceRequest(8, 1)
-    auto = Resources(autoscaler=[{"cpus": 8, "gpus": 1}, {"cpus": 64}])
+    auto = Resources(autoscaler=(GrownNode(cpus=8, gpus=1), GrownNode(cpus=64)))
     assert needs_of(auto, grown(auto, [head])) == ResourceRequest(4, 1)
-    small = Resources(**asked, autoscaler={"cpus": 4, "gpus": 1, "memory": 16})
+    small = Resources(**asked, autoscaler=(GrownNode(cpus=4, gpus=1, memory=16),))
     with pytest.raises(UserError, match="has: 0 CPUs, 0 GPUs, 64 GiB; 4 CPUs, 1 GPUs, 16 GiB"):
         needs_of(small, grown(small, [head]))
 
 
 def test_what_has_grown_is_not_counted_again():
-    spec = Resources(autoscaler={"cpus": 8, "gpus": 1, "count": 3})
+    spec = Resources(autoscaler=(GrownNode(cpus=8, gpus=1, count=3),))
     assert len(grown(spec, [node(2)])) == 1 + 3
     assert len(grown(spec, [node(2), node(8, 1)])) == 2 + 2
     assert len(grown(spec, [node(8, 1)] * 4)) == 4

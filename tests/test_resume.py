@@ -1,7 +1,7 @@
 """A run that is cut off goes on from its saved state, bit for bit."""
 
 import io
-import sys
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +13,10 @@ from bikd_ray.train import Fit, fit
 from bikd_ray.train.parallel import ALONE, Workers
 from tests.plain_loop import CPU, NAMES, assert_equal, job_of, networks_of, noisy_zoo
 
-LOOP = sys.modules["bikd_ray.train.fit"]  # by its name the package has the function
 RECIPE = {
     "epochs": 3, "batch_size": 16, "lr": 1e-2, "schedule": "cosine", "ema": 0.9, "clip_norm": 1.0,
 }  # fmt: skip
-EVERY_STEP = Resources(save_every=0)
+EVERY_STEP: dict[str, Any] = {"resources": Resources(save_every=0), "log_every": 1}
 
 
 class Memory:
@@ -40,8 +39,7 @@ class Memory:
 
 
 @pytest.fixture
-def job(spec_file, monkeypatch, images):
-    monkeypatch.setattr(LOOP, "LOG_EVERY", 1)
+def job(spec_file, images):
     data = {
         **{
             s: {"source": "parquet", "path": str(images / f"{s}.parquet")} for s in ("train", "val")
@@ -53,7 +51,7 @@ def job(spec_file, monkeypatch, images):
 
 
 def run(job, states) -> tuple[list, Fit]:
-    *rows, end = fit(job, networks_of(job), CPU, resources=EVERY_STEP, states=states)
+    *rows, end = fit(job, networks_of(job), CPU, **EVERY_STEP, states=states)
     assert isinstance(end, Fit)
     return rows, end
 
@@ -113,7 +111,8 @@ def test_states_in_a_store_are_whole_bounded_and_of_one_placement(fs_uri):
 def test_weights_that_nobody_keeps_are_neither_copied_nor_saved(job):
     def sizes(*keep: str) -> tuple[int, set[str]]:
         states = Memory()
-        *_, end = fit(job, networks_of(job), CPU, resources=EVERY_STEP, states=states, keep=keep)
+        *_, end = fit(job, networks_of(job), CPU, **EVERY_STEP, states=states, keep=keep)
+        assert isinstance(end, Fit)
         held = {s for s, chosen in end.chosen.items() if any(c.state is not None for c in chosen)}
         assert held == set(keep)
         return max(map(len, states.kept.values())), held
@@ -127,7 +126,8 @@ def test_weights_that_nobody_keeps_are_neither_copied_nor_saved(job):
 
 def test_a_state_without_weights_that_are_now_to_be_kept_is_not_used(job):
     def run(keep: tuple[str, ...], states: Memory | None) -> tuple[list, Fit]:
-        *rows, end = fit(job, networks_of(job), CPU, resources=EVERY_STEP, states=states, keep=keep)
+        *rows, end = fit(job, networks_of(job), CPU, **EVERY_STEP, states=states, keep=keep)
+        assert isinstance(end, Fit)
         return rows, end
 
     everything, lean = ("last", "best_val", "best_select"), Memory()

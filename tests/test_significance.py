@@ -67,7 +67,7 @@ def test_nothing_changed_is_not_certainty():
 
 def test_mcnemar_mid_p_equals_its_definition():
     def exact(b, c):
-        pmf = stats.binom(b + c, 0.5).pmf(np.arange(b + c + 1))
+        pmf = stats.binom.pmf(np.arange(b + c + 1), b + c, 0.5)
         mid = 2 * (pmf[: min(b, c)].sum() + 0.5 * pmf[min(b, c)])
         return min(1.0, mid)
 

@@ -5,6 +5,7 @@ import os
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from bikd_ray.data.files import expand
 from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.hf import HFImages
 from bikd_ray.data.parquet import ParquetImages
-from bikd_ray.data.sources import open_images
+from bikd_ray.data.sources import EncodedImages, open_images
 from bikd_ray.errors import UserError
 from bikd_ray.plan import View
 from bikd_ray.specs import Data, DigitsData, TimmData
@@ -155,6 +156,7 @@ def test_a_pickled_folder_is_little_more_than_its_names(tmp_path):
     content = pickle.dumps(images)
     assert len(content) < 600 * (len("cat/299.png") + 2 * 8) + 1500
     again = pickle.loads(content)
+    assert isinstance(images, EncodedImages)
     assert [again.where(i) for i in range(600)] == [images.where(i) for i in range(600)]
 
 
@@ -372,7 +374,7 @@ def test_digits_halves_are_disjoint_stratified_and_stable():
     from sklearn.datasets import load_digits
 
     halves = [DigitsImages(DigitsData(source="digits", split=s)) for s in ("train", "val")]
-    everything = load_digits()
+    everything: Any = load_digits()
     assert sum(len(h.labels) for h in halves) == len(everything.target) == 1797
     total = np.bincount(everything.target)
     for half in halves:
@@ -395,6 +397,6 @@ def test_digits_are_the_real_images_each_in_one_half():
             assert image.size == (8, 8)
             grey = np.asarray(image)[..., 0]
             found.append((int(label), np.round(grey * (16 / 255)).astype(int).tobytes()))
-    digits = load_digits()
+    digits: Any = load_digits()
     real = zip(digits.target.tolist(), digits.images.astype(int), strict=True)
     assert sorted(found) == sorted((label, image.tobytes()) for label, image in real)

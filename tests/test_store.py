@@ -154,8 +154,9 @@ def test_unknown_names_show_the_nearest(uri, tmp_path):
 def test_other_tools_read_the_files_without_us(uri):
     frame = pd.read_parquet(f"{uri}/results")
     assert len(frame) == 9 + 3 * 3 * 2
-    count = duckdb.sql(f"select count(distinct job_id) from '{uri}/jobs/*.parquet'").fetchall()
-    assert count == [(18,)]
+    count = duckdb.sql(f"select count(distinct job_id) from '{uri}/jobs/*.parquet'")
+    assert count is not None
+    assert count.fetchall() == [(18,)]
     meaning = pq.read_schema(next(iter(Reader(uri).fs.listing("results", ".parquet"))))
     assert b"percentage points" in meaning.field("delta_top1").metadata[b"meaning"]
 

@@ -125,7 +125,8 @@ def test_half_written_files_of_killed_writers_go_when_they_are_old(tmp_path):
     old.parent.mkdir()
     for path in (old, young):
         path.write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * hour,) * 2)
+    then = time.time() - 2 * hour
+    os.utime(old, (then, then))
     compact(uri)
     assert [path.name for path in old.parent.iterdir()] == [young.name]
 

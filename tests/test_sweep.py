@@ -6,7 +6,6 @@ import sys
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
@@ -15,8 +14,8 @@ from bikd_ray.store.read import Reader, is_merged
 from bikd_ray.sweep import searcher
 from bikd_ray.sweep.capacity import DRIVER_MEMORY
 from bikd_ray.sweep.events import JobRequest
-from bikd_ray.sweep.job import run_job
 from tests.faults import assert_whole, run
+from tests.jobs import result_of
 
 ONE_SLOT = {"cpus_per_job": 2}
 SHAPE = {"input": {"size": 8, "crop_pct": 1.0}}
@@ -63,7 +62,7 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
 
     # a job that ran after others in a warm slot equals the same job in a fresh process
     for job in planned[-2:]:
-        *_, end = run_job(JobRequest(job, "tiny", "/nowhere"), torch.device("cpu"))
+        end = result_of(JobRequest(job, "tiny", "/nowhere"))
         for row in end.results:
             same = stored[row["job_id"], row["model"], row["selection"]]
             assert (same["correct"], same["top1_after"]) == (row["correct"], row["top1_after"])
@@ -160,7 +159,7 @@ def test_what_a_killed_sweep_asked_an_autoscaler_for_is_taken_back_by_the_next_c
 
 
 def asked_for(ray) -> list[dict]:
-    from ray.autoscaler._private.constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
     from ray.experimental.internal_kv import _internal_kv_get
 
     return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL))
@@ -191,9 +190,7 @@ def test_models_on_workers_of_their_own_go_on_where_one_was_killed(cluster, spec
     assert not any((tmp_path / "store" / "_work").glob("*/*.pt"))
 
     (job,) = plan_jobs(load_spec(path), str(tmp_path / "empty"))
-    *_, end = run_job(
-        JobRequest(job, "tiny", report.store), torch.device("cpu")
-    )  # alone, at one go
+    end = result_of(JobRequest(job, "tiny", report.store))  # alone, at one go
     stored = {(r["model"], r["selection"]): r for r in store.table("results").to_pylist()}
     for row in end.results:
         same = stored[row["model"], row["selection"]]

@@ -3,7 +3,6 @@
 import dataclasses
 import random
 import re
-import sys
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from bikd_ray.tasks.classification import measurement
 from bikd_ray.train import NonFiniteLoss
 from bikd_ray.zoo import build
 from tests.failing import BadGradient
+from tests.jobs import result_of
 from tests.plain_loop import (
     CPU,
     NAMES,
@@ -31,6 +31,7 @@ from tests.plain_loop import (
     noisy_zoo,
     run,
     states,
+    whole,
 )
 
 
@@ -46,10 +47,12 @@ def tiny(spec_file):
     return jobs
 
 
-def messages(order: JobRequest) -> tuple[list[EpochEnd | Heartbeat | JobResult], JobResult]:
+def messages(order: JobRequest) -> tuple[list[EpochEnd], JobResult]:
     """What a worker says of a job: its epochs, and the end."""
-    *epochs, end = run_job(order, CPU)
+    *said, end = run_job(order, CPU)
     assert isinstance(end, JobResult)
+    epochs = [message for message in said if isinstance(message, EpochEnd)]
+    assert len(epochs) == len(said)
     return epochs, end
 
 
@@ -227,7 +230,7 @@ def test_every_selection_keeps_its_epoch_for_each_member_by_itself(spec_file, im
     chosen = {name: [c.epoch for c in found] for name, found in done.chosen.items()}
     assert chosen == {"last": [4, 4], "best_val": [2, 0], "best_select": [1, 0]}
     for found in done.chosen.values():
-        assert [int(c.state["age"]) for c in found] == [c.epoch for c in found]
+        assert [int(whole(c.state)["age"]) for c in found] == [c.epoch for c in found]
     top1 = {name: [c.outcome.top1 for c in found] for name, found in done.chosen.items()}
     assert top1 == {"last": [0, 100], "best_val": [100, 100], "best_select": [0, 100]}
     assert_equal(done.chosen["best_val"][1].state, networks[1].state_dict())
@@ -338,15 +341,15 @@ def test_a_tie_of_classes_goes_to_the_lowest_as_argmax_has_it():
     assert o.top_classes_Nk.tolist() == [[0, 1, 2, 3]] * 3
 
 
-def test_a_long_epoch_says_how_far_it_is(tiny, monkeypatch):
+def test_a_long_epoch_says_how_far_it_is(tiny):
     job = tiny(recipe={"epochs": 2, "batch_size": 10})[frozenset({"small", "large"}), 0]
-    *_, plain = run_job(JobRequest(job, "tiny", "/nowhere"), CPU)
-    monkeypatch.setattr("bikd_ray.sweep.job.HEARTBEAT", 0.0)
-    monkeypatch.setattr(sys.modules["bikd_ray.train.fit"], "LOG_EVERY", 2)
-    *told, end = run_job(JobRequest(job, "tiny", "/nowhere"), CPU)
+    plain = result_of(JobRequest(job, "tiny", "/nowhere"))
+    request = JobRequest(job, "tiny", "/nowhere")
+    *told, end = run_job(request, CPU, heartbeat=0.0, log_every=2)
     assert [m.epoch for m in told if isinstance(m, EpochEnd)] == [0, 1, 2]
     beats = [m for m in told if isinstance(m, Heartbeat)]
     assert [m.epoch for m in beats] == sorted(m.epoch for m in beats)
     assert {int(m.epoch) for m in beats[:-1]} == {0, 1}
     assert len(beats) > 2
+    assert isinstance(end, JobResult)
     assert [row["correct"] for row in end.results] == [row["correct"] for row in plain.results]

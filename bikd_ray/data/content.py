@@ -60,8 +60,11 @@ def content_id(images: ImageSet, hashes: np.ndarray | None = None) -> str:
     return digest("images", CONTENT_VERSION, of_all, array_digest(images.labels))
 
 
-def content_hashes(images: EncodedImages) -> np.ndarray:
-    """uint8 [N, 16]: a hash of each image's bytes, read only where it is not remembered."""
+def content_hashes(images: EncodedImages, settled_ns: int = SETTLED) -> np.ndarray:
+    """uint8 [N, 16]: a hash of each image's bytes, read only where it is not remembered.
+
+    settled_ns: how long a file must have been left alone for its hash to be remembered.
+    """
     path = cache_root() / "content" / f"{digest(CONTENT_VERSION, images.location)}.npy"
     stamps = np.ascontiguousarray(images.stamps, dtype=np.int64)
     hashes, known = _recall(path, stamps)
@@ -76,7 +79,7 @@ def content_hashes(images: EncodedImages) -> np.ndarray:
                 images.location,
                 size / 1e9,
             )
-        settled = stamps[:, 2:4].max(axis=1, initial=0) < started - SETTLED
+        settled = stamps[:, 2:4].max(axis=1, initial=0) < started - settled_ns
         for first in range(0, len(unknown), AT_ONCE):  # what was read stays known after Ctrl-C
             rows = unknown[first : first + AT_ONCE]
             hashes[rows] = _hashed(images, rows)

@@ -10,9 +10,10 @@ both are so old that no reader can still believe the loser. So are files that a 
 half written.
 """
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from time import time
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -22,11 +23,8 @@ from bikd_ray.store.read import MERGED, Reader, is_merged, joined, pc, stem
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import new_attempt, serialised
 
-SMALL = 32 << 20  # bytes; larger files are left as they are
-LARGE = 96 << 20  # bytes that are merged into one file; about four times that is held in memory
-DELETERS = 16  # at once: on an object store each takes three requests
 GROUP = 1 << 20  # bytes of a row group: what a reader takes at least of a file for one model
-
+DELETERS = 16  # at once: on an object store each takes three requests
 GRACE = 3600  # seconds: longer than a reader takes from the jobs to their rows, clocks askew
 
 ORDER = {
@@ -50,22 +48,36 @@ MERGINGS = pa.schema(
 )
 
 
-def compact(uri: str) -> pa.Table:
+@dataclass(frozen=True)
+class MergeSizes:
+    """In bytes. small: from which files are left as they are. large: that are merged into one file;
+    about four times that is held in memory. group: of a row group.
+    """
+
+    small: int = 32 << 20
+    large: int = 96 << 20
+    group: int = GROUP
+
+
+_SIZES = MergeSizes()
+
+
+def compact(uri: str, sizes: MergeSizes = _SIZES, now: Callable[[], float] = time.time) -> pa.Table:
     """Merge the small files of a store; one row for each table, columns `MERGINGS`.
 
-    Safe beside writers, readers and other compactions. Raises BikdError where the store cannot be
-    read or written.
+    Safe beside writers, readers and other compactions. now: the clock by which replaced attempts
+    have grown old, seconds since 1970. Raises BikdError where the store cannot be read or written.
     """
     reader = Reader(uri)
     for folder in (*SCHEMAS, "weights", "_work"):
         reader.fs.sweep_up(folder)
-    lost = _lost(reader)
-    return pa.Table.from_pylist([_compact(reader, table, lost) for table in ORDER], MERGINGS)
+    lost = _lost(reader, now())
+    return pa.Table.from_pylist([_compact(reader, table, lost, sizes) for table in ORDER], MERGINGS)
 
 
-def _lost(reader: Reader) -> pa.Array:
+def _lost(reader: Reader, now: float) -> pa.Array:
     """Stems of committed attempts that another one has replaced for longer than GRACE."""
-    old = f"{int(1000 * (time() - GRACE)):012x}"
+    old = f"{int(1000 * (now - GRACE)):012x}"
     every, believed = reader.attempts(), reader.committed("jobs")
     replaced = believed.filter(pc.less(believed["attempt"], old))["job_id"]
     names = joined(every, ["job_id", "attempt"])
@@ -74,12 +86,12 @@ def _lost(reader: Reader) -> pa.Array:
     return names.filter(pc.and_not(loses, pc.is_in(names, value_set=winners)))
 
 
-def _compact(reader: Reader, table: str, lost: pa.Array) -> dict[str, Any]:
+def _compact(reader: Reader, table: str, lost: pa.Array, sizes: MergeSizes) -> dict[str, Any]:
     order = [(name, "ascending") for name in ORDER[table]]
     gone, names = _singles_of(reader.listing(table), lost), ["job_id", "attempt"]
     _delete(reader, gone)
     count, into, size = len(gone), 0, sum(stamp[0] for stamp in gone.values())
-    for lot in _lots(reader.committed_files(table)):
+    for lot in _lots(reader.committed_files(table), sizes):
         try:
             rows, files = reader.sound_rows(table, lot)
         except FileNotFoundError:  # another compaction has merged them
@@ -88,7 +100,7 @@ def _compact(reader: Reader, table: str, lost: pa.Array) -> dict[str, Any]:
             continue
         rows = rows.filter(pc.invert(pc.is_in(joined(rows, names), value_set=lost)))
         name = f"{table}/{MERGED}{new_attempt()}.parquet"
-        reader.fs.write(name, serialised(rows.sort_by(order), GROUP))
+        reader.fs.write(name, serialised(rows.sort_by(order), sizes.group))
         _delete(reader, files)
         count, into = count + len(files), into + 1
         size += sum(lot[path][0] for path in files)
@@ -105,14 +117,14 @@ def _delete(reader: Reader, paths: Iterable[str]) -> None:
         list(pool.map(reader.fs.delete, paths))
 
 
-def _lots(files: Listing) -> Iterator[Listing]:
-    """Two or more small files at a time, of LARGE bytes together at most."""
+def _lots(files: Listing, sizes: MergeSizes) -> Iterator[Listing]:
+    """Two or more small files at a time, together no more than one file may hold."""
     lot: Listing = {}
     held = 0
     for path, stamp in files.items():
-        if stamp[0] >= SMALL:
+        if stamp[0] >= sizes.small:
             continue
-        if held + stamp[0] > LARGE:
+        if held + stamp[0] > sizes.large:
             yield lot
             lot, held = {}, 0
         lot[path], held = stamp, held + stamp[0]

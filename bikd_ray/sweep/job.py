@@ -31,7 +31,7 @@ from bikd_ray.sweep.events import (
 from bikd_ray.tasks import classification
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.best_epochs import BestEpoch
-from bikd_ray.train.fit import Likeness
+from bikd_ray.train.fit import LOG_EVERY, Likeness
 from bikd_ray.train.numerics import out_of_memory
 from bikd_ray.train.parallel import Workers
 from bikd_ray.weights import network_of, pack_state
@@ -46,11 +46,18 @@ HEARTBEAT = 10.0
 
 
 def run_job(
-    request: JobRequest, device: torch.device, decoders: int = 0, rank: int = 0
+    request: JobRequest,
+    device: torch.device,
+    decoders: int = 0,
+    rank: int = 0,
+    *,
+    heartbeat: float = HEARTBEAT,
+    log_every: int = LOG_EVERY,
 ) -> Iterator[EpochEnd | Heartbeat | JobResult]:
     """Train and measure one job: an Epoch after each epoch, a Beat within long ones, an Outcome.
 
     rank: of this worker among the job's; each yields the same, unless it alone fails.
+    heartbeat: seconds. log_every: steps, after which it may say how far it is.
     What is wrong with this job alone (a bad value, a loss that is not finite, memory) ends in a
     failed Outcome. A broken CUDA context is raised, since it would break every later job too.
     """
@@ -75,7 +82,8 @@ def run_job(
             resources=request.resources,
             workers=workers,
             states=StoredStates(fs, job.job_id, workers),
-            beat=HEARTBEAT,
+            beat=heartbeat,
+            log_every=log_every,
             keep=request.keep,
         ):
             if isinstance(message, Fit):

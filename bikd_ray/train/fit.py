@@ -109,6 +109,7 @@ def fit(
     states: States | None = None,
     beat: float | None = None,
     keep: Collection[str] = get_args(Selection),
+    log_every: int = LOG_EVERY,
 ) -> Iterator[list[EpochRow] | StepProgress | Fit]:
     """Train the live members among `networks` (one for each member of the job).
 
@@ -117,10 +118,11 @@ def fit(
     processes that decode images. similarity: compare the members' features too. states: where the
     state of the run is kept, from which it goes on. beat: seconds after which a Beat comes between,
     at log points, by each worker's own clock; None for none. keep: selections whose weights are
-    wanted; of the others `Chosen.state` is None. Raises NonFiniteLoss.
+    wanted; of the others `Chosen.state` is None. log_every: steps between log points. Raises
+    NonFiniteLoss.
     """
     run = _Run(job, networks, device, decoders, similarity, resources, workers, keep)
-    yield from run.epochs(states, beat)
+    yield from run.epochs(states, beat, log_every)
     yield run.end()
 
 
@@ -163,7 +165,7 @@ class _Run:
         self.before = self.after = self._evaluate(self.members, self.val, self.similarity)
 
     def epochs(
-        self, states: States | None, beat: float | None
+        self, states: States | None, beat: float | None, log_every: int
     ) -> Iterator[list[EpochRow] | StepProgress]:
         """Train, and yield the rows of each epoch; those of before the saved state at once."""
         select = self._select()
@@ -175,7 +177,7 @@ class _Run:
         for epoch in range(self.at.epoch, self.job.recipe.epochs + 1):
             for learner in self.sources.here:
                 learner.member.network.train()
-            for _ in self._steps(epoch):
+            for _ in self._steps(epoch, log_every):
                 due = time.monotonic() - saved > self.resources.save_every
                 if states is not None and self.workers.agree(due):
                     self._save(states, done)
@@ -196,7 +198,7 @@ class _Run:
             self.tally = self._nothing()
             self.at = replace(self.at, epoch=epoch + 1, batch=0)
 
-    def _steps(self, epoch: int) -> Iterator[None]:
+    def _steps(self, epoch: int, log_every: int) -> Iterator[None]:
         """The rest of an epoch; stops at each log point."""
         recipe, job = self.job.recipe, self.job
         order = np.random.default_rng(derived_seed(job.seed, "order", epoch))
@@ -215,7 +217,7 @@ class _Run:
             self.at = replace(
                 at, step=at.step + 1, batch=at.batch + 1, micro_batch=lesson.micro_batch
             )
-            if self.at.step % LOG_EVERY == 0:
+            if self.at.step % log_every == 0:
                 self._check_finite(epoch)
                 self._add_time(began)
                 yield

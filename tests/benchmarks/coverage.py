@@ -20,8 +20,9 @@ N images, V vectors.
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
@@ -149,7 +150,7 @@ def _answers(regime: Regime, drawn: Sweeps, n: int) -> Iterator[tuple[str, np.nd
     net = differences(bits, n, after, alone)
     rivals = differences(bits, n, after[:, :, None], after[:, None])
     upper = np.triu_indices(partners, 1)
-    pairs = Estimates(*(x[:, *upper] for x in _arrays(rivals)), n)
+    pairs = _some(rivals, (slice(None), *upper))
     each = np.eye(len(bits))
     group = contrast(gram(bits), n, each[after].mean(1) - each[drawn.before_W][:, None])
     of_seeds = drawn.gains_WJS.mean(-1) if seeds == 1 else np.array([regime.gains])
@@ -170,7 +171,7 @@ def _answers(regime: Regime, drawn: Sweeps, n: int) -> Iterator[tuple[str, np.nd
         yield f"{name}: Satterthwaite covers", error <= _satterthwaite(estimate)
 
     sweeps = range(len(after))
-    yield "set", np.array([best_set(_one(rivals, w)) for w in sweeps])
+    yield "set", np.array([best_set(_some(rivals, w)) for w in sweeps])
     p = net.p_value
     yield "p", p
     yield "q", np.array([false_discovery(p[w]) for w in sweeps])
@@ -181,13 +182,12 @@ def _answers(regime: Regime, drawn: Sweeps, n: int) -> Iterator[tuple[str, np.nd
     yield "cross-fitted Δ", np.array(fitted)
 
 
-def _arrays(estimates: Estimates) -> list[np.ndarray]:
-    values = [getattr(estimates, f.name) for f in fields(estimates)]
-    return [value for value in values if isinstance(value, np.ndarray)]
-
-
-def _one(estimates: Estimates, w: int) -> Estimates:
-    return Estimates(*(x[w] for x in _arrays(estimates)), estimates.n)
+def _some(estimates: Estimates, which: Any) -> Estimates:
+    """Those of an index of the arrays."""
+    e = estimates
+    arrays = (array[which] for array in (e.mean, e.var_images, e.var_seeds, e.seeds))
+    mean, var_images, var_seeds, seeds = arrays
+    return Estimates(mean, var_images, var_seeds, seeds, e.n)
 
 
 def _satterthwaite(e: Estimates) -> np.ndarray:

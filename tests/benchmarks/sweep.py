@@ -27,6 +27,7 @@ from torch import nn
 from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import Spec
 from tests.conftest import CLASSES, write_images
+from tests.jobs import result_of
 
 WIDTHS = {"narrow": 12, "middle": 16, "wide": 20, "widest": 24}
 SIZE = 32
@@ -86,7 +87,7 @@ def plain_process(path: Path, jobs: int, first: int, step: int) -> None:
     list(run_job(JobRequest(planned[0], "", store), torch.device("cpu")))  # decodes, warms up
     start = time.monotonic()
     for job in planned[first::step]:
-        *_, end = run_job(JobRequest(job, "", store, ("last",)), torch.device("cpu"))
+        end = result_of(JobRequest(job, "", store, ("last",)))
         assert end.error is None, end.error
     print(time.monotonic() - start)
 
