@@ -8,7 +8,15 @@ import numpy as np
 import pyarrow as pa
 
 from bikd_dashboards.figures import Interval, pc
-from bikd_ray.store.verdicts import TOLD, failed_sentence, partners_of, short
+from bikd_ray.store.verdicts import (
+    HARMED,
+    LESS,
+    SHORT,
+    TOLD,
+    failed_sentence,
+    partners_of,
+    short,
+)
 
 Row = Mapping[str, Any]
 
@@ -45,10 +53,12 @@ def headlines(
     names: Mapping[str, str],
     jobs: pa.Table,
 ) -> tuple[Headline, ...]:
-    """A row for each model with a baseline, in the order of `names` (model_id to shown name).
+    """A row for each model with a baseline: those with the clearest gain first, then those that
+    should not be trained so, then the rest in the order of `names` (model_id to shown name).
 
     `standing`: "best" (one partner stands out), "tie" (several cannot be told apart), "highest"
-    (of several, without a test), "only" (no other to compare with), or nothing (none trained).
+    (of several, without a test, or where even the best does not help), "only" (no other to compare
+    with), or nothing (none trained).
     """
     top1 = {r["model_id"]: r["top1"] for r in baselines}
     alone = {r["model_id"]: r for r in controls}
@@ -60,7 +70,7 @@ def headlines(
     ranked: dict[str, list[Row]] = {}
     for row in _first(pa.concat_tables([held, untested])).to_pylist():
         ranked.setdefault(row["model_id"], []).append(row)
-    return tuple(
+    answers = [
         _answer(
             name,
             top1[model_id],
@@ -72,7 +82,16 @@ def headlines(
             _untrained(model_id, jobs) if model_id not in trained else "",
         )
         for model_id, name in names.items()
-    )
+    ]
+    return tuple(sorted(answers, key=_clearest))
+
+
+def _clearest(answer: Headline) -> tuple[int, float]:
+    """Told verdicts before the others, and of those of one verdict the highest net Δ first."""
+    told = [SHORT.get(verdict, verdict) for verdict in TOLD]
+    if answer.verdict not in told or answer.net is None:
+        return len(told), 0.0
+    return told.index(answer.verdict), -answer.net.value
 
 
 def _counts(column: pa.ChunkedArray) -> list[Row]:
@@ -117,6 +136,8 @@ def _answer(
     else:
         standing, chosen = "tie" if tied > 1 else "best", tied
     first, shown = ranked[0], ranked[: min(chosen, SHOWN)]
+    if standing == "best" and first["verdict"] in (LESS, HARMED):
+        standing = "highest"  # nobody should take it for a recommendation
     return Headline(
         name,
         top1,
