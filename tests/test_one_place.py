@@ -7,7 +7,14 @@ from bikd_ray.analysis.bits import pack
 from bikd_ray.analysis.classes import ClassGain, class_gains
 from bikd_ray.formatting import with_span
 from bikd_ray.store.gains import net_columns
-from bikd_ray.store.pairings import likeness, one_partner, rows_after, with_likeness
+from bikd_ray.store.pairings import (
+    TrainedGroups,
+    likeness,
+    one_partner,
+    rows_after,
+    trained_groups,
+    with_likeness,
+)
 from bikd_ray.store.schema import SCHEMAS
 
 
@@ -52,6 +59,13 @@ def test_jobs_that_name_a_pair_in_either_order_are_one_pair_and_have_one_row():
     assert [r["n"] for r in joined] == [5, 6]
     assert np.isclose(joined[0]["cca_before"], 0.3)
     assert joined[1]["cca_before"] is None
+
+
+def test_a_pair_trained_in_either_order_is_one_of_those_that_are_known():
+    members = [["x", "y"], ["y", "x"], ["x", "y", "z"], ["z", "y", "x"], ["x"]]
+    done = pa.table({"data_id": ["d"] * 5, "member_ids": members})
+    pairs = pa.table({"data_id": ["d"], "model_id_a": ["z"], "model_id_b": ["x"]})
+    assert trained_groups(done, pairs) == TrainedGroups(pairs=1, of=2, larger=1)
 
 
 def test_a_frozen_teacher_stays_as_it_was_and_groups_are_no_pairs():

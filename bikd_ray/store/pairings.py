@@ -2,6 +2,8 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -116,6 +118,36 @@ def _cases_after(reader: Reader, selection: str) -> dict[tuple, dict[str, float 
         key: {name: mean(row[name] for row in jobs.values()) for name in CASES_AFTER}
         for key, jobs in found.items()
     }
+
+
+@dataclass(frozen=True)
+class TrainedGroups:
+    """How many different pairs have been trained, of how many that are known; and how many
+    larger groups.
+    """
+
+    pairs: int
+    of: int
+    larger: int
+
+
+def trained_groups(done: pa.Table, pairs: pa.Table) -> TrainedGroups:
+    """done: rows of the table `jobs`. pairs: of the table `pairs`."""
+    size = pc.list_value_length(done["member_ids"])
+    two, larger = done.filter(pc.equal(size, 2)), done.filter(pc.greater(size, 2))
+    trained = _unordered(two["data_id"], *(pc.list_element(two["member_ids"], i) for i in (0, 1)))
+    known = _unordered(pairs["data_id"], *(pairs[name] for name in PAIR))
+    every = pa.chunked_array([*trained.chunks, *known.chunks], pa.string())
+    members = map(frozenset, larger["member_ids"].to_pylist())
+    groups = set(zip(larger["data_id"].to_pylist(), members, strict=True))
+    of = pc.count_distinct(every).as_py()
+    return TrainedGroups(pc.count_distinct(trained).as_py(), of, len(groups))
+
+
+def _unordered(data_id: Any, a: Any, b: Any) -> pa.ChunkedArray:
+    """One text for each pair, the same for both orders."""
+    first, second = pc.min_element_wise(a, b), pc.max_element_wise(a, b)
+    return pc.binary_join_element_wise(data_id, first, second, " ")
 
 
 def rows_after(results: pa.Table, a: str, b: str, untouched: Mapping[str, float]) -> list[Row]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from bikd_dashboards.figures import pc
 from bikd_ray.formatting import NONE, count, listed
+from bikd_ray.store.pairings import trained_groups
 
 Row = Mapping[str, Any]
 
@@ -91,19 +92,10 @@ def facts(
     pairs: of the table `pairs`. recipes: recipe_id to what it says.
     """
     done = jobs.filter(pc.equal(jobs["status"], "done"))
-    size = pc.list_value_length(done["member_ids"])
-    two = done.filter(pc.equal(size, 2))
-    ends = (pc.list_element(two["member_ids"], i) for i in (0, 1))
-    trained = _unordered(two["data_id"], *ends)
-    known = _unordered(pairs["data_id"], pairs["model_id_a"], pairs["model_id_b"])
-    every = pa.chunked_array([*trained.chunks, *known.chunks], pa.string())
-    pairings = f"{pc.count_distinct(trained).as_py():,} of "
-    pairings += f"{count(pc.count_distinct(every).as_py(), 'pair')} trained"
-    larger = done.filter(pc.greater(size, 2))
-    if len(larger):
-        members = map(frozenset, larger["member_ids"].to_pylist())
-        groups = set(zip(larger["data_id"].to_pylist(), members, strict=True))
-        pairings += f", {count(len(groups), 'larger group')}"
+    trained = trained_groups(done, pairs)
+    pairings = f"{trained.pairs:,} of {count(trained.of, 'pair')} trained"
+    if trained.larger:
+        pairings += f", {count(trained.larger, 'larger group')}"
     sizes = {b["data_id"]: b["n"] for b in baselines.select(["data_id", "n"]).to_pylist()}
     objectives = set(jobs["objective"].unique().to_pylist())
     named = sorted(objectives - {"ce"}) + ["ce (control)"] * ("ce" in objectives)
@@ -122,9 +114,3 @@ def facts(
         *(("Recipe", f"{text} ({recipe_id})") for recipe_id, text in sorted(recipes.items())),
     ]
     return tuple((term, text) for term, text in entries if text)
-
-
-def _unordered(data_id: Any, a: Any, b: Any) -> pa.ChunkedArray:
-    """One text for each pair, the same for both orders."""
-    first, second = pc.min_element_wise(a, b), pc.max_element_wise(a, b)
-    return pc.binary_join_element_wise(data_id, first, second, " ")
