@@ -32,7 +32,7 @@ def made(spec_file, tmp_path):
     def make(jobs: int, slots: str = "warm") -> tuple[JobSearcher, JobScheduler, threading.Event]:
         spec, uri = load_spec(spec_file()), str(tmp_path / "store")
         planned = list(plan_jobs(spec, uri))[:jobs]
-        how = {"needs": CPU, "resources": Resources(slots=slots)}
+        how = {"needs": CPU, "resources": Resources.model_validate({"slots": slots})}
         requests = {job.job_id: JobRequest(job, spec.name, uri, **how) for job in planned}
         scheduler = JobScheduler(
             strategy=Everything([PendingJob(i, CPU, 1.0) for i in requests]),
