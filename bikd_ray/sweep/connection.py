@@ -47,10 +47,10 @@ def connected(
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
+        if address != "local" and not address.startswith("ray://"):  # a client cannot ask
+            request_resources(bundles=[])  # of a sweep that was killed; one at work asks again
     except (OSError, ValueError, RuntimeError) as error:
         raise BikdError(_no_ray(error, address, given)) from None
-    if address != "local":
-        request_resources(bundles=[])  # of a sweep that was killed; one at work asks again
     try:
         yield address != "local"
     finally:
