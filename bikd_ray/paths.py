@@ -4,7 +4,8 @@ import os
 import re
 from pathlib import Path
 
-_VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{([^}]*)\})")
+_VARIABLE = re.compile(r"\$(?:\$|(\w+)|\{([^}]*)\}|[{(].*)")
+"""Also what only a shell understands or what has no end, which is refused."""
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _NOTHING = re.compile(r"(s3|gs|gcs|https?)://($|[/?#])")
 
@@ -13,7 +14,8 @@ def expanded(path: str) -> str:
     """`path` with `~`, `~USER`, `$VAR` and `${VAR}` replaced; `$$` stands for a plain `$`.
 
     Raises ValueError, in words that follow the name of a field, for a variable that is not set or
-    is empty, for an unknown user, and for a URI such as `s3://` that names no bucket or host.
+    is empty, for `${VAR` and `$(command)`, for an unknown user, and for a URI such as `s3://` that
+    names no bucket or host.
     """
     path = _VARIABLE.sub(_value, path)
     if path.startswith("~"):
@@ -32,9 +34,9 @@ def expanded(path: str) -> str:
 
 def _value(found: re.Match[str]) -> str:
     name = found[1] or found[2]
-    if name is None:
-        return "$" if found[0] == "$$" else _refuse(found[0], "is no variable's name")
-    if not _NAME.fullmatch(name):
+    if found[0] == "$$":
+        return "$"
+    if name is None or not _NAME.fullmatch(name):
         return _refuse(found[0], "is no variable's name")
     return os.environ.get(name) or _refuse(
         found[0], "is empty" if name in os.environ else "is not set"

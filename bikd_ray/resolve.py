@@ -8,8 +8,7 @@ from bikd_ray.data import resolve_data
 from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
 from bikd_ray.specs import Selection, Spec, ZooEntry
-from bikd_ray.store.data_ids import as_stored
-from bikd_ray.zoo import check_classes, load_resolved, resolve_model, save_resolved
+from bikd_ray.zoo import cache_path, check_classes, load_resolved, resolve_model, save_resolved
 
 if TYPE_CHECKING:
     from bikd_ray.store import Store
@@ -43,7 +42,7 @@ def resolve(
     if problems or data is None:
         raise UserError("\n".join(problems))
     if store is not None:
-        data, note = as_stored(data, store.reader)
+        data, note = store.as_stored(data)
         data = replace(data, notes=(*data.notes, *([note] if note else [])))
     for note in data.notes:
         log.warning(note)
@@ -54,8 +53,9 @@ def _resolved(entry: ZooEntry) -> ResolvedModel:
     """A model as remembered, or built now."""
     if model := load_resolved(entry):
         return model
+    before = cache_path(entry)
     model, _ = resolve_model(entry)
-    save_resolved(model)
+    save_resolved(model, before)
     return model
 
 
@@ -78,8 +78,9 @@ def plan_jobs(
 ) -> Plan:
     """The jobs that `spec` asks for, split by what the store already holds.
 
-    The plan iterates over the jobs to do; `.done` and `.failed` are the others. only: jobs with
-    this model. Raises UserError.
+    The plan iterates over the jobs to do; `.done` and `.failed` are the others. store: one, or its
+    URI; it need not exist yet. only: jobs with this model. retry_failed: jobs that failed are to do
+    again. Reads every model and data set of the spec; trains and writes nothing. Raises UserError.
     """
     from bikd_ray.store import Store
 
@@ -106,7 +107,7 @@ def not_kept(spec: Spec, plan: Plan, store: "Store") -> str | None:
     if not done or not wanted:
         return None
     where = pc.field("job_id").isin(sorted(done))
-    rows = store.reader.table("results", ["job_id", "selection", "weights"], where).to_pylist()
+    rows = store.table("results", ["job_id", "selection", "weights"], where).to_pylist()
     lacks = {r["job_id"] for r in rows if r["selection"] in wanted and r["weights"] is None}
     lost = sorted({r["selection"] for r in rows if r["weights"] is None} & set(wanted))
     if not lacks:

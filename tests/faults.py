@@ -18,6 +18,7 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
 from bikd_ray.store.check import check
 from bikd_ray.store.lease import at_work
+from bikd_ray.store.read import Reader
 
 ROOT = Path(__file__).parent.parent
 SELECTIONS = ("last", "best_val")
@@ -137,7 +138,7 @@ def assert_whole(path: Path, failing: Collection[str] = (), left: int = 0) -> St
 
     said = status(path)
     assert said == {**dict.fromkeys(wanted, "to do"), **state}
-    assert not at_work(store.reader.fs)
+    assert not at_work(Reader(store.uri).fs)
     assert "error" not in check(store.uri)["severity"].to_pylist()
     return store
 

@@ -211,7 +211,7 @@ def test_swapped_names_are_those_of_the_newest_spec_and_it_is_said(uri, caplog):
 
 def test_rows_of_a_job_keep_the_names_that_they_were_written_with(uri):
     rename(uri, a="MyViT")
-    written = Store(uri).reader.as_written("jobs").to_pylist()
+    written = Store(uri).as_written("jobs").to_pylist()
     assert {name for row in written for name in row["members"]} == {"a", "b", "c"}
 
 

@@ -9,8 +9,6 @@ from scipy.stats import pearsonr
 
 from bikd_dashboards.correlates import (
     CLOUD,
-    centred,
-    correlation,
     says,
     scatter_figure,
     scatter_info,
@@ -19,8 +17,10 @@ from bikd_dashboards.figures import Heatmap, Interval, heatmap_info
 from bikd_dashboards.group_size import Size, sizes_figure, sizes_info
 from bikd_dashboards.headline import headlines
 from bikd_dashboards.objectives import objectives_figure, objectives_info
-from bikd_dashboards.pair import CLASSES, Case, cases_info, classes_info, flips_figure
+from bikd_dashboards.pair import CLASSES, classes_info, flips_figure
 from bikd_dashboards.runs import runs
+from bikd_ray.analysis.cases import Case, cases
+from bikd_ray.analysis.correlation import centred, correlation
 from bikd_ray.store.answer_schemas import GAINS, GROWTH
 from bikd_ray.store.schema import SCHEMAS
 from tests.figure_tables import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain, traces
@@ -188,15 +188,13 @@ def test_what_both_know_after_training_follows_from_accuracies_and_error_overlap
     after["error_overlap_after"] = (~a & ~b).sum() / wrong
     after["case2_after"] = None  # as in an older store
     before = {"n": 500, "n11": 300, "n10": 80, "n01": 40, "n00": 80, "case2": 0.2}
-    first, last = cases_info(before, [], [after])
+    first, last = cases(before, [], [after])
     assert first == Case("before", 0.6, 0.24, 0.16, 0.2)
     assert (last.both, last.one, last.none) == pytest.approx(
         ((a & b).mean(), (a ^ b).mean(), (~a & ~b).mean())
     )
     assert last.teacher is None
-    *_, told = cases_info(
-        before, [], [{**after, "case2_after": 0.1}, {**after, "case2_after": 0.2}]
-    )
+    *_, told = cases(before, [], [{**after, "case2_after": 0.1}, {**after, "case2_after": 0.2}])
     assert told.teacher == pytest.approx(0.15)
 
 
@@ -206,7 +204,7 @@ def test_case_shares_of_an_epoch_count_both_students():
         {"epoch": 1, "case1": 0.2, "case2": 0.2, "case3": 0.1, "case4": 0.0},
         {"epoch": 0, "case1": None, "case2": None, "case3": None, "case4": None},
     ]
-    (epoch,) = cases_info(None, rows, [])
+    (epoch,) = cases(None, rows, [])
     assert epoch.when == "epoch 1"
     assert (epoch.both, epoch.one, epoch.none, epoch.teacher) == pytest.approx((0.5, 0.3, 0.2, 0.3))
 

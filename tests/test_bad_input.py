@@ -2,8 +2,8 @@
 
 import json
 import sys
-from fractions import Fraction
 from pathlib import Path
+from random import Random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -349,10 +349,10 @@ def test_a_checkpoint_that_does_not_fit_says_what_differs(refused, spec_file, tm
 
 
 def test_a_checkpoint_with_code_is_refused(refused, spec_file, tmp_path):
-    torch.save({"args": Fraction(1, 2), "state_dict": {}}, tmp_path / "code.pth")
+    torch.save({"args": Random(0), "state_dict": {}}, tmp_path / "code.pth")
     zoo = [SMALL, {**MEDIUM, "checkpoint": "code.pth"}]
     (line,) = refused("plan", spec_file(zoo=zoo), "--store", "store")
-    assert f"zoo: medium: checkpoint {tmp_path / 'code.pth'} holds fractions.Fraction, more" in line
+    assert f"zoo: medium: checkpoint {tmp_path / 'code.pth'} holds random.Random, more" in line
     assert "save its state_dict alone, or as safetensors" in line
 
 

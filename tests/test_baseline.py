@@ -19,6 +19,7 @@ from torchvision import transforms
 
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
+from bikd_ray.store.read import Reader
 from bikd_ray.sweep.pairs import tile
 from tests.nets import CLASSES, Net
 
@@ -220,13 +221,14 @@ def test_a_fifth_model_costs_one_baseline_and_its_own_pairs(measured, zoo):
     from bikd_ray.sweep.engine import run_baseline_sweep
 
     before = {p: Path(p).stat().st_mtime_ns for t in ("baselines", "predictions", "pairs")
-              for p in measured.reader.fs.listing(t, ".parquet")}  # fmt: skip
+              for p in Reader(measured.uri).fs.listing(t, ".parquet")}  # fmt: skip
     spec = yaml.safe_load((zoo / "spec.yaml").read_text())
     spec["zoo"].append({**spec["zoo"][2], "alias": "fifth", "kwargs": {"width": 12}})
     (zoo / "five.yaml").write_text(yaml.safe_dump(spec))
     store = Store(run_baseline_sweep(load_spec(zoo / "five.yaml")))
     after = {
-        t: store.reader.fs.listing(t, ".parquet") for t in ("baselines", "predictions", "pairs")
+        t: Reader(store.uri).fs.listing(t, ".parquet")
+        for t in ("baselines", "predictions", "pairs")
     }
     assert {t: len([p for p in files if p not in before]) for t, files in after.items()} == {
         "baselines": 1,

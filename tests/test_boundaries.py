@@ -1,5 +1,6 @@
 """Which rooms may load what: proven in fresh processes, since imports cannot be undone."""
 
+import json
 import re
 import subprocess
 import sys
@@ -7,13 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.synthetic import World, made, zoo
+
 HEAVY = ("torch", "ray", "pyarrow", "plotly", "timm")
+ALL_HEAVY = (*HEAVY, "torchvision", "duckdb", "numpy", "pandas", "scipy", "sklearn", "dash", "PIL")
+OF_NO_ANSWER = ("torch", "ray", "timm", "torchvision", "plotly", "dash", "jinja2", "PIL", "sklearn")
 
 
 @pytest.mark.parametrize(
     ("modules", "never"),
     [
         ("bikd_ray, bikd_ray.errors, bikd_ray.specs, bikd_ray.identity, bikd_ray.plan", HEAVY),
+        ("bikd_ray; bikd_ray.Spec; bikd_ray.load_spec", HEAVY),
+        ("bikd_ray; bikd_ray.Store; bikd_ray.open_store", ("torch", "ray", "plotly", "timm")),
         ("bikd_ray.store, bikd_ray.analysis.significance, bikd_ray.analysis.pairs",
          ("torch", "ray", "plotly", "timm")),
         ("bikd_ray.transfer, bikd_ray.train, bikd_ray.tasks.classification, bikd_ray.zoo, "
@@ -48,3 +55,59 @@ def test_no_test_file_is_imported():
     ]
     assert len(files) > 50
     assert found == []
+
+
+ASKED = """
+import contextlib, json, sys
+from bikd_pipelines.cli import main
+
+for command in json.loads(sys.argv[1]):
+    sys.argv = ["bikd", *command]
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(sys.stderr):
+        main()
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return made(tmp_path_factory.mktemp("store"), World(zoo(3), n=40, seeds=2))
+
+
+def loaded(*commands: list[str]) -> set[str]:
+    """The modules in a process that has run the commands, each of which has answered."""
+    run = subprocess.run(
+        [sys.executable, "-c", ASKED, json.dumps(commands)], capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    assert "bikd: " not in run.stderr, run.stderr
+    assert run.stderr
+    return set(json.loads(run.stdout))
+
+
+def test_help_loads_nothing_heavy():
+    assert not loaded(["--help"], ["partners", "--help"], ["--version"]) & set(ALL_HEAVY)
+
+
+def test_the_package_itself_loads_only_the_standard_library():
+    code = "import sys; had = set(sys.modules); import bikd_ray; print(*{*sys.modules} - had)"
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", code], capture_output=True, text=True, check=True
+    )
+    names = {name.partition(".")[0] for name in run.stdout.split()}
+    assert names - {"bikd_ray"} <= set(sys.stdlib_module_names)
+
+
+def test_stored_rows_are_shown_without_what_trains_draws_or_estimates(store):
+    at = ["--store", store]
+    asked = (["status", *at], ["status", "--failed", *at], ["curves", *at], ["flips", *at])
+    assert not loaded(*asked) & {*OF_NO_ANSWER, "scipy.special", "duckdb"}
+    sql = ["sql", "select count(*) from results", *at]
+    assert not loaded(sql) & {*OF_NO_ANSWER, "scipy.special"}
+
+
+def test_intervals_take_the_special_functions_and_no_more(store):
+    at = ["--store", store]
+    names = loaded(["partners", zoo(3)[0], *at], ["pairs", *at], ["pairs", "--matrix", *at])
+    assert "scipy.special" in names
+    assert not names & {*OF_NO_ANSWER, "scipy.stats", "duckdb"}

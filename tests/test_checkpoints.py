@@ -2,6 +2,7 @@
 
 import argparse
 import collections
+import decimal
 import io
 import json
 import pathlib
@@ -575,3 +576,30 @@ def test_the_documented_rename_takes_blocks_that_are_counted_through(saved, name
     rules = documented("tf_efficientnet_lite0")
     how = entry(timm=name, kwargs={"num_classes": 3}, checkpoint=str(path), rename=rules)
     assert same_state(build(how), model)
+
+
+@pytest.mark.parametrize(
+    "value", [collections.deque([1, 2], 5), range(3), slice(1, 2), decimal.Decimal("1.5")]
+)
+def test_more_values_of_training_scripts_do_not_stand_in_the_way(saved, value):
+    path = saved({"state_dict": tiny().state_dict(), "kept": value})
+    assert same_state(build(tiny_entry(path)), tiny())
+
+
+def test_a_torch_file_is_read_under_the_name_of_another_format(saved):
+    path = saved(tiny().state_dict(), "tiny.safetensors")
+    assert same_state(build(tiny_entry(path)), tiny())
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"error": "not found"}', "is text"),
+        (b"hello there", r"is text \('hello there' …\), not tensors"),
+        (b"<Error><Code>AccessDenied</Code></Error>", "is an HTML page"),
+    ],
+)
+def test_an_answer_of_a_server_is_named(tmp_path, content, said):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        build(tiny_entry(tmp_path / "a.pth"))

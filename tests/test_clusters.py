@@ -86,7 +86,7 @@ def test_too_much_code_is_refused_with_the_largest_files(project, tmp_path, monk
 
     from bikd_ray.sweep import runtime_env
 
-    monkeypatch.setattr(runtime_env, "GCS_STORAGE_MAX_SIZE", 2 * 2**20)
+    monkeypatch.setattr(runtime_env, "LARGEST_PACKAGE", 2 * 2**20)
     (project / "words.txt").write_bytes(b"w" * (3 * 2**20))
     monkeypatch.chdir(project)
     with pytest.raises(UserError, match=r"has 3 MiB, and Ray takes 2; .*words.txt \(3 MiB\)"):

@@ -9,6 +9,7 @@ import pytest
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.compact import GRACE, ORDER, MergeSizes, compact
 from bikd_ray.store.filesystem import StoreFS
+from bikd_ray.store.read import Reader
 from tests.stores import BEFORE, after, baseline, job
 
 
@@ -25,7 +26,7 @@ def uri(tmp_path):
 
 
 def files(uri: str, table: str) -> list[str]:
-    return list(Store(uri).reader.listing(table))
+    return list(Reader(uri).listing(table))
 
 
 def tables(uri: str) -> dict[str, list]:

@@ -1,6 +1,7 @@
 """A Ray that cannot be reached or started is one line, soon."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 
 from bikd_ray.errors import BikdError
 from bikd_ray.sweep import connection
-from bikd_ray.sweep.connection import connected
+from bikd_ray.sweep.connection import connected, interruptible
 
 
 @pytest.fixture(autouse=True)
@@ -75,3 +76,34 @@ def test_a_folder_that_ray_cannot_write_is_named(tmp_path):
     line = ended.stderr.splitlines()[-1]
     assert f"BikdError: cannot start Ray on this machine: {tmp_path / 'file'}" in line
     assert "Not a directory; set RAY_TMPDIR to a folder of your own" in line
+
+
+def test_the_first_ctrl_c_is_told_and_the_second_one_ends_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    after = []
+
+    def press_twice() -> None:
+        with interruptible() as interrupted:
+            assert not interrupted.is_set()
+            os.kill(os.getpid(), signal.SIGINT)
+            after.append(interrupted.is_set())
+            os.kill(os.getpid(), signal.SIGINT)
+            after.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        press_twice()
+    assert after == [True]
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_in_another_thread_nothing_is_caught():
+    seen = []
+
+    def work() -> None:
+        with interruptible() as interrupted:
+            seen.append(interrupted.is_set())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [False]

@@ -7,6 +7,7 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from bikd_ray.plan import Cost
+from bikd_ray.specs import Recipe
 from bikd_ray.zoo.cost import CUDA_CONTEXT, cost, inference_bytes, training_bytes
 
 
@@ -141,18 +142,18 @@ B = Cost(params=2_000_000, flops=0, activations=10_000, peak=5_000, features=Non
 
 @pytest.mark.parametrize(("optimizer", "copies"), [("adam", 4), ("adamw", 4), ("sgd", 3)])
 def test_training_holds_weights_gradients_and_optimizer_state(optimizer, copies):
-    one = training_bytes([A], 1, 1000, optimizer, "fp32")
+    one = training_bytes([A], 1000, Recipe(batch_size=1, optimizer=optimizer))
     assert one == copies * 4_000_000 + 20_000 + 3_000 + 4 * 4 * 1000 + CUDA_CONTEXT
 
 
 def test_models_together_add_up_but_for_the_largest_transient():
-    together = training_bytes([A, B], 128, 10, "adam", "fp32")
+    together = training_bytes([A, B], 10, Recipe())
     assert together == 16 * 3_000_000 + 128 * (30_000 + 5_000 + 2 * 160) + CUDA_CONTEXT
 
 
 def test_bf16_halves_activations_and_adds_copies_of_the_weights():
-    fp32 = training_bytes([A, B], 128, 10, "adam", "fp32")
-    bf16 = training_bytes([A, B], 128, 10, "adam", "bf16")
+    fp32 = training_bytes([A, B], 10, Recipe())
+    bf16 = training_bytes([A, B], 10, Recipe(precision="bf16"))
     assert fp32 - bf16 == 128 * 35_000 // 2 - 2 * 3_000_000
 
 

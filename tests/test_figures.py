@@ -10,10 +10,11 @@ from bikd_dashboards.curves import CurveLine, Curves, curves_figure, curves_info
 from bikd_dashboards.figure_data import NOTHING, figure_text, matrix, packed, unpacked
 from bikd_dashboards.figures import Heatmap, Interval, heatmap_figure, heatmap_info
 from bikd_dashboards.forest import Forest, Frame, Partner, forest_figure, forest_info, frame
-from bikd_dashboards.formatting import label, listed, percent, recovered, signed, span
+from bikd_dashboards.formatting import label
 from bikd_dashboards.ordering import order
 from bikd_dashboards.runs import duration, recipe_text
 from bikd_dashboards.theme import DARK, DIVERGING, LIGHT, LINES, NEUTRAL, SEQUENTIAL
+from bikd_ray.formatting import listed, percent, recovered, signed, span
 from bikd_ray.store.answer_schemas import CURVES, GAINS, PAIRS
 from bikd_ray.store.verdicts import IMPROVES
 from tests.figure_tables import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain, traces

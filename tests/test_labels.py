@@ -4,6 +4,8 @@ import json
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from timm.data.imagenet_info import ImageNetInfo
 from timm.data.readers.reader_image_folder import find_images_and_targets
@@ -232,3 +234,82 @@ def test_two_lists_are_compared_in_the_vocabulary_in_which_they_share_most():
     found = placed(("crane", "tench", "x"), SYNSETS)
     assert found.places == {1: 0}  # there are two cranes
     assert found.strangers == ("x",)
+
+
+# Numbers as names, and what is no label
+
+
+def test_integer_labels_that_are_class_names_are_looked_up_as_names():
+    train, val = split(("0", "2", "3")), split(None, [0, 2, 2, 0])
+    found = space(train, val)
+    assert found.num_classes == 3
+    assert relabelled(val, found.classes).tolist() == [0, 1, 1, 0]
+    assert "val's integer labels are taken for class names: label 0 is '0'" in said(train, val)
+    one_based = split(None, [1, 2, 3])
+    assert space(split(("01", "02", "03")), one_based).num_classes == 3
+    assert relabelled(one_based, ("01", "02", "03")).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("labels", [[0, 1, 2], [2, 0, 0]])
+def test_integer_labels_that_are_places_stay(labels):
+    val = split(None, labels)
+    for classes in (("0", "1", "2"), ("1", "2", "3"), ("a", "b", "c")):
+        assert relabelled(val, classes) is val.labels
+
+
+def test_no_label_is_refused_whatever_the_order_of_the_classes():
+    val = split(("a", "b", "c"), [0, 1, -1, 2])
+    assert "sample 2 has label -1" in refusal(split(("a", "c", "b")), val)
+    assert "sample 2 has label -1" in refusal(split(("a", "b", "c")), val)
+
+
+@pytest.mark.parametrize(
+    ("names", "others"),
+    [(("01", "02", "10"), ("1", "2", "10")), (("caf\u00e9", "x"), ("cafe\u0301", "x"))],
+)
+def test_one_name_in_two_spellings_is_one_class(names, others):
+    assert placed(names, others).places == {k: k for k in range(len(names))}
+    assert space(split(names), split(others)).notes == ()
+
+
+def test_more_classes_than_names_leaves_the_last_without_one():
+    found = space(split("abc"), split("abc"), num_classes=5)
+    assert found.num_classes == 5
+    assert "train has no image of 2 of 5 classes, first class 3" in found.notes
+    assert "all 2 images have label 4;" in refusal(split("abc"), split(None, [4, 4]), num_classes=5)
+
+
+def test_a_list_that_a_windows_editor_wrote_is_read_and_a_bottomless_one_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes("\ufeffx\r\ny\r\n".encode())
+    assert class_list(str(tmp_path / "a.txt")) == ("x", "y")
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is no list"):
+        class_list(str(tmp_path / "a.json"))
+
+
+def test_a_partition_of_rows_without_a_label_is_named(tmp_path):
+    for name in ("label=a", "label=__HIVE_DEFAULT_PARTITION__"):
+        (tmp_path / name).mkdir()
+        pq.write_table(pa.table({"image": [png(0)]}), tmp_path / name / "0.parquet")
+    source = {"source": "parquet", "path": str(tmp_path)}
+    with pytest.raises(UserError, match="where Hive puts rows without a label"):
+        resolve_data(Data.model_validate({"train": source, "val": source}))
+
+
+def test_words_of_a_part_of_imagenet_are_numbered_as_in_all_of_it():
+    words = tuple(sorted(WORDS[5:15]))
+    train = split(words)
+    found = space(train, split(words[:2]), num_classes=1000)
+    assert found.classes == SYNSETS
+    assert relabelled(train, SYNSETS).tolist()[::2] == [WORDS.index(word) for word in words]
+    assert "crane" in refusal(split(("crane", "tench")), split(("tench",)), num_classes=1000)
+
+
+def test_labels_beyond_the_names_are_of_the_whole_list_or_refused():
+    train, val = split(None, [0, 5, 999]), split(SYNSETS[100:110])
+    found = space(train, val)
+    assert found.classes == SYNSETS
+    assert relabelled(val, found.classes).tolist()[:2] == [100, 100]
+    message = refusal(split(None, [0, 5, 9]), split("abc"))
+    assert "train has labels up to 9, but val names only 3 classes ('a', 'b', 'c')" in message
+    assert space(split(None, [0, 5, 9]), split("abc"), num_classes=10).num_classes == 10

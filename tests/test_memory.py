@@ -239,7 +239,7 @@ class Waits(TorchDispatchMode):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("objective", ["bikd", "dml", "kl_dp"])
 def test_a_step_never_waits_for_the_device(spec_file, precision, objective):
-    recipe = {**RECIPE, "precision": precision, "clip_norm": 1.0, "schedule": "cosine"}
+    recipe = {**RECIPE, "precision": precision, "clip_norm": 1.0, "schedule": "cosine", "ema": 0.9}
     job = job_of(spec_file, NAMES[:2], {"name": objective}, recipe=recipe, zoo=noisy_zoo())
     run = _Run(job, list(networks_of(job, wrap=lambda net: net)), CPU, 0, False, Resources(),
                ALONE, ())  # fmt: skip

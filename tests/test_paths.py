@@ -57,6 +57,8 @@ def test_a_path_is_expanded_and_then_relative_to_the_folder(written, meant):
         ("${NOT_SET}/x", r"\$\{NOT_SET\} is not set"),
         ("$EMPTY/x", r"\$EMPTY is empty"),
         ("${SCRATCH:-x}", "is no variable's name"),
+        ("${SCRATCH", r"\$\{SCRATCH is no variable's name"),
+        ("a/$(date)/x", r"\$\(date\)/x is no variable's name"),
         ("~nobody-of-that-name/x", "no home folder is known for '~nobody-of-that-name'"),
         ("s3://", r"'s3://' has no bucket; give s3://BUCKET/…"),
         ("gs:///x", r"'gs:///x' has no bucket"),
@@ -253,3 +255,35 @@ def test_a_spec_that_is_submitted_is_read_there_as_here(tmp_path, monkeypatch):
     (tmp_path / "s.yaml").write_text(SPEC + "store: results")
     with pytest.raises(UserError, match="store results is relative"):
         store_of(tmp_path / "s.yaml", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"data": {**DIGITS, "classes": [0, 1]}}, r"spec: data.classes: must list text, and \[0\]"),
+        ({"data": {**DIGITS, "classes": ["a", "b", "a"]}}, "spec: data.classes: lists 'a' twice"),
+        ({"data": {**DIGITS, "classes": 3}}, "spec: data.classes must be a list of names or a"),
+        ({"zoo": [{"timm": "a", "kwargs": {True: 1}}, {"timm": "b"}]}, "mapping from text, and Tr"),
+        ({"zoo": [{"timm": "a", "alias": "b "}, {"timm": "b"}]}, "are both called 'b'"),
+        ({"zoo": [{"timm": "a", "alias": "é"}, {"timm": "b", "alias": "e\u0301"}]}, "both called"),
+        ({"zoo": [{"timm": "a", "alias": " "}, {"timm": "b"}]}, r"zoo\[0\].alias is blank"),
+        (
+            {"data": {**DIGITS, "train": {"source": "parquet", "path": "a.parquet::"}}},
+            "'a.parquet::' has nothing before or after a '::'",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said_once_and_where(change, said):
+    spec = {"zoo": [{"timm": "a"}, {"timm": "b"}], "data": DIGITS, **change}
+    with pytest.raises(UserError, match=said) as caught:
+        parse_spec(spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_google_is_not_waited_for_a_quarter_of_an_hour():
+    from bikd_ray.store.filesystem import _with_limits
+
+    assert _with_limits("gs://b/x") == "gs://b/x?retry_limit_seconds=30"
+    assert _with_limits("gs://b/x?retry_limit_seconds=9") == "gs://b/x?retry_limit_seconds=9"
+    assert _with_limits("s3://b/x?region=r") == "s3://b/x?region=r&allow_delayed_open=true"
+    assert _with_limits("file:///x") == "file:///x"

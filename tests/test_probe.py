@@ -354,3 +354,22 @@ def test_a_head_that_timm_has_just_initialised_is_told(tmp_path):
     fresh, _ = resolve_model(ZooEntry.model_validate({**where, "kwargs": {"num_classes": 4}}))
     assert "its classifier of 4 classes was just initialised" in fresh.notes[0]
     assert "own has 7" in fresh.notes[0]
+
+
+def test_a_network_that_writes_to_its_images_is_sound():
+    assert looked_at(Net(before=lambda x: x.mul_(2).sub_(0.5))) == []
+
+
+def parallel() -> nn.Module:
+    return nn.DataParallel(Net())
+
+
+def scripted() -> nn.Module:
+    return torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(192, 5)))
+
+
+def test_wrapped_networks_are_unwrapped_and_programs_named():
+    network = build(ZooEntry.model_validate({"factory": f"{__name__}:parallel"}))
+    assert isinstance(network, Net)
+    with pytest.raises(UserError, match="returned TorchScript"):
+        build(ZooEntry.model_validate({"factory": f"{__name__}:scripted"}))

@@ -32,7 +32,8 @@ def test_every_path_of_the_tree_is_there_and_every_part_is_in_the_tree():
         top = name if not line.startswith(" ") else top
     for path in named:
         assert (ROOT / path).exists(), path
-    parts = {p for p in (ROOT / "bikd_ray").iterdir() if not p.name.startswith("__")}
+    apart = ("__init__.py", "__pycache__", "py.typed")
+    parts = {p for p in (ROOT / "bikd_ray").iterdir() if p.name not in apart}
     assert {f"bikd_ray/{p.name}{'/' if p.is_dir() else ''}" for p in parts} <= named
 
 

@@ -240,6 +240,34 @@ def test_what_has_no_mean_or_does_not_learn_comes_out_of_an_average_as_it_went_i
         assert torch.equal(end[name], start[name])
 
 
+class Tied(nn.Module):
+    """With a weight that stands in two places."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.again = [m for m in network.modules() if isinstance(m, nn.Linear)][-1]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+
+def test_a_weight_that_stands_in_two_places_is_averaged_once(spec_file):
+    recipe = {**SIX_STEPS, **PLAIN_SGD, "lr": 0.3, "ema": 0.7}
+    job = job_of(spec_file, NAMES[:1], ALONE, zoo=noisy_zoo(), recipe=recipe)
+    network = Tied(networks_of(job)[0])
+    mean = copy.deepcopy(network.state_dict())
+
+    def average(k: int, trained: nn.Module) -> None:
+        for name, value in trained.state_dict().items():
+            mean[name] = 0.7 * mean[name] + 0.3 * value if value.is_floating_point() else value + 0
+
+    plain(job, [network], after_step=average)
+    got = states(run(job, [network])[1])[0]
+    assert not torch.equal(got["again.weight"], network.again.weight)
+    assert_close(got, mean)
+
+
 def moves(job: Job, networks: Sequence[nn.Module]) -> list[Tensor]:
     """How far every learner's weights went, in one vector for each."""
     ends = states(run(job, networks)[1])

@@ -8,6 +8,7 @@ from itertools import product
 from math import floor
 from typing import Any
 
+import psutil
 import pytest
 
 from bikd_ray.errors import UserError
@@ -163,7 +164,7 @@ def test_more_than_one_gpu_is_a_whole_number_of_them():
 def test_this_machine_is_there():
     (here,) = this_machine()
     assert here["CPU"] >= 1
-    assert here["memory"] > 0
+    assert 2**20 < here["memory"] < psutil.virtual_memory().total
 
 
 # What is admitted, beside a calculation of its own: every way to put the workers on the nodes.

@@ -12,7 +12,8 @@ from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import EXPIRES, FOLDER, About, Lease, at_work
 from bikd_ray.sweep import scheduler as module
 from bikd_ray.sweep.capacity import SHORTAGE_PATIENCE, ResourceRequest
-from bikd_ray.sweep.scheduler import JobScheduler, PendingJob
+from bikd_ray.sweep.scheduler import JobScheduler
+from bikd_ray.sweep.strategy import Everything, PendingJob, Running
 from tests.stores import after, baseline, job
 
 CPU, BIG = ResourceRequest(1, 0), ResourceRequest(2, 0)
@@ -28,9 +29,10 @@ def line(tmp_path, jobs, nodes=TWO, **options) -> JobScheduler:
     waiting = [PendingJob(i, needs, work) for i, needs, work in jobs]
     uri = str(tmp_path / "store")
     options.setdefault("note", pytest.fail)
-    made = JobScheduler(waiting, lambda: nodes, Store(uri), Lease(StoreFS.at(uri), "s"), **options)
-    made.open(100)
-    return made
+    options.setdefault("strategy", Everything(waiting))
+    return JobScheduler(
+        nodes=lambda: nodes, store=Store(uri), lease=Lease(StoreFS.at(uri), "s"), **options
+    )
 
 
 def two_models(tmp_path) -> Writer:
@@ -89,8 +91,8 @@ def test_a_line_that_has_long_had_nothing_to_hand_out_is_idle(tmp_path, monkeypa
     jobs.held = True
     assert not jobs.ready
     jobs.held = False
-    jobs.open(100)
-    assert not jobs.idle  # a new window, a new patience
+    jobs.resume()
+    assert not jobs.idle  # a new run of Tune, a new patience
     assert jobs.take() == "b"
 
 
@@ -149,17 +151,6 @@ def test_an_autoscaler_is_asked_for_what_is_left_and_no_longer_for_what_is_over(
     assert asked == [3, 2, 1, 0]
 
 
-def test_a_window_holds_so_many_jobs_and_the_next_one_the_rest(tmp_path):
-    jobs = line(tmp_path, [(str(i), CPU, 1) for i in range(3)])
-    assert len(jobs.open(2)) == 2
-    for _ in range(2):
-        jobs.release(jobs.take() or "", 1)
-    assert jobs.over
-    assert jobs.take() is None
-    assert len(jobs.open(2)) == 1
-    assert jobs.take() is not None
-
-
 def test_a_job_that_another_sweep_is_at_waits_and_is_dropped_once_that_has_done_it(tmp_path):
     writer = two_models(tmp_path)
     other = Lease(writer.fs, "other")
@@ -167,15 +158,14 @@ def test_a_job_that_another_sweep_is_at_waits_and_is_dropped_once_that_has_done_
     jobs = line(tmp_path, [("x", CPU, 3), ("y", CPU, 2), ("z", CPU, 1)])
     assert jobs.take() == "z"
     assert jobs.take() is None
-    assert jobs.over  # of its first window, in which x and y were not
     jobs.release("z", 1)
-    jobs.open(100)
     assert not jobs.over  # they may still become ours
+    assert not jobs.ready
     done_by_another(writer, "x")
     other.end()  # it has done x, and died at y
     assert jobs.take() == "y"
     assert jobs.over
-    assert jobs.elsewhere == {"x"}
+    assert jobs.done_elsewhere("xyz") == {"x"}
 
 
 def test_what_another_sweep_did_since_the_last_look_is_not_done_again(tmp_path, monkeypatch):
@@ -192,7 +182,7 @@ def test_what_another_sweep_did_since_the_last_look_is_not_done_again(tmp_path, 
     assert other.take() == "z"
     monkeypatch.setattr(module, "POLL_SECONDS", 0.0)
     assert other.take() is None
-    assert other.elsewhere == set("vwx")
+    assert other.done_elsewhere("vwxyz") == set("vwx")
 
 
 def test_the_older_of_two_sweeps_takes_no_job_that_the_younger_is_at(tmp_path, monkeypatch):
@@ -224,7 +214,7 @@ def test_jobs_done_between_planning_and_the_first_look_are_dropped(tmp_path):
     done_by_another(writer, "x")  # its sweep has ended meanwhile
     jobs = line(tmp_path, [("x", CPU, 1), ("y", CPU, 1)])
     assert jobs.take() == "y"
-    assert jobs.elsewhere == {"x"}
+    assert jobs.done_elsewhere("xy") == {"x"}
 
 
 def test_of_two_sweeps_that_want_a_job_at_once_the_older_has_it(tmp_path, monkeypatch):
@@ -236,6 +226,88 @@ def test_of_two_sweeps_that_want_a_job_at_once_the_older_has_it(tmp_path, monkey
     monkeypatch.setattr(new, "look", lambda: (look(), old.say(frozenset({"x"}))))
     assert new.take() is None
     assert not new.running
+
+
+def test_a_job_whose_trial_died_at_the_end_may_be_done_by_another_sweep(tmp_path):
+    writer = two_models(tmp_path)
+    jobs, other = line(tmp_path, [("x", CPU, 1)]), Lease(writer.fs, "other")
+    assert jobs.take() == "x"
+    assert jobs.over
+    jobs.put_back("x")
+    other.say(frozenset({"x"}))
+    assert jobs.take() is None
+    assert not jobs.over
+    done_by_another(writer, "x")
+    other.say(frozenset(), ended=["x"])
+    assert jobs.take() is None
+    assert jobs.over
+
+
+class Halves:
+    """A strategy that knows from the store whether the second half of its jobs is due."""
+
+    def __init__(self, first: str, second: str) -> None:
+        self.first, self.second = first, second
+        self.asked: list[tuple[set[str], set[str], int]] = []
+
+    def propose(self, store, running, free):
+        self.asked.append((set(running.here), set(running.elsewhere), free(CPU)))
+        done = store.done()
+        due = self.second if done >= set(self.first) else self.first
+        if done >= {*self.first, *self.second}:
+            return None
+        return [PendingJob(i, CPU, 1) for i in due if i not in {*done, *running.here}]
+
+
+def test_a_strategy_sees_what_has_been_stored_before_it_proposes_more(tmp_path):
+    writer, halves = two_models(tmp_path), Halves("ab", "yz")
+    Lease(writer.fs, "other").say(frozenset({"q"}))
+    jobs = line(tmp_path, [], strategy=halves)
+    assert [jobs.take(), jobs.take(), jobs.take()] == ["a", "b", None]
+    for job_id in "ab":
+        assert not jobs.over
+        done_by_another(writer, job_id)
+        jobs.release(job_id, 1)
+    assert [jobs.take(), jobs.take(), jobs.take()] == ["y", "z", None]
+    jobs.put_back("y")
+    assert jobs.take() == "y"
+    for job_id in "yz":
+        done_by_another(writer, job_id)
+        jobs.release(job_id, 1)
+    assert jobs.take() is None
+    assert jobs.over
+    begun = [here for here, *_ in halves.asked]
+    assert begun == [set(), set("ab"), set("ab"), set("abyz"), set("abyz"), set("abyz")]
+    assert halves.asked[0] == (set(), {"q"}, 2)  # room for two on TWO
+    assert halves.asked[1][2] == 0
+
+
+def test_a_strategy_that_proposes_nothing_while_nothing_runs_has_ended(tmp_path):
+    two_models(tmp_path)
+    jobs = line(tmp_path, [], strategy=Halves("", ""))
+    jobs.look()
+    assert jobs.over
+
+
+def test_everything_that_is_missing_is_proposed_in_order_whoever_is_at_it(tmp_path):
+    writer = two_models(tmp_path)
+    store, all_jobs = Store(writer.fs.uri), [PendingJob(i, CPU, 1) for i in "abc"]
+    all_jobs += [PendingJob("long", CPU, 9), PendingJob("big", BIG, 1)]
+    done_by_another(writer, "a")
+    at_work = Running(here={"b"}, elsewhere={"c"})
+    proposed = Everything(all_jobs).propose(store, at_work, lambda needs: 0)
+    assert proposed is not None
+    assert [job.job_id for job in proposed] == ["big", "long", "c"]
+    assert Everything(all_jobs[:2]).propose(store, at_work, lambda needs: 0) is None
+
+
+def test_an_autoscaler_is_asked_again_after_a_while(tmp_path, monkeypatch):
+    now, asked = [0.0], []
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    jobs = line(tmp_path, [("a", CPU, 1)], ask=lambda needs: asked.append(len(needs)))
+    for now[0] in (0, module.ASK_SECONDS, module.ASK_SECONDS + 1):
+        jobs.look()
+    assert asked == [1, 1]
 
 
 def test_a_lease_that_is_not_renewed_holds_nothing(tmp_path):
@@ -300,7 +372,7 @@ def test_a_trial_that_dies_has_used_up_budget_and_a_budget_that_is_spent_asks_fo
     assert jobs.take() is None
     assert jobs.stopped
     jobs.look()
-    assert asked == [9, 0]
+    assert asked == [9, 9, 0]  # the second time since so long has passed
 
 
 def test_the_estimate_counts_the_work_that_is_left_and_the_jobs_side_by_side(tmp_path, monkeypatch):

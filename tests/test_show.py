@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from bikd_pipelines.layout import Column, laid_out
 from bikd_pipelines.tables import print_table
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
@@ -88,3 +89,33 @@ def test_long_bytes_are_whole_but_for_people(shown):
 def test_what_has_no_text_is_one_line_that_names_the_column(shown, how, value):
     with pytest.raises(UserError, match=r"column 'far' of type .* cannot be shown"):
         shown(f"select {value} as far", how)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("340282366920938463463374607431768211455::uhugeint", "UHUGEINT"),
+        ("[{'a': 1::uhugeint}]", "UHUGEINT"),
+        ("'101'::bit", "BIT"),
+        ("timetz '12:34:56+02'", "TIME WITH TIME ZONE"),
+    ],
+)
+def test_what_would_come_out_as_another_value_is_refused(tmp_path, value, kind):
+    store = Store(str(tmp_path))
+    with pytest.raises(UserError, match=f"column 'x' of type {kind} cannot be shown; cast it"):
+        store.sql(f"select {value} as x")
+    assert len(store.sql(f"select ({value})::varchar as x"))
+    assert store.sql("select {'BIT': 1} as x").to_pylist() == [{"x": {"BIT": 1}}]
+
+
+def test_a_matrix_of_long_names_fits_a_terminal():
+    long = "vit_base_patch16_clip_quickgelu_224.openai_ft_in12k_in1k_an_even_longer"
+    columns = [
+        Column("model", lambda _: long, words=True),
+        Column(long, lambda _: "+12.50*", titled=True),
+        Column("a", lambda _: "-0.25 ", titled=True),
+    ]
+    lines = [line.plain for line in laid_out([{}], columns, 40)]
+    assert max(map(len, lines)) <= 40
+    assert sum("+12.50*" in line and "-0.25" in line for line in lines) == 1
+    assert laid_out([{}], columns, None)[0].plain.split() == ["model", long, "a"]

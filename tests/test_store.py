@@ -14,6 +14,7 @@ from scipy import stats
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store, Writer, open_store
 from bikd_ray.store.compact import compact
+from bikd_ray.store.read import Reader
 from bikd_ray.store.schema import SCHEMAS
 from tests.stores import BEFORE, N, after, baseline, job, write_pair_rows
 
@@ -106,7 +107,7 @@ def test_pairs_hold_what_both_know_after_training_as_a_mean_of_their_jobs(uri):
         if row["objective"] == "bikd" and row["members"] == ["a", "b"]:
             tenth = 0.1 * row["seed"]
             shares = dict(zip(cases, (0.5 + tenth, 0.3 - tenth, 0.2, 0.0), strict=True))
-            old = Store(uri).reader.table("results", where=pc.field("job_id") == row["job_id"])
+            old = Store(uri).table("results", where=pc.field("job_id") == row["job_id"])
             results = [{**r, **shares} for r in old.to_pylist()]
             Writer(uri).commit_job(row, results, [])
     rows = {(r["model_a"], r["model_b"]): r for r in Store(uri).pairs().to_pylist()}
@@ -156,7 +157,7 @@ def test_other_tools_read_the_files_without_us(uri):
     count = duckdb.sql(f"select count(distinct job_id) from '{uri}/jobs/*.parquet'")
     assert count is not None
     assert count.fetchall() == [(18,)]
-    meaning = pq.read_schema(next(iter(Store(uri).reader.fs.listing("results", ".parquet"))))
+    meaning = pq.read_schema(next(iter(Reader(uri).fs.listing("results", ".parquet"))))
     assert b"percentage points" in meaning.field("delta_top1").metadata[b"meaning"]
 
 
@@ -255,7 +256,7 @@ def test_files_of_an_older_schema_are_read_with_nulls_where_they_lack_a_column(t
         job(Writer(uri), {m: BEFORE[m] for m in "ab"}, seed)
     store = Store(uri)
     whole = store.table("results").num_rows
-    path = next(iter(store.reader.fs.listing("results", ".parquet")))
+    path = next(iter(Reader(store.uri).fs.listing("results", ".parquet")))
     older = pq.read_table(path).drop_columns(["top1_after", "weights"])
     pq.write_table(older.replace_schema_metadata({"bikd_schema": "0"}), path)
     if merged:

@@ -1,13 +1,17 @@
 """Real sweeps on a real Ray. One slot each, since every slot costs seconds to start."""
 
+import json
+import subprocess
+import sys
+
 import pyarrow.parquet as pq
 import pytest
 
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
-from bikd_ray.store.read import is_merged
-from bikd_ray.sweep import recorder
+from bikd_ray.store.read import Reader, is_merged
+from bikd_ray.sweep import searcher
 from bikd_ray.sweep.capacity import DRIVER_MEMORY
 from bikd_ray.sweep.events import JobRequest
 from tests.faults import assert_whole, run
@@ -40,14 +44,14 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
     store = Store(again.store)
     assert statuses(store) == {"done": 12}
     assert pq.read_table(f"{store.uri}/jobs").num_rows == 12  # none twice
-    assert all(is_merged(path) for path in store.reader.listing("results"))  # at its end
+    assert all(is_merged(path) for path in Reader(store.uri).listing("results"))  # at its end
     assert store.done() == {job.job_id for job in planned}
     assert store.table("results").num_rows == 2 * (6 + 2 * 6)  # two selections
     assert store.table("pairs").num_rows == 3
     assert [r["seeds"] for r in store.partners("small").to_pylist()] == [2, 2]
     kept = [path for path in store.table("results")["weights"].to_pylist() if path]
     assert len(kept) == 6 + 2 * 6
-    assert all(store.reader.fs.exists(path) for path in kept)
+    assert all(Reader(store.uri).fs.exists(path) for path in kept)
 
     # before every job each model was what its baseline says, image for image
     tops = {r["model"]: r["top1"] for r in store.baselines().to_pylist()}
@@ -114,7 +118,7 @@ def test_bad_jobs_and_dead_workers_stop_no_other_job(cluster, spec_file, tmp_pat
 def test_a_fresh_slot_is_a_process_of_its_own(
     cluster, spec_file, tmp_path, monkeypatch, slots, long, processes
 ):
-    monkeypatch.setattr(recorder, "LONG", long)
+    monkeypatch.setattr(searcher, "LONG", long)
     zoo = [
         {
             "factory": "tests.failing:signs",
@@ -141,6 +145,24 @@ def test_a_job_that_no_node_can_hold_is_refused_at_the_start(cluster, spec_file)
     ):
         run(path)
     assert not (path.parent / "store").exists()
+
+
+def test_what_a_killed_sweep_asked_an_autoscaler_for_is_taken_back_by_the_next_command(cluster):
+    asked = {"CPU": 64.0}
+    cluster.autoscaler.sdk.request_resources(bundles=[asked])
+    assert asked_for(cluster) == [asked]
+    code = "import sys; from bikd_ray.sweep.connection import connected\n"
+    code += "with connected(sys.argv[1]): pass"
+    address = cluster.get_runtime_context().gcs_address
+    subprocess.run([sys.executable, "-c", code, address], check=True)
+    assert asked_for(cluster) == []
+
+
+def asked_for(ray) -> list[dict]:
+    from ray._private.ray_constants import AUTOSCALER_RESOURCE_REQUEST_CHANNEL
+    from ray.experimental.internal_kv import _internal_kv_get
+
+    return json.loads(_internal_kv_get(AUTOSCALER_RESOURCE_REQUEST_CHANNEL))
 
 
 @pytest.mark.slow

@@ -20,16 +20,18 @@ from rich.cells import cell_len
 
 from bikd_dashboards.blocks import Plot, Table
 from bikd_dashboards.components import Maker
-from bikd_dashboards.formatting import signed, span
 from bikd_dashboards.pages import PAGES
 from bikd_dashboards.report import render
 from bikd_dashboards.report_parts import LIMITS
 from bikd_dashboards.snapshot import Limits, SettingView, Snapshot
 from bikd_dashboards.theme import LIGHT
-from bikd_pipelines.tables import VIEWS, laid_out, print_headline
+from bikd_pipelines.layout import laid_out
+from bikd_pipelines.tables import print_headline
+from bikd_pipelines.views import VIEWS
 from bikd_ray.export.card import _summary
 from bikd_ray.export.select import _with_partner
 from bikd_ray.export.summary import around, results_of
+from bikd_ray.formatting import signed, span
 from bikd_ray.store import Store
 from bikd_ray.store import verdicts as v
 from bikd_ray.store.answer_schemas import GAINS

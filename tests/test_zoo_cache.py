@@ -17,7 +17,7 @@ from bikd_ray.spec_file import parse_spec
 from bikd_ray.specs import Spec, ZooEntry
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.weights import base_path, keep_all
-from bikd_ray.zoo import load_resolved, resolve_model, save_resolved
+from bikd_ray.zoo import cache_path, load_resolved, resolve_model, save_resolved
 from bikd_ray.zoo.checkpoints import downloaded
 
 KWARGS = {"layers": [1, 1, 1, 1], "channels": [8, 8, 8, 8], "stem_width": 8, "num_classes": 10}
@@ -218,3 +218,21 @@ def test_an_entry_that_cannot_be_looked_up_is_still_explained_in_one_line(checkp
     with pytest.raises(UserError, match=said) as raised:
         resolve(spec(raw(checkpoint, **change)))
     assert "\n" not in str(raised.value)
+
+
+def test_what_was_written_while_it_was_read_is_not_remembered(memory, checkpoint):
+    entry = tiny_entry(checkpoint)
+    before = cache_path(entry)
+    model, _ = resolve_model(entry)
+    rewrite(checkpoint, checkpoint.read_bytes(), later_by=1)
+    save_resolved(model, before)
+    assert load_resolved(entry) is None
+    assert not files(memory)
+    save_resolved(model, cache_path(entry))
+    assert load_resolved(entry) == model
+
+
+def test_weights_that_arguments_name_are_read_each_time(checkpoint):
+    overlay = {"pretrained_cfg_overlay": {"file": str(checkpoint)}}
+    entry = ZooEntry.model_validate({"timm": "resnet18", "kwargs": {**KWARGS, **overlay}})
+    assert cache_path(entry) is None

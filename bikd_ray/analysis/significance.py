@@ -11,7 +11,7 @@ from functools import lru_cache
 from itertools import combinations_with_replacement
 
 import numpy as np
-from scipy.special import bdtr, gammaln, ndtri, stdtr, stdtrit  # scipy.stats loads a second more
+import scipy  # special is loaded where it is first used; scipy.stats would take a second more
 
 from bikd_ray.analysis.bits import ones_of, words_of
 
@@ -92,7 +92,7 @@ class Estimates:
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             reached = np.abs(self.mean) / self.se
-            ends = np.log([stdtr(df, -reached) for df in self._degrees])
+            ends = np.log([scipy.special.stdtr(df, -reached) for df in self._degrees])
             low, high = np.maximum(SMALLEST, ends.min(0)), np.maximum(SMALLEST, ends.max(0))
             low = np.where(self.var_seeds > 0, low, ends[0].clip(SMALLEST))
             high = np.where(self.var_seeds > 0, high, low)
@@ -136,14 +136,16 @@ def _t(df: np.ndarray | int, alpha: np.ndarray | float) -> np.ndarray:
     """Quantiles of Student's t; there are few different degrees of freedom, and each is slow."""
     df, alpha = np.asarray(df), np.asarray(alpha)
     if df.ndim == 0 or (df == df.flat[:1]).all():
-        return np.asarray(stdtrit(df.max(initial=1), alpha))
+        return np.asarray(scipy.special.stdtrit(df.max(initial=1), alpha))
     several = np.unique(df)
-    return np.select([df == one for one in several], [stdtrit(one, alpha) for one in several])
+    quantiles = [scipy.special.stdtrit(one, alpha) for one in several]
+    return np.select([df == one for one in several], quantiles)
 
 
 def _density(df: np.ndarray | int, t: np.ndarray) -> np.ndarray:
     """Of Student's t distribution."""
-    scale = gammaln((np.asarray(df) + 1) / 2) - gammaln(np.asarray(df) / 2)
+    above, below = (scipy.special.gammaln(np.asarray(df + more) / 2) for more in (1, 0))
+    scale = above - below
     return np.exp(scale - np.log(np.pi * df) / 2 - (np.asarray(df) + 1) / 2 * np.log1p(t * t / df))
 
 
@@ -257,8 +259,8 @@ def mcnemar(gained: int, lost: int) -> float:
     changed, fewer = gained + lost, min(gained, lost)
     if changed == 0:
         return 1.0
-    upto = bdtr(fewer, changed, 0.5)
-    below = bdtr(fewer - 1, changed, 0.5) if fewer else 0.0
+    upto = scipy.special.bdtr(fewer, changed, 0.5)
+    below = scipy.special.bdtr(fewer - 1, changed, 0.5) if fewer else 0.0
     return float(min(1.0, upto + below))  # twice P(fewer or less), less P(exactly fewer)
 
 
@@ -339,4 +341,4 @@ def _seed_folds(present_PS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def resolvable(n: int, changed: float) -> float:
     """The 95% half-width of one job's Δ, percentage points, if a share `changed` of n changes."""
-    return float(100 * ndtri((1 + LEVEL) / 2) * np.sqrt(changed / n))
+    return float(100 * scipy.special.ndtri((1 + LEVEL) / 2) * np.sqrt(changed / n))

@@ -32,23 +32,32 @@ SETTLED = 2 * 10**9
 """Nanoseconds that a file must have been left alone before its hash is remembered: a later write
 within one tick of the file system's clock would not show in its times."""
 
+_KEPT = np.dtype([("stamp", np.int64, 5), ("hash", np.uint8, HASH_BYTES)])
+"""What is remembered of an image."""
+
+AT_ONCE = 50_000
+"""Images after which what has been read is remembered."""
+
 _TOLD = 2**30
 """Bytes to read from which a person is told why nothing seems to happen."""
-_CHUNK = 256
+_CHUNK, _CHUNK_IN_ORDER = 256, 8
+"""Images that one thread hashes at a time: few where a row group is read for each, so that all
+threads are in the same two or three."""
 
 log = logging.getLogger(__name__)
 
 
-def content_id(images: ImageSet) -> str:
+def content_id(images: ImageSet, hashes: np.ndarray | None = None) -> str:
     """Identity of labelled images: 16 hex digits over each image's bytes and label, in order.
 
-    Images that no file holds (the bundled digits) have their own. Raises UserError where a file
-    cannot be read.
+    hashes: their `content_hashes`, where they are at hand. Images that no file holds (the bundled
+    digits) have an identity of their own. Raises UserError where a file cannot be read.
     """
     if not isinstance(images, EncodedImages):
         return images.source_id
-    hashes = hashlib.sha256(content_hashes(images).tobytes()).hexdigest()
-    return digest("images", CONTENT_VERSION, hashes, array_digest(images.labels))
+    hashes = content_hashes(images) if hashes is None else hashes
+    of_all = hashlib.sha256(hashes.tobytes()).hexdigest()
+    return digest("images", CONTENT_VERSION, of_all, array_digest(images.labels))
 
 
 def content_hashes(images: EncodedImages, settled_ns: int = SETTLED) -> np.ndarray:
@@ -70,9 +79,12 @@ def content_hashes(images: EncodedImages, settled_ns: int = SETTLED) -> np.ndarr
                 images.location,
                 size / 1e9,
             )
-        hashes[unknown] = _hashed(images, unknown)
-        settled = known | (stamps[:, 2:4].max(axis=1, initial=0) < started - settled_ns)
-        _remember(path, stamps[settled], hashes[settled])
+        settled = stamps[:, 2:4].max(axis=1, initial=0) < started - settled_ns
+        for first in range(0, len(unknown), AT_ONCE):  # what was read stays known after Ctrl-C
+            rows = unknown[first : first + AT_ONCE]
+            hashes[rows] = _hashed(images, rows)
+            known[rows] = settled[rows]
+            _remember(path, stamps[known], hashes[known])
     return hashes
 
 
@@ -90,13 +102,14 @@ def spot_check(images: ImageSet) -> str:
 
 def _hashed(images: EncodedImages, rows: np.ndarray) -> np.ndarray:
     """uint8 [len(rows), 16]."""
+    size = _CHUNK if images.random_access else _CHUNK_IN_ORDER
 
     def chunk(start: int) -> bytes:
-        return b"".join(_hash(images, int(index)) for index in rows[start : start + _CHUNK])
+        return b"".join(_hash(images, int(index)) for index in rows[start : start + size])
 
     # more threads than cores: on a network disk nearly all the time is waiting
     with ThreadPoolExecutor(min(32, 8 * (os.cpu_count() or 1))) as pool:
-        parts = list(pool.map(chunk, range(0, len(rows), _CHUNK)))
+        parts = list(pool.map(chunk, range(0, len(rows), size)))
     return np.frombuffer(b"".join(parts), np.uint8).reshape(len(rows), HASH_BYTES)
 
 
@@ -114,6 +127,8 @@ def _recall(path: Path, stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     known = np.zeros(len(stamps), bool)
     with contextlib.suppress(OSError, ValueError, EOFError):  # none, or damaged
         kept = np.load(path, allow_pickle=False)
+        if getattr(kept, "dtype", None) != _KEPT:
+            raise ValueError(path)
         before, values = kept["stamp"], kept["hash"]
         if np.array_equal(before, stamps):  # nothing has changed, and rows are where they were
             return values, ~known
@@ -125,7 +140,7 @@ def _recall(path: Path, stamps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _remember(path: Path, stamps: np.ndarray, hashes: np.ndarray) -> None:
-    kept = np.zeros(len(stamps), [("stamp", np.int64, 5), ("hash", np.uint8, HASH_BYTES)])
+    kept = np.zeros(len(stamps), _KEPT)
     kept["stamp"], kept["hash"] = stamps, hashes
     stream = io.BytesIO()
     np.save(stream, kept)

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from stat import S_ISREG
 
 import numpy as np
 from PIL import Image
@@ -166,6 +167,10 @@ def _walk(
         elif entry.is_dir():
             yield from _walk(entry.path, path, above | {this}, left, labels)
         elif is_image(entry.name):
-            yield path, entry.stat()
+            status = entry.stat()
+            if S_ISREG(status.st_mode):
+                yield path, status
+            else:  # to open a pipe waits for its writer
+                left.add("special file{s}", path)
         elif not labels or os.path.realpath(entry.path) != os.path.realpath(labels):
             left.other(path)

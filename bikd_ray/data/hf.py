@@ -48,7 +48,7 @@ class HFImages:
         self.labels, found = numbered(labels, source.label, source.name)
         self.classes = names or found
         self._images = _undecoded(dataset, source)
-        sizes = _sizes(self._images.with_format("arrow")[:].column(0))
+        sizes, outside = _sizes(self._images.with_format("arrow")[:].column(0))
         self.nbytes = int(sizes.sum())
         self.source_id = digest("hfds", array_digest(sizes), array_digest(self.labels))
         files = [file["filename"] for file in dataset.cache_files]
@@ -58,6 +58,8 @@ class HFImages:
         both = [int(array_digest(stamps)[:15], 16), int(stamps[:, 1].sum())]
         both += stamps[:, 2:].max(axis=0, initial=0).tolist()
         self.stamps = image_stamps(np.array([both], np.int64), [len(sizes)])
+        for row, stamp in outside.items():
+            self.stamps[row, :4] = stamp
 
     def where(self, index: int) -> str:
         return f"data: hfds/{self.name}, split {self.split}, row {index}"
@@ -126,13 +128,17 @@ def _undecoded(dataset: Any, source: TimmData) -> Any:
         ) from None
 
 
-def _sizes(images: pa.ChunkedArray) -> np.ndarray:
-    """int64 [N]: bytes of each encoded image, of its file where only the path is stored."""
+def _sizes(images: pa.ChunkedArray) -> tuple[np.ndarray, dict[int, tuple[int, ...]]]:
+    """int64 [N]: bytes of each encoded image, of its file where only the path is stored; and the
+    `file_stamp`s of those files by row.
+    """
+    outside = {}
     content = pc.call_function("struct_field", [images], pc.StructFieldOptions(["bytes"]))
     stored = pc.fill_null(pc.call_function("binary_length", [content]), 0)
     sizes = stored.to_numpy().astype(np.int64)
     for row in np.flatnonzero(sizes == 0):
         path = (images[row].as_py() or {}).get("path")
         if path and os.path.exists(path):
-            sizes[row] = os.path.getsize(path)
-    return sizes
+            outside[int(row)] = stamp = file_stamp(os.stat(path))
+            sizes[row] = stamp[1]
+    return sizes, outside

@@ -7,6 +7,7 @@ text) share `class_order`; what several parts say is compared by `placed`.
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -52,7 +53,7 @@ def class_list(given: Sequence[str] | str) -> Names:
     if not isinstance(given, str):
         return tuple(given)
     try:
-        text = Path(given).read_text(encoding="utf-8")
+        text = Path(given).read_text(encoding="utf-8-sig")
         if not given.endswith(".json"):
             names = [line.strip() for line in text.splitlines() if line.strip()]
         elif isinstance(content := json.loads(text), dict):
@@ -62,7 +63,7 @@ def class_list(given: Sequence[str] | str) -> Names:
             names = content
     except OSError as error:
         raise UserError(f"data.classes: cannot read {given}: {error.strerror}") from None
-    except (ValueError, KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         names = []
     if (
         not isinstance(names, list)
@@ -115,7 +116,13 @@ def vocabularies(names: Names) -> tuple[Names, ...]:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\s_.-]+", " ", name).strip().casefold()
+    name = unicodedata.normalize("NFC", name)  # macOS writes é as two characters
+    name = re.sub(r"[\s_.-]+", " ", name).strip().casefold()
+    return name.lstrip("0") or "0" if _is_number(name) else name
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
 
 
 @lru_cache(maxsize=1)
@@ -169,6 +176,11 @@ class LabelSpace:
     order: Names = ()
     notes: Names = ()
 
+    def called(self, label: int) -> str:
+        """The name of a class in brackets, where it is known."""
+        names = self.classes or ()
+        return f" ({names[label]!r})" if label < len(names) else ""
+
 
 class Labelled(Protocol):
     """Labels [N] and, where the source knows them, the names of the classes."""
@@ -188,8 +200,10 @@ def label_space(
     UserError where they contradict each other, or where nothing ties one to the other.
     """
     listed = {name: split.classes for name, split in splits.items() if split.classes}
-    reference = given or _whole_list(listed, num_classes)
+    highest = max(int(split.labels.max()) for split in splits.values())
+    reference = given or _whole_list(listed, num_classes, highest)
     source = next(iter(listed), "")
+    whose = "data.classes" if given else "the whole list" if reference else source
     order, notes = [], []
     if given:
         order.append("class order taken from data.classes")
@@ -207,11 +221,27 @@ def label_space(
         order.append(f"{unnamed} has labels without names: taken to be in the same order")
     for name, classes in listed.items():
         if reference and classes != reference:
-            notes += _compared(name, classes, source, reference, named=bool(given))
+            notes += _compared(name, classes, whose, reference, named=bool(given))
     if reference and not given and (note := order_note(reference)):
         order.append(note)
-    space = LabelSpace(_count(splits, reference, num_classes, given), reference, tuple(order))
     aligned = {name: relabelled(split, reference) for name, split in splits.items()}
+    if reference and not num_classes:
+        for name in splits.keys() - listed.keys():
+            if (most := int(aligned[name].max())) >= len(reference):
+                raise UserError(
+                    f"data: {name} has labels up to {most:,}, but {whose} names only "
+                    f"{_classes(len(reference))} ({_some(reference)}): nothing says which label is "
+                    f"which of these; {FIX}"
+                )
+    space = LabelSpace(_count(aligned, reference, num_classes, given), reference, tuple(order))
+    if reference:
+        notes += [
+            f"{name}'s integer labels are taken for class names: label {int(split.labels[0])} is "
+            f"{reference[place]!r}, class {place} of {len(reference):,}"
+            for name, split in splits.items()
+            if name not in listed and aligned[name] is not split.labels
+            for place in aligned[name][:1].tolist()
+        ]
     for name, labels in aligned.items():
         _check_labels(name, splits[name], labels, space)
     return replace(space, notes=tuple(dict.fromkeys((*notes, *_empty(aligned, space)))))
@@ -220,39 +250,59 @@ def label_space(
 def relabelled(split: Labelled, classes: Names | None) -> np.ndarray:
     """int64 [N]: the labels of a split in the order of `classes`, by the names of its own.
 
-    Unchanged where it has none, or where they cannot be told apart from their place.
+    Where it has none, labels that are themselves the names of classes are taken for those.
+    Unchanged where neither holds, or where names cannot be told apart from their place.
     """
-    if not classes or not split.classes or split.classes == classes:
+    if not classes or split.classes == classes:
         return split.labels
+    if not split.classes:
+        return _by_number(split.labels, classes)
     places = placed(split.classes, classes).places
     if all(label == place for label, place in places.items()):
         return split.labels
     table = np.arange(max(len(split.classes), int(split.labels.max()) + 1))
     table[list(places)] = list(places.values())
-    return table[split.labels]
+    return np.where(split.labels < 0, split.labels, table[split.labels])  # -1 stays no label
 
 
-def _whole_list(listed: dict[str, Names], num_classes: int | None) -> Names | None:
-    """The list that a smaller one is a part of: ImageNet's, or the numbers below num_classes."""
+def _by_number(labels: np.ndarray, classes: Names) -> np.ndarray:
+    """Integer labels as the names that they are, where classes are called by other numbers than
+    their places: with folders 1, 2 and 5, label 5 is the third class.
+    """
+    if not all(map(_is_number, classes)):
+        return labels
+    held, at = np.unique(labels, return_inverse=True)
+    names = {_plain(name): place for place, name in enumerate(classes)}
+    places = [names.get(str(label)) for label in held.tolist()]
+    if len(names) < len(classes) or None in places or places == held.tolist():
+        return labels
+    return np.array(places, np.int64)[at]
+
+
+def _whole_list(listed: dict[str, Names], num_classes: int | None, highest: int) -> Names | None:
+    """The list that a smaller one is a part of: ImageNet's, or the numbers below num_classes.
+
+    highest: of all labels.
+    """
     for names in listed.values():
-        if not num_classes or len(names) >= num_classes:
+        count = num_classes or highest + 1
+        if len(names) >= count:
             return None
         synsets = tuple(_imagenet().label_names())
-        if num_classes == len(synsets) and set(names) <= set(synsets):
-            return synsets
+        if count == len(synsets):
+            found = placed(names, synsets)  # by their words too
+            if found.places and not found.strangers:
+                return synsets
         numbers = {int(name): name for name in names if name.isdecimal()}
-        if len(numbers) == len(names) and max(numbers) < num_classes:
+        if num_classes and len(numbers) == len(names) and max(numbers) < num_classes:
             return tuple(numbers.get(k, str(k)) for k in range(num_classes))
     return None
 
 
-def _compared(
-    name: str, classes: Names, source: str, reference: Names, *, named: bool
-) -> list[str]:
+def _compared(name: str, classes: Names, whose: str, reference: Names, *, named: bool) -> list[str]:
     """What to say of a list that differs from the reference. Raises UserError where it cannot be
     brought into its order.
     """
-    whose = "data.classes" if named else source
     found = placed(classes, reference)
     if not found.places:
         return [_strange(name, classes, whose, reference)]
@@ -308,7 +358,7 @@ def _classes(count: int) -> str:
 
 
 def _count(
-    splits: Mapping[str, Labelled],
+    labels: Mapping[str, np.ndarray],
     reference: Names | None,
     num_classes: int | None,
     given: Names | None,
@@ -323,7 +373,7 @@ def _count(
             f"data.num_classes is {num_classes}, but the data names {len(reference)} classes; "
             "leave num_classes out or correct it"
         )
-    highest = max(int(split.labels.max()) for split in splits.values())
+    highest = max(int(found.max()) for found in labels.values())
     return num_classes or max(len(reference or ()), highest + 1)
 
 
@@ -343,11 +393,10 @@ def _check_labels(name: str, split: Labelled, labels: np.ndarray, space: LabelSp
         )
     if len(labels) > 1 and (labels == labels[0]).all():
         label = int(labels[0])
-        called = f" ({space.classes[label]!r})" if space.classes else ""
         raise UserError(
-            f"data.{name}: all {len(labels):,} images have label {label}{called}; a classifier "
-            "cannot be measured on one class: give images of several, or a file of labels "
-            "(labels: FILE)"
+            f"data.{name}: all {len(labels):,} images have label {label}{space.called(label)}; a "
+            "classifier cannot be measured on one class: give images of several, or a file of "
+            "labels (labels: FILE)"
         )
 
 
@@ -361,9 +410,8 @@ def _empty(labels: dict[str, np.ndarray], space: LabelSpace) -> list[str]:
         missing = np.setdiff1d(np.arange(space.num_classes), found)
         if len(missing):
             first = int(missing[0])
-            called = f" ({space.classes[first]!r})" if space.classes else ""
             notes.append(
                 f"{name} has no image of {len(missing):,} of {space.num_classes:,} classes, first "
-                f"class {first}{called}"
+                f"class {first}{space.called(first)}"
             )
     return notes

@@ -209,10 +209,18 @@ def _require(schema: pa.Schema, wanted: dict[str, str], path: str) -> None:
 
 
 def _partition(path: str, column: str) -> str | None:
-    """What a folder `column=VALUE` of a path says, the innermost if there are several."""
+    """What a folder `column=VALUE` of a path says, the innermost if there are several.
+
+    Raises UserError for the folder of rows that have none.
+    """
     for part in reversed(path.split("/")[:-1]):
         name, sign, value = part.partition("=")
-        if sign and unquote(name) == column and value != "__HIVE_DEFAULT_PARTITION__":
+        if sign and unquote(name) == column:
+            if value == "__HIVE_DEFAULT_PARTITION__":
+                raise UserError(
+                    f"data: {path} lies in {part}, where Hive puts rows without a {column}; remove "
+                    "it, or give them one"
+                )
             return unquote(value)
     return None
 

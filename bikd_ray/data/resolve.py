@@ -1,5 +1,6 @@
 """Open the data of a spec and check that its parts agree."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -27,7 +28,13 @@ def resolve_data(data: Data) -> ResolvedData:
     if data.on_bad_image == "skip":
         for split, images in opened.items():
             refuse_all_bad(split, images)
-    train, val = (_resolved(images, space.classes) for images in opened.values())
+    hashes = {
+        split: content_hashes(images) if isinstance(images, EncodedImages) else None
+        for split, images in opened.items()
+    }
+    train, val = (
+        _resolved(images, space.classes, hashes[split]) for split, images in opened.items()
+    )
     said = [f"{split}: {note}" for split, images in opened.items() for note in images.notes]
     return ResolvedData(
         data=data,
@@ -37,35 +44,36 @@ def resolve_data(data: Data) -> ResolvedData:
         val=val,
         num_classes=space.num_classes,
         classes=space.classes,
-        notes=(*said, *space.notes, *_in_both(**opened)),
+        notes=(*said, *space.notes, *_in_both(opened, hashes)),
         class_order=space.order,
     )
 
 
-def _resolved(images: ImageSet, classes: Names | None) -> ResolvedSplit:
+def _resolved(images: ImageSet, classes: Names | None, hashes: np.ndarray | None) -> ResolvedSplit:
     own = images.labels
     images.labels = relabelled(images, classes)
     return ResolvedSplit(
         count=len(own),
-        content_id=content_id(images),
+        content_id=content_id(images, hashes),
         listing_id=images.source_id,
         spot_id=spot_check(images),
         renumbered=images.labels is not own or _by_number(images),
     )
 
 
-def _in_both(train: ImageSet, val: ImageSet) -> list[str]:
+def _in_both(opened: Mapping[str, ImageSet], hashes: Mapping[str, np.ndarray | None]) -> list[str]:
     """What to say of val images that are also trained on, byte for byte."""
-    if not (isinstance(train, EncodedImages) and isinstance(val, EncodedImages)):
-        same = train.source_id == val.source_id
+    val, of_train, of_val = opened["val"], hashes["train"], hashes["val"]
+    if of_train is None or of_val is None:
+        same = opened["train"].source_id == val.source_id
         return ["train and val are the same images"] if same else []
-    seen = {row.tobytes() for row in content_hashes(train)}
-    both = [i for i, row in enumerate(content_hashes(val)) if row.tobytes() in seen]
-    if not both:
+    train_8, val_8 = (found.view(np.uint64)[:, 0] for found in (of_train, of_val))  # 64 bits tell
+    both = np.flatnonzero(np.isin(val_8, train_8))
+    if not len(both) or not isinstance(val, EncodedImages):
         return []
     return [
         f"{len(both):,} of {len(val.labels):,} val images are in train too, first "
-        f"{val.where(both[0]).removeprefix('data: ')}: models are measured on what they learn"
+        f"{val.where(int(both[0])).removeprefix('data: ')}: models are measured on what they learn"
     ]
 
 

@@ -3,11 +3,11 @@
 import io
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from math import inf
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,8 @@ _INDEXERS = 16
 _OPEN_TARS = 128
 _ZEROS = bytes(tarfile.BLOCKSIZE)
 
+T = TypeVar("T")
+
 
 class TarMember(NamedTuple):
     """One file in a tar: `size` bytes from `offset` of tar number `tar`."""
@@ -38,23 +40,39 @@ class TarMember(NamedTuple):
     size: int
 
 
+class OpenTar(NamedTuple):
+    """Tar number `number` of `total`, open to be indexed; `left` counts what is passed over."""
+
+    stream: IO[bytes]
+    path: str
+    number: int
+    total: int
+    left: LeftOut
+
+
+class Tars(NamedTuple):
+    """The tars that a location names, indexed; stamps [tars, …] change when a tar does."""
+
+    location: str
+    filesystem: pafs.FileSystem
+    paths: list[str]
+    stamps: np.ndarray
+    notes: tuple[str, ...]
+
+
 class TarImages:
     """Labelled members of tar files, in the order given; each process opens its own files."""
 
     def __init__(
         self,
-        location: str,
-        filesystem: pafs.FileSystem,
-        paths: list[str],
-        stamps: np.ndarray,
+        tars: Tars,
         members: Sequence[TarMember],
         labels: Sequence[int],
         classes: tuple[str, ...] | None,
-        notes: tuple[str, ...],
     ) -> None:
-        self.location, self.filesystem, self.paths = location, filesystem, paths
-        self.classes, self.notes = classes, notes
-        self.random_access = is_local(filesystem)
+        self.location, self.filesystem, self.paths, stamps, self.notes = tars
+        self.classes = classes
+        self.random_access = is_local(self.filesystem)
         self.labels = np.array(labels, np.int64)
         self.names = Names(member.name for member in members)
         self._tars = np.array([member.tar for member in members], np.int32)
@@ -143,6 +161,25 @@ def scan(
     )
 
 
+def index_tars(uri: str, find: Callable[[OpenTar], Iterable[T]]) -> tuple[Tars, list[T]]:
+    """What `find` finds in each tar of a location, several read at once, in the tars' order.
+
+    Raises UserError for tars that are missing.
+    """
+    left = LeftOut()
+    filesystem, paths, stamps = expand(uri, ".tar", "tar", left)
+    parts = [LeftOut() for _ in paths]
+
+    def indexed(number: int) -> list[T]:
+        path = paths[number]
+        with open_tar(filesystem, path) as stream:
+            return list(find(OpenTar(stream, path, number, len(paths), parts[number])))
+
+    with ThreadPoolExecutor(_INDEXERS) as pool:
+        found = [one for part in pool.map(indexed, range(len(paths))) for one in part]
+    return Tars(uri, filesystem, paths, stamps, left.merge(parts).notes), found
+
+
 def class_folders(source: TimmData) -> TarImages:
     """Tars of `CLASS/image.jpg`, or of one inner tar for each class.
 
@@ -150,30 +187,22 @@ def class_folders(source: TimmData) -> TarImages:
     is the class; classes are in natural order, and so are the images over all of them. Raises
     UserError for tars that are missing, damaged or without images.
     """
-    uri = str(source.path)
-    left = LeftOut()
-    filesystem, paths, stamps = expand(uri, ".tar", "tar", left)
-    parts = [LeftOut() for _ in paths]
 
-    def images(number: int) -> list[_Image]:
-        path = paths[number]
-        name = os.path.splitext(os.path.basename(path))[0] if len(paths) > 1 else ""
-        with open_tar(filesystem, path) as stream:
-            return _images(stream, path, number, name, parts[number])
+    def images(tar: OpenTar) -> list[_Image]:
+        name = os.path.splitext(os.path.basename(tar.path))[0] if tar.total > 1 else ""
+        return _images(tar.stream, tar.path, tar.number, name, tar.left)
 
-    with ThreadPoolExecutor(_INDEXERS) as pool:
-        found = [image for part in pool.map(images, range(len(paths))) for image in part]
+    tars, found = index_tars(str(source.path), images)
     if not found:
         raise UserError(
-            f"data: no images in {uri}; expected members CLASS/IMAGE with one of {SHOWN_EXTENSIONS}"
+            f"data: no images in {tars.location}; expected members CLASS/IMAGE with one of "
+            f"{SHOWN_EXTENSIONS}"
         )
     found.sort(key=lambda image: natural_key(image.path))
     classes = class_order(image.label for image in found)
     index = {name: label for label, name in enumerate(classes)}
     labels = [index[image.label] for image in found]
-    members = [image.member for image in found]
-    notes = left.merge(parts).notes
-    return TarImages(uri, filesystem, paths, stamps, members, labels, classes, notes)
+    return TarImages(tars, [image.member for image in found], labels, classes)
 
 
 class _Image(NamedTuple):

@@ -3,22 +3,19 @@
 import json
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from typing import IO
 
 import pyarrow.fs as pafs
 
 from bikd_ray.data.decode import EXTENSIONS
-from bikd_ray.data.exclusions import LeftOut, is_hidden
-from bikd_ray.data.files import expand, locate
-from bikd_ray.data.tars import TarImages, TarMember, open_tar, scan
+from bikd_ray.data.exclusions import is_hidden
+from bikd_ray.data.files import locate
+from bikd_ray.data.tars import OpenTar, TarImages, TarMember, index_tars, scan
 from bikd_ray.errors import UserError, choices
 from bikd_ray.specs import TimmData
 
 IMAGES = tuple(dict.fromkeys(("jpg", "png", "webp", *(e[1:] for e in EXTENSIONS))))
 """Extensions in order of preference; timm's own three first."""
-_INDEXERS = 16
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # up to the first dot of the base name
 _SHARDS = re.compile(r"\.tar\b|\.\.")  # a split that lists shards
 _LABEL = TimmData.model_fields["label"].default
@@ -33,24 +30,14 @@ def webdataset(source: TimmData) -> TarImages:
     Raises UserError for shards that are missing or damaged, and samples without such a label.
     """
     uri, field = _shards(source)
-    left = LeftOut()
-    filesystem, paths, stamps = expand(uri, ".tar", "tar", left)
-    parts = [LeftOut() for _ in paths]
-
-    def samples(number: int) -> list[tuple[TarMember, int]]:
-        with open_tar(filesystem, paths[number]) as stream:
-            return list(_samples(stream, paths[number], number, field, parts[number]))
-
-    with ThreadPoolExecutor(_INDEXERS) as pool:
-        found = [sample for part in pool.map(samples, range(len(paths))) for sample in part]
+    tars, found = index_tars(uri, lambda tar: _samples(tar, field))
     if not found:
         raise UserError(
             f"data: no samples in {uri}; expected members KEY.jpg (or another image's extension) "
             "and KEY.cls or KEY.json"
         )
     members, labels = zip(*found, strict=True)
-    notes = left.merge(parts).notes
-    return TarImages(uri, filesystem, paths, stamps, members, labels, None, notes)
+    return TarImages(tars, members, labels, None)
 
 
 def _shards(source: TimmData) -> tuple[str, str | None]:
@@ -99,12 +86,10 @@ def _splits(root: str) -> dict:
     return {}
 
 
-def _samples(
-    stream: IO[bytes], path: str, number: int, field: str | None, left: LeftOut
-) -> Iterator[tuple[TarMember, int]]:
+def _samples(tar: OpenTar, field: str | None) -> Iterator[tuple[TarMember, int]]:
     """The image and label of each sample of a shard."""
-    for key, parts in groupby(_parts(stream, path, number, left), key=lambda part: part[0]):
-        where = f"data: {path}, sample {key}"
+    for key, parts in groupby(_parts(tar), key=lambda part: part[0]):
+        where = f"data: {tar.path}, sample {key}"
         members: dict[str, tuple[TarMember, bytes]] = {}
         for _, extension, member, text in parts:
             if extension in members:
@@ -114,19 +99,18 @@ def _samples(
         if image is None and "cls" in members:
             raise UserError(f"{where} has a label but no image ({', '.join(IMAGES[:6])}, …)")
         if image is None:
-            left.add("sample{s} without an image", key)
+            tar.left.add("sample{s} without an image", key)
             continue
         label = _label(members, where, field)
         if label is None:
-            left.add("sample{s} whose label is below 0", key)
+            tar.left.add("sample{s} whose label is below 0", key)
         else:
             yield image, label
 
 
-def _parts(
-    stream: IO[bytes], path: str, number: int, left: LeftOut
-) -> Iterator[tuple[str, str, TarMember, bytes]]:
+def _parts(tar: OpenTar) -> Iterator[tuple[str, str, TarMember, bytes]]:
     """Key, extension, place and, of labels, the content of every member of a shard."""
+    stream, path, number, _, left = tar
     for info in scan(stream, path, left):
         if any(map(is_hidden, info.name.split("/"))):
             left.hidden(info.name)

@@ -13,10 +13,11 @@ from bikd_ray import __version__
 from bikd_ray.export.licence import UNKNOWN, hub_licence, is_non_commercial
 from bikd_ray.export.snippet import snippet
 from bikd_ray.export.summary import Row, SelectedResult
-from bikd_ray.export.tables import classes, code, plain, results, signed, with_interval
+from bikd_ray.export.tables import classes, code, plain, results
+from bikd_ray.formatting import signed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data, DataSource, TimmData
-from bikd_ray.store.verdicts import ON_VAL, in_words
+from bikd_ray.store.verdicts import ON_VAL, delta_text, in_words, net_text
 
 OBJECTIVES = {
     "bikd": "for every image the model most confident in the true class taught the others",
@@ -102,12 +103,12 @@ def _summary(choice: SelectedResult) -> str:
     gain = choice.gain
     text = (
         f"Top-1 {gain['top1_before']:.2f}% → **{gain['top1_after']:.2f}%** on {gain['n']:,} "
-        f"images: Δ {with_interval(gain, 'delta_top1', 'delta')} percentage points."
+        f"images: Δ {delta_text(gain)} percentage points."
     )
     if gain["net_delta"] is not None:
         return (
             f"{text} The same training without a partner gave {signed(gain['control_delta'])}: "
-            f"net Δ {with_interval(gain, 'net_delta', 'net')}, {_verdict(choice)}."
+            f"net Δ {net_text(gain)}, {_verdict(choice)}."
         )
     if gain["partner"]:
         text += " There is no control: how much of it the same training alone gives is unknown."

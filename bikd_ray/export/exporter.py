@@ -101,7 +101,7 @@ def _kept_state(store: Store, choice: SelectedResult) -> dict[str, Tensor]:
     """The kept tensors, from where the store lies now: it may have been copied since."""
     relative = choice.result["weights"]
     try:
-        return load(store.reader.fs.read(relative))
+        return load(store.file(relative))
     except FileNotFoundError:
         raise BikdError(
             f"{choice.result['model']}: its kept weights are gone ({relative} in {store.uri})"

@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from bikd_ray.analysis.bits import gram, stack, unpack
-from bikd_ray.analysis.significance import contrast
-from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL
+from bikd_ray.specs import CONTROL
 from bikd_ray.store import Store
+from bikd_ray.store.gains import class_columns, net_columns
 from bikd_ray.store.read import pc
 
 Row = dict[str, Any]
@@ -49,31 +46,32 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
     """A result row with everything that its card says."""
     data_id, model_id = result["data_id"], result["model_id"]
     mine = (pc.field("data_id") == data_id) & (pc.field("model_id") == model_id)
-    (baseline,) = store.reader.table("baselines", where=mine).to_pylist()
+    (baseline,) = store.table("baselines", where=mine).to_pylist()
     own_job = pc.field("job_id") == result["job_id"]
-    (job,) = store.reader.as_written("jobs", where=own_job).to_pylist()
+    (job,) = store.as_written("jobs", own_job).to_pylist()
     control = _control(store, result)
-    stored = store.reader.table("predictions", ["sample", "label"], mine)
+    controls = [control] if control else []
+    stored = store.table("predictions", ["sample", "label"], mine)
     labels_N = stored.sort_by("sample")["label"].to_numpy()
     whole = len(labels_N) == result["n"]
     members = [model_id, *result["partner_ids"]]
     here = (pc.field("data_id") == data_id) & pc.field("model_id").isin(members)
-    models = store.reader.table("models", where=here).to_pylist()
+    models = store.table("models", where=here).to_pylist()
     return SelectedResult(
         result=result,
         job=job,
         baseline=baseline,
         models={row["model_id"]: row for row in models},
-        gain={**result, "partner": " + ".join(result["partners"]), **_net(result, control)},
+        gain={**result, "partner": " + ".join(result["partners"]), **net_columns(result, control)},
         together=_over_seeds(store, result),
-        classes=_classes(result, baseline, control, labels_N) if whole else [],
+        classes=class_columns(labels_N, baseline, [result], controls) if whole else [],
         why=why,
     )
 
 
 def results(store: Store, where: Any) -> list[Row]:
     """Rows of the table `results`; where: a pyarrow expression over its columns."""
-    return store.reader.table("results", where=where).to_pylist()
+    return store.table("results", where=where).to_pylist()
 
 
 def results_of(store: Store, row: Row) -> list[Row]:
@@ -95,43 +93,6 @@ def _control(store: Store, result: Row) -> Row | None:
         return None
     alone = results_of(store, {**result, "objective": CONTROL.label, "partner_ids": []})
     return next((row for row in alone if row["seed"] == result["seed"]), None)
-
-
-def _net(result: Row, control: Row | None) -> Row:
-    if control is None:
-        return dict.fromkeys(("control_delta", "net_delta", "net_low", "net_high"))
-    counts = gram(stack([control["correct"], result["correct"]]))
-    net = contrast(counts, result["n"], np.array([[-1.0, 1.0]])).within(-100, 100)
-    fair = result["selection"] != CHOSEN_ON_VAL
-    return {
-        "control_delta": control["delta_top1"],
-        "net_delta": float(net.mean),
-        "net_low": float(net.low) if fair else None,
-        "net_high": float(net.high) if fair else None,
-    }
-
-
-def _classes(result: Row, baseline: Row, control: Row | None, labels_N: np.ndarray) -> list[Row]:
-    """For each class its images, and the share of them that is right, in percent."""
-    counts = np.bincount(labels_N)
-
-    def percent(row: Row) -> np.ndarray:
-        right_N = unpack(row["correct"], result["n"])
-        return 100 * np.bincount(labels_N, right_N) / np.maximum(1, counts)
-
-    before, after = percent(baseline), percent(result)
-    alone = percent(control) - before if control else None
-    return [
-        {
-            "label": int(label),
-            "n": int(counts[label]),
-            "top1_before": before[label],
-            "top1_after": after[label],
-            "delta_top1": after[label] - before[label],
-            "control_delta": None if alone is None else alone[label],
-        }
-        for label in np.flatnonzero(counts)
-    ]
 
 
 def _over_seeds(store: Store, result: Row) -> Row | None:

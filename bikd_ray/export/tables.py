@@ -3,19 +3,11 @@
 from typing import Any
 
 from bikd_ray.export.summary import Row, SelectedResult
+from bikd_ray.formatting import NONE, number, recovered, signed
+from bikd_ray.store.verdicts import delta_text, net_text
 
 LOSSES = 10
 """Classes that a card lists, of those that lost."""
-
-
-def with_interval(gain: Row, mean: str, name: str) -> str:
-    """A mean of a row of GAINS with its 95% interval, where it has a fair one."""
-    low, high = gain[f"{name}_low"], gain[f"{name}_high"]
-    if gain[mean] is None:
-        return "–"
-    if low is None:
-        return signed(gain[mean])
-    return f"{signed(gain[mean])} [{signed(low)}, {signed(high)}]"
 
 
 def results(choice: SelectedResult) -> str:
@@ -38,11 +30,14 @@ def results(choice: SelectedResult) -> str:
         ["---", *["---:"] * (1 + len(mean))],
         ["top-1 before, %", *both(lambda r: f"{r['top1_before']:.2f}")],
         ["top-1 after, %", *both(lambda r: f"{r['top1_after']:.2f}")],
-        ["Δ top-1 [95%]", *both(lambda r: with_interval(r, "delta_top1", "delta"))],
+        ["Δ top-1 [95%]", *both(delta_text)],
         ["control: Δ without a partner", *both(lambda r: signed(r["control_delta"]))],
-        ["net Δ [95%]", *both(lambda r: with_interval(r, "net_delta", "net"))],
+        ["net Δ [95%]", *both(net_text)],
         ["ensemble before, %", *both(lambda r: number(r["ensemble_top1_before"], 2))],
-        ["recovered of the ensemble's lead, %", *both(lambda r: recovered(r["recovered"]))],
+        [
+            "recovered of the ensemble's lead, %",
+            *both(lambda r: recovered(r["recovered"], 1) or NONE),
+        ],
         ["wrong before, right now", *once(images(result["gained"]))],
         ["right before, wrong now (negative flips)", *once(images(result["lost"]))],
         ["negative log-likelihood", *once(_change(choice, "nll"))],
@@ -52,6 +47,10 @@ def results(choice: SelectedResult) -> str:
         rows = [row for row in rows if not row[0].startswith(("ensemble", "recovered"))]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n\n" + _reading(choice)
+
+
+def _recovered(gain: Row) -> str:
+    return recovered(gain["recovered"], 1) or NONE
 
 
 def _reading(choice: SelectedResult) -> str:
@@ -94,24 +93,6 @@ def classes(choice: SelectedResult, names: tuple[str, ...] | None) -> str:
     head = "| class | images | before, % | after, % | Δ | control |\n|---|---:|---:|---:|---:|---:|"
     title = "Those that lost" if len(lost) <= LOSSES else f"The {LOSSES} that lost most"
     return "\n".join([f"{text} {title}:", "", head, *shown])
-
-
-def signed(value: float | None) -> str:
-    """Percentage points with their sign."""
-    text = "–" if value is None else f"{value:+.2f}".replace("-", "−")
-    return "0.00" if text.lstrip("+−") == "0.00" else text
-
-
-def number(value: float | None, digits: int) -> str:
-    """A number, or a dash for None."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def recovered(value: float | None) -> str:
-    """Percent of the way to the ensemble; a dash where the model lost."""
-    if value is None or value < 0:
-        return "–"
-    return f"{value:.1f}" + (" (past the ensemble)" if value > 100 else "")
 
 
 def plain(text: str) -> str:

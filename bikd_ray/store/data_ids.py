@@ -8,6 +8,7 @@ then on those alone answer to it, and other pixels under the same names are anot
 import json
 from dataclasses import replace
 
+from bikd_ray.errors import BikdError
 from bikd_ray.identity import digest
 from bikd_ray.plan import ResolvedData
 from bikd_ray.store.read import Reader
@@ -18,7 +19,7 @@ FOLDER = "ids"
 def as_stored(data: ResolvedData, reader: Reader) -> tuple[ResolvedData, str | None]:
     """A data set under the id that the store's rows about it have, and what a person should know.
 
-    Raises BikdError where the store cannot be read or written.
+    Raises BikdError where the store cannot be read.
     """
     known = set(reader.table("baselines", ["data_id"])["data_id"].to_pylist())
     listing = (data.train.listing_id, data.val.listing_id)
@@ -30,16 +31,24 @@ def as_stored(data: ResolvedData, reader: Reader) -> tuple[ResolvedData, str | N
             f"the store has results for these images under {first_id}, with the classes in another "
             "order: they stay there, and nothing is taken from them"
         )
-    path = f"{FOLDER}/data-{first_id}.json"
+    path, note = f"{FOLDER}/data-{first_id}.json", None
     try:
         content = json.loads(reader.fs.read(path))["content"]
     except FileNotFoundError:
-        content = data.data_id
-        reader.fs.write(path, json.dumps({"content": content}).encode())
+        content, note = data.data_id, _noted(reader, path, data.data_id)
     if content != data.data_id:
         return data, (
             f"the store has results for other images with these names and sizes ({first_id}): "
             "they are not mixed with those of this data"
         )
     samples = digest("samples", data.val.listing_id)
-    return replace(data, data_id=first_id, sample_set_id=samples), None
+    return replace(data, data_id=first_id, sample_set_id=samples), note
+
+
+def _noted(reader: Reader, path: str, content: str) -> str | None:
+    """Write down whose id it is; what to say where the store can only be read."""
+    try:
+        reader.fs.write(path, json.dumps({"content": content}).encode())
+    except BikdError as error:
+        return f"that these images are those of the store's results could not be noted ({error})"
+    return None

@@ -29,6 +29,11 @@ def store_uri(given: str | None = None, of_spec: str | None = None) -> str:
     return "./bikd-store"
 
 
+GCS_PATIENCE = 30
+"""Seconds that Google's client tries to reach its store, each time; a URI may say another number
+of them, as in gs://bucket/bikd?retry_limit_seconds=300.
+"""
+
 Listing = dict[str, tuple[int, int]]
 """Full path -> (bytes, when it was written, nanoseconds), which tells one content from another."""
 
@@ -56,7 +61,7 @@ class StoreFS:
             uri = str(Path(uri).expanduser().absolute())
             return cls(uri, pafs.LocalFileSystem(), uri, patience)
         try:
-            filesystem, root = pafs.FileSystem.from_uri(_with_single_puts(uri))
+            filesystem, root = pafs.FileSystem.from_uri(_with_limits(uri))
         except (OSError, ValueError) as error:
             raise UserError(
                 f"store {uri!r} cannot be opened ({_why(error)}); give a folder, s3://… or gs://…"
@@ -208,8 +213,12 @@ def _why(error: Exception) -> str:
     return said.splitlines()[0].partition(" (Request ID:")[0]
 
 
-def _with_single_puts(uri: str) -> str:
-    """An S3 URI by which a small file is one request, not the three of a multipart upload."""
-    if not uri.startswith("s3://"):
+def _with_limits(uri: str) -> str:
+    """By S3 a small file is one request, not the three of a multipart upload; and Google's client
+    gives up where nobody answers: by itself it tries for 15 minutes.
+    """
+    scheme = uri.partition("://")[0]
+    more = "allow_delayed_open=true" if scheme == "s3" else f"retry_limit_seconds={GCS_PATIENCE}"
+    if scheme not in ("s3", "gs", "gcs") or more.partition("=")[0] in uri:
         return uri
-    return f"{uri}{'&' if '?' in uri else '?'}allow_delayed_open=true"
+    return f"{uri}{'&' if '?' in uri else '?'}{more}"

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bikd_ray.analysis.bits import gram, ones_of, stack, unpack
+from bikd_ray.analysis.bits import gram, ones_of, stack
+from bikd_ray.analysis.classes import class_gains
 from bikd_ray.analysis.significance import (
     Estimates,
     best_set,
@@ -20,6 +21,7 @@ from bikd_ray.analysis.significance import (
     false_discovery,
     rivals,
 )
+from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.answer_schemas import FLIPS, GAINS
 from bikd_ray.store.series import ModelSeries, Row, Seeds
 
@@ -53,7 +55,7 @@ def gain_table(learner: ModelSeries) -> pa.Table:
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
     bits, n, fair = vectors.bits_VB, learner.n, learner.fair
     delta = _from(learner, differences(bits, n, at_PS, np.zeros_like(control_S)))
-    net = differences(bits, n, at_PS, control_S).within(-100, 100)
+    net = net_delta(bits, n, at_PS, control_S)
     best_P = best_set(rivals(bits, n, at_PS)) if fair else np.zeros(len(at_PS), bool)
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
     ensemble_P = np.array([row["ensemble_top1_before"] for row in firsts], float)
@@ -90,7 +92,22 @@ def p_values(learner: ModelSeries) -> np.ndarray:
     vectors = Vectors(learner)
     control_S = np.array(vectors.at(learner.control))
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
-    return differences(vectors.bits_VB, learner.n, at_PS, control_S).p_value
+    return net_delta(vectors.bits_VB, learner.n, at_PS, control_S).p_value
+
+
+def net_delta(bits_VB: np.ndarray, n: int, at_PS: np.ndarray, control_S: np.ndarray) -> Estimates:
+    """[P]: the gain of each candidate less the control's, seed by seed; see `differences`."""
+    return differences(bits_VB, n, at_PS, control_S).within(-100, 100)
+
+
+def net_columns(result: Row, control: Row | None) -> Row:
+    """The columns of GAINS that hold net Δ, of one result and the control of its seed."""
+    if control is None:
+        return dict.fromkeys(("control_delta", "net_delta", "net_low", "net_high"))
+    bits_VB = stack([control["correct"], result["correct"]])
+    net = net_delta(bits_VB, result["n"], np.array([1]), np.array([0]))
+    columns = _bounded("net", net, result["selection"] != CHOSEN_ON_VAL)
+    return {"control_delta": control["delta_top1"], **{k: _number(v) for k, v in columns.items()}}
 
 
 def _from(learner: ModelSeries, delta: Estimates) -> Estimates:
@@ -182,35 +199,42 @@ def growth_rows(learner: ModelSeries) -> list[Row]:
 
 def class_rows(learner: ModelSeries, labels_N: np.ndarray) -> list[Row]:
     """Rows of `answers.CLASSES`: class by class for each partner set, means over the seeds."""
-    counts = np.bincount(labels_N)
-
-    def percent(found: Iterable[Row]) -> np.ndarray:
-        right_N = np.mean([unpack(row["correct"], learner.n) for row in found], axis=0)
-        return 100 * np.bincount(labels_N, right_N) / np.maximum(1, counts)
-
-    before, rows = percent([learner.baseline]), []
+    rows = []
     for partner_ids, seeds in learner.by_partners.items():
-        after, first = percent(seeds.values()), next(iter(seeds.values()))
-        paired = [learner.control[seed] for seed in seeds if seed in learner.control]
-        alone = percent(paired) - before if paired else None
+        first = next(iter(seeds.values()))
+        after = list(seeds.values())
+        controls = [learner.control[seed] for seed in seeds if seed in learner.control]
         rows += [
             {
                 **learner.about,
                 "partner": " + ".join(first["partners"]),
                 "role": first["role"],
-                "label": int(label),
-                "n": int(counts[label]),
-                "top1_before": before[label],
-                "top1_after": after[label],
-                "delta_top1": after[label] - before[label],
-                "control_delta": None if alone is None else alone[label],
+                **row,
                 "seeds": len(seeds),
                 "partners": first["partners"],
                 "partner_ids": list(partner_ids),
             }
-            for label in np.flatnonzero(counts)
+            for row in class_columns(labels_N, learner.baseline, after, controls)
         ]
     return rows
+
+
+def class_columns(
+    labels_N: np.ndarray, baseline: Row, results: Iterable[Row], controls: Iterable[Row]
+) -> list[Row]:
+    """The columns of `answers.CLASSES` that `class_gains` gives, from rows with `correct`."""
+    after, alone = ([row["correct"] for row in rows] for rows in (results, controls))
+    return [
+        {
+            "label": gain.label,
+            "n": gain.n,
+            "top1_before": gain.before,
+            "top1_after": gain.after,
+            "delta_top1": gain.delta,
+            "control_delta": gain.control,
+        }
+        for gain in class_gains(labels_N, baseline["correct"], after, alone)
+    ]
 
 
 def flip_table(learner: ModelSeries, known: Mapping[tuple[str, str], Row]) -> pa.Table:

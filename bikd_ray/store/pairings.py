@@ -1,7 +1,7 @@
 """Pairs as rows and as a matrix: what they know together, and what each gained."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 
@@ -24,6 +24,10 @@ SYMMETRIC = (
     "q",
     "phi",
 )
+SETTING = ("data_id", "objective", "recipe_id")
+PAIR = ("model_id_a", "model_id_b")
+AFTER = ("error_overlap_after", "case2_after")
+
 DIRECTED = ("delta_top1", "net_delta", "q_value", "recovered", "top1_after")
 METRICS = (*DIRECTED, *SYMMETRIC)
 """What a pair matrix can show: directed ones have the learner as row, the partner as column."""
@@ -60,21 +64,41 @@ def _by_name(row: Row) -> tuple[str, ...]:
     return (*names, row["model_id_a"], row["model_id_b"])
 
 
-def _likeness(reader: Reader) -> dict[tuple, dict[str, float | None]]:
+def likeness(similarities: pa.Table) -> pa.Table:
+    """The mean CCA of each pair, from rows of the table `similarities`: columns SETTING, the two
+    model_ids in their own order, and LIKENESS.
+    """
+    rows = similarities.sort_by("job_id")  # the same to the last bit each time
+    ends = [rows[name] for name in PAIR]
+    for name, of_both in zip(PAIR, (pc.min_element_wise, pc.max_element_wise), strict=True):
+        rows = rows.set_column(rows.schema.get_field_index(name), name, of_both(*ends))
+    means = rows.group_by([*SETTING, *PAIR], use_threads=False)
+    means = means.aggregate([(name, "mean") for name in LIKENESS])
+    return means.select([*SETTING, *PAIR, *(f"{name}_mean" for name in LIKENESS)]).rename_columns(
+        [*SETTING, *PAIR, *LIKENESS]
+    )
+
+
+def with_likeness(pairs: pa.Table, similarities: pa.Table) -> pa.Table:
+    """Rows of the table `pairs` with LIKENESS; similarities: rows of one setting."""
+    means = likeness(similarities).select([*PAIR, *LIKENESS])
+    turned = means.rename_columns([*reversed(PAIR), *LIKENESS]).select(means.column_names)
+    return pairs.join(pa.concat_tables([means, turned]), keys=[*PAIR], join_type="left outer")
+
+
+def _likeness(reader: Reader) -> dict[tuple, Row]:
     """(data, pair, objective, recipe) -> the mean CCA of its jobs of two."""
     jobs = reader.committed("jobs")
     two = pc.and_(
         pc.equal(jobs["status"], "done"), pc.equal(pc.list_value_length(jobs["member_ids"]), 2)
     )
-    twos = set(jobs.filter(two)["job_id"].to_pylist())
-    found: dict[tuple, list[Row]] = defaultdict(list)
-    for row in reader.table("similarities").sort_by("job_id").to_pylist():
-        if row["job_id"] in twos:
-            pair = frozenset((row["model_id_a"], row["model_id_b"]))
-            found[row["data_id"], pair, row["objective"], row["recipe_id"]].append(row)
+    rows = reader.table("similarities")
+    twos = rows.filter(pc.is_in(rows["job_id"], value_set=jobs.filter(two)["job_id"]))
     return {
-        key: {name: mean(row[name] for row in rows) for name in LIKENESS}
-        for key, rows in found.items()
+        (r["data_id"], frozenset(r[name] for name in PAIR), r["objective"], r["recipe_id"]): {
+            name: r[name] for name in LIKENESS
+        }
+        for r in likeness(twos).to_pylist()
     }
 
 
@@ -92,6 +116,37 @@ def _cases_after(reader: Reader, selection: str) -> dict[tuple, dict[str, float 
         key: {name: mean(row[name] for row in jobs.values()) for name in CASES_AFTER}
         for key, jobs in found.items()
     }
+
+
+def rows_after(results: pa.Table, a: str, b: str, untouched: Mapping[str, float]) -> list[Row]:
+    """See `Store.pair_after`; untouched: a model's top-1 before."""
+    jobs: dict[str, dict[str, float]] = {}
+    both: dict[str, Row] = {}
+    for learner, partner in ((a, b), (b, a)):
+        for row in with_partner(results, learner, partner).to_pylist():
+            if row["error_overlap_after"] is not None:
+                jobs.setdefault(row["job_id"], {})[learner] = row["top1_after"]
+                both[row["job_id"]] = {name: row[name] for name in AFTER}
+    return [
+        {
+            "top1_a": after.get(a, untouched[a]),  # a frozen teacher stays as it was
+            "top1_b": after.get(b, untouched[b]),
+            **both[job_id],
+        }
+        for job_id, after in jobs.items()
+    ]
+
+
+def one_partner(rows: pa.Table) -> tuple[pa.Table, pa.ChunkedArray]:
+    """The rows of an answer with a single partner, and the model_id of that one."""
+    single = rows.filter(pc.equal(pc.list_value_length(rows["partner_ids"]), 1))
+    return single, pc.list_flatten(single["partner_ids"])
+
+
+def with_partner(rows: pa.Table, model_id: str, partner_id: str) -> pa.Table:
+    """The rows of a learner with this one partner."""
+    single, partner = one_partner(rows.filter(pc.equal(rows["model_id"], model_id)))
+    return single.filter(pc.equal(partner, partner_id))
 
 
 def matrix(pairs: pa.Table, baselines: pa.Table, metric: str) -> pa.Table:

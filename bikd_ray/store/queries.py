@@ -5,17 +5,21 @@ answer, and ranks and ties are made within one combination of them.
 """
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import count, groupby
 from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
 
 from bikd_ray.errors import BikdError, UserError, choices
+from bikd_ray.plan import ResolvedData
 from bikd_ray.specs import ALONE
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
+from bikd_ray.store.data_ids import as_stored
 from bikd_ray.store.family import family
 from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.gains import (
@@ -25,7 +29,7 @@ from bikd_ray.store.gains import (
     growth_rows,
     with_q_values,
 )
-from bikd_ray.store.pairings import METRICS, SYMMETRIC, matrix, pair_rows
+from bikd_ray.store.pairings import AFTER, METRICS, SYMMETRIC, matrix, pair_rows, rows_after
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.series import ModelSeries, Row, baselines, model_series
@@ -42,7 +46,7 @@ def open_store(uri: str | None = None) -> "Store":
     ./bikd-store). Raises UserError if there is none.
     """
     store = Store(store_uri(uri))
-    if not store.reader.fs.is_folder():
+    if not store.exists:
         raise UserError(
             f"there is no store at {store.uri}; run bikd sweep or bikd demo first, or give --store"
         )
@@ -50,21 +54,59 @@ def open_store(uri: str | None = None) -> "Store":
 
 
 class Store:
-    """Answers from the tables under one URI. Opened anew, it sees what has come since."""
+    """Answers from the tables under one URI: committed rows only, as `pyarrow` tables.
+
+    Accuracies, Δ and intervals are in percent or percentage points (95%, over images and seeds),
+    overlaps and shares are fractions; docs/statistics.md has the definitions and their sources,
+    `bikd schema` every column. A model is given by its name or its id. selection: `last`,
+    `best_val` or `best_select`. Raises UserError for names that the store does not have, and
+    BikdError where it cannot be read.
+    """
 
     def __init__(self, uri: str) -> None:
-        self.reader = Reader(uri)
+        self._reader = Reader(uri)
         self._said: set[str] = set()
 
     @property
     def uri(self) -> str:
-        return self.reader.fs.uri
+        return self._reader.fs.uri
 
-    def table(self, name: str) -> pa.Table:
-        """One of the store's tables, committed rows only; columns in `store.schema`."""
-        if name not in SCHEMAS:
-            raise UserError(f"the store has no table {name!r}; {choices(name, SCHEMAS)}")
-        return self.reader.table(name)
+    @property
+    def exists(self) -> bool:
+        return self._reader.fs.is_folder()
+
+    def table(
+        self,
+        name: str,
+        columns: Collection[str] | None = None,
+        where: pads.Expression | None = None,
+    ) -> pa.Table:
+        """Committed rows of one of the store's tables, with the newest names of the models.
+
+        columns: which to keep (`store.schema` has all). where: a pyarrow expression over any
+        columns. Raises UserError for a table that there is not.
+        """
+        return self._reader.table(_table_name(name), columns, where)
+
+    def as_written(self, name: str, where: pads.Expression | None = None) -> pa.Table:
+        """As `table`, with the names that models had when the rows were written."""
+        return self._reader.as_written(_table_name(name), where=where)
+
+    def index(self, name: str) -> pa.Table:
+        """What says which rows of `jobs` or `baselines` count. It is the same object for as long as
+        nothing has come.
+        """
+        return self._reader.committed(name)
+
+    def file(self, relative: str) -> bytes:
+        """What a file of the store holds, by its path in it. Raises FileNotFoundError."""
+        return self._reader.fs.read(relative)
+
+    def as_stored(self, data: ResolvedData) -> tuple[ResolvedData, str | None]:
+        """A data set under the id that this store's rows about it have, and what a person should
+        know. Raises BikdError where the store cannot be read or written.
+        """
+        return as_stored(data, self._reader)
 
     def sql(self, query: str) -> pa.Table:
         """A DuckDB query over the committed rows of every table. Read only. Raises UserError.
@@ -83,20 +125,22 @@ class Store:
                     table = self.table(name) if name in read else schema.empty_table()
                     connection.register(name, table)
                 connection.execute("SET lock_configuration = true")
-                answer = connection.sql(query).to_arrow_table()
+                relation = connection.sql(query)
+                _refuse_changed(relation.columns, relation.types)
+                answer = relation.to_arrow_table()
                 return answer.rename_columns(_told_apart(answer.column_names))
             except (duckdb.Error, pa.ArrowException) as error:
                 raise UserError(f"sql: {str(error).strip().splitlines()[0]}") from None
 
     def done(self) -> set[str]:
         """Ids of the jobs whose results are stored and whole."""
-        jobs = self.reader.table("jobs", ["job_id", "status"])
+        jobs = self._reader.table("jobs", ["job_id", "status"])
         done = jobs.filter(pc.equal(jobs["status"], "done"))["job_id"].to_pylist()
-        return set(done) & set(self.reader.table("results", ["job_id"])["job_id"].to_pylist())
+        return set(done) & set(self._reader.table("results", ["job_id"])["job_id"].to_pylist())
 
     def failures(self) -> dict[str, str]:
         """Failed jobs that no later attempt has done: job_id to error."""
-        jobs = self.reader.table("jobs", ["job_id", "status", "error"])
+        jobs = self._reader.table("jobs", ["job_id", "status", "error"])
         failed = jobs.filter(pc.equal(jobs["status"], "failed"))
         return dict(zip(failed["job_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
 
@@ -113,8 +157,8 @@ class Store:
         known = self._known
         named = [pc.equal(known[c], name) for c in ("model", "model_id", "weights_id")]
         ids = known.filter(pc.or_(named[0], pc.or_(*named[1:])))["model_id"].to_pylist()
-        ids = ids or self.reader.names.formerly(name)
-        for line in self.reader.names.told(name):
+        ids = ids or self._reader.names.formerly(name)
+        for line in self._reader.names.told(name):
             if line not in self._said:
                 log.warning("%s", line)
                 self._said.add(line)
@@ -126,18 +170,18 @@ class Store:
     def baselines(self) -> pa.Table:
         """One row for each model and data set, the most accurate first."""
         columns = [name for name in SCHEMAS["baselines"].names if name != "correct"]
-        table = self.reader.committed("baselines").select(columns)
+        table = self._reader.committed("baselines").select(columns)
         ties = [("model", "ascending"), ("model_id", "ascending")]
         return table.sort_by([("data_id", "ascending"), ("top1", "descending"), *ties])
 
     def renamed(self, zoo: Mapping[str, str]) -> dict[str, str]:
         """Names of a zoo (to model_id) that the store calls otherwise, to what it calls them."""
-        newest = self.reader.names.newest
+        newest = self._reader.names.newest
         return {n: newest[i] for n, i in zoo.items() if newest.get(i, n) != n}
 
     def former_names(self, model_ids: Collection[str] = ()) -> list[str]:
         """`MyViT was ViT`, of each model (none given: of all) that was called otherwise before."""
-        names = self.reader.names
+        names = self._reader.names
         wanted = sorted(model_ids or names.newest, key=lambda i: names.newest.get(i, ""))
         lines = (names.told(i) for i in wanted if i in names.newest)
         return [line for told in lines for line in told]
@@ -145,10 +189,10 @@ class Store:
     def failed_jobs(self, model: str) -> pa.Table:
         """Rows of the table `jobs` of a model, all of them; empty where none has failed."""
         ids = self.model_ids(model)
-        jobs = self.reader.committed("jobs")
+        jobs = self._reader.committed("jobs")
         if not pc.any(pc.equal(jobs["status"], "failed")).as_py():
             return jobs.slice(0, 0)
-        rows = self.reader.table("jobs", ["member_ids", "members", "status", "error"])
+        rows = self._reader.table("jobs", ["member_ids", "members", "status", "error"])
         return rows.filter(pa.array([bool(ids & set(r)) for r in rows["member_ids"].to_pylist()]))
 
     def why_nothing(self, model: str) -> str:
@@ -185,7 +229,7 @@ class Store:
         One row for each model and size, the mean over all such groups. Columns: `GROWTH`.
         """
         wanted = None if model is None else self.model_ids(model)
-        found = model_series(self.reader, wanted, objective, selection)
+        found = model_series(self._reader, wanted, objective, selection)
         return pa.Table.from_pylist(_rows(found, growth_rows), GROWTH)
 
     def classes(
@@ -196,7 +240,7 @@ class Store:
         def rows(learner: ModelSeries) -> list[Row]:
             where = pc.field("model_id") == learner.model_id
             where &= pc.field("data_id") == learner.data_id
-            stored = self.reader.table("predictions", ["sample", "label"], where)
+            stored = self._reader.table("predictions", ["sample", "label"], where)
             if len(stored) != learner.n:
                 raise BikdError(
                     f"the predictions of {learner.baseline['model']} on these images are no longer "
@@ -205,7 +249,7 @@ class Store:
                 )
             return class_rows(learner, stored.sort_by("sample")["label"].to_numpy())
 
-        found = model_series(self.reader, self.model_ids(model), objective, selection)
+        found = model_series(self._reader, self.model_ids(model), objective, selection)
         return pa.Table.from_pylist(_rows(found, rows), CLASSES)
 
     def flips(
@@ -213,8 +257,8 @@ class Store:
     ) -> pa.Table:
         """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`."""
         wanted = None if model is None else self.model_ids(model)
-        known = baselines(self.reader)
-        found = model_series(self.reader, wanted, objective, selection)
+        known = baselines(self._reader)
+        found = model_series(self._reader, wanted, objective, selection)
         parts = _sorted((learner, flip_table(learner, known)) for learner in found)
         return pa.concat_tables([FLIPS.empty_table(), *(part for _, part in parts)])
 
@@ -226,7 +270,7 @@ class Store:
         names: dict[str, dict[str, str]] = {}
         for row in self._known.sort_by("model_id").to_pylist():
             names.setdefault(row["data_id"], {})[row["model_id"]] = row["model"]
-        found = model_series(self.reader, None, objective, selection)
+        found = model_series(self._reader, None, objective, selection)
         return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
 
     def pairs(self, objective: str | None = None, selection: str = "last") -> pa.Table:
@@ -237,7 +281,24 @@ class Store:
         yet has nulls there. Gains of groups of three or more are in `gains`. Columns: `PAIRS`.
         """
         gains = self.gains(objective, selection).to_pylist()
-        return pa.Table.from_pylist(pair_rows(self.reader, gains, selection), PAIRS)
+        return pa.Table.from_pylist(pair_rows(self._reader, gains, selection), PAIRS)
+
+    def pair_after(
+        self, a: str, b: str, data_id: str, recipe_id: str, objective: str, selection: str
+    ) -> list[Row]:
+        """What two models (by their ids) know after each job of just them, under one setting.
+
+        Rows with `top1_a`, `top1_b`, `error_overlap_after` and `case2_after` (None where an older
+        bikd stored the job); without jobs that did not store the first three.
+        """
+        where = pc.field("model_id").isin([a, b]) & (pc.field("selection") == selection)
+        where &= pc.field("objective") == objective
+        where &= pc.field("data_id") == data_id
+        where &= pc.field("recipe_id") == recipe_id
+        columns = ["job_id", "model_id", "partner_ids", "top1_after", *AFTER]
+        known = self.table("baselines", ["model_id", "top1"], pc.field("data_id") == data_id)
+        untouched = dict(zip(*known.to_pydict().values(), strict=True))
+        return rows_after(self.table("results", columns, where), a, b, untouched)
 
     def matrix(
         self, metric: str = "delta_top1", objective: str | None = None, selection: str = "last"
@@ -264,19 +325,19 @@ class Store:
         Done jobs only. Columns: `CURVES`.
         """
         wanted = None if model is None else self.model_ids(model)
-        return curve_table(self.reader, wanted)
+        return curve_table(self._reader, wanted)
 
     @property
     def _known(self) -> pa.Table:
         columns = ["model", "model_id", "weights_id", "data_id"]
-        return self.reader.committed("baselines").select(columns)
+        return self._reader.committed("baselines").select(columns)
 
     def _gains(
         self, models: Collection[str] | None, objective: str | None, selection: str
     ) -> pa.Table:
-        found = model_series(self.reader, models, objective, selection)
+        found = model_series(self._reader, models, objective, selection)
         parts = _sorted((learner, gain_table(learner)) for learner in found)
-        others = {} if models is None or objective in ALONE else family(self.reader, selection)
+        others = {} if models is None or objective in ALONE else family(self._reader, selection)
         settings = []
         for setting, some in groupby(parts, lambda part: part[0][:3]):
             gains = pa.concat_tables([part for _, part in some])
@@ -284,6 +345,24 @@ class Store:
             gains = with_q_values(gains, np.concatenate([[], *rest]))
             settings.append(gains if objective in ALONE else judged(gains))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
+
+
+_CHANGED = re.compile(r"\b(UHUGEINT|BIT|BIGNUM|VARINT|TIME WITH TIME ZONE)\b")
+"""Types of DuckDB that come out of its Arrow tables as other values: -1, bytes, no time zone."""
+
+
+def _refuse_changed(names: Sequence[str], types: Sequence[object]) -> None:
+    for name, kind in zip(names, types, strict=True):
+        if found := _CHANGED.search(re.sub(r'"[^"]*"', "", str(kind))):
+            raise UserError(
+                f"sql: column {name!r} of type {found[1]} cannot be shown; cast it to varchar"
+            )
+
+
+def _table_name(name: str) -> str:
+    if name not in SCHEMAS:
+        raise UserError(f"the store has no table {name!r}; {choices(name, SCHEMAS)}")
+    return name
 
 
 def _told_apart(names: Sequence[str]) -> list[str]:

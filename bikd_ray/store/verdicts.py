@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bikd_ray.formatting import count, signed, with_span
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.read import pc
 
@@ -99,6 +100,21 @@ def short(row: Row) -> str:
     return SHORT.get(row["verdict"], row["verdict"] or "")
 
 
+def standing(row: Row) -> str:
+    """One of "best", "tie" or nothing: whether this partner set may be its model's best."""
+    return "tie" if row["tie"] else "best" if row["best"] else ""
+
+
+def delta_text(gain: Row) -> str:
+    """Δ of a row of GAINS with its 95% interval, where it has a fair one."""
+    return with_span(gain["delta_top1"], gain["delta_low"], gain["delta_high"])
+
+
+def net_text(gain: Row) -> str:
+    """As `delta_text`, net Δ."""
+    return with_span(gain["net_delta"], gain["net_low"], gain["net_high"])
+
+
 def in_words(row: Row) -> str:
     """The verdict of a row of GAINS, with what a person has to know with it."""
     if row["verdict"] == LESS:
@@ -141,7 +157,7 @@ def headline(
 
 
 def _sentence(known: pa.Table, names: Mapping[str, str]) -> str:
-    count = Counter(known["verdict"].to_pylist())
+    verdicts = Counter(known["verdict"].to_pylist())
     models = len(known["model_id"].unique())
     firsts: dict[str, dict[str, Row]] = {IMPROVES: {}, MORE: {}, LESS: {}}
     seen: set[str] = set()
@@ -155,7 +171,7 @@ def _sentence(known: pa.Table, names: Mapping[str, str]) -> str:
         found = firsts[IMPROVES]
         verb = "improves" if len(found) == 1 else "improve"
         parts.append(
-            f"{len(found):,} of {_count(models, 'model')} {verb} with a partner by more than "
+            f"{len(found):,} of {count(models, 'model')} {verb} with a partner by more than "
             f"alone: {_named(found, names)}"
         )
     else:
@@ -164,22 +180,22 @@ def _sentence(known: pa.Table, names: Mapping[str, str]) -> str:
             parts[0] = "No partner is sure to improve any model"
     if firsts[MORE]:
         parts.append(
-            f"{_count(len(firsts[MORE]), 'model')} {_is(firsts[MORE])} better than alone, but not "
+            f"{count(len(firsts[MORE]), 'model')} {_is(firsts[MORE])} better than alone, but not "
             f"surely better than before: {_named(firsts[MORE], names)}"
         )
     if firsts[LESS]:
         parts.append(
-            f"{_count(len(firsts[LESS]), 'model')} only lose{'s' * (len(firsts[LESS]) == 1)} less "
+            f"{count(len(firsts[LESS]), 'model')} only lose{'s' * (len(firsts[LESS]) == 1)} less "
             f"than alone, do not train {'it' if len(firsts[LESS]) == 1 else 'them'}: "
             f"{_named(firsts[LESS], names)}"
         )
-    if count[HARMED]:
+    if verdicts[HARMED]:
         parts.append(
-            f"in {count[HARMED]:,} of {_count(len(known), 'case')} the partner harms the learner"
+            f"in {verdicts[HARMED]:,} of {count(len(known), 'case')} the partner harms the learner"
         )
-    if not seen and not count[HARMED]:
+    if not seen and not verdicts[HARMED]:
         parts.append(
-            f"none of {_count(len(known), 'net Δ')} differs measurably from 0"
+            f"none of {count(len(known), 'net Δ')} differs measurably from 0"
             if len(known) == 1
             else f"none of {len(known):,} net Δ survives the correction for {len(known):,} "
             "comparisons (q < 0.05)"
@@ -193,10 +209,7 @@ def _named(found: Mapping[str, Row], names: Mapping[str, str]) -> str:
     ranked = sorted(found.values(), key=lambda row: -row["net_delta"])
     told = [
         f"{names.get(row['model_id'], row['model'])} (with {partners_of(row, names)}, net Δ "
-        f"{row['net_delta']:+.2f} pp)".replace("-", "−")
-        if row["net_delta"] < 0
-        else f"{names.get(row['model_id'], row['model'])} (with {partners_of(row, names)}, net Δ "
-        f"{row['net_delta']:+.2f} pp)"
+        f"{signed(row['net_delta'])} pp)"
         for row in ranked[:NAMED]
     ]
     rest = len(ranked) - len(told)
@@ -228,7 +241,7 @@ def _notes(gains: pa.Table, known: pa.Table) -> tuple[str, ...]:
         )
     if len(known) < len(gains):
         notes.append(
-            f"{_count(len(gains) - len(known), 'result')} of {len(gains):,} without a control of "
+            f"{count(len(gains) - len(known), 'result')} of {len(gains):,} without a control of "
             "the same seed: no net Δ there."
         )
     if pc.any(pc.equal(known["seeds"], 1)).as_py():
@@ -291,10 +304,6 @@ def all_failed(jobs: pa.Table) -> list[tuple[tuple[str, ...], tuple[str, ...], t
         for ids in sorted(errors, key=lambda i: (members[i], i))
         if ids not in done and len(ids) > 1
     ]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _is(found: Mapping[str, Row]) -> str:

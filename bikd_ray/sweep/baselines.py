@@ -169,7 +169,7 @@ def missing_baselines(
     zoo: Mapping[str, ResolvedModel], data: ResolvedData, store: Store
 ) -> list[ResolvedModel]:
     """The models of the zoo that the store has no baseline of on these images."""
-    known = store.reader.table("baselines", ["data_id", "model_id"]).to_pylist()
+    known = store.table("baselines", ["data_id", "model_id"]).to_pylist()
     have = {row["model_id"] for row in known if row["data_id"] == data.data_id}
     return [model for model in zoo.values() if model.model_id not in have]
 

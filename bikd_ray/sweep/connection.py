@@ -13,10 +13,12 @@ from bikd_ray.sweep import ray_env  # noqa: F401  # isort: skip  (before Ray)
 
 import grpc
 import ray
-from ray._private import services
+from ray.autoscaler.sdk import request_resources
+from ray.util import get_node_ip_address
 
 from bikd_ray.errors import BikdError
 from bikd_ray.specs import ZooEntry
+from bikd_ray.sweep.ray_private import address_of_auto
 from bikd_ray.sweep.runtime_env import environment
 
 ANSWERS = 10.0
@@ -47,6 +49,8 @@ def connected(
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise BikdError(_no_ray(error, address, given)) from None
+    if address != "local":
+        request_resources(bundles=[])  # of a sweep that was killed; one at work asks again
     try:
         yield address != "local"
     finally:
@@ -58,14 +62,15 @@ def _reach(address: str) -> None:
 
     Raises OSError, or ValueError for an address of another form.
     """
-    host_port = address.removeprefix("ray://")
-    if host_port == address:  # auto, HOST:PORT or local; None of the last
-        host_port = services.canonicalize_bootstrap_address(address)
-    if host_port is None:
+    host_port = address_of_auto() if address == "auto" else address.removeprefix("ray://")
+    if host_port is None or host_port == "local":
         return
     host, _, port = host_port.rpartition(":")
-    if not host or not port.isdecimal():
+    if not host or "/" in host or not port.isdecimal():
         raise ValueError("an address is HOST:PORT, ray://HOST:PORT, auto or local")
+    if host_port == address and host in ("localhost", "127.0.0.1", "::1", "[::1]"):
+        host = get_node_ip_address()  # where Ray looks for it
+        host_port = f"{host}:{port}"
     deadline = time.monotonic() + ANSWERS
     while True:
         try:
@@ -98,6 +103,27 @@ def _no_ray(error: Exception, address: str, given: str | None) -> str:
             "your own with a short path"
         )
     return f"cannot start Ray on this machine: {reason}"
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, for the block to end in good order; a second one is
+    raised as KeyboardInterrupt. Nothing sets it in another thread than the main one.
+    """
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        event.set()
+
+    before = signal.signal(signal.SIGINT, first)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 The store alone decides what is left to do. Tune schedules; nothing is ever restored from its files.
 """
 
-import signal
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -25,12 +25,12 @@ from bikd_ray.store.queries import Store
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
 from bikd_ray.sweep.capacity import GPU_MEMORY, Node, ResourceRequest, shortage
-from bikd_ray.sweep.connection import connected, terminable
+from bikd_ray.sweep.connection import connected, interruptible, terminable
 from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.loggers import RunLogger, loggers_of
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.progress import Progress
-from bikd_ray.sweep.recorder import LAST, TRIALS, WRITE_PATIENCE, Recorder
+from bikd_ray.sweep.recorder import LAST, WRITE_PATIENCE, Recorder
 from bikd_ray.sweep.resources import (
     ask,
     baseline_needs,
@@ -43,30 +43,39 @@ from bikd_ray.sweep.resources import (
     reach,
     uses_gpus,
 )
-from bikd_ray.sweep.scheduler import JobScheduler, PendingJob
-from bikd_ray.sweep.searcher import JobSearcher, NewestTrialFirst, placement_group
+from bikd_ray.sweep.scheduler import JobScheduler
+from bikd_ray.sweep.searcher import (
+    JobGenerator,
+    JobSearcher,
+    NewestTrialFirst,
+    StopAtInterrupt,
+    placement_group,
+)
+from bikd_ray.sweep.strategy import Everything, PendingJob
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
 
 __all__ = ["SweepReport", "ray_env", "run_baseline_sweep", "run_sweep"]
 
 
-WINDOW = 2000
-"""Jobs that one run of Tune is given: it rewrites its state of all of them again and again."""
-
-
 @dataclass(frozen=True)
 class SweepReport:
-    """How a sweep ended. `left` jobs were asked for and are neither done nor failed."""
+    """How a sweep ended, in jobs.
+
+    store: its URI. done: by this run. failed: also those that failed before and were not tried
+    again. left: asked for and neither done nor failed, as after Ctrl-C or a spent budget.
+    skipped: done before this run, or by another sweep meanwhile.
+    """
 
     store: str
     done: int
     failed: int
     left: int
-    skipped: int  # done before this run, or by another sweep meanwhile
+    skipped: int
 
     @property
     def complete(self) -> bool:
+        """Whether every job that was asked for is done."""
         return not self.failed and not self.left
 
 
@@ -142,7 +151,11 @@ def _take_names(zoo: dict[str, ResolvedModel], reader: Store, writer: Writer) ->
 def run_baseline_sweep(
     spec: Spec, *, store: str | None = None, address: str | None = None, ship: bool = False
 ) -> str:
-    """Run only the baselines and pair statistics of `spec`; returns the store's URI."""
+    """Run only the baselines and pair statistics of `spec`; returns the store's URI.
+
+    store, address, ship: as for `run_sweep`. Raises UserError for a spec that cannot work, and
+    BikdError with a line for each model that could not be measured, once the others are stored.
+    """
     writer = Writer(store_uri(store, spec.store))
     reader = Store(writer.fs.uri)
     zoo, data = resolve(spec, reader)
@@ -219,26 +232,28 @@ def _run_jobs(
     budget: float | None,
     loggers: list[RunLogger],
 ) -> int:
-    """Run all jobs, a window of them at a time; returns how many another sweep has done.
+    """Run all jobs, as many at a time as a run of Tune takes; returns how many another sweep has
+    done.
 
     broken: model_id to why that model cannot be measured; its jobs fail at once.
     """
     fs = writer.fs
     lease = Lease(fs, spec.name)
     unable = {i: why for i, request in requests.items() if (why := _unable(request, broken))}
-    waiting = [PendingJob(i, o.needs, o.job.flops) for i, o in requests.items() if i not in unable]
+    able = [PendingJob(i, o.needs, o.job.flops) for i, o in requests.items() if i not in unable]
     seconds = None if budget is None else 3600 * budget
-    scheduler = JobScheduler(waiting, nodes, store, lease, progress.note, seconds, ask)
+    scheduler = JobScheduler(
+        Everything(able), nodes, store, lease, progress.note, budget=seconds, ask=ask
+    )
     recorder = Recorder(requests, scheduler, writer, progress, loggers)
     for job_id, why in unable.items():
         recorder.fail(requests[job_id], why)
     for logger in loggers:
         logger.requests = requests
     try:
-        while _something_to_do(scheduler, recorder):
-            window = {job_id: requests[job_id] for job_id in scheduler.open(WINDOW)}
-            if _run_window(window, scheduler, recorder):
-                break
+        with interruptible() as interrupted:
+            while _something_to_do(scheduler, recorder, interrupted):
+                _run_trials(requests, scheduler, recorder, interrupted)
         recorder.settle(WRITE_PATIENCE if scheduler.over else LAST)
     finally:
         ask([])
@@ -250,19 +265,20 @@ def _run_jobs(
             compact(fs.uri)
         except BikdError as error:  # the jobs are stored
             progress.note(f"{error}; the store's small files stay until bikd store compact")
-    return len(scheduler.elsewhere)
+    with contextlib.suppress(BikdError):
+        return len(scheduler.done_elsewhere([job.job_id for job in able]))
+    return 0
 
 
-def _something_to_do(scheduler: JobScheduler, recorder: Recorder) -> bool:
+def _something_to_do(
+    scheduler: JobScheduler, recorder: Recorder, interrupted: threading.Event
+) -> bool:
     """Wait until some job can start; False if none ever will, or at Ctrl-C."""
-    try:
+    recorder.look()
+    while not (scheduler.over or scheduler.ready or interrupted.is_set()):
+        time.sleep(1)
         recorder.look()
-        while scheduler.waiting and not scheduler.stopped and not scheduler.ready:
-            time.sleep(1)
-            recorder.look()
-    except KeyboardInterrupt:
-        return False
-    return bool(scheduler.waiting) and not scheduler.stopped
+    return not (scheduler.over or interrupted.is_set())
 
 
 def _unable(request: JobRequest, broken: dict[str, str]) -> str | None:
@@ -270,20 +286,26 @@ def _unable(request: JobRequest, broken: dict[str, str]) -> str | None:
     return next((broken[m.model_id] for m in request.job.members if m.model_id in broken), None)
 
 
-def _run_window(
-    requests: dict[str, JobRequest], scheduler: JobScheduler, recorder: Recorder
-) -> bool:
-    """Run jobs until none is left, or none can start for long; returns whether by Ctrl-C."""
-    before = signal.getsignal(signal.SIGINT)
-    needs = {job_id: request.needs for job_id, request in requests.items()}
+def _run_trials(
+    requests: dict[str, JobRequest],
+    scheduler: JobScheduler,
+    recorder: Recorder,
+    interrupted: threading.Event,
+) -> None:
+    """One run of Tune: until no job is left, or none can start for long, or at Ctrl-C."""
+    scheduler.resume()
+
+    def held(config: dict[str, str]) -> tune.PlacementGroupFactory:
+        return placement_group(requests[config["job_id"]].needs, config["slot"])
+
+    searcher = JobSearcher(requests, scheduler, recorder.look, interrupted)
     trainable = tune.with_parameters(JobTrial, requests=requests)
     with TemporaryDirectory(prefix="bikd-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(trainable, lambda config: placement_group(needs[config["job_id"]])),
-            param_space={"ticket": tune.grid_search(list(range(len(requests))))},
+            tune.with_resources(trainable, held),
             tune_config=tune.TuneConfig(
-                num_samples=TRIALS,  # a ticket for each time that a job may be handed out
-                search_alg=JobSearcher(scheduler, recorder.look),
+                num_samples=-1,  # until the searcher has finished
+                search_alg=JobGenerator(searcher),
                 scheduler=NewestTrialFirst(),
                 reuse_actors=True,
             ),
@@ -291,15 +313,10 @@ def _run_window(
                 name="tune",
                 storage_path=scratch,
                 verbose=0,
+                stop=StopAtInterrupt(interrupted, recorder.progress.note),
                 callbacks=[recorder, *recorder.loggers],
                 # reused actors have no checkpoint of their own; saving one would retire them
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         )
         tuner.fit()
-    if threading.current_thread() is not threading.main_thread():
-        return False
-    # Tune ends as if all were well, and takes its handler back at Ctrl-C only
-    interrupted = signal.getsignal(signal.SIGINT) is before
-    signal.signal(signal.SIGINT, before)
-    return interrupted

@@ -41,7 +41,7 @@ def missing_pairs(
     columns = ["data_id", "model_id_a", "model_id_b"]
     have = {
         frozenset((r["model_id_a"], r["model_id_b"]))
-        for r in store.reader.table("pairs", columns).to_pylist()
+        for r in store.table("pairs", columns).to_pylist()
         if r["data_id"] == data.data_id
     }
     every = combinations(models, 2)
@@ -98,7 +98,7 @@ def tile(wanted: list[Pair], store: str, data_id: str, num_classes: int) -> list
     answers, samples_N, labels_N = [], np.empty(0), np.empty(0)
     for model_id in ids:
         where = (pc.field("model_id") == model_id) & (pc.field("data_id") == data_id)
-        table = stored.reader.table("predictions", where=where).sort_by("sample")
+        table = stored.table("predictions", where=where).sort_by("sample")
         if not len(table):
             raise BikdError(
                 f"the predictions of model {model_id} are damaged or gone in {store}; remove its "

@@ -19,7 +19,14 @@ SETTINGS = {
     "RAY_TRAIN_METRICS_ENABLED": "0",
 }
 
+NEEDED = {
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is ours: connection.interruptible
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",  # the scheduler knows how many jobs fit
+}
+"""Without these a sweep does not work as it should."""
+
 for name, value in SETTINGS.items():
     os.environ.setdefault(name, value)
+os.environ.update(NEEDED)
 for name in ("ray.tune", "ray.train", "ray.air"):
     logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -13,13 +13,11 @@ from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_e
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job
 from bikd_ray.store.write import Writer, new_attempt
-from bikd_ray.sweep.capacity import LONG
 from bikd_ray.sweep.checkpoints import folder_of
 from bikd_ray.sweep.events import EpochEnd, Heartbeat, JobRequest, JobResult, job_row
 from bikd_ray.sweep.loggers import RunLogger
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.scheduler import JobScheduler
-from bikd_ray.sweep.searcher import retire
 
 WRITE_PATIENCE = 300.0
 """Seconds for which a store that cannot be written is tried again once nothing runs any more."""
@@ -78,9 +76,6 @@ class Recorder(tune.Callback):
             self.progress.advance(job.job_id, job.label, message.epoch, message.epochs)
         elif isinstance(message, JobResult):
             self._over(job, message)
-            slots = request.resources.slots
-            if slots == "fresh" or (slots == "auto" and message.job["seconds"] > LONG):
-                retire(trial, request.needs)
 
     def on_trial_error(self, iteration: int, trials: list, trial: Any, **info: Any) -> None:
         """A trial that died, such as one whose node went away: its job goes back into the line."""

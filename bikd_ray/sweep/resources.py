@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
+import psutil
 import ray
 from ray.autoscaler.sdk import request_resources
 from ray.exceptions import RayError
@@ -23,7 +24,7 @@ from bikd_ray.sweep.capacity import GPU_MEMORY, Node, ResourceRequest, fits, sho
 from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.device import gpus_seen, no_gpu
 from bikd_ray.train.evaluate import EVAL_BATCH
-from bikd_ray.zoo.cost import inference_bytes, training_bytes
+from bikd_ray.zoo.cost import inference_bytes, job_bytes
 
 SHARED = 2
 """Workers of a `data_parallel` job where the spec gives no number."""
@@ -65,14 +66,8 @@ def grown(spec: Resources, has: Sequence[Node]) -> list[Node]:
 def this_machine() -> list[Node]:
     """The resources that Ray would find here if it were started now."""
     gpus = gpus_seen()
-    memory = 0.7 * _free_memory()
+    memory = 0.7 * psutil.virtual_memory().available
     return [{"CPU": usable_cpus(), "GPU": len(gpus), "memory": memory, **_known(gpus)}]
-
-
-def _free_memory() -> int:
-    """Bytes; all of the machine's where the system does not tell what is free (macOS)."""
-    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf(pages)
 
 
 def check_fits(needs: ResourceRequest, has: Sequence[Node]) -> None:
@@ -109,11 +104,7 @@ def job_needs(spec: Resources, job: Job, has: Sequence[Node]) -> ResourceRequest
     cpus = _cpus_beside(share, has) if given == "auto" else _share(given, workers)
     one = ResourceRequest(cpus, share)
     if workers == 1 and gpus and spec.gpus_per_job == "auto":
-        costs, recipe = [m.cost for m in job.members], job.recipe
-        wanted = training_bytes(
-            costs, recipe.batch_size, job.data.num_classes, recipe.optimizer, recipe.precision
-        )
-        part = part_of(one, wanted, has)
+        part = part_of(one, job_bytes(job), has)
         return part if given == "auto" else ResourceRequest(cpus, part.gpus)
     return ResourceRequest(workers * one.cpus, workers * one.gpus, workers)
 

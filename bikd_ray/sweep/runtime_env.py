@@ -8,8 +8,6 @@ import sysconfig
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ray._private.runtime_env.packaging import GCS_STORAGE_MAX_SIZE
-
 from bikd_ray.errors import UserError
 from bikd_ray.specs import ZooEntry
 
@@ -17,6 +15,9 @@ OURS = ("bikd_ray", "bikd_pipelines", "bikd_dashboards")
 
 MADE = "_remote_module_non_scriptable"
 """A module that torch writes into a temporary folder when it is imported."""
+
+LARGEST_PACKAGE = int(os.environ.get("RAY_max_grpc_message_size", f"{512 * 2**20}"))  # noqa: SIM112
+"""Bytes of code that Ray sends to a cluster at most: those of one message of it."""
 
 SKIPPED = ("__pycache__", "node_modules", "venv", ".venv", ".git", ".mypy_cache", ".ruff_cache")
 """Folders that are nobody's code."""
@@ -82,10 +83,10 @@ def check_size(files: Iterable[Path]) -> None:
     """Refuse what Ray would not take. Raises UserError that names the largest files."""
     sizes = {file: file.stat().st_size for file in files if file.is_file()}
     total = sum(sizes.values())
-    if total >= GCS_STORAGE_MAX_SIZE:
+    if total >= LARGEST_PACKAGE:
         largest = sorted(sizes, key=lambda file: -sizes[file])[:3]
         named = ", ".join(f"{file} ({sizes[file] / 2**20:.0f} MiB)" for file in largest)
         raise UserError(
             f"the code to send to the cluster has {total / 2**20:.0f} MiB, and Ray takes "
-            f"{GCS_STORAGE_MAX_SIZE / 2**20:.0f}; move elsewhere what is no code: {named}"
+            f"{LARGEST_PACKAGE / 2**20:.0f}; move elsewhere what is no code: {named}"
         )

@@ -1,13 +1,14 @@
-"""The jobs that are waiting, in the order in which they are handed out; no Ray in here."""
+"""Hands out jobs as the cluster, the budget and other sweeps allow; no Ray in here."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from bikd_ray.errors import BikdError
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.queries import Store
 from bikd_ray.sweep.capacity import CapacityMonitor, Node, ResourceRequest, fits
+from bikd_ray.sweep.strategy import PendingJob, Running, Strategy
 
 POLL_SECONDS = 3.0
 """Seconds between two looks at the cluster and at the other sweeps."""
@@ -16,29 +17,24 @@ ENDED_SECONDS = 12.0
 """Seconds for which a sweep announces that a job has ended: longer than POLL_SECONDS, so that every
 other sweep on the store sees it."""
 
+ASK_SECONDS = 60.0
+"""Seconds after which an autoscaler is asked again: another command on the cluster may have taken
+the request back."""
+
 IDLE_SECONDS = 10.0
 """Seconds without a job after which a sweep gives back what its idle slots occupy."""
 
 
-@dataclass(frozen=True)
-class PendingJob:
-    """A job in line: what it occupies, and how much work it is in relation to others."""
-
-    job_id: str
-    needs: ResourceRequest
-    work: float
-
-
 @dataclass
 class JobScheduler:
-    """Hands out jobs: the largest needs first and then the longest, so that the end is short.
+    """Hands out the jobs that a strategy proposes, in its order.
 
     A job is handed out when the cluster, as it is now, has room for it beside those that run.
-    One that another sweep is at waits; it is dropped once that has done it.
+    One that another sweep is at waits; the strategy drops it once that has done it.
     A cluster that has lost the nodes that a job needs is waited for, and `note` is told.
     """
 
-    waiting: list[PendingJob]
+    strategy: Strategy
     nodes: Callable[[], Sequence[Node]]
     store: Store
     lease: Lease
@@ -47,43 +43,36 @@ class JobScheduler:
     ask: Callable[[Sequence[ResourceRequest]], None] = lambda needs: (
         None
     )  # for room for all that is left
+    waiting: list[PendingJob] = field(default_factory=list)
     running: dict[str, PendingJob] = field(default_factory=dict)
-    window: set[str] = field(default_factory=set)
-    elsewhere: set[str] = field(default_factory=set)  # done by other sweeps meanwhile
     stopped: bool = False
     held: bool = False  # nothing is handed out for now
 
     def __post_init__(self) -> None:
-        self.waiting.sort(key=lambda w: (-w.needs.gpus, -w.needs.cpus, -w.work))
         self._spent, self._measured = 0.0, (0.0, 0.0)
         self._began: dict[str, float] = {}
         self._looked = float("-inf")
         self._rested = time.monotonic()  # when a job last ran
-        self._caught_up = False  # others may have been at work since these jobs were chosen
+        self._asking = True  # the strategy, at the next look
+        self._exhausted = False  # it has nothing more to propose
+        self._ended_since = False  # a job has, since the strategy was asked
+        self._handed_out: set[str] = set()  # all jobs that were begun here
+        self._again: set[str] = set()  # those whose trials died, which come first
         self._ended: dict[str, float] = {}  # jobs of ours, and when
         self._room: Sequence[Node] = ()
         self._others: set[str] = set()
         self._watch = CapacityMonitor(self.note)
-        self._asked = 0
+        self._asked, self._asked_at = 0, float("-inf")
 
-    def open(self, count: int) -> list[str]:
-        """Choose at most so many jobs as the window from which `take` takes; returns them."""
+    def resume(self) -> None:
+        """Jobs are about to be taken again: from now on counts how long none could be."""
         self.look()
-        free = [job for job in self.waiting if job.job_id not in self._others]
-        self.window = {job.job_id for job in (free or self.waiting)[:count]}
         self._rested = time.monotonic()
-        return sorted(self.window)
 
     @property
     def over(self) -> bool:
-        """Whether nothing of the window will be handed out any more."""
-        if self.stopped:
-            return True
-        inside = [job for job in self.waiting if job.job_id in self.window]
-        if any(job.job_id not in self._others for job in inside):
-            return False
-        elsewhere = any(job.job_id not in self._others for job in self.waiting)
-        return not inside or elsewhere  # outside the window there is something better to do
+        """Whether nothing will be handed out any more, unless a trial that runs dies."""
+        return self.stopped or (self._exhausted and not self.waiting)
 
     @property
     def idle(self) -> bool:
@@ -99,13 +88,15 @@ class JobScheduler:
         return bool(free) and not self.held and self._has_room(free[0].needs)
 
     def take(self) -> str | None:
-        """The next job of the window; None if none can start now."""
+        """The next job; None if none can start now."""
         self.look()
+        if self._run_out:
+            self._propose()
         jobs = [] if self.stopped or self.held else list(self.waiting)
         for _, sweep in self.lease.others() if jobs else []:  # what was begun since that look
             self._others |= sweep.jobs | sweep.ended
         for job in jobs:
-            if job.job_id in self._others or job.job_id not in self.window:
+            if job.job_id in self._others:
                 continue
             if not self._affordable(job) or not self._has_room(job.needs):
                 return None  # smaller ones that overtake would keep a large one waiting for ever
@@ -115,7 +106,11 @@ class JobScheduler:
                 del self.running[job.job_id]
                 continue
             self.waiting.remove(job)
+            self._handed_out.add(job.job_id)
+            self._again.discard(job.job_id)
             self._began[job.job_id] = time.monotonic()
+            if not self.waiting:
+                self._propose()
             return job.job_id
         return None
 
@@ -126,12 +121,15 @@ class JobScheduler:
             self._ended[job_id] = time.monotonic()
             self._spend(job)
             self._measured = (self._measured[0] + seconds, self._measured[1] + job.work)
+            self._ended_since = True
 
     def put_back(self, job_id: str) -> None:
         """A job that was taken, and whose trial died, is the first in line again."""
         job = self.running.pop(job_id, None)
         if job is not None:
             self._spend(job)
+            self._handed_out.remove(job_id)
+            self._again.add(job_id)
             self.waiting.insert(0, job)
 
     def _spend(self, job: PendingJob) -> None:
@@ -153,6 +151,16 @@ class JobScheduler:
         began = sum(time.monotonic() - then for then in self._began.values())
         return max(0.0, spent / done * left - began) / max(1, len(self.running))
 
+    def expected(self, job: PendingJob) -> float:
+        """Seconds that a job will take, as those before it did; 0 before the first one is over."""
+        spent, done = self._measured
+        return spent / done * job.work if done else 0.0
+
+    def done_elsewhere(self, jobs: Collection[str]) -> set[str]:
+        """Which of some jobs are stored as done and were not begun here."""
+        others = set(jobs) - self._handed_out
+        return others & self.store.done() if others else set()
+
     def _say(self) -> None:
         left = len(self.waiting) + len(self.running)
         since = time.monotonic() - ENDED_SECONDS
@@ -164,8 +172,7 @@ class JobScheduler:
             return True
         now = time.monotonic()
         running = sum((now - self._began[i]) * (j.needs.gpus or 1) for i, j in self.running.items())
-        spent, done = self._measured
-        expected = spent / done * job.work * (job.needs.gpus or 1) if done else 0.0
+        expected = self.expected(job) * (job.needs.gpus or 1)
         if self._spent + running + expected > self.budget:
             self.stop()
         return not self.stopped
@@ -179,26 +186,44 @@ class JobScheduler:
             return
         self._looked = time.monotonic()
         self._room = self.nodes()
-        left = self._needed()
-        self._watch.look(left, self._room)
-        self._say()
-        if len(left) != self._asked:  # an autoscaler keeps no node that only waits for the end
-            self._asked = len(left)
-            self.ask(left)
         sweeps = [sweep for _, sweep in self.lease.others()]
         ended = {i for sweep in sweeps for i in sweep.ended}
         others = ended.union(*(sweep.jobs for sweep in sweeps))
         news = self._others - others or any(job.job_id in ended for job in self.waiting)
-        if news or not self._caught_up:
-            try:
-                done = self.store.done()
-            except BikdError:  # asked again at the next look
-                return
-            found = {job.job_id for job in self.waiting} & done
-            self.elsewhere |= found
-            self.waiting = [job for job in self.waiting if job.job_id not in found]
-            self._caught_up = True
         self._others = others
+        if news or self._asking or self._run_out:
+            self._propose()
+        left = self._needed()
+        self._watch.look(left, self._room)
+        self._say()
+        again = left and self._looked - self._asked_at > ASK_SECONDS
+        if len(left) != self._asked or again:  # no node is kept that only waits for the end
+            self._asked, self._asked_at = len(left), self._looked
+            self.ask(left)
+
+    @property
+    def _run_out(self) -> bool:
+        """Whether all that was proposed has begun, and a job that has ended may bring more."""
+        return not self.waiting and self._ended_since and not self._exhausted
+
+    def _propose(self) -> None:
+        """Ask the strategy what should wait; if it cannot tell, again at the next look."""
+        running = Running(here=self._handed_out, elsewhere=self._others)
+        try:
+            proposed = self.strategy.propose(self.store, running, self._free)
+        except BikdError:
+            self._asking = True
+            return
+        self._asking, self._ended_since = False, False
+        self._exhausted = proposed is None or not (proposed or self.running)
+        self.waiting = sorted(proposed or (), key=lambda job: job.job_id not in self._again)
+
+    def _free(self, needs: ResourceRequest) -> int:
+        """How many jobs of such a need could begin now."""
+        running, count = [job.needs for job in self.running.values()], 0
+        while fits([*running, *[needs] * (count + 1)], self._room):
+            count += 1
+        return count
 
     def _needed(self) -> list[ResourceRequest]:
         """Of the jobs that run, and of those that may still begin."""

@@ -18,6 +18,7 @@ from ray.exceptions import RayActorError
 
 from bikd_ray.sweep.capacity import ResourceRequest
 from bikd_ray.sweep.channel import ActorChannel, Channel, ThreadChannel
+from bikd_ray.sweep.ray_private import hand_to_controllers
 
 
 class SlotDied(Exception):
@@ -38,15 +39,13 @@ class Slot:
         self._thread.start()
 
     def _run(self) -> None:
-        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
         from ray.train.torch import TorchConfig, TorchTrainer
-        from ray.train.v2._internal.constants import ENV_VARS_TO_PROPAGATE
-        from ray.train.v2.api.config import LoggingConfig
 
         # What removes a dead trial's placement group looks for the cluster by itself, and dies
         # where a machine runs two: its CPUs would stay taken for ever.
         os.environ["RAY_ADDRESS"] = ray.get_runtime_context().gcs_address
-        ENV_VARS_TO_PROPAGATE.add("RAY_ADDRESS")
+        hand_to_controllers("RAY_ADDRESS")
         several = ScalingConfig(
             num_workers=self.needs.workers,
             use_gpu=bool(self.needs.gpus),

@@ -14,6 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from bikd_ray.data.loader import Batch
 from bikd_ray.data.views import Normalise
@@ -217,10 +218,13 @@ def _follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
     Integers are copied: counters and indices have no mean.
     """
-    means = chain(average.parameters(), average.buffers())
-    values = chain(network.parameters(), network.buffers())
-    for mean, value in zip(means, values, strict=True):
+    means: list[Tensor] = []
+    values: list[Tensor] = []
+    mine = chain(average.parameters(), average.buffers())
+    for mean, value in zip(mine, chain(network.parameters(), network.buffers()), strict=True):
         if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
+            means.append(mean)
+            values.append(value)
         else:
             mean.copy_(value)
+    get_ema_multi_avg_fn(decay)(means, values, 0)

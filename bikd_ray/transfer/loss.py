@@ -20,7 +20,7 @@ from bikd_ray.transfer.objectives import OBJECTIVES, TIES, Rule
 
 @dataclass(frozen=True)
 class JointLoss:
-    """`total` carries the gradient; the other three are detached measurements."""
+    """`total` carries the gradient; the other three are detached measurements. Losses in nats."""
 
     total: Tensor  # scalar
     supervised: Tensor  # [K] batch-mean cross-entropy
@@ -43,8 +43,12 @@ def joint_loss(
     ce_weight: float = 1.0,
     kl_weight: float = 1.0,
 ) -> JointLoss:
-    """The loss of K models trained together on one batch.
+    """The loss of K models trained together on one batch, by default that of Bi-KD (Jain et al.
+    2025, Eq. 3 and 11; nats): the sum over the models of the mean cross-entropy and of
+    T^2 * KL(teacher || student), a mean over all B samples, also those that nobody teaches.
 
+    objective: `bikd`, `dml` (Zhang et al. 2018), `kd` (Hinton et al. 2015), `kl_dp` and
+    `kl_dp_supervised` (Roth et al. 2024), `self` (taught by its own frozen start) or `ce`.
     logits: the K live models' [K, B, C], or K tensors [B, C]. labels: int64 [B].
     frozen: [F, B, C], with one live model: the teachers (`self`: the initial student; `kd`:
     several are averaged after the softmax), or the initial student and then the teachers

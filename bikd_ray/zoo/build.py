@@ -82,6 +82,13 @@ def _source(entry: ZooEntry, *, pretrained: bool) -> nn.Module:
         return _timm(entry, pretrained)
     with redirect_stdout(sys.stderr):  # the person's code may print; answers go to standard output
         network = _factory(entry) if entry.factory else _hub(entry)
+    while isinstance(network, nn.DataParallel):  # one device at a time; the names lose module.
+        network = network.module
+    if isinstance(network, torch.jit.ScriptModule):
+        raise UserError(
+            f"zoo: {entry.source} returned TorchScript, which cannot be looked into; give the "
+            "nn.Module that it was made from"
+        )
     if not isinstance(network, nn.Module):
         raise UserError(f"zoo: {entry.source} returned {type(network).__name__}, not an nn.Module")
     return network

@@ -23,9 +23,12 @@ from bikd_ray.zoo.checkpoints import WEB, downloaded
 from bikd_ray.zoo.containers import is_index
 from bikd_ray.zoo.probe import PROBE_VERSION
 
+_OTHER_WEIGHTS = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+"""Arguments of timm.create_model that name files or addresses of weights."""
+
 
 def load_resolved(entry: ZooEntry) -> ResolvedModel | None:
-    """The model that `remember` noted for this entry, unless something has changed since."""
+    """The model that `save_resolved` noted for this entry, unless something has changed since."""
     try:
         path = _path(entry)
         found = ResolvedModel.from_json(path.read_bytes()) if path else None
@@ -34,15 +37,30 @@ def load_resolved(entry: ZooEntry) -> ResolvedModel | None:
     return replace(found, entry=entry) if found else None  # its alias may be another one now
 
 
-def save_resolved(model: ResolvedModel) -> None:
-    """Note a resolved model; where that cannot be done it is resolved again next time."""
+def cache_path(entry: ZooEntry) -> Path | None:
+    """Where a model is remembered while its files are as they are now; None where it never is.
+
+    To be taken before they are read, and given to `save_resolved`.
+    """
+    with contextlib.suppress(OSError, TypeError, ValueError):
+        return _path(entry)
+    return None
+
+
+def save_resolved(model: ResolvedModel, before: Path | None = None) -> None:
+    """Note a resolved model; where that cannot be done it is resolved again next time.
+
+    before: its `cache_path` before its files were read; of files that were written since it is not
+    known which content was read.
+    """
     with contextlib.suppress(OSError):
-        if path := _path(model.entry):
+        path = _path(model.entry)
+        if path and before in (None, path):
             replace_file(path, model.to_json().encode())
 
 
 def _path(entry: ZooEntry) -> Path | None:
-    if not entry.timm:
+    if not entry.timm or _OTHER_WEIGHTS & entry.kwargs.keys():
         return None
     kind, where = parse_model_name(entry.timm)
     if kind == "hf-hub" or is_index(entry.checkpoint or ""):  # whose shards may change

@@ -46,11 +46,18 @@ def _defaultdict(*_: object) -> dict:
     return {}
 
 
+def _deque(*_: object) -> list:
+    return []
+
+
 PLAIN_DATA = (
     "argparse.Namespace",
     "types.SimpleNamespace",
     *(f"builtins.{kind}" for kind in ("bool", "dict", "float", "frozenset", "int", "list", "str")),
-    "builtins.tuple",
+    *(f"builtins.{kind}" for kind in ("tuple", "range", "slice")),
+    "decimal.Decimal",
+    "fractions.Fraction",
+    "uuid.UUID",
     *(f"datetime.{kind}" for kind in ("date", "datetime", "time", "timedelta", "timezone")),
     "numpy.dtype",
     "numpy.ndarray",
@@ -345,9 +352,16 @@ def _loaded(path: str, file: Path | io.BytesIO) -> object:
     allowed = [(_Plain, kind) for kind in PLAIN_DATA]
     with (
         warnings.catch_warnings(action="ignore"),
-        torch.serialization.safe_globals([*allowed, (_defaultdict, "collections.defaultdict")]),
-    ):
-        return torch.load(file, map_location="cpu", weights_only=True)
+        torch.serialization.safe_globals(
+            [
+                *allowed,
+                (_defaultdict, "collections.defaultdict"),
+                (_deque, "collections.deque"),
+            ]
+        ),
+        file.open("rb") if isinstance(file, Path) else file as stream,
+    ):  # whatever its name
+        return torch.load(stream, map_location="cpu", weights_only=True)
 
 
 def _shards(path: str, name: str, index: Path | io.BytesIO) -> dict[str, Tensor]:

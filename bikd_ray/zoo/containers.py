@@ -32,7 +32,9 @@ MAGIC = (
     (b"Rar!", "a RAR archive", "unpack it"),
     (b"%PDF", "a PDF document", "download the weights themselves"),
 )
-PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head")
+PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--", b"<error")
+TORCH = (b"PK\x03\x04", b"\x80")
+"""How torch's files begin, those of before 1.6 too."""
 OLD_TAR = {b"sys_info", b"pickle", b"storages", b"tensors"}
 
 
@@ -56,9 +58,9 @@ def is_index(path: str) -> bool:
 
 
 def is_safetensors(path: str, head: bytes) -> bool:
-    """By the name, or by the header's length and the JSON that follows."""
+    """By the name, unless it begins as torch's, or by the header's length and the JSON after it."""
     if path.partition("?")[0].endswith(".safetensors"):
-        return True
+        return not head.startswith(TORCH)
     return head[8:9] == b"{" and head[5:8] == bytes(3)
 
 
@@ -93,7 +95,16 @@ def _foreign(path: str, stream: IO[bytes]) -> tuple[str, str] | None:
             return known
     if head[:1] in b"{[" and path.partition("?")[0].endswith(".json"):
         return "a JSON file", "give the file of the weights"
+    if _is_text(head):
+        shown = head.decode(errors="ignore").strip().splitlines()[0][:40]
+        return f"text ({shown!r} …), not tensors", "download the weights themselves"
     return None
+
+
+def _is_text(head: bytes) -> bool:
+    """Whether the first bytes are printable ASCII in lines."""
+    text = head.decode("ascii", "replace").strip()
+    return bool(text) and all(c.isprintable() or c.isspace() for c in text) and "\ufffd" not in text
 
 
 def _foreign_zip(stream: IO[bytes]) -> tuple[str, str] | None:

@@ -18,7 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from bikd_ray.errors import UserError
-from bikd_ray.plan import Cost
+from bikd_ray.plan import Cost, Job
+from bikd_ray.specs import Recipe
 from bikd_ray.zoo.adapters import features_of
 
 CUDA_CONTEXT = 512 * 2**20
@@ -66,23 +67,26 @@ def cost(network: nn.Module, size: int) -> Cost:
     )
 
 
-def training_bytes(
-    costs: Sequence[Cost], batch_size: int, num_classes: int, optimizer: str, precision: str
-) -> int:
-    """GPU memory for training models together on one device, to plan with.
+def job_bytes(job: Job) -> int:
+    """GPU memory for a job whose models train on one device: its `training_bytes`."""
+    return training_bytes([m.cost for m in job.members], job.data.num_classes, job.recipe)
+
+
+def training_bytes(costs: Sequence[Cost], num_classes: int, recipe: Recipe) -> int:
+    """GPU memory for training models together on one device by a recipe, to plan with.
 
     Weights, gradients and optimiser state in float32; the activations of all models at once; the
     largest model's transient once more, for the gradients on their way back; LOGIT_COPIES; the
-    CUDA_CONTEXT. With `precision` bf16 also the half-size copies of the weights that autocast
+    CUDA_CONTEXT. With the precision bf16 also the half-size copies of the weights that autocast
     makes, and BF16_KEEPS of the activations.
     """
-    bf16 = precision == "bf16"
+    bf16 = recipe.precision == "bf16"
     params = sum(c.params for c in costs)
-    weights = 4 * params * (2 + OPTIMIZER_STATES[optimizer]) + (2 * params if bf16 else 0)
+    weights = 4 * params * (2 + OPTIMIZER_STATES[recipe.optimizer]) + (2 * params if bf16 else 0)
     an_image = sum(c.activations for c in costs) + max(c.peak for c in costs)
     kept = an_image * (BF16_KEEPS if bf16 else 1)
     logits = 4 * LOGIT_COPIES * len(costs) * num_classes
-    return weights + int(batch_size * (kept + logits)) + CUDA_CONTEXT
+    return weights + int(recipe.batch_size * (kept + logits)) + CUDA_CONTEXT
 
 
 def inference_bytes(cost: Cost, batch_size: int) -> int:

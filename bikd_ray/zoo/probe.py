@@ -69,7 +69,7 @@ def _answer(name: str, network: nn.Module, images: Tensor) -> Tensor:
     # what a network keeps from inference mode could never be trained with
     try:
         with torch.no_grad():
-            logits = logits_of(network(images), name)
+            logits = _logits(network, images, name)
     except UserError:
         raise
     except Exception as error:  # it is the person's code that runs here
@@ -80,6 +80,11 @@ def _answer(name: str, network: nn.Module, images: Tensor) -> Tensor:
             "answer one number for each class"
         )
     return logits
+
+
+def _logits(network: nn.Module, images: Tensor, name: str) -> Tensor:
+    """What a network answers; some write to the images that they are given."""
+    return logits_of(network(images.clone()), name)
 
 
 def _no_answer(name: str, network: nn.Module, images: Tensor, error: Exception) -> str:
@@ -138,7 +143,7 @@ def _one(name: str, network: nn.Module, image: Tensor) -> Tensor:
     """What the network answers one image alone, with what autograd knows of it."""
     try:
         with torch.enable_grad():
-            return logits_of(network(image), name)
+            return _logits(network, image, name)
     except Exception as error:
         raise UserError(
             f"zoo: {name} cannot answer one image alone ({reason(error)}), only several; correct it"
@@ -196,7 +201,7 @@ def _alone(
     if _alike(alone, here):
         return []
     with torch.no_grad():
-        again = logits_of(network(images), name)
+        again = _logits(network, images, name)
     if not _alike(again, logits):
         return [
             "answers the same images differently from one time to the next in eval mode (a "
@@ -234,7 +239,7 @@ def _trained(name: str, network: nn.Module, images: Tensor, classes: int) -> lis
     buffers = {key: b.clone() for key, b in network.named_buffers()}  # batch norm writes to them
     try:
         with torch.enable_grad():
-            logits = logits_of(functional_call(network, buffers, (images,)), name)
+            logits = logits_of(functional_call(network, buffers, (images.clone(),)), name)
     except UserError as error:
         raise UserError(f"{error} (in training mode)") from None
     except Exception as error:

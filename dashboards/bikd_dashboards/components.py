@@ -24,7 +24,7 @@ from bikd_dashboards.blocks import (
 )
 from bikd_dashboards.downloads import of_model
 from bikd_dashboards.figures import Interval
-from bikd_dashboards.formatting import NONE, signed, span
+from bikd_ray.formatting import NONE, signed, span
 
 Made = Any
 """A component or text; Dash has no type for both."""

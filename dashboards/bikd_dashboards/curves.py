@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from bikd_dashboards.formatting import count, label
+from bikd_dashboards.formatting import label
 from bikd_dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
+from bikd_ray.formatting import count
 
 MEASURES = {
     "top1": ("val top-1, %", "Accuracy on the val images; epoch 0 is the untouched model."),

@@ -15,8 +15,10 @@ import plotly.graph_objects as go
 import pyarrow as pa
 import pyarrow.compute
 
-from bikd_dashboards.formatting import label, plain, signed
+from bikd_dashboards.formatting import label
 from bikd_dashboards.theme import DIVERGING, LIGHT, NEUTRAL, SEQUENTIAL
+from bikd_ray.formatting import plain, signed
+from bikd_ray.store.pairings import one_partner
 from bikd_ray.store.verdicts import TOLD
 
 pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
@@ -198,8 +200,7 @@ def heatmap_info(
 
     if METRICS[metric].learner and metric != "ensemble_gain":
         ends = {"delta_top1": ("delta_low", "delta_high"), "net_delta": ("net_low", "net_high")}
-        single = gains.filter(pc.equal(pc.list_value_length(gains["partner_ids"]), 1))
-        fill = [(single, pc.list_flatten(single["partner_ids"]))]
+        fill = [one_partner(gains)]
         if metric == "delta_top1":
             fill.append((controls, pa.repeat(pa.scalar(ALONE_ID), len(controls))))
         for rows, partner in fill:

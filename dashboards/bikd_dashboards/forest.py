@@ -7,10 +7,11 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from bikd_dashboards.figures import ALONE, TICK, Interval, pc
-from bikd_dashboards.formatting import count, label, signed, span
-from bikd_dashboards.headline import interval, standing
+from bikd_dashboards.formatting import label
+from bikd_dashboards.headline import interval
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
-from bikd_ray.store.verdicts import partners_of
+from bikd_ray.formatting import count, signed, span
+from bikd_ray.store.verdicts import partners_of, standing
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from bikd_dashboards.figures import Interval, pc
-from bikd_dashboards.formatting import count, signed, span
 from bikd_dashboards.headline import interval
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_ray.formatting import count, signed, span
 
 
 @dataclass(frozen=True)

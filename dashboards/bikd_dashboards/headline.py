@@ -133,11 +133,6 @@ def _answer(
     )
 
 
-def standing(row: Row) -> str:
-    """One of "best", "tie" or nothing: whether this partner set may be its model's best."""
-    return "tie" if row["tie"] else "best" if row["best"] else ""
-
-
 def interval(row: Row, which: str) -> Interval | None:
     """The "delta" or "net" of a row of gains; None where it has none."""
     value = row["delta_top1" if which == "delta" else "net_delta"]

@@ -58,8 +58,7 @@ class Live:
     def _refresh(self) -> None:
         started = time.monotonic()
         try:
-            # a reader gives out the same object for as long as nothing has changed
-            seen = tuple(self.store.reader.committed(name) for name in WATCHED)
+            seen = tuple(self.store.index(name) for name in WATCHED)
             unchanged = len(seen) == len(self._seen) and all(
                 map(lambda a, b: a is b, seen, self._seen)
             )

@@ -19,11 +19,11 @@ from bikd_dashboards.blocks import (
 from bikd_dashboards.curves import MEASURES, curves_figure, curves_info
 from bikd_dashboards.figures import pc
 from bikd_dashboards.forest import Forest, forest_figure, forest_info, frame
-from bikd_dashboards.formatting import count, listed, percent, plain, signed
 from bikd_dashboards.group_size import sizes_figure, sizes_info
-from bikd_dashboards.headline import interval, standing
+from bikd_dashboards.headline import interval
 from bikd_dashboards.snapshot import SettingView
-from bikd_ray.store.verdicts import partners_of, short
+from bikd_ray.formatting import count, listed, percent, plain, signed
+from bikd_ray.store.verdicts import partners_of, short, standing
 
 
 def model_page(view: SettingView, chosen: Mapping[str, str]) -> list[Block]:

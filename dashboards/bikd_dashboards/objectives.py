@@ -1,16 +1,18 @@
 """Objectives side by side: the same learner with the same partner, taught in different ways."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from bikd_dashboards.figures import TICK, Interval, pc
-from bikd_dashboards.formatting import label, signed, span
+from bikd_dashboards.figures import TICK, Interval
+from bikd_dashboards.formatting import label
 from bikd_dashboards.headline import interval
 from bikd_dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
+from bikd_ray.formatting import signed, span
+from bikd_ray.store.contrasts import ObjectiveSummary, most_different, ordered, summaries
+from bikd_ray.store.pairings import one_partner
 
 CONTROL = "ce"
 MARKS = tuple(symbol for symbol in SYMBOLS if symbol != "square")
@@ -27,28 +29,10 @@ class ObjectiveLine:
 
 
 @dataclass(frozen=True)
-class Summary:
-    """One objective against the first one, over the learners and partners that both trained.
-
-    Δ and net Δ are means; ahead and behind count the cases in which its Δ is the higher or the
-    lower one.
-    """
-
-    objective: str
-    cases: int
-    delta: float
-    net: float | None
-    shared: int
-    difference: float | None
-    ahead: int
-    behind: int
-
-
-@dataclass(frozen=True)
 class Objectives:
     names: tuple[str, ...]
     lines: tuple[ObjectiveLine, ...]
-    summaries: tuple[Summary, ...]
+    summaries: tuple[ObjectiveSummary, ...]
     left_out: int = 0
 
 
@@ -60,12 +44,12 @@ def objectives_info(
     gains: rows of one data set, recipe and selection, all objectives. most: lines to keep, those
     whose objectives differ most.
     """
-    single = gains.filter(pc.equal(pc.list_value_length(gains["partner_ids"]), 1))
+    single, partner = one_partner(gains)
     columns = ["model_id", "objective", "delta_top1", "delta_low", "delta_high", "net_delta"]
-    one = single.select(columns).append_column("partner", pc.list_flatten(single["partner_ids"]))
-    order = _order(one["objective"].unique().to_pylist())
+    one = single.select(columns).append_column("partner", partner)
+    order = ordered(one["objective"].unique().to_pylist())
     alone = {r["model_id"]: interval(r, "delta") for r in controls.to_pylist()}
-    kept, left_out = _most_different(one, {i: c.value for i, c in alone.items() if c}, most)
+    kept, left_out = most_different(one, {i: c.value for i, c in alone.items() if c}, most)
     found: dict[tuple[str, str], dict[str, Interval]] = {}
     for row in kept.to_pylist():
         gain = Interval(row["delta_top1"], row["delta_low"], row["delta_high"])
@@ -79,63 +63,7 @@ def objectives_info(
         values += [(CONTROL, control)] if control else []
         lines.append(ObjectiveLine(names[learner], names[partner], tuple(values)))
     labels = (*order, *([CONTROL] if alone else []))
-    return Objectives(labels, tuple(lines), _summaries(one, order), left_out)
-
-
-def _most_different(one: pa.Table, alone: Mapping[str, float], most: int) -> tuple[pa.Table, int]:
-    """The rows of so many learners and partners, those whose values lie widest apart, and how
-    many others have several values too.
-    """
-    if not len(one):
-        return one, 0
-    pair = pc.binary_join_element_wise(one["model_id"], one["partner"], " ").combine_chunks()
-    code_M = np.asarray(pair.dictionary_encode().indices)
-    known = pa.array(alone, pa.string())
-    control = pa.array(alone.values(), pa.float64())
-    control_M = np.asarray(control.take(pc.index_in(one["model_id"].combine_chunks(), known)))
-    delta_M = np.asarray(one["delta_top1"])
-    low_P = np.full(code_M.max() + 1, np.inf)
-    high_P = -low_P
-    for values_M in (delta_M, control_M):
-        np.fmin.at(low_P, code_M, values_M)
-        np.fmax.at(high_P, code_M, values_M)
-    several_P = np.bincount(code_M) > 1
-    several_P[code_M[~np.isnan(control_M)]] = True
-    ranked = np.argsort(np.where(several_P, low_P - high_P, np.inf), kind="stable")
-    total = int(several_P.sum())
-    shown = ranked[: min(most, total)]
-    return one.filter(pa.array(np.isin(code_M, shown))), total - len(shown)
-
-
-def _order(labels: Sequence[str]) -> list[str]:
-    """With bikd first: the others are measured against it."""
-    return sorted(labels, key=lambda name: (name.split("(")[0] != "bikd", name))
-
-
-def _summaries(one: pa.Table, order: Sequence[str]) -> tuple[Summary, ...]:
-    if not order:
-        return ()
-    keys = ["model_id", "partner"]
-    first = one.filter(pc.equal(one["objective"], order[0])).select([*keys, "delta_top1"])
-    joined = one.join(first.rename_columns([*keys, "first"]), keys, join_type="left outer")
-    out = []
-    for name in order:
-        mine = joined.filter(pc.equal(joined["objective"], name))
-        less = pc.drop_null(pc.subtract(mine["delta_top1"], mine["first"]))
-        less = less if name != order[0] else less.slice(0, 0)
-        out.append(
-            Summary(
-                name,
-                len(mine),
-                pc.mean(mine["delta_top1"]).as_py(),
-                pc.mean(mine["net_delta"]).as_py(),
-                len(less),
-                pc.mean(less).as_py(),
-                pc.sum(pc.greater(less, 0)).as_py() or 0,
-                pc.sum(pc.less(less, 0)).as_py() or 0,
-            )
-        )
-    return tuple(out)
+    return Objectives(labels, tuple(lines), summaries(one, order), left_out)
 
 
 def objectives_figure(info: Objectives) -> go.Figure:

@@ -26,7 +26,6 @@ from bikd_dashboards.blocks import (
 )
 from bikd_dashboards.correlates import REASONS, says, scatter_figure, scatter_info, single_partners
 from bikd_dashboards.figures import METRICS, Heatmap, heatmap_figure, heatmap_info, pc
-from bikd_dashboards.formatting import NONE, count, percent, plain, signed
 from bikd_dashboards.headline import Headline, headlines
 from bikd_dashboards.model_page import model_page
 from bikd_dashboards.objectives import objectives_figure, objectives_info
@@ -34,6 +33,7 @@ from bikd_dashboards.ordering import ORDERS, order
 from bikd_dashboards.pair_page import pair_blocks
 from bikd_dashboards.runs import runs
 from bikd_dashboards.snapshot import SettingView
+from bikd_ray.formatting import NONE, count, percent, plain, signed
 from bikd_ray.store.verdicts import headline
 
 Chosen = Mapping[str, str]

@@ -2,14 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 import plotly.graph_objects as go
 
 from bikd_dashboards.figures import TICK
-from bikd_dashboards.formatting import count, label, signed
+from bikd_dashboards.formatting import label
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_ray.analysis.cases import Case
+from bikd_ray.formatting import count, signed
 
 Row = Mapping[str, Any]
 
@@ -17,53 +18,6 @@ CLASSES = 24
 """Classes that are drawn: of more, those with the largest gains and losses."""
 
 SHARES = {"both": "both right", "one": "exactly one right", "none": "both wrong"}
-
-
-@dataclass(frozen=True)
-class Case:
-    """Shares of images; `teacher` is the part of `one` in which the teacher was right, if known."""
-
-    when: str
-    both: float
-    one: float
-    none: float
-    teacher: float | None = None
-
-
-def cases_info(before: Row | None, epochs: Sequence[Row], after: Sequence[Row]) -> tuple[Case, ...]:
-    """What the two got right before, in each epoch of training, and after.
-
-    before: the pair's row of the table `pairs`, on val. epochs: curve rows of both with each
-    other, on the training images. after: rows with top1_a, top1_b, error_overlap_after and the
-    case shares (none in older stores) of each job, on val.
-    """
-    cases = []
-    if before is not None:
-        n = before["n"]
-        one = before["n10"] + before["n01"]
-        cases.append(Case("before", before["n11"] / n, one / n, before["n00"] / n, before["case2"]))
-    for epoch in sorted({r["epoch"] for r in epochs}):
-        rows = [r for r in epochs if r["epoch"] == epoch and r["case1"] is not None]
-        shares = [sum(r[f"case{c}"] for r in rows) for c in (1, 2, 3, 4)]
-        if rows and sum(shares):
-            c1, c2, c3, c4 = (share / sum(shares) for share in shares)
-            cases.append(Case(f"epoch {epoch}", c1, c2 + c4, c3, c2))
-    joint = [_after(r["top1_a"] / 100, r["top1_b"] / 100, r["error_overlap_after"]) for r in after]
-    if joint:
-        both, none = (fmean(values) for values in zip(*joint, strict=True))
-        taught = [r["case2_after"] for r in after]
-        teacher = None if None in taught else fmean(taught)
-        cases.append(Case("after", both, 1 - both - none, none, teacher))
-    return tuple(cases)
-
-
-def _after(a: float, b: float, overlap: float) -> tuple[float, float]:
-    """Shares with both right and both wrong, from both accuracies and the errors' Jaccard.
-
-    With r both right and w both wrong: a + b = 1 + r - w and w = overlap (1 - r).
-    """
-    both = (a + b - 1 + overlap) / (1 + overlap)
-    return both, overlap * (1 - both)
 
 
 def cases_figure(cases: Sequence[Case]) -> go.Figure:
@@ -154,7 +108,7 @@ def flips_figure(flips: Sequence[tuple[str, str, Row]]) -> go.Figure:
 
 
 @dataclass(frozen=True)
-class ClassGain:
+class ClassBar:
     label: int
     n: int
     delta: float
@@ -165,7 +119,7 @@ class ClassGain:
 class Classes:
     model: str
     partner: str
-    gains: tuple[ClassGain, ...]
+    gains: tuple[ClassBar, ...]
     left_out: int
 
 
@@ -174,7 +128,7 @@ def classes_info(model: str, partner: str, rows: Sequence[Row]) -> Classes:
     ranked = sorted(rows, key=lambda r: -r["delta_top1"])
     half = CLASSES // 2
     shown = ranked if len(ranked) <= CLASSES else [*ranked[:half], *ranked[-half:]]
-    gains = (ClassGain(r["label"], r["n"], r["delta_top1"], r["control_delta"]) for r in shown)
+    gains = (ClassBar(r["label"], r["n"], r["delta_top1"], r["control_delta"]) for r in shown)
     return Classes(model, partner, tuple(gains), len(ranked) - len(shown))
 
 

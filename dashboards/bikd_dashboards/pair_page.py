@@ -1,5 +1,6 @@
 """One pair, opened from its cell."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
@@ -7,17 +8,18 @@ import pyarrow as pa
 from bikd_dashboards.blocks import Block, Downloads, Grid, Plot, Table, TableColumn, Text
 from bikd_dashboards.curves import curves_figure, curves_info
 from bikd_dashboards.figures import METRICS, pc
-from bikd_dashboards.formatting import percent, plain, signed, span
 from bikd_dashboards.headline import interval
 from bikd_dashboards.pair import (
     cases_figure,
-    cases_info,
     classes_figure,
     classes_info,
     flips_figure,
 )
 from bikd_dashboards.snapshot import SettingView
-from bikd_ray.store.verdicts import in_words, short
+from bikd_ray.analysis.cases import cases
+from bikd_ray.formatting import percent, plain, signed
+from bikd_ray.store.pairings import with_partner
+from bikd_ray.store.verdicts import in_words, net_text, short
 
 ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before", "cca_after")
 
@@ -25,7 +27,7 @@ ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before"
 def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
     """Curves, flips, classes and case shares of two models, by their ids."""
     name_a, name_b = view.names[a], view.names[b]
-    rows = [(m, p, _with(view.gains, m, p)) for m, p in ((a, b), (b, a))]
+    rows = [(m, p, with_partner(view.gains, m, p)) for m, p in ((a, b), (b, a))]
     rows = [(m, p, found.to_pylist()[0]) for m, p, found in rows if len(found)]
     pair = _pair(view, a, b)
     blocks: list[Block] = [Text(f"{name_a} and {name_b}", "head")]
@@ -40,14 +42,13 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
         return [*blocks, Text("This pair has not been trained with this setting yet.")]
     said = [
         f"{view.names[m]} with {view.names[p]}: {in_words(r)}"
-        + (f", net Δ {signed(r['net_delta'])} {span(r['net_low'], r['net_high'])}".rstrip())
-        * (r["net_delta"] is not None)
+        + f", net Δ {net_text(r)}" * (r["net_delta"] is not None)
         for m, p, r in rows
     ]
     blocks.insert(1, Text("; ".join(said) + "."))
     blocks.append(_table(view, rows))
     plots = [*_curves(view, rows)]
-    flips = [(m, p, _with(view.flips(m), m, p).to_pylist()) for m, p, _ in rows]
+    flips = [(m, p, with_partner(view.flips(m), m, p).to_pylist()) for m, p, _ in rows]
     drawn = [(view.names[m], view.names[p], r[0]) for m, p, r in flips if r]
     if drawn:
         says = "; ".join(
@@ -63,20 +64,21 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
                 "Alone is not split.",
             )
         )
-    cases = cases_info(pair, _epochs(view, a, b), _after(view, a, b))
-    if cases:
-        says = "; ".join(f"{c.when}: both right {c.both:.0%}, one {c.one:.0%}" for c in cases)
+    after = view.snapshot.store.pair_after(a, b, **asdict(view.setting))
+    moments = cases(pair, _epochs(view, a, b), after)
+    if moments:
+        says = "; ".join(f"{c.when}: both right {c.both:.0%}, one {c.one:.0%}" for c in moments)
         plots.append(
             Plot(
                 f"cases-{a}-{b}",
                 "What the two know",
-                cases_figure(cases),
+                cases_figure(moments),
                 says,
                 meaning="Before and after on the val images; epochs on the training images.",
             )
         )
     for model, partner, _ in rows:
-        found = _with(view.classes(model), model, partner).to_pylist()
+        found = with_partner(view.classes(model), model, partner).to_pylist()
         if found:
             info = classes_info(view.names[model], view.names[partner], found)
             left = f" {info.left_out:,} classes in between left out." if info.left_out else ""
@@ -90,13 +92,6 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
                 )
             )
     return [*blocks, Grid(tuple(plots)), Downloads(("classes",), (a, b))]
-
-
-def _with(table: pa.Table, model_id: str, partner_id: str) -> pa.Table:
-    """The rows of a learner with this one partner."""
-    rows = table.filter(pc.equal(table["model_id"], model_id))
-    rows = rows.filter(pc.equal(pc.list_value_length(rows["partner_ids"]), 1))
-    return rows.filter(pc.equal(pc.list_flatten(rows["partner_ids"]), partner_id))
 
 
 def _pair(view: SettingView, a: str, b: str) -> dict[str, Any] | None:
@@ -144,9 +139,7 @@ def _curves(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> l
     plots = []
     for model, partner, row in rows:
         own = view.curves(model)
-        with_it = pc.equal(pc.list_value_length(own["partner_ids"]), 1)
-        mates = own.filter(with_it)
-        mates = mates.filter(pc.equal(pc.list_flatten(mates["partner_ids"]), partner))
+        mates = with_partner(own, model, partner)
         alone = own.filter(pc.equal(pc.list_value_length(own["partner_ids"]), 0))
         info = curves_info(row["model"], "top1", pa.concat_tables([mates, alone]))
         if info.lines:
@@ -166,35 +159,5 @@ def _curves(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> l
 def _epochs(view: SettingView, a: str, b: str) -> list[dict[str, Any]]:
     rows = []
     for model, partner in ((a, b), (b, a)):
-        rows += _with(view.curves(model), model, partner).to_pylist()
+        rows += with_partner(view.curves(model), model, partner).to_pylist()
     return rows
-
-
-def _after(view: SettingView, a: str, b: str) -> list[dict[str, Any]]:
-    """Of each job of just these two: what both know after it."""
-    setting = view.setting
-    where = pc.field("model_id").isin([a, b]) & (pc.field("selection") == setting.selection)
-    where &= pc.field("objective") == setting.objective
-    where &= pc.field("data_id") == setting.data_id
-    where &= pc.field("recipe_id") == setting.recipe_id
-    columns = ["job_id", "model_id", "partner_ids", "top1_after"]
-    columns += ["error_overlap_after", "case2_after"]
-    table = view.snapshot.store.reader.table("results", columns, where)
-    untouched = {r["model_id"]: r["top1"] for r in view.baselines}
-    jobs: dict[str, dict[str, float]] = {}
-    both: dict[str, dict[str, float | None]] = {}
-    for m, p in ((a, b), (b, a)):
-        for row in _with(table, m, p).to_pylist():
-            if row["error_overlap_after"] is not None:
-                jobs.setdefault(row["job_id"], {})[m] = row["top1_after"]
-                both[row["job_id"]] = {
-                    name: row[name] for name in ("error_overlap_after", "case2_after")
-                }
-    return [
-        {
-            "top1_a": after.get(a, untouched[a]),  # a frozen teacher stays as it was
-            "top1_b": after.get(b, untouched[b]),
-            **both[job_id],
-        }
-        for job_id, after in jobs.items()
-    ]

@@ -17,10 +17,11 @@ from bikd_dashboards.blocks import Block, ChoiceBox, Downloads, Link, Plot, Text
 from bikd_dashboards.downloads import FILES, OF_ONE_MODEL, csv, of_model
 from bikd_dashboards.figure_data import figure_text, packed
 from bikd_dashboards.figures import pc
-from bikd_dashboards.formatting import NONE, count, plain, signed, span
 from bikd_dashboards.model_page import trained
 from bikd_dashboards.pages import Page
 from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot
+from bikd_ray.formatting import NONE, count, plain, signed, span
+from bikd_ray.store.pairings import one_partner
 
 LIMITS = Limits(matrix=600, models=40, pairs=60, rows=100, runs=300)
 
@@ -197,11 +198,10 @@ def _limited(choice: ChoiceBox, panels: list[Panel]) -> ChoiceBox:
 
 def _pairs(view: SettingView) -> tuple[list[tuple[str, str]], int]:
     """Trained pairs to open, by the size of their net Δ, and how many there are."""
-    single = view.gains.filter(pc.equal(pc.list_value_length(view.gains["partner_ids"]), 1))
+    single, partner = one_partner(view.gains)
     if not len(single):
         return [], 0
     size = pc.fill_null(pc.abs(single[_measure(single)]), 0.0)
-    partner = pc.list_flatten(single["partner_ids"])
     keyed = single.append_column("size", size).append_column("with", partner)
     ties = [("model_id", "ascending"), ("with", "ascending")]
     ranked = keyed.sort_by([("size", "descending"), *ties])

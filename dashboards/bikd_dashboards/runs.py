@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from bikd_dashboards.figures import pc
-from bikd_dashboards.formatting import NONE, count, listed
+from bikd_ray.formatting import NONE, count, listed
 
 Row = Mapping[str, Any]
 

@@ -15,6 +15,7 @@ from bikd_ray.errors import BikdError
 from bikd_ray.specs import ALONE
 from bikd_ray.store import Store
 from bikd_ray.store.answer_schemas import CLASSES
+from bikd_ray.store.pairings import with_likeness
 
 SELECTIONS = {
     "last": "last epoch",
@@ -125,7 +126,7 @@ class Snapshot:
     def settings(self) -> tuple[Setting, ...]:
         """Every combination with results; else what has a control alone, else a baseline alone."""
         columns = ["data_id", "recipe_id", "objective", "selection"]
-        rows = self.store.reader.table("results", columns).group_by(columns).aggregate([])
+        rows = self.store.table("results", columns).group_by(columns).aggregate([])
         results = [Setting(**row) for row in rows.to_pylist()]
         found = [s for s in results if s.objective not in ALONE]
         trained = {(s.data_id, s.recipe_id, s.selection) for s in found}
@@ -229,17 +230,8 @@ class SettingView:
     def pairs(self) -> pa.Table:
         """Rows of the table `pairs`, with the mean CCA of this setting's jobs."""
         pairs = self._own(self.snapshot.pairs, ("data_id",))
-        ids = ["model_id_a", "model_id_b"]
         alike = self._own(self.snapshot.similarities, ("data_id", "recipe_id", "objective"))
-        alike = alike.sort_by("job_id")  # the same to the last bit each time
-        alike = alike.group_by(ids, use_threads=False)
-        means = alike.aggregate([("cca_before", "mean"), ("cca_after", "mean")])
-        names = {"cca_before_mean": "cca_before", "cca_after_mean": "cca_after"}
-        means = means.rename_columns([names.get(c, c) for c in means.column_names])
-        turned = means.rename_columns(
-            [{ids[0]: ids[1], ids[1]: ids[0]}.get(c, c) for c in means.column_names]
-        ).select(means.column_names)
-        return pairs.join(pa.concat_tables([means, turned]), keys=ids, join_type="left outer")
+        return with_likeness(pairs, alike)
 
     def curves(self, model_id: str) -> pa.Table:
         """Of this objective and of the control."""

@@ -310,5 +310,4 @@ def _pairings(spec: Spec, abouts: Mapping[str, _About]) -> list[dict]:
 
 
 def _memory(members: Sequence[_About], recipe: Recipe) -> int:
-    costs, classes = [m.cost for m in members], members[0].num_classes
-    return training_bytes(costs, recipe.batch_size, classes, recipe.optimizer, recipe.precision)
+    return training_bytes([m.cost for m in members], members[0].num_classes, recipe)

@@ -1,4 +1,7 @@
-"""What `bikd plan` and `bikd status` say: counts, costs, and what the val set can resolve."""
+"""What `bikd plan` and `bikd status` say: counts, costs, and what the val set can resolve.
+
+What needs torch or Ray is imported by the functions that use it: counting jobs needs neither.
+"""
 
 from collections import Counter, deque
 from collections.abc import Mapping, Sequence
@@ -9,18 +12,14 @@ from math import inf
 import pyarrow as pa
 
 from bikd_ray.analysis.significance import resolvable
-from bikd_ray.data.cache import size_on_disk
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, Pace, Plan
-from bikd_ray.resolve import not_kept, plan_jobs
 from bikd_ray.specs import Resources, Spec
 from bikd_ray.store import Store
 from bikd_ray.store.filesystem import StoreFS, store_uri
 from bikd_ray.store.lease import at_work
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.capacity import LONG, Node, ResourceRequest, fits
-from bikd_ray.zoo.cost import training_bytes
-from bikd_ray.zoo.published import WARN_BEYOND
 
 THIS_MACHINE = "this machine"
 
@@ -38,6 +37,8 @@ JOBS = pa.schema(
 
 def open_plan(spec: Spec, store: str | None, only: str | None = None) -> tuple[Plan, Store]:
     """The plan of a spec against its store, which need not exist yet; only: with this model."""
+    from bikd_ray.resolve import plan_jobs
+
     answers = Store(store_uri(store, spec.store))
     return plan_jobs(spec, answers, only=only), answers
 
@@ -209,6 +210,8 @@ def cost_lines(
     budget (GPU-hours): as of a sweep. store: what it lacks of baselines and of weights is told
     too. Raises UserError for jobs that no node can hold.
     """
+    from bikd_ray.data.cache import size_on_disk
+    from bikd_ray.resolve import not_kept
     from bikd_ray.sweep.resources import check_fits, job_needs, uses_gpus
 
     todo = plan.todo[:limit]
@@ -248,10 +251,12 @@ def cost_lines(
         held = round(data.n_train * spec.data.select_fraction)
         train = data.n_train if spec.recipe.augment == "none" else 0
         cached = sum(size_on_disk(train + held + data.n_val, view) for view in views)
-        recipe, most = spec.recipe, max(plan.jobs, key=_memory)
+        from bikd_ray.zoo.cost import job_bytes  # loads torch
+
+        recipe, most = spec.recipe, max(plan.jobs, key=job_bytes)
         lines.append(
-            f"memory: about {_size(_memory(most))} for a job of {' + '.join(most.names)} at batch "
-            f"{recipe.batch_size}, the most of any"
+            f"memory: about {_size(job_bytes(most))} for a job of {' + '.join(most.names)} "
+            f"at batch {recipe.batch_size}, the most of any"
         )
         kept = sum(_kept_bytes(spec, job) for job in plan.jobs)
         lines.append(
@@ -293,6 +298,8 @@ def sweep_lines(store: str) -> list[str]:
 
 def drift_lines(baselines: pa.Table) -> list[str]:
     """A warning for each model that is not as accurate here as its makers published."""
+    from bikd_ray.zoo.published import WARN_BEYOND
+
     return [
         f"{row['model']}: top-1 {row['top1']:.3f} %, published {row['published_top1']:.3f} % at "
         f"the same input: {row['top1'] - row['published_top1']:+.3f} pp. Compare the images, the "
@@ -301,12 +308,6 @@ def drift_lines(baselines: pa.Table) -> list[str]:
         if row["published_top1"] is not None
         and abs(row["top1"] - row["published_top1"]) > WARN_BEYOND
     ]
-
-
-def _memory(job: Job) -> int:
-    costs, recipe = [m.cost for m in job.members], job.recipe
-    classes = job.data.num_classes
-    return training_bytes(costs, recipe.batch_size, classes, recipe.optimizer, recipe.precision)
 
 
 def _duration(seconds: float) -> str:

@@ -196,7 +196,7 @@ def _frames(what: str, milliseconds: list[float]) -> None:
 
 def _add_pairs(folder: Path) -> None:
     """What each pair knows before training, from the baselines' own bits."""
-    table = Store(str(folder)).reader.committed("baselines").sort_by("model")
+    table = Store(str(folder)).index("baselines").sort_by("model")
     right_MN = np.stack([unpack(c, FEW_IMAGES) for c in table["correct"].to_pylist()])
     right_MN = right_MN.astype(np.float32)
     both_MM = (right_MN @ right_MN.T).astype(int)

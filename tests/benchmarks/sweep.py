@@ -152,7 +152,7 @@ def sweep(path: Path, jobs: int) -> Clock:
     clock.wrap(engine, "keep_all", "weights kept")
     clock.wrap(engine, "run_baselines", "baselines")
     clock.wrap(engine, "run_pairs", "pair statistics")
-    clock.wrap(engine, "_run_window", "window")
+    clock.wrap(engine, "_run_trials", "window")
     clock.wrap(engine, "compact", "compaction")
     clock.wrap(connection.ray, "shutdown", "Ray shutdown")
     clock.wrap(Writer, "commit_job", "commits")

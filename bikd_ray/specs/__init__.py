@@ -1,0 +1,52 @@
+"""What a person asks for: the YAML spec as frozen models that refuse bad values at birth.
+
+Everything but `zoo` and `data` has a default, and the defaults are the paper's
+(Jain et al., TMLR 2025). Field names and choices are listed in the README.
+"""
+
+from bikd_ray.specs.data import Data, DataSource, DigitsData, FolderData, ParquetData, TimmData
+from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
+from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
+from bikd_ray.specs.training import (
+    ALONE,
+    CONTROL,
+    DIRECTED,
+    OPTIONS,
+    PRESETS,
+    Objective,
+    Pairings,
+    Recipe,
+)
+from bikd_ray.specs.values import Frozen, Reading
+from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, Input, Interpolation, ZooEntry
+
+__all__ = [
+    "ALONE",
+    "CHOSEN_ON_VAL",
+    "CONTROL",
+    "DIRECTED",
+    "LOCAL_DIR",
+    "LOGGER_OPTIONS",
+    "OPTIONS",
+    "PRESETS",
+    "SOURCES",
+    "Data",
+    "DataSource",
+    "DigitsData",
+    "FolderData",
+    "Frozen",
+    "GrownNode",
+    "Input",
+    "Interpolation",
+    "Logger",
+    "Objective",
+    "Pairings",
+    "ParquetData",
+    "Reading",
+    "Recipe",
+    "Resources",
+    "Selection",
+    "Spec",
+    "TimmData",
+    "ZooEntry",
+]

@@ -1,0 +1,103 @@
+"""The whole spec."""
+
+import unicodedata
+from itertools import chain
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from bikd_ray.errors import choices
+from bikd_ray.specs.data import Data
+from bikd_ray.specs.running import Logger, Resources
+from bikd_ray.specs.training import Objective, Pairings, Recipe
+from bikd_ray.specs.values import (
+    Frozen,
+    Int,
+    Located,
+    listed,
+    named,
+)
+from bikd_ray.specs.zoo import ZooEntry
+
+Selection = Literal["last", "best_val", "best_select"]
+
+CHOSEN_ON_VAL = "best_val"
+"""The selection whose epoch was chosen on the reported images: no interval and no rank is fair."""
+
+
+class Spec(Frozen):
+    """A sweep: which models, on which images, how trained, and where the results go.
+
+    Frozen; a bad value raises pydantic's ValidationError, which `load_spec` turns into UserError
+    with one line for each mistake. A field at the top whose name begins with `x-` is left out when
+    a spec is read: it can hold what YAML's anchors name.
+    """
+
+    model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
+
+    name: str = Field(default="sweep", min_length=1)
+    zoo: tuple[ZooEntry, ...] = Field(min_length=1)
+    data: Data
+    pairings: Pairings = Pairings()
+    objectives: Annotated[
+        tuple[Annotated[Objective, BeforeValidator(named)], ...], BeforeValidator(listed)
+    ] = Field(default=(Objective(),), min_length=1)
+    controls: bool = True
+    recipe: Recipe = Recipe()
+    selection: Selection = "last"
+    similarity: Literal["cca", "none"] = Field(
+        default="cca", description="compare members' features before and after, or not"
+    )
+    seeds: tuple[Int, ...] = Field(default=(0, 1, 2), min_length=1)
+    resources: Resources = Resources()
+    loggers: Annotated[
+        tuple[Annotated[Logger, BeforeValidator(named)], ...], BeforeValidator(listed)
+    ] = ()
+    store: Located | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        names, problems = [entry.name for entry in self.zoo], []
+        looks = [unicodedata.normalize("NFC", " ".join(name.split())) for name in names]
+        for i, look in enumerate(looks):
+            if not look:
+                problems.append(f"zoo[{i}].alias is blank; give it letters")
+            elif look in looks[:i]:
+                problems.append(
+                    f"zoo[{looks.index(look)}] and zoo[{i}] are both called {look!r}; "
+                    "give one of them another alias"
+                )
+        for wanted in chain(self.pairings.models, *self.pairings.list):
+            if wanted not in names:
+                problems.append(f"pairings: {wanted!r} is not in the zoo; {choices(wanted, names)}")
+        for wanted in self.recipe.lrs:
+            if wanted not in names:
+                problems.append(
+                    f"recipe.lrs: {wanted!r} is not in the zoo; {choices(wanted, names)}"
+                )
+        if self.pairings.mode != "list" and self.pairings.size > len(names):
+            problems.append(
+                f"pairings.size is {self.pairings.size}, but the zoo has {len(names)} "
+                f"model{'s' * (len(names) > 1)}; add models or lower the size"
+            )
+        for field, values in (
+            ("seeds", self.seeds),
+            ("objectives", [o.label for o in self.objectives]),
+            ("loggers", [logger.name for logger in self.loggers]),
+        ):
+            if len(set(values)) < len(values):
+                problems.append(f"{field} lists a value twice: {list(values)}; leave one out")
+        if self.selection == "best_select" and not self.data.select_fraction:
+            problems.append("selection best_select needs data.select_fraction > 0 (say 0.1), got 0")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def entry(self, name: str) -> ZooEntry:
+        """The model of the zoo that is called so. Raises StopIteration where none is."""
+        return next(entry for entry in self.zoo if entry.name == name)

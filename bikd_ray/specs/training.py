@@ -1,0 +1,170 @@
+"""What a spec says of its jobs: who learns with whom, from whom, and how."""
+
+from typing import Any, Literal, Self
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from bikd_ray.errors import choices
+from bikd_ray.specs.values import Float, Frozen, Int, Positive
+
+
+class Pairings(Frozen):
+    """Which sets of models train together."""
+
+    mode: Literal["all", "anchors", "list"] = "all"
+    size: Int = Field(default=2, ge=2, description="models in a pairing (modes all and anchors)")
+    models: tuple[str, ...] = Field(
+        default=(), description="anchors: every pairing holds one of these"
+    )
+    list: tuple[tuple[str, ...], ...] = Field(default=(), description="the pairings themselves")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "anchors" in value:
+            anchors = value["anchors"]
+            inner = anchors if isinstance(anchors, dict) else {"models": anchors}
+            rest = {k: v for k, v in value.items() if k != "anchors"}
+            return {"mode": "anchors", **rest, **inner}
+        if isinstance(value, dict) and "list" in value and "mode" not in value:
+            return {"mode": "list", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _fits_mode(self) -> Self:
+        for field, mode in (("models", "anchors"), ("list", "list")):
+            given = getattr(self, field)
+            if self.mode == mode and not given:
+                raise ValueError(f"mode {mode} needs a non-empty {field}")
+            if self.mode != mode and given:
+                raise ValueError(f"{field} goes with mode: {mode}, not with mode: {self.mode}")
+        for group in self.list:
+            if len(group) < 2:
+                raise ValueError(f"a pairing needs at least 2 models, got {list(group)}")
+            if len(set(group)) < len(group):
+                raise ValueError(f"a pairing names a model twice: {list(group)}")
+        return self
+
+
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "bikd": ("temperature", "ties", "detach_teacher", "mask", "ce_weight", "kl_weight"),
+    "dml": ("temperature", "detach_teacher", "ce_weight", "kl_weight"),
+    "kd": ("temperature", "kd_weight"),
+    "kl_dp": ("temperature",),
+    "kl_dp_supervised": ("temperature",),
+    "self": ("temperature", "ce_weight", "kl_weight"),
+    "ce": (),
+}
+"""What each objective can be told."""
+
+DIRECTED = ("kd", "kl_dp", "kl_dp_supervised")
+"""Objectives with one student and frozen teachers: a pairing is a job for each of its students."""
+
+ALONE = ("ce", "self")
+"""Objectives without partners: the controls."""
+
+
+class Objective(Frozen):
+    """Who teaches whom.
+
+    `bikd`: the model most confident in the true class teaches the rest. `dml`: everybody teaches
+    everybody. `kd`: frozen teachers teach one student on every sample. `kl_dp`: where they are
+    more confident than the student was (`_supervised`: in the true class), else its old self does.
+    `self`: one model taught by its own frozen start. `ce`: nobody teaches.
+    """
+
+    name: Literal["bikd", "dml", "kd", "kl_dp", "kl_dp_supervised", "self", "ce"] = "bikd"
+    temperature: Float = Field(default=1.0, gt=0)
+    ties: Literal["auto", "first", "last", "drop"] = "auto"
+    detach_teacher: bool = True
+    mask: bool = Field(default=True, description="false: every model teaches on every sample")
+    ce_weight: Float = Field(default=1.0, ge=0)
+    kl_weight: Float = Field(default=1.0, ge=0)
+    kd_weight: Float = Field(default=0.5, ge=0, le=1, description="kd: share of the divergence")
+
+    @model_validator(mode="after")
+    def _knows_its_options(self) -> Self:
+        allowed = OPTIONS[self.name]
+        if wrong := [option for option in self._changed() if option not in allowed]:
+            takes = f"takes {', '.join(allowed)}" if allowed else "has no teacher and no options"
+            raise ValueError(f"{self.name} {takes}, not {', '.join(wrong)}")
+        return self
+
+    def _changed(self) -> dict[str, Any]:
+        return self.model_dump(exclude_defaults=True, exclude={"name"})
+
+    @property
+    def label(self) -> str:
+        """The name with what differs from the defaults; a key in the store and on screen."""
+        inner = ", ".join(f"{k}={v}" for k, v in self._changed().items())
+        return f"{self.name}({inner})" if inner else self.name
+
+    @property
+    def directed(self) -> bool:
+        return self.name in DIRECTED
+
+    @property
+    def alone(self) -> bool:
+        return self.name in ALONE
+
+
+CONTROL = Objective(name="ce")
+"""The cross-entropy-only objective of the control jobs."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "paper_vit": {"augment": "timm", "schedule": "cosine"},
+    "reference": {"augment": "reference"},
+}
+"""Recipes by name: the paper's, its own for ViTs, and what its reference code does."""
+
+
+class Recipe(Frozen):
+    """How every job of the sweep trains; part of each job's identity.
+
+    A bare name or `preset` takes one of PRESETS; fields beside it win.
+    """
+
+    epochs: Int = Field(default=20, ge=1)
+    batch_size: Int = Field(default=128, ge=1)
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    lr: Float = Field(default=1e-6, gt=0)
+    lrs: dict[str, Positive] = Field(default={}, description="model: its own learning rate")
+    momentum: Float = Field(default=0.9, ge=0, lt=1, description="of sgd")
+    weight_decay: Float = Field(default=1e-5, ge=0)
+    schedule: Literal["none", "cosine", "poly"] = "none"
+    warmup_epochs: Float = Field(default=0.0, ge=0, description="linear, from 0")
+    clip_norm: Float | None = Field(default=None, gt=0, description="of each model's gradient")
+    ema: Float | None = Field(
+        default=None, gt=0, lt=1, description="decay of averaged weights, which are then measured"
+    )
+    augment: Literal["none", "timm", "reference"] = Field(
+        default="none",
+        description="none: each model's evaluation view; timm: random crop, flip and colour jitter "
+        "at each model's own interpolation; reference: the same, always bilinear",
+    )
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
+    train_fraction: Float = Field(default=1.0, gt=0, le=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, value: Any) -> Any:
+        given = {"preset": value} if isinstance(value, str) else value
+        if not isinstance(given, dict) or "preset" not in given:
+            return value
+        name = given["preset"]
+        if not isinstance(name, str) or name not in PRESETS:
+            raise ValueError(f"unknown recipe {name!r}; {choices(name, PRESETS)}")
+        return PRESETS[name] | {k: v for k, v in given.items() if k != "preset"}
+
+    @model_validator(mode="after")
+    def _warm_up_ends(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs {self.warmup_epochs:g} must be less than epochs {self.epochs}"
+            )
+        return self

@@ -1,0 +1,169 @@
+"""Tables that fit the terminal."""
+
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.text import Text
+
+from bikd_ray.formatting import NONE
+
+Row = dict[str, Any]
+
+Cells = Mapping["Column", list[str]]
+
+GAP = 2
+"""Spaces between columns."""
+NARROWEST = 14
+"""Letters that a column of words keeps, however narrow the terminal is."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What people see of a row.
+
+    drop: 0 stays; of the others the highest goes first where the terminal is too narrow. same: it
+    goes into the line above where all rows agree. words: may be wrapped; numbers never are.
+    strong: which rows are bold. head: of leading columns, to stand in each part of a wide table.
+    titled: its title is a model's name, which may be wrapped.
+    """
+
+    title: str
+    cell: Callable[[Row], str]
+    drop: int = 0
+    same: bool = False
+    words: bool = False
+    strong: Callable[[Row], bool] | None = None
+    head: bool = False
+    titled: bool = False
+
+
+def terminal() -> Console:
+    """Standard output, where nothing is coloured for what it looks like."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def say(line: str) -> None:
+    """A line beside an answer."""
+    terminal().print(Text(line, style="dim"))
+
+
+def print_rows(rows: Sequence[Row], columns: Sequence[Column]) -> None:
+    """A table that fits the terminal; elsewhere, as in a pipe, it is as wide as it has to be."""
+    console = terminal()
+    for line in laid_out(rows, columns, console.width if sys.stdout.isatty() else None):
+        console.print(line)
+
+
+def laid_out(rows: Sequence[Row], columns: Sequence[Column], width: int | None) -> list[Text]:
+    """The lines of a table. width: of the terminal; None for no end.
+
+    What all rows agree on stands above. Columns that do not fit are dropped by their priority, and
+    it is said which; those that must stay go on in a second table below. A number is never cut.
+    """
+    cells = {column: [column.cell(row) for row in rows] for column in columns}
+    alike = [c for c in columns if c.same and len(set(cells[c])) == 1]
+    shown = [c for c in columns if c not in alike]
+    about = [f"{c.title} {cells[c][0]}" for c in alike if cells[c][0] not in ("", NONE)]
+    dropped: list[Column] = []
+    while width is not None and _least(shown, cells) > width and any(c.drop for c in shown):
+        least = max(c.drop for c in shown)
+        dropped += [c for c in shown if c.drop == least]
+        shown = [c for c in shown if c.drop != least]
+    lines = [Text(line, style="dim") for line in _wrapped(" · ".join(about), width)]
+    for i, part in enumerate(_parts(shown, cells, width)):
+        lines += [Text()] * bool(i) + _block(rows, part, cells, width)
+    if dropped:
+        names = ", ".join(c.title for c in columns if c in dropped)
+        said = f"Too narrow for: {names}. A wider terminal shows them, --format csv has all."
+        lines += [Text(line, style="dim") for line in _wrapped(said, width)]
+    return lines
+
+
+def _natural(column: Column, cells: Cells) -> int:
+    return max(map(cell_len, [column.title, *cells[column]]))
+
+
+def _narrow(column: Column, cells: Cells) -> int:
+    natural = _natural(column, cells)
+    if column.titled:
+        return max(min(natural, NARROWEST), *map(cell_len, cells[column]))
+    return min(natural, max(NARROWEST, cell_len(column.title))) if column.words else natural
+
+
+def _least(columns: Sequence[Column], cells: Cells) -> int:
+    return sum(_narrow(c, cells) + GAP for c in columns) - GAP
+
+
+def _parts(columns: Sequence[Column], cells: Cells, width: int | None) -> list[list[Column]]:
+    """The columns in as many tables as the width takes, each with the leading ones."""
+    leading = next((i for i, c in enumerate(columns) if i and not c.head), len(columns))
+    heads, parts = [*columns[:leading]], [[*columns[:leading]]]
+    for column in columns[leading:]:
+        full = width is not None and _least([*parts[-1], column], cells) > width
+        if full and len(parts[-1]) > len(heads):
+            parts.append([*heads])
+        parts[-1].append(column)
+    return parts
+
+
+def _block(
+    rows: Sequence[Row],
+    columns: Sequence[Column],
+    cells: Cells,
+    width: int | None,
+) -> list[Text]:
+    sizes = [_natural(c, cells) for c in columns]
+    while width is not None and sum(sizes) + GAP * (len(sizes) - 1) > width:
+        spare = [s - _narrow(c, cells) for c, s in zip(columns, sizes, strict=True)]
+        if not any(spare):
+            break
+        widest = max(range(len(sizes)), key=lambda i: sizes[i] if spare[i] else 0)
+        sizes[widest] -= 1
+    number = [all(x[:1] in "+-−0123456789–" for x in cells[c]) for c in columns]
+    titles = [_wrapped(c.title, s) or [""] for c, s in zip(columns, sizes, strict=True)]
+    lines = []
+    for said in zip_longest(*titles, fillvalue=""):
+        padded = [_padded(t, s, n) for t, s, n in zip(said, sizes, number, strict=True)]
+        lines.append(Text((" " * GAP).join(padded).rstrip(), style="dim"))
+    for i, row in enumerate(rows):
+        wrapped = [
+            _wrapped(cells[c][i], size) if c.words else [cells[c][i]]
+            for c, size in zip(columns, sizes, strict=True)
+        ]
+        for k in range(max(map(len, wrapped))):
+            line = Text()
+            for c, size, right, text in zip(columns, sizes, number, wrapped, strict=True):
+                part = _padded(text[k] if k < len(text) else "", size, right)
+                line.append(part, style="bold" if c.strong and c.strong(row) else "")
+                line.append(" " * GAP)
+            line.rstrip()
+            lines.append(line)
+    return lines
+
+
+def _padded(text: str, size: int, right: bool) -> str:
+    room = " " * (size - cell_len(text))
+    return room + text if right else text + room
+
+
+def _wrapped(text: str, width: int | None) -> list[str]:
+    """Lines of at most so many cells, broken after spaces and the signs that names are made of."""
+    text = " ".join(text.split("\n"))
+    if width is None or cell_len(text) <= width:
+        return [text] if text else []
+    lines = [""]
+    for word in re.findall(r"[^\s_./+\-·,]*(?:[\s_./+\-·,]+|$)", text):
+        while cell_len(lines[-1] + word.rstrip()) > width:
+            if lines[-1].strip():
+                lines.append("")
+            else:
+                lines[-1], word = word[:width], word[width:]
+                lines.append("")
+        lines[-1] += word
+    return [line.rstrip() for line in lines if line.strip()]

@@ -1,0 +1,294 @@
+"""What people see of each answer: its columns, and what to say where it has no rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+
+from bikd_pipelines.layout import Column, Row
+from bikd_pipelines.values import as_text
+from bikd_ray.formatting import NONE, number, recovered, signed, with_span
+from bikd_ray.store.verdicts import (
+    TOLD,
+    delta_text,
+    net_text,
+    short,
+    standing,
+)
+
+
+def every_column(table: pa.Table) -> list[Column]:
+    """The columns of a table that has no view, as they are."""
+    return [
+        Column(field.name, _shown(field.name), words=not _is_number(field.type))
+        for field in table.schema
+    ]
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    types = pa.types
+    return types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+
+
+def _shown(name: str) -> Callable[[Row], str]:
+    def cell(row: Row) -> str:
+        value = row.get(name)
+        if value is None:
+            return NONE
+        if isinstance(value, bool):
+            return "yes" if value else ""
+        if isinstance(value, float):
+            return f"{value:.3g}" if 1e-9 < abs(value) < 0.01 else f"{value:.2f}"
+        return as_text(value) or ""
+
+    return cell
+
+
+def _verdict(row: Row) -> str:
+    return short(row) or NONE
+
+
+def _is_told(row: Row) -> bool:
+    return row["verdict"] in TOLD
+
+
+def _partner(row: Row) -> str:
+    return f"← {row['partner']}" if row["role"] == "student" else row["partner"]
+
+
+def _published(row: Row) -> str:
+    known = row["published_top1"]
+    return "" if known is None else f"{known:.2f} ({signed(row['top1'] - known)})"
+
+
+def _number(name: str, digits: int) -> Callable[[Row], str]:
+    return lambda row: number(row[name], digits)
+
+
+def _gain(side: str) -> Callable[[Row], str]:
+    names = (f"delta_top1_{side}", f"delta_low_{side}", f"delta_high_{side}")
+    return lambda row: with_span(*(row[name] for name in names))
+
+
+def _scaled(name: str, unit: float, digits: int) -> Callable[[Row], str]:
+    return lambda row: "–" if row[name] is None else f"{row[name] / unit:.{digits}f}"
+
+
+def _effect(name: str) -> Callable[[Row], str]:
+    return lambda row: with_span(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def _printed(row: Row) -> str:
+    spread = "" if row["paper_std"] is None else f" ± {row['paper_std']:.3f}"
+    return f"{signed(row['paper_delta'], 3)}{spread}"
+
+
+def _pupil(row: Row) -> str:
+    return f"{row['model']} {'←' if row['objective'] == 'kl_dp' else '+'} {row['partner']}"
+
+
+def _run(row: Row) -> str:
+    if row["seeds"] is None:
+        return "–"
+    return f"{row['our_objective']} {row['recipe_id'][:6]} ×{row['seeds']}"
+
+
+def _short_weights(row: Row) -> str:
+    identity = row["weights"] or ""
+    return identity if " " in identity else identity[:6]
+
+
+def _name(key: str = "model", **how: Any) -> Column:
+    """A column of names, which stands again in each part of a table that is too wide."""
+    return Column(key, lambda row: row[key], words=True, head=True, **how)
+
+
+def _same(title: str, cell: Callable[[Row], str], drop: int = 0) -> Column:
+    return Column(title, cell, drop, same=True, words=True)
+
+
+_SEEDS = Column("seeds", lambda r: str(r["seeds"]), 5, same=True)
+_OBJECTIVE = _same("objective", lambda r: r["objective"] or NONE)
+_RECIPE = _same("recipe", lambda r: (r["recipe_id"] or NONE)[:6])
+_DATA = _same("data", lambda r: r["data_id"][:6])
+_SETTING = [_OBJECTIVE, _RECIPE, _DATA]
+_CONTROL = Column("control", lambda r: signed(r["control_delta"]), 6)
+
+VIEWS: dict[str, list[Column]] = {
+    "check": [
+        _same("kind", lambda r: r["kind"]),
+        Column("name", lambda r: r["name"], words=True, head=True),
+        Column("params M", _scaled("params", 1e6, 2)),
+        Column("GFLOPs", _scaled("flops", 1e9, 2)),
+        Column("mem. GB", _scaled("memory", 1e9, 2)),
+        Column("top-1 %", _number("top1", 1)),
+        Column("input", lambda r: r["input"] or NONE, words=True),
+        Column("weights", _short_weights, words=True),
+        Column("licence", lambda r: r["licence"] or "", words=True),
+    ],
+    "partners": [
+        Column("partner", _partner, words=True, head=True),
+        Column("net Δ [95%]", net_text, strong=_is_told),
+        Column("verdict", _verdict, words=True, strong=_is_told),
+        Column("q", _number("q_value", 3), 4),
+        Column("Δtop-1 [95%]", delta_text, 1),
+        _CONTROL,
+        Column("best?", standing, 2),
+        Column("recovered %", lambda r: recovered(r["recovered"], 1), 8),
+        _SEEDS,
+        *_SETTING,
+    ],
+    "pairs": [
+        Column("a", lambda r: r["model_a"], words=True, head=True),
+        Column("b", lambda r: r["model_b"], words=True, head=True),
+        Column("Δ a [95%]", _gain("a")),
+        Column("Δ b [95%]", _gain("b")),
+        Column("top-1 a", _number("top1_a", 2), 3),
+        Column("top-1 b", _number("top1_b", 2), 3),
+        Column("ensemble", _number("ensemble_top1", 2), 2),
+        Column("error overlap", _number("error_overlap", 3), 4),
+        Column("disagreement", _number("disagreement", 3), 5),
+        Column("κ", _number("kappa", 3), 6),
+        _OBJECTIVE,
+        _RECIPE,
+        _DATA,
+    ],
+    "paper 2": [
+        Column("model", _pupil, words=True, head=True),
+        Column("Δ", _printed),
+        Column("ours [95%]", delta_text),
+        Column("net Δ [95%]", net_text),
+        _same("run", _run, 1),
+    ],
+    "paper 3": [
+        Column("model", _pupil, words=True, head=True),
+        Column("Δ", _printed),
+        Column("ours", lambda r: signed(r["delta_top1"])),
+        Column("ens.", _number("paper_ensemble", 2)),
+        Column("ours", _number("ensemble_top1_before", 2)),
+        Column("rec. %", lambda r: f"{r['paper_recovered']:g}"),
+        Column("ours", lambda r: recovered(r["recovered"], 1)),
+        _same("run", _run, 1),
+    ],
+    "paper 6a": [
+        _name(),
+        Column("K", lambda r: str(1 + len(r["partner"].split(" + ")))),
+        Column("Δ", _printed),
+        Column("ours [95%]", delta_text),
+        Column("net Δ [95%]", net_text),
+        _same("run", _run, 1),
+    ],
+    "groups": [
+        _name(),
+        Column("models", lambda r: str(r["size"]), head=True),
+        Column("groups", lambda r: str(r["groups"])),
+        Column("net Δ [95%]", net_text),
+        Column("Δtop-1 [95%]", delta_text),
+        _CONTROL,
+        _SEEDS,
+        *_SETTING,
+    ],
+    "teachers": [
+        _name(),
+        Column("teaches [95%]", _effect("teaches")),
+        Column("students", lambda r: str(r["students"]), 4),
+        Column("learns [95%]", _effect("learns")),
+        Column("teachers", lambda r: str(r["teachers"]), 4),
+        _same("of", lambda r: "net Δ" if r["measure"] == "net_delta" else "Δ"),
+        *_SETTING,
+    ],
+    "flips": [
+        _name(),
+        Column("partner", _partner, words=True, head=True),
+        Column("gained", _number("gained", 1)),
+        Column("… it knew", _number("gained_known", 1), 3),
+        Column("control", _number("control_gained", 1), 2),
+        Column("lost", _number("lost", 1)),
+        Column("… it knew", _number("lost_known", 1), 3),
+        Column("control", _number("control_lost", 1), 2),
+        Column("of", lambda r: f"{r['n']:,}", same=True),
+        *_SETTING,
+    ],
+    "curves": [
+        _name(),
+        Column("partner", lambda r: r["partner"] or NONE, words=True, head=True),
+        Column("epoch", lambda r: str(r["epoch"]), head=True),
+        Column("top-1", _number("top1", 2)),
+        Column("train top-1", _number("train_top1", 2), 2),
+        Column("ce", _number("ce", 3), 3),
+        Column("kl", _number("kl", 4), 4),
+        Column("taught", _number("teacher_share", 2), 5),
+        _SEEDS,
+        *_SETTING,
+    ],
+    "merged": [
+        Column("table", lambda r: r["table"], words=True),
+        Column("files merged", lambda r: f"{r['files']:,}"),
+        Column("into", lambda r: str(r["into"])),
+        Column("MB", _scaled("bytes", 1e6, 1)),
+    ],
+    "classes": [
+        Column("partner", _partner, words=True, head=True),
+        Column("class", lambda r: str(r["label"]), head=True),
+        Column("n", lambda r: str(r["n"]), 3),
+        Column("before %", _number("top1_before", 2)),
+        Column("Δ", lambda r: signed(r["delta_top1"])),
+        Column("control", lambda r: signed(r["control_delta"])),
+        _SEEDS,
+        *_SETTING,
+    ],
+    "jobs": [
+        Column("members", lambda r: r["members"], words=True, head=True),
+        Column("objective", lambda r: r["objective"], words=True),
+        Column("done", lambda r: str(r["done"])),
+        Column("to do", lambda r: str(r["to_do"])),
+        Column("failed", lambda r: str(r["failed"])),
+    ],
+    "failures": [
+        Column("job", lambda r: r["job_id"], words=True, head=True),
+        Column("members", lambda r: " + ".join(r["members"]), words=True),
+        Column("objective", lambda r: r["objective"], words=True),
+        Column("seed", lambda r: str(r["seed"])),
+        Column("error", lambda r: (r["error"] or "").partition("\n")[0], words=True),
+    ],
+    "baselines": [
+        _name(),
+        Column("top-1 %", _number("top1", 2)),
+        Column("published", _published),
+        Column("top-5 %", _number("top5", 2), 4),
+        Column("NLL", _number("nll", 3), 3),
+        Column("ECE", _number("ece", 3), 2),
+        Column("n", lambda r: str(r["n"]), same=True),
+        Column("seconds", _number("seconds", 1), 5),
+        _DATA,
+    ],
+}
+
+EMPTY = {
+    "partners": "no finished job with a partner; see bikd status",
+    "pairs": "no pair has been measured yet; run bikd baseline SPEC",
+    "matrix": "no pair has been measured yet; run bikd baseline SPEC",
+    "groups": "no finished job with a partner; see bikd status",
+    "teachers": "no finished job of a pair, so nobody has taught yet; see bikd status",
+    "flips": "no finished job with a partner; see bikd status",
+    "classes": "no finished job with a partner; see bikd status",
+    "curves": "no finished job; see bikd status",
+    "jobs": "no job has run yet; run bikd sweep SPEC",
+    "failures": "no job has failed",
+    "baselines": "no model has been measured yet; run bikd baseline SPEC",
+    "findings": "nothing is wrong",
+    "merged": "nothing to merge",
+}
+"""What to say where an answer has no rows, and what to do."""
+
+
+HEADLINE = [
+    _name(),
+    Column("best partner", lambda r: _partner(r) + (" (tie)" if r["tie"] else ""), words=True),
+    Column("net Δ [95%]", net_text, strong=_is_told),
+    Column("verdict", _verdict, words=True, strong=_is_told),
+    Column("Δtop-1 [95%]", delta_text, 1),
+    _CONTROL,
+    Column("before", _number("top1_before", 2), 7),
+    *_SETTING,
+]
