@@ -104,7 +104,7 @@ def test_another_label_or_another_order_is_another_data_set(tmp_path):
 # Read once
 
 
-AT_ONCE = -(10**12)
+NO_WAIT = -(10**12)
 """Files count as left alone before they are: their time of change cannot be set."""
 
 
@@ -113,7 +113,7 @@ def test_only_what_has_changed_is_read_again(tmp_path):
 
     def read() -> list[int]:
         watched = Watched(FolderImages(str(root)))
-        hashes.append(content_hashes(watched, AT_ONCE))
+        hashes.append(content_hashes(watched, NO_WAIT))
         return sorted(watched.read)
 
     hashes: list[np.ndarray] = []
@@ -149,7 +149,7 @@ def test_containers_are_read_once_too(tmp_path):
         ParquetData(source="parquet", path=str(table)),
     ):
         first, again = Watched(open_images(source)), Watched(open_images(source))
-        assert (content_hashes(first, AT_ONCE) == content_hashes(again, AT_ONCE)).all()
+        assert (content_hashes(first, NO_WAIT) == content_hashes(again, NO_WAIT)).all()
         assert sorted(first.read) == list(range(len(first.images.labels)))
         assert again.read == []
 
@@ -157,16 +157,16 @@ def test_containers_are_read_once_too(tmp_path):
 def test_a_memory_that_is_damaged_or_cannot_be_written_only_costs_time(tmp_path, monkeypatch):
     root = bitmaps(tmp_path / "data")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    whole = content_hashes(FolderImages(str(root)), AT_ONCE)
+    whole = content_hashes(FolderImages(str(root)), NO_WAIT)
     (memory,) = (tmp_path / "cache").rglob("*.npy")
     stream = io.BytesIO()
     np.save(stream, np.zeros(3))  # of another version
     for damaged in (b"", b"junk", memory.read_bytes()[:-100], stream.getvalue()):
         memory.write_bytes(damaged)
-        assert (content_hashes(FolderImages(str(root)), AT_ONCE) == whole).all()
+        assert (content_hashes(FolderImages(str(root)), NO_WAIT) == whole).all()
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    assert (content_hashes(FolderImages(str(root)), AT_ONCE) == whole).all()
+    assert (content_hashes(FolderImages(str(root)), NO_WAIT) == whole).all()
 
 
 def test_row_groups_are_read_about_once_whatever_the_threads(tmp_path):

@@ -296,7 +296,8 @@ def test_everything_that_is_missing_is_proposed_in_order_whoever_is_at_it(tmp_pa
     done_by_another(writer, "a")
     at_work = Running(here={"b"}, elsewhere={"c"})
     proposed = Everything(all_jobs).propose(store, at_work, lambda needs: 0)
-    assert [job.job_id for job in proposed or ()] == ["big", "long", "c"]
+    assert proposed is not None
+    assert [job.job_id for job in proposed] == ["big", "long", "c"]
     assert Everything(all_jobs[:2]).propose(store, at_work, lambda needs: 0) is None
 
 
