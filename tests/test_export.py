@@ -181,7 +181,7 @@ images, *folders = sys.argv[1:]
 for folder in folders:
     model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     config = timm.data.resolve_model_data_config(model)
-    data = timm.data.create_dataset("", images, transform=create_transform(**config))
+    data = timm.data.create_dataset("", images, transform=timm.data.create_transform(**config))
     x, y = zip(*data)
     with torch.no_grad():
         logits = model(torch.stack(x))

@@ -76,7 +76,6 @@ def test_the_headline_shows_what_the_store_answers(swept):
     row = " ".join(cells(text, "vit"))
     for value in (best["delta_top1"], best["control_delta"], best["net_delta"], best["net_low"]):
         assert f"+{value:.2f}" in row
-    assert f"{best['recovered']:.0f} %" in row
 
 
 def test_the_sentence_on_top_names_the_models_that_improve(swept):

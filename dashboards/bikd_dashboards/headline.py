@@ -40,7 +40,6 @@ class Headline:
     delta: Interval | None
     control: Interval | None
     net: Interval | None
-    recovered: float | None
     model_id: str = ""
     partner_ids: tuple[str, ...] = ()
     verdict: str = ""
@@ -128,7 +127,7 @@ def _answer(
 ) -> Headline:
     control = interval(alone, "delta") if alone else None
     if not ranked:
-        return Headline(name, top1, (), 0, "", None, control, None, None, verdict=untrained)
+        return Headline(name, top1, (), 0, "", None, control, None, verdict=untrained)
     if trained == 1:
         standing, chosen = "only", 1
     elif not tied:
@@ -147,7 +146,6 @@ def _answer(
         interval(first, "delta"),
         control,
         interval(first, "net"),
-        first["recovered"],
         first["model_id"],
         tuple(r["partner_ids"][0] if len(r["partner_ids"]) == 1 else "" for r in shown),
         short(first),

@@ -33,7 +33,7 @@ from bikd_dashboards.ordering import ORDERS, order
 from bikd_dashboards.pair_page import pair_blocks
 from bikd_dashboards.runs import runs
 from bikd_dashboards.snapshot import SettingView
-from bikd_ray.formatting import NONE, count, percent, plain, signed
+from bikd_ray.formatting import NONE, count, plain, signed
 from bikd_ray.store.verdicts import headline
 
 Chosen = Mapping[str, str]
@@ -80,7 +80,6 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
             TableColumn("Net Δ around 0"),
             TableColumn("Δ top-1", number=True),
             TableColumn("Alone (control)", number=True),
-            TableColumn("Recovered"),
         ),
         tuple(_headline(a, reach) for a in shown),
         left_out,
@@ -111,7 +110,6 @@ def _headline(answer: Headline, reach: float) -> tuple[Cell | tuple[Cell, ...], 
         Strip(net, reach) if net and net.low is not None else "",
         answer.delta,
         answer.control,
-        percent(answer.recovered),
     )
 
 
