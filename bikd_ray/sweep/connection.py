@@ -66,7 +66,9 @@ def _reach(address: str) -> None:
     if host_port is None or host_port == "local":
         return
     host, _, port = host_port.rpartition(":")
-    if not host or "/" in host or not port.isdecimal():
+    if "://" in host_port:
+        raise ValueError("that is an address for bikd submit; give HOST:PORT or ray://HOST:PORT")
+    if not host or "/" in host or not port.isdecimal() or int(port) > 65535:
         raise ValueError("an address is HOST:PORT, ray://HOST:PORT, auto or local")
     if host_port == address and host in ("localhost", "127.0.0.1", "::1", "[::1]"):
         host = get_node_ip_address()  # where Ray looks for it
