@@ -54,7 +54,9 @@ def test_an_address_that_was_left_over_says_where_it_comes_from(closed, monkeypa
     assert "Connection refused" in said("auto")  # which takes that variable too
 
 
-@pytest.mark.parametrize("address", ["http://127.0.0.1:8265", "127.0.0.1:x", "127.0.0.1:99999", "nowhere"])
+@pytest.mark.parametrize(
+    "address", ["http://127.0.0.1:8265", "127.0.0.1:x", "127.0.0.1:99999", "nowhere"]
+)
 def test_what_is_no_address_is_refused(address):
     assert said(address).startswith(f"cannot reach Ray at {address}: ")
 
