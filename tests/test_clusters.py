@@ -16,7 +16,7 @@ import yaml
 from bikd_pipelines.submit import SPEC, entrypoint, pack, store_of
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
-from bikd_ray.sweep.runtime_env import OURS
+from bikd_ray.sweep.runtime_env import shipped
 from tests.clusters import FACTORY, ROOT, in_namespaces
 
 
@@ -168,7 +168,8 @@ def test_nodes_without_this_package_are_sent_it(project, tmp_path):
     installed = urlparse(
         json.loads(distribution("bikd-ray").read_text("direct_url.json") or "")["url"]
     )
-    hidden = {str(Path(at) / name) for at in (ROOT, installed.path) for name in OURS}
+    ours = [path.relative_to(ROOT) for path in shipped()]
+    hidden = {str(Path(at) / path) for at in (ROOT, installed.path) for path in ours}
     run = in_namespaces(
         project,
         [str(ROOT / "tests" / "two_nodes.sh"), f"{command} || {command} --ship"],
