@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bikd_ray.data import open_split
 from bikd_ray.data.loader import Loader
+from bikd_ray.errors import UserError
 from bikd_ray.sweep.events import JobRequest
 from bikd_ray.train import evaluate
 from bikd_ray.train.member import Member
@@ -306,6 +307,29 @@ def test_an_error_takes_the_tap_off_and_the_batch_with_it():
     assert not has_hooks(network)
     assert tap.features_ND is not None
     assert torch.equal(tap.features_ND, features_of(network, batches[0], "m"))
+
+
+class Reused(nn.Module):
+    """Answers what no layer made, in memory that an earlier layer's output has left."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(192, 4096), nn.BatchNorm1d(4096)
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = self.first(images.flatten(1))
+        left = hidden.data_ptr()
+        logits = self.last(hidden.relu())
+        del hidden
+        answers = [logits * 2 for _ in range(50)]  # one of them lies where that was
+        return next((x for x in answers if x.data_ptr() == left), answers[0])
+
+
+def test_memory_that_is_used_again_is_no_layers_answer():
+    network, image = Reused().eval(), torch.randn(1, 3, 8, 8)
+    for _ in range(40):  # the allocator gives that memory again every other time
+        with pytest.raises(UserError, match="no layer answers the logits"):
+            features_of(network, image, "m")
 
 
 def test_a_tap_on_a_network_without_a_classifier_holds_none():

@@ -88,14 +88,17 @@ def _is_timm(network: nn.Module) -> bool:
 def _head(network: nn.Module, images_B3HW: Tensor, name: str) -> nn.Module:
     """The last layer with weights whose output is the logits, or is seen through them (a flatten).
 
-    Outputs are told apart by their memory, and not kept: memory that was used again belongs to the
-    layer that wrote it last.
+    Outputs are told apart by their memory, and kept meanwhile: logits that no layer made could
+    otherwise lie where a layer's output has been. Layers that write in place share memory, which
+    belongs to the last one.
     """
     writer: dict[int, nn.Module] = {}
+    outputs: list[Tensor] = []
 
     def note(layer: nn.Module, _: object, output: object) -> None:
         if isinstance(output, Tensor):
             writer[output.data_ptr()] = layer
+            outputs.append(output)
 
     def is_layer(module: nn.Module) -> bool:
         return not list(module.children()) and bool(list(module.parameters()))
