@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from bikd_ray.export.summary import Row, SelectedResult
+from bikd_ray.export.summary import SelectedResult
 from bikd_ray.formatting import NONE, number, recovered, signed
 from bikd_ray.store.verdicts import delta_text, net_text
 
@@ -47,10 +47,6 @@ def results(choice: SelectedResult) -> str:
         rows = [row for row in rows if not row[0].startswith(("ensemble", "recovered"))]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n\n" + _reading(choice)
-
-
-def _recovered(gain: Row) -> str:
-    return recovered(gain["recovered"], 1) or NONE
 
 
 def _reading(choice: SelectedResult) -> str:
