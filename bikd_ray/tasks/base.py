@@ -81,8 +81,8 @@ class Task(ABC):
 
         return rendered(images.image(index), views, augment, seed), None
 
-    def check(self, model: "ResolvedModel", data: "ResolvedData") -> None:
-        """Raises UserError where a model does not fit the data."""
+    def check(self, model: "ResolvedModel", data: "ResolvedData") -> None:  # noqa: B027
+        """Raises UserError where a model does not fit the data; every one fits by default."""
 
     # -- training ----------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Task(ABC):
         return (largest_BP * valid_BP).sum(1) / valid_BP.sum(1).clamp(min=1)
 
     def right(self, prediction: Prediction, batch: "Batch") -> Tensor | None:
-        """bool [B]: which samples are right; None where a sample is not right or wrong."""
+        """Which samples are right, bool [B]; None where a sample is not right or wrong."""
         return None
 
     # -- measuring ---------------------------------------------------------------------
