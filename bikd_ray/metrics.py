@@ -26,11 +26,6 @@ class Metric:
     pooled: bool = False
 
     @property
-    def difference_unit(self) -> str:
-        """Of a difference of two values: percentage points for percent."""
-        return "pp" if self.unit == "%" else self.unit
-
-    @property
     def sign(self) -> int:
         """1, or -1 where lower is better: a gain is the sign times after less before."""
         return 1 if self.higher_is_better else -1

@@ -1,6 +1,6 @@
 """The arithmetic behind the answers: a learner's results of several seeds to rows with intervals.
 
-Everything comes from the packed bits of `correct`: a difference is a contrast of bit vectors of
+Everything comes from the packed bits of `bits`: a difference is a contrast of bit vectors of
 the same images, paired seed by seed.
 """
 
@@ -45,7 +45,7 @@ class Vectors:
 
     @property
     def bits_VB(self) -> np.ndarray:
-        return stack([row["correct"] for row in self.rows])
+        return stack([row["bits"] for row in self.rows])
 
 
 def gain_table(learner: ModelSeries) -> pa.Table:
@@ -58,8 +58,8 @@ def gain_table(learner: ModelSeries) -> pa.Table:
     net = net_delta(bits, n, at_PS, control_S)
     best_P = best_set(rivals(bits, n, at_PS)) if fair else np.zeros(len(at_PS), bool)
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
-    ensemble_P = np.array([row["ensemble_top1_before"] for row in firsts], float)
-    room_P = ensemble_P - learner.baseline["top1"]
+    ensemble_P = np.array([row["ensemble_before"] for row in firsts], float)
+    room_P = ensemble_P - learner.baseline["value"]
     recovered_P = np.full(len(room_P), np.nan)
     np.divide(100 * delta.mean, room_P, out=recovered_P, where=room_P > 0)
     seeds_P = (at_PS >= 0).sum(1)
@@ -68,13 +68,13 @@ def gain_table(learner: ModelSeries) -> pa.Table:
         **_bounded("delta", delta, fair),
         **_bounded("net", net, fair),
         "control_delta": _alone(ones_of(bits), n, at_PS, control_S),
-        "self_delta": mean(row["delta_top1"] for row in learner.own.values()),
+        "self_delta": mean(row["delta"] for row in learner.own.values()),
         "crossfit_delta": cross_fitted(bits, n, at_PS, 0) if fair else None,
         "p_value": net.p_value if fair else None,
         "detectable": net.detectable if fair else None,
-        "top1_after": learner.baseline["top1"] + delta.mean,
+        "after": learner.baseline["value"] + delta.mean,
         "recovered": recovered_P,
-        "ensemble_top1_before": ensemble_P,
+        "ensemble_before": ensemble_P,
         "best": best_P,
         "tie": best_P & (best_P.sum() > 1),
         "seeds": seeds_P,
@@ -104,15 +104,15 @@ def net_columns(result: Row, control: Row | None) -> Row:
     """The columns of GAINS that hold net Δ, of one result and the control of its seed."""
     if control is None:
         return dict.fromkeys(("control_delta", "net_delta", "net_low", "net_high"))
-    bits_VB = stack([control["correct"], result["correct"]])
+    bits_VB = stack([control["bits"], result["bits"]])
     net = net_delta(bits_VB, result["n"], np.array([1]), np.array([0]))
     columns = _bounded("net", net, result["selection"] != CHOSEN_ON_VAL)
-    return {"control_delta": control["delta_top1"], **{k: _number(v) for k, v in columns.items()}}
+    return {"control_delta": control["delta"], **{k: _number(v) for k, v in columns.items()}}
 
 
 def _from(learner: ModelSeries, delta: Estimates) -> Estimates:
     """A Δ of a learner, whose accuracy stays within 0 and 100."""
-    return delta.within(-learner.baseline["top1"], 100 - learner.baseline["top1"])
+    return delta.within(-learner.baseline["value"], 100 - learner.baseline["value"])
 
 
 def _alone(ones_V: np.ndarray, n: int, at_PS: np.ndarray, control_S: np.ndarray) -> np.ndarray:
@@ -222,18 +222,18 @@ def class_rows(learner: ModelSeries, labels_N: np.ndarray) -> list[Row]:
 def class_columns(
     labels_N: np.ndarray, baseline: Row, results: Iterable[Row], controls: Iterable[Row]
 ) -> list[Row]:
-    """The columns of `answers.CLASSES` that `class_gains` gives, from rows with `correct`."""
-    after, alone = ([row["correct"] for row in rows] for rows in (results, controls))
+    """The columns of `answers.CLASSES` that `class_gains` gives, from rows with `bits`."""
+    after, alone = ([row["bits"] for row in rows] for rows in (results, controls))
     return [
         {
             "label": gain.label,
             "n": gain.n,
-            "top1_before": gain.before,
-            "top1_after": gain.after,
-            "delta_top1": gain.delta,
+            "before": gain.before,
+            "after": gain.after,
+            "delta": gain.delta,
             "control_delta": gain.control,
         }
-        for gain in class_gains(labels_N, baseline["correct"], after, alone)
+        for gain in class_gains(labels_N, baseline["bits"], after, alone)
     ]
 
 
@@ -248,7 +248,7 @@ def flip_table(learner: ModelSeries, known: Mapping[tuple[str, str], Row]) -> pa
         knew_P.append(np.bitwise_or.reduce([np.zeros_like(before), *knew]))
     counts_P = np.array([len(seeds) for seeds in learner.by_partners.values()])
     jobs = [row for seeds in learner.by_partners.values() for row in seeds.values()]
-    after_R = stack([row["correct"] for row in jobs])
+    after_R = stack([row["bits"] for row in jobs])
     knew_R = np.repeat(knew_P, counts_P, axis=0)
     first_P = np.cumsum(counts_P) - counts_P
     gained_R, lost_R = after_R & ~before, before & ~after_R
@@ -279,7 +279,7 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def _bits(row: Row) -> np.ndarray:
-    return np.frombuffer(row["correct"], np.uint8)
+    return np.frombuffer(row["bits"], np.uint8)
 
 
 def _ones(vectors: Iterable[np.ndarray]) -> float | None:
@@ -287,9 +287,9 @@ def _ones(vectors: Iterable[np.ndarray]) -> float | None:
 
 
 def _bounded(name: str, estimate: Estimates, fair: bool) -> dict[str, np.ndarray | None]:
-    """`name`_delta (or delta_top1) with its bounds, which an unfair choice of epoch has not."""
+    """`name`_delta (or delta) with its bounds, which an unfair choice of epoch has not."""
     return {
-        "delta_top1" if name == "delta" else f"{name}_delta": estimate.mean,
+        "delta" if name == "delta" else f"{name}_delta": estimate.mean,
         f"{name}_low": estimate.low if fair else None,
         f"{name}_high": estimate.high if fair else None,
     }

@@ -7,6 +7,7 @@ import numpy as np
 
 from bikd_ray.analysis.bits import stack, unpack
 from bikd_ray.analysis.effects import PairGains
+from bikd_ray.store.answer_schemas import TEACHERS
 from bikd_ray.store.series import ModelSeries, Row
 
 
@@ -14,10 +15,7 @@ class _Setting:
     """Pairings of one data set, recipe and objective, as gains and as net gains."""
 
     def __init__(self, learner: ModelSeries, models: dict[str, int]) -> None:
-        self.about = {
-            name: learner.about[name]
-            for name in ("objective", "n", "selection", "data_id", "recipe_id")
-        }
+        self.about = {k: v for k, v in learner.about.items() if k in TEACHERS.names}
         self.models = models
         self.net = True  # until a pairing has no control
         self.gains = {net: PairGains(len(models), learner.n) for net in (False, True)}
@@ -34,13 +32,13 @@ class _Setting:
         if not jobs:
             return
         before_N, after_RN = (
-            np.unpackbits(stack([row["correct"] for row in rows]), axis=1, count=learner.n)
+            np.unpackbits(stack([row["bits"] for row in rows]), axis=1, count=learner.n)
             for rows in ([learner.baseline], [row for *_, row in jobs])
         )
         gains_RN = after_RN.view(np.int8) - before_N.view(np.int8)
         teacher_R = np.array([teacher for teacher, *_ in jobs])
         self.gains[False].add(me, *_means(teacher_R, gains_RN))
-        alone = {seed: unpack(row["correct"], learner.n) for seed, row in learner.control.items()}
+        alone = {seed: unpack(row["bits"], learner.n) for seed, row in learner.control.items()}
         paired_R = np.array([seed in alone for _, seed, _ in jobs])
         self.net &= set(teacher_R[paired_R]) == set(teacher_R)
         if paired_R.any():
@@ -75,7 +73,7 @@ def _rows(setting: _Setting, pairings: PairGains, names: dict[str, str]) -> list
             **setting.about,
             "model": name,
             "model_id": model_id,
-            "measure": "net_delta" if setting.net else "delta_top1",
+            "measure": "net_delta" if setting.net else "delta",
             "teaches": _number(effects.teaches.mean[i]),
             "teaches_low": _number(effects.teaches.low[i]),
             "teaches_high": _number(effects.teaches.high[i]),
