@@ -14,11 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from bikd_ray.errors import UserError, choices
+from bikd_ray.metrics import Metric
 from bikd_ray.specs import ALONE, CHOSEN_ON_VAL
 from bikd_ray.store.read import Reader, pc
 
 Row = dict[str, Any]
 Seeds = dict[int, Row]
+
+TOP1 = Metric("top1", "top-1", "%", binary=True)
+"""What the scores of the tables `results` and `baselines` are of."""
 
 SELECTIONS = ("last", "best_val", "best_select")
 
@@ -26,7 +30,7 @@ PORTION = 128 << 20
 """Bytes of results that are read at a time."""
 
 ROW_BYTES = 1500
-"""Of a result in memory, beside its bits."""
+"""Of a result in memory, beside its scores."""
 
 NO_JOBS = np.empty(0, np.int64)
 """Rows of jobs of a model that was in none."""
@@ -73,6 +77,7 @@ class ModelSeries:
     by_partners: dict[tuple[str, ...], Seeds] = field(default_factory=dict)
     control: Seeds = field(default_factory=dict)  # its jobs of cross-entropy alone
     own: Seeds = field(default_factory=dict)  # its jobs taught by its own frozen start
+    metric: Metric = TOP1  # whose scores its rows hold
 
     @property
     def model_id(self) -> str:
@@ -80,7 +85,7 @@ class ModelSeries:
 
     @property
     def n(self) -> int:
-        """Val images."""
+        """Units of val: images, or videos."""
         return self.baseline["n"]
 
     @property

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-from bikd_ray.analysis.bits import gram
+from bikd_ray.analysis.scores import Bits
 from bikd_ray.analysis.significance import (
     Estimates,
     best_set,
@@ -144,15 +144,15 @@ def _answers(regime: Regime, drawn: Sweeps, n: int) -> Iterator[tuple[str, np.nd
     With one seed an interval speaks of the weights that this seed gave; "any seed" asks whether it
     holds the mean over all seeds, which it does not promise.
     """
-    bits, alone, after = drawn.bits_VB, drawn.at_WJS[:, :1], drawn.at_WJS[:, 1:]
+    scores, alone, after = Bits(drawn.bits_VB, n), drawn.at_WJS[:, :1], drawn.at_WJS[:, 1:]
     seeds, partners = after.shape[-1], after.shape[1]
-    delta = differences(bits, n, after, drawn.before_W[:, None, None])
-    net = differences(bits, n, after, alone)
-    rivals = differences(bits, n, after[:, :, None], after[:, None])
+    delta = differences(scores, after, drawn.before_W[:, None, None])
+    net = differences(scores, after, alone)
+    rivals = differences(scores, after[:, :, None], after[:, None])
     upper = np.triu_indices(partners, 1)
     pairs = _some(rivals, (slice(None), *upper))
-    each = np.eye(len(bits))
-    group = contrast(gram(bits), n, each[after].mean(1) - each[drawn.before_W][:, None])
+    each = np.eye(len(drawn.bits_VB))
+    group = contrast(scores, each[after].mean(1) - each[drawn.before_W][:, None])
     of_seeds = drawn.gains_WJS.mean(-1) if seeds == 1 else np.array([regime.gains])
     gains_P, alone_1 = of_seeds[:, 1:], of_seeds[:, :1]
     truths = (
@@ -178,7 +178,7 @@ def _answers(regime: Regime, drawn: Sweeps, n: int) -> Iterator[tuple[str, np.nd
     top = delta.mean.argmax(1)
     yield "best", top
     yield "best Δ", delta.mean.max(1)
-    fitted = [cross_fitted(one, n, at, 0) for one, at in map(drawn.one, sweeps)]
+    fitted = [cross_fitted(Bits(one, n), at, 0) for one, at in map(drawn.one, sweeps)]
     yield "cross-fitted Δ", np.array(fitted)
 
 
