@@ -9,7 +9,7 @@ from scipy import stats
 
 from bikd_ray.analysis.bits import pack, stack
 from bikd_ray.analysis.effects import PairGains
-from bikd_ray.analysis.scores import Bits, Scores, Values, halves
+from bikd_ray.analysis.scores import Bits, Scores, Values, halves, influence
 from bikd_ray.analysis.significance import (
     best_set,
     contrast,
@@ -207,21 +207,36 @@ def miou(right_VNC, union_VNC, part_N=None):
     return 100 * (right_VNC[:, part_N].sum(1) / union_VNC[:, part_N].sum(1)).mean(-1)
 
 
-def influence(right_VNC, union_VNC):
-    """[V, N], whose mean is mIoU: what each image's weight does to it."""
+def derivatives(right_VNC, union_VNC):
+    """[V, N]: mIoU and what a little more weight of an image does to it."""
     n, total = right_VNC.shape[1], union_VNC.sum(1)
     iou = right_VNC.sum(1) / total
     slope = (right_VNC - iou[:, None] * union_VNC) / total[:, None]
     return miou(right_VNC, union_VNC)[:, None] + 100 * n * slope.mean(-1)
 
 
+def scores_of(right_VNC, union_VNC):
+    n = right_VNC.shape[1]
+    others = [miou(right_VNC, union_VNC, np.arange(n) != i) for i in range(n)]
+    return influence(miou(right_VNC, union_VNC), np.array(others).T)
+
+
 def pooled_scores(right_VNC, union_VNC, sign=1):
     return Values(
-        influence(right_VNC, union_VNC),
+        scores_of(right_VNC, union_VNC),
         sign,
         pooled=True,
         parts=lambda masks_TN: np.array([miou(right_VNC, union_VNC, mask) for mask in masks_TN]),
     )
+
+
+def test_scores_of_a_pooled_metric_are_its_derivatives_and_wider_where_a_class_is_rare():
+    right, union = confusion(n=500)
+    values = scores_of(right, union)
+    assert values.mean(1) == pytest.approx(miou(right, union), rel=1e-12)
+    assert values == pytest.approx(derivatives(right, union), rel=0.01)
+    right[:, 6:, 0] = union[:, 6:, 0] = 0  # six images have this class
+    assert (scores_of(right, union).var(1) > 1.1 * derivatives(right, union).var(1)).all()
 
 
 def test_a_pooled_difference_is_that_of_the_metric_over_all_units():
@@ -251,7 +266,7 @@ def test_a_pooled_cross_fit_works_the_metric_of_each_half_out_anew(sign):
                 measured.append(second[at_PS[best, s]] - second[0])
     found = cross_fitted(pooled_scores(right, union, sign), at_PS, 0)
     assert found == pytest.approx(np.mean(measured), rel=1e-9)
-    values = influence(right, union)
+    values = scores_of(right, union)
     assert found != pytest.approx(cross_fitted(Values(values, sign), at_PS, 0), rel=1e-6)
     assert np.isnan(cross_fitted(Values(values, sign, pooled=True), at_PS, 0))
 

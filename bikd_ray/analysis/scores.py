@@ -173,9 +173,9 @@ class Values(Scores):
     """Scores of any size in the unit of the metric: float32 [V, N].
 
     A vector with a score that is no finite number has a mean, and differences, that are NaN.
-    pooled: the metric is a ratio of sums over the units, and these are its influence values: their
-    mean over all units is the metric, that over a part is not the metric of the part, which
-    `parts` works out anew; without it what needs a part is NaN.
+    pooled: the metric is a ratio of sums over the units, and these are its `influence`: their mean
+    over all units is the metric, that over a part is not the metric of the part, which `parts`
+    works out anew; without it what needs a part is NaN.
     """
 
     values_VN: np.ndarray
@@ -267,6 +267,19 @@ class Values(Scores):
 def stored_scores(row: Mapping[str, Any]) -> bytes:
     """What a row of `results` or `baselines` holds: packed bits, or little-endian float32."""
     return row["correct"]
+
+
+def influence(metric: float | np.ndarray, without_N: np.ndarray) -> np.ndarray:
+    """[..., N]: scores of a pooled metric, whose mean is the metric, and whose differences have the
+    variance of the metric's.
+
+    without_N: the metric of all units but one. These are the jackknife's pseudo-values, moved to
+    the metric (Efron & Stein 1981: their variance is not too small on average). The derivatives by
+    each unit's weight come to the same where units are many, and to narrower intervals where few
+    units hold much of a sum: a rare class, a long video.
+    """
+    left_out = without_N.mean(-1, keepdims=True) - without_N
+    return np.asarray(metric)[..., None] + (without_N.shape[-1] - 1) * left_out
 
 
 @lru_cache(4)
