@@ -107,12 +107,12 @@ _RESOLVED = TypeAdapter(ResolvedModel)
 class ResolvedData:
     """The images of a spec, counted and hashed. `data_id` covers train, val and the classes.
 
-    `sample_set_id`: which val images, in which order; what `correct` bits refer to.
+    `unit_set_id`: which val images, in which order; what `correct` bits refer to.
     """
 
     data: Data
     data_id: str
-    sample_set_id: str
+    unit_set_id: str
     train: "ResolvedSplit"
     val: "ResolvedSplit"
     num_classes: int

@@ -61,6 +61,6 @@ def _found(rows: list, end: Fit) -> dict[str, Any]:
         "rows": rows,
         "states": [chosen.state for chosen in last],
         "predicted": [chosen.outcome.predicted_N for chosen in last],
-        "ensemble": (end.before.ensemble_top1, end.ensemble_top1_after),
+        "ensemble": (end.before.ensemble, end.ensemble_after),
         "likeness": end.likeness,
     }

@@ -184,7 +184,7 @@ def test_what_both_know_after_training_follows_from_accuracies_and_error_overlap
     rng = np.random.default_rng(3)
     a, b = rng.random((2, 500)) < [[0.7], [0.6]]
     wrong = (~a | ~b).sum()
-    after = {"top1_a": 100 * a.mean(), "top1_b": 100 * b.mean()}
+    after = {"score_a": 100 * a.mean(), "score_b": 100 * b.mean()}
     after["error_overlap_after"] = (~a & ~b).sum() / wrong
     after["case2_after"] = None  # as in an older store
     before = {"n": 500, "n11": 300, "n10": 80, "n01": 40, "n00": 80, "case2": 0.2}
@@ -218,7 +218,7 @@ def test_flips_stand_right_and_left_of_zero_with_the_control_below():
 
 def test_of_many_classes_the_largest_gains_and_losses_are_drawn():
     rows = [
-        {"label": i, "n": 50, "delta_top1": float(i), "control_delta": None} for i in range(100)
+        {"label": i, "n": 50, "delta": float(i), "control_delta": None} for i in range(100)
     ]
     info = classes_info("vit", "mixer", rows)
     assert len(info.gains) == CLASSES
@@ -234,7 +234,7 @@ def test_a_long_tie_names_a_few_and_counts_the_rest():
         row = gain("1", "2", (i / 10, 0.0, 1.0), (0.1, 0.0, 0.2), best=i > 2, tie=i > 2)
         rows.append({**row, "model_id": "0", "partner_ids": [str(i)], "partners": [names[str(i)]]})
     table = pa.Table.from_pylist(rows, GAINS)
-    baselines = [{"model_id": i, "top1": 70.0} for i in names]
+    baselines = [{"model_id": i, "value": 70.0} for i in names]
     answer = headlines(table, [], baselines, names, SCHEMAS["jobs"].empty_table())[0]
     assert answer.partners == ("m11", "m10", "m9", "m8")
     assert (answer.standing, answer.others) == ("tie", 5)

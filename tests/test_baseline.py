@@ -188,7 +188,7 @@ def test_baselines_of_four_kinds_of_models_equal_plain_scripts_to_the_image(meas
         of_label = probs[torch.arange(len(labels)), torch.from_numpy(labels)]
         assert np.allclose([r["label_prob"] for r in rows], of_label, atol=1e-5)
         top1 = 100 * float((logits.argmax(1).numpy() == labels).mean())
-        assert baselines[name]["top1"] == pytest.approx(top1, abs=1e-9)
+        assert baselines[name]["value"] == pytest.approx(top1, abs=1e-9)
         assert len(rows[0]["top_classes"]) == 32
 
 
@@ -212,7 +212,7 @@ def test_pairs_are_known_before_any_training_with_no_ensemble_left_uncertain(mea
         assert row["n11"] == (right_a & right_b).sum()
         assert row["n10"] == (right_a & ~right_b).sum()
         assert row["n01"] == (~right_a & right_b).sum()
-        assert row["ensemble_top1"] == pytest.approx(100 * (ensemble == labels).mean())
+        assert row["ensemble"] == pytest.approx(100 * (ensemble == labels).mean())
         assert row["disagreement"] == pytest.approx((a.argmax(1) != b.argmax(1)).float().mean())
         assert row["objective"] is None
 

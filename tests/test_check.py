@@ -79,7 +79,7 @@ def test_a_trained_model_is_told_from_one_with_its_classes_in_another_order(
     rows = {row["name"]: row for row in found.table.to_pylist()}
     assert rows["right"]["top1"] > 90
     assert rows["moved"]["top1"] < 10
-    assert [rows["right"][key] for key in ("n", "chance", "published_top1")] == [40, 25, None]
+    assert [rows["right"][key] for key in ("n", "chance", "published")] == [40, 25, None]
     assert rows["right + moved"]["top1"] is None
     said = capsys.readouterr().err
     top1 = rows["right"]["top1"]

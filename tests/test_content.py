@@ -59,7 +59,7 @@ def test_other_pixels_under_the_same_names_sizes_and_times_are_other_data(tmp_pa
     inverted = resolved(bitmaps(tmp_path / "b", inverted=True))
     assert plain.val.listing_id == inverted.val.listing_id
     assert plain.data_id != inverted.data_id
-    assert plain.sample_set_id != inverted.sample_set_id
+    assert plain.unit_set_id != inverted.unit_set_id
 
 
 def test_images_edited_in_place_with_their_time_restored_are_other_data(tmp_path):
@@ -228,7 +228,8 @@ def first_store(tmp_path: Path) -> Callable[[ResolvedData], Store]:
         own = ["sample", "label", "predicted", "label_prob", "top_classes", "top_probs"]
         predictions = SCHEMAS["predictions"].empty_table().select(own)
         writer = Writer(str(tmp_path / "store"))
-        writer.commit_baseline({**row, "split": "val", "n": 6, "top1": 50.0}, predictions, row)
+        measured = {"eval_set": "val", "metric": "top1", "n": 6, "value": 50.0}
+        writer.commit_baseline([{**row, **measured}], row, predictions)
         return Store(str(tmp_path / "store"))
 
     return make

@@ -105,7 +105,7 @@ def test_sample_set_id_is_of_the_val_images_alone(tmp_path):
     both = resolve_data(spec_data(parquet(a), parquet(a)))
     other_train = resolve_data(spec_data(parquet(b), parquet(a)))
     other_val = resolve_data(spec_data(parquet(a), parquet(b)))
-    assert other_train.sample_set_id == both.sample_set_id != other_val.sample_set_id
+    assert other_train.unit_set_id == both.unit_set_id != other_val.unit_set_id
     assert len({both.data_id, other_train.data_id, other_val.data_id}) == 3
     assert (other_train.n_train, other_train.n_val) == (2, 3)
 

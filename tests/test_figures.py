@@ -43,7 +43,7 @@ def test_the_matrix_has_the_learner_as_row_and_mutes_what_may_be_zero():
 
 
 def test_the_matrix_of_gains_ends_in_the_controls():
-    got = heatmap_info("delta_top1", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    got = heatmap_info("delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert got.partners == ("vit", "mixer", "resnet", "alone")
     assert values(got)["vit", "alone"] == 0.3
     assert got.muted_LP[0, 3]
@@ -69,7 +69,7 @@ def test_a_matrix_without_values_has_no_cells_and_can_be_drawn():
 
 
 def test_models_come_in_the_order_asked_for_and_the_control_stays_last():
-    info = heatmap_info("delta_top1", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    info = heatmap_info("delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert [info.learners[i] for i in order(info, "name")] == ["mixer", "resnet", "vit"]
     assert [info.learners[i] for i in order(info, "gain")] == ["vit", "mixer", "resnet"]
     turned = info.taken(order(info, "name"))
@@ -124,7 +124,7 @@ def test_a_packed_matrix_keeps_three_decimals_and_what_is_missing():
 
 
 @pytest.mark.parametrize(
-    ("metric", "reach"), [("net_delta", 0.92), ("delta_top1", 0.88), ("recovered", 100.0)]
+    ("metric", "reach"), [("net_delta", 0.92), ("delta", 0.88), ("recovered", 100.0)]
 )
 def test_gains_and_losses_of_one_size_get_colours_of_one_strength(metric, reach):
     info = heatmap_info(metric, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
@@ -271,9 +271,9 @@ CURVE_TABLE = pa.Table.from_pylist(
 
 
 def test_curves_are_in_the_order_of_epochs_with_the_control_last():
-    assert curves_info("vit", "top1", CURVE_TABLE) == Curves(
+    assert curves_info("vit", "score", CURVE_TABLE) == Curves(
         "vit",
-        "top1",
+        "score",
         (
             CurveLine("resnet", 0, (0, 1), (80.0, 81.0), (2, 2)),
             CurveLine("", None, (0, 1), (80.0, 80.5), (2, 2)),
@@ -282,9 +282,9 @@ def test_curves_are_in_the_order_of_epochs_with_the_control_last():
 
 
 def test_a_partner_keeps_its_slot_and_so_its_colour_in_every_model():
-    assert [x.slot for x in curves_info("vit", "top1", CURVE_TABLE).lines] == [0, None]
-    assert [x.slot for x in curves_info("resnet", "top1", CURVE_TABLE).lines] == [1]
-    figure = curves_figure(curves_info("resnet", "top1", CURVE_TABLE))
+    assert [x.slot for x in curves_info("vit", "score", CURVE_TABLE).lines] == [0, None]
+    assert [x.slot for x in curves_info("resnet", "score", CURVE_TABLE).lines] == [1]
+    figure = curves_figure(curves_info("resnet", "score", CURVE_TABLE))
     assert traces(figure)[0].line.color == LINES[1]
 
 
@@ -296,7 +296,7 @@ def test_epochs_without_the_measure_are_left_out_and_alone_has_no_divergence():
 
 
 def test_the_control_is_dashed():
-    partner, control = traces(curves_figure(curves_info("vit", "top1", CURVE_TABLE)))
+    partner, control = traces(curves_figure(curves_info("vit", "score", CURVE_TABLE)))
     assert (partner.line.dash, control.line.dash) == ("solid", "dash")
     assert control.name == "alone (control)"
 
@@ -310,7 +310,7 @@ def test_names_are_escaped_in_every_label_that_plotly_reads_as_html():
     )
     forest = forest_figure(forest_info("2", GAIN_TABLE, CONTROL_TABLE, names), Frame(-1, 1, 80))
     line = CurveLine(evil, 0, (0,), (1.0,), (1,))
-    curves = curves_figure(Curves(evil, "top1", (line,)))
+    curves = curves_figure(Curves(evil, "score", (line,)))
     assert heatmap.layout.xaxis.ticktext[0] == safe
     assert safe in heatmap.layout.yaxis.ticktext[0]
     assert safe in forest.layout.yaxis.ticktext[0]

@@ -143,7 +143,7 @@ def test_an_evaluation_takes_fewer_images_where_memory_runs_out(spec_file):
         found.append(evaluate(members, loader, features=False))
         assert all(network.training for network in networks)
     plain, small = found
-    assert plain.ensemble_top1 == small.ensemble_top1
+    assert plain.ensemble == small.ensemble
     for a, b in zip(plain.outcomes, small.outcomes, strict=True):
         assert (a.predicted_N == b.predicted_N).all()
 

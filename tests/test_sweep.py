@@ -54,10 +54,10 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
     assert all(Reader(store.uri).fs.exists(path) for path in kept)
 
     # before every job each model was what its baseline says, image for image
-    tops = {r["model"]: r["top1"] for r in store.baselines().to_pylist()}
+    tops = {r["model"]: r["value"] for r in store.baselines().to_pylist()}
     stored = {}
     for row in store.table("results").to_pylist():
-        assert row["top1_before"] == pytest.approx(tops[row["model"]])
+        assert row["before"] == pytest.approx(tops[row["model"]])
         stored[row["job_id"], row["model"], row["selection"]] = row
 
     # a job that ran after others in a warm slot equals the same job in a fresh process
@@ -65,7 +65,7 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
         end = result_of(JobRequest(job, "tiny", "/nowhere"))
         for row in end.results:
             same = stored[row["job_id"], row["model"], row["selection"]]
-            assert (same["correct"], same["top1_after"]) == (row["correct"], row["top1_after"])
+            assert (same["bits"], same["after"]) == (row["bits"], row["after"])
 
     out, err = capfd.readouterr()
     assert out == ""  # progress and notes go to standard error, and Ray says nothing
@@ -194,7 +194,7 @@ def test_models_on_workers_of_their_own_go_on_where_one_was_killed(cluster, spec
     stored = {(r["model"], r["selection"]): r for r in store.table("results").to_pylist()}
     for row in end.results:
         same = stored[row["model"], row["selection"]]
-        assert (same["correct"], same["epoch"]) == (row["correct"], row["epoch"])
+        assert (same["bits"], same["epoch"]) == (row["bits"], row["epoch"])
     used = store.table("jobs").to_pylist()[0]["resources"]
     assert '"placement":"one_model_per_worker"' in used
     assert '"workers":2' in used

@@ -186,7 +186,7 @@ def test_an_epochs_row_is_the_mean_over_its_samples_whatever_the_batches(spec_fi
         }
         expected = {
             "top1": done.chosen["last"][k].outcome.top1,
-            "train_top1": 100 * right[k].double().mean().item(),
+            "train_score": 100 * right[k].double().mean().item(),
             "train_loss": (0.5 * ce[k].mean() + 2 * kl).item(),
             "ce": ce[k].mean().item(),
             "kl": kl.item(),
@@ -226,7 +226,7 @@ def test_every_selection_keeps_its_epoch_for_each_member_by_itself(spec_file, im
     ]
     rows, done = run(job, networks)
     assert [row[0].top1 for row in rows] == [0, 0, 100, 100, 0]
-    assert [row[0].select_top1 for row in rows] == [0, 100, 0, 0, 100]
+    assert [row[0].select_score for row in rows] == [0, 100, 0, 0, 100]
     chosen = {name: [c.epoch for c in found] for name, found in done.chosen.items()}
     assert chosen == {"last": [4, 4], "best_val": [2, 0], "best_select": [1, 0]}
     for found in done.chosen.values():
@@ -297,8 +297,8 @@ def test_a_job_yields_its_epochs_and_then_the_rows_to_store(tiny, tmp_path):
         (name, s) for s in ("last", "best_val") for name in job.names
     ]
     for row in end.results:
-        assert row["delta_top1"] == pytest.approx(row["top1_after"] - row["top1_before"])
-        assert row["delta_top1"] == pytest.approx(100 * (row["gained"] - row["lost"]) / row["n"])
+        assert row["delta"] == pytest.approx(row["after"] - row["before"])
+        assert row["delta"] == pytest.approx(100 * (row["gained"] - row["lost"]) / row["n"])
         assert (row["p_value"] is None) == (row["selection"] == "best_val")
     kept = [r["weights"] for r in end.results if r["weights"]]
     assert len(kept) == 2

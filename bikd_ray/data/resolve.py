@@ -39,7 +39,7 @@ def resolve_data(data: Data) -> ResolvedData:
     return ResolvedData(
         data=data,
         data_id=digest("data", train.content_id, val.content_id, space.num_classes),
-        sample_set_id=digest("samples", val.content_id),
+        unit_set_id=digest("samples", val.content_id),
         train=train,
         val=val,
         num_classes=space.num_classes,

@@ -102,7 +102,7 @@ def _warnings(choice: SelectedResult) -> list[str]:
 def _summary(choice: SelectedResult) -> str:
     gain = choice.gain
     text = (
-        f"Top-1 {gain['top1_before']:.2f}% → **{gain['top1_after']:.2f}%** on {gain['n']:,} "
+        f"Top-1 {gain['before']:.2f}% → **{gain['after']:.2f}%** on {gain['n']:,} "
         f"images: Δ {delta_text(gain)} percentage points."
     )
     if gain["net_delta"] is not None:

@@ -79,7 +79,7 @@ def export_model(
         with_whom = f" with {choice.gain['partner']}" if choice.gain["partner"] else ""
         raise UserError(
             f"{result['model']} got worse{with_whom} (seed {result['seed']}): top-1 "
-            f"{result['top1_before']:.2f} to {result['top1_after']:.2f}; choose another --partner "
+            f"{result['before']:.2f} to {result['after']:.2f}; choose another --partner "
             "or --seed, or add --allow-worse"
         )
     source = origin(choice)

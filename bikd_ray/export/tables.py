@@ -28,12 +28,12 @@ def results(choice: SelectedResult) -> str:
     rows = [
         ["", "this checkpoint", *mean],
         ["---", *["---:"] * (1 + len(mean))],
-        ["top-1 before, %", *both(lambda r: f"{r['top1_before']:.2f}")],
-        ["top-1 after, %", *both(lambda r: f"{r['top1_after']:.2f}")],
+        ["top-1 before, %", *both(lambda r: f"{r['before']:.2f}")],
+        ["top-1 after, %", *both(lambda r: f"{r['after']:.2f}")],
         ["Δ top-1 [95%]", *both(delta_text)],
         ["control: Δ without a partner", *both(lambda r: signed(r["control_delta"]))],
         ["net Δ [95%]", *both(net_text)],
-        ["ensemble before, %", *both(lambda r: number(r["ensemble_top1_before"], 2))],
+        ["ensemble before, %", *both(lambda r: number(r["ensemble_before"], 2))],
         [
             "recovered of the ensemble's lead, %",
             *both(lambda r: recovered(r["recovered"], 1) or NONE),
@@ -70,8 +70,8 @@ def classes(choice: SelectedResult, names: tuple[str, ...] | None) -> str:
     if not choice.classes:
         return "Not known: the store has no predictions of the base model."
     rows = choice.classes
-    lost = sorted((r for r in rows if r["delta_top1"] < 0), key=lambda r: r["delta_top1"])
-    won = sum(r["delta_top1"] > 0 for r in rows)
+    lost = sorted((r for r in rows if r["delta"] < 0), key=lambda r: r["delta"])
+    won = sum(r["delta"] > 0 for r in rows)
     each = sorted(r["n"] for r in rows)
     few = f"{each[0]:,}" if each[0] == each[-1] else f"{each[0]:,} to {each[-1]:,}"
     text = (
@@ -82,7 +82,7 @@ def classes(choice: SelectedResult, names: tuple[str, ...] | None) -> str:
         return text
     shown = [
         f"| {plain(names[r['label']]) if names else r['label']} | {r['n']:,} "
-        f"| {r['top1_before']:.2f} | {r['top1_after']:.2f} | {signed(r['delta_top1'])} "
+        f"| {r['before']:.2f} | {r['after']:.2f} | {signed(r['delta'])} "
         f"| {signed(r['control_delta'])} |"
         for r in lost[:LOSSES]
     ]

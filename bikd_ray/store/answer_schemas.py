@@ -18,7 +18,7 @@ _LEARNER: list[Column] = [
     ("objective", _S, "who taught whom"),
 ]
 _DELTAS: list[Column] = [
-    ("delta_top1", _F, "top-1 after less before, mean of the seeds"),
+    ("delta", _F, "top-1 after less before, mean of the seeds"),
     ("delta_low", _F, "null where the epoch was chosen on these images"),
     ("delta_high", _F, ""),
     ("control_delta", _F, "of the same training without a partner, the same seeds"),
@@ -37,7 +37,7 @@ _IDENTITY: list[Column] = [
 _PARTNERS: list[Column] = [("partners", _LIST, "aliases"), ("partner_ids", _LIST, "model_ids")]
 
 PAIR_GAINS = (
-    "delta_top1",
+    "delta",
     "delta_low",
     "delta_high",
     "net_delta",
@@ -45,13 +45,13 @@ PAIR_GAINS = (
     "net_high",
     "q_value",
     "recovered",
-    "top1_after",
+    "after",
 )
 CASES_AFTER = tuple(f"case{c}_after" for c in (1, 2, 3, 4))
 LIKENESS = ("cca_before", "cca_after")
 CURVE_MEANS = (
     "top1",
-    "train_top1",
+    "train_score",
     "train_loss",
     "ce",
     "kl",
@@ -86,9 +86,9 @@ GAINS = _schema(
         ("recovered", _F, "100 delta / (ensemble - before); null if that is not > 0"),
         ("tie", pa.bool_(), "in the set that holds the best partner, which has several"),
         ("best", pa.bool_(), "in the set that holds the best partner with 95%"),
-        ("top1_before", _F, "percent"),
-        ("top1_after", _F, "percent"),
-        ("ensemble_top1_before", _F, "percent, of the untouched members"),
+        ("before", _F, "percent"),
+        ("after", _F, "percent"),
+        ("ensemble_before", _F, "percent, of the untouched members"),
         ("net_seeds", _I, "seeds with a control"),
         ("interval", _S, "what delta's interval counts: images, or images and seeds"),
         *_IDENTITY,
@@ -103,7 +103,7 @@ GROWTH = _schema(
         ("groups", _I, "such groups with this model; the row is their mean"),
         *_LEARNER[2:],
         *_DELTAS,
-        ("top1_before", _F, "percent"),
+        ("before", _F, "percent"),
         *_IDENTITY,
     ]
 )
@@ -112,9 +112,9 @@ CLASSES = _schema(
     [
         *_LEARNER,
         ("label", _I, "the class, as the data numbers it"),
-        ("top1_before", _F, "percent of the class"),
-        ("top1_after", _F, "percent of the class, mean of the seeds"),
-        ("delta_top1", _F, "after less before"),
+        ("before", _F, "percent of the class"),
+        ("after", _F, "percent of the class, mean of the seeds"),
+        ("delta", _F, "after less before"),
         ("control_delta", _F, "the same without a partner"),
         ("seeds", _I, ""),
         ("n", _I, "val images of the class"),
@@ -141,7 +141,7 @@ TEACHERS = _schema(
     [
         ("model", _S, "alias, to show"),
         ("objective", _S, "who taught whom"),
-        ("measure", _S, "net_delta, or delta_top1 where a pairing has no control"),
+        ("measure", _S, "net_delta, or delta where a pairing has no control"),
         ("teaches", _F, "what its partners gain above what they gain on average"),
         ("teaches_low", _F, "counts the images and the pairings"),
         ("teaches_high", _F, ""),

@@ -59,8 +59,8 @@ def gain_table(learner: ModelSeries) -> pa.Table:
     net = net_delta(scores, metric, at_PS, control_S)
     best_P = best_set(rivals(scores, at_PS)) if fair else np.zeros(len(at_PS), bool)
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
-    ensemble_P = np.array([row["ensemble_top1_before"] for row in firsts], float)
-    room_P = ensemble_P - learner.baseline["top1"]
+    ensemble_P = np.array([row["ensemble_before"] for row in firsts], float)
+    room_P = ensemble_P - learner.baseline["value"]
     recovered_P = np.full(len(room_P), np.nan)
     np.divide(100 * delta.mean, room_P, out=recovered_P, where=room_P > 0)
     seeds_P = (at_PS >= 0).sum(1)
@@ -69,13 +69,13 @@ def gain_table(learner: ModelSeries) -> pa.Table:
         **_bounded("delta", delta, fair),
         **_bounded("net", net, fair),
         "control_delta": _alone(scores, at_PS, control_S),
-        "self_delta": mean(row["delta_top1"] for row in learner.own.values()),
+        "self_delta": mean(row["delta"] for row in learner.own.values()),
         "crossfit_delta": cross_fitted(scores, at_PS, 0) if fair else None,
         "p_value": net.p_value if fair else None,
         "detectable": net.detectable if fair else None,
-        "top1_after": learner.baseline["top1"] + delta.mean,
+        "after": learner.baseline["value"] + delta.mean,
         "recovered": recovered_P,
-        "ensemble_top1_before": ensemble_P,
+        "ensemble_before": ensemble_P,
         "best": best_P,
         "tie": best_P & (best_P.sum() > 1),
         "seeds": seeds_P,
@@ -110,14 +110,14 @@ def net_columns(result: Row, control: Row | None, metric: Metric = TOP1) -> Row:
     scores = Scores.of([control, result], result["n"], metric)
     net = net_delta(scores, metric, np.array([1]), np.array([0]))
     columns = _bounded("net", net, result["selection"] != CHOSEN_ON_VAL)
-    return {"control_delta": control["delta_top1"], **{k: _number(v) for k, v in columns.items()}}
+    return {"control_delta": control["delta"], **{k: _number(v) for k, v in columns.items()}}
 
 
 def _from(learner: ModelSeries, delta: Estimates) -> Estimates:
     """A Δ of a learner, whose percentage stays within 0 and 100."""
     if learner.metric.unit != "%":
         return delta
-    return delta.within(-learner.baseline["top1"], 100 - learner.baseline["top1"])
+    return delta.within(-learner.baseline["value"], 100 - learner.baseline["value"])
 
 
 def _between(metric: Metric, difference: Estimates) -> Estimates:
@@ -241,9 +241,9 @@ def class_columns(
         {
             "label": gain.label,
             "n": gain.n,
-            "top1_before": gain.before,
-            "top1_after": gain.after,
-            "delta_top1": gain.delta,
+            "before": gain.before,
+            "after": gain.after,
+            "delta": gain.delta,
             "control_delta": gain.control,
         }
         for gain in class_gains(labels_N, before[0], after, alone)
@@ -303,9 +303,9 @@ def _ones(vectors: Iterable[np.ndarray]) -> float | None:
 
 
 def _bounded(name: str, estimate: Estimates, fair: bool) -> dict[str, np.ndarray | None]:
-    """`name`_delta (or delta_top1) with its bounds, which an unfair choice of epoch has not."""
+    """`name`_delta (or delta) with its bounds, which an unfair choice of epoch has not."""
     return {
-        "delta_top1" if name == "delta" else f"{name}_delta": estimate.mean,
+        "delta" if name == "delta" else f"{name}_delta": estimate.mean,
         f"{name}_low": estimate.low if fair else None,
         f"{name}_high": estimate.high if fair else None,
     }

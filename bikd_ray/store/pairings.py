@@ -15,8 +15,8 @@ from bikd_ray.store.series import Row
 
 SYMMETRIC = (
     "error_overlap",
-    "ensemble_top1",
-    "oracle_top1",
+    "ensemble",
+    "oracle",
     "disagreement",
     "cca_before",
     "cca_after",
@@ -30,7 +30,7 @@ SETTING = ("data_id", "objective", "recipe_id")
 PAIR = ("model_id_a", "model_id_b")
 AFTER = ("error_overlap_after", "case2_after")
 
-DIRECTED = ("delta_top1", "net_delta", "q_value", "recovered", "top1_after")
+DIRECTED = ("delta", "net_delta", "q_value", "recovered", "after")
 METRICS = (*DIRECTED, *SYMMETRIC)
 """What a pair matrix can show: directed ones have the learner as row, the partner as column."""
 
@@ -157,12 +157,12 @@ def rows_after(results: pa.Table, a: str, b: str, untouched: Mapping[str, float]
     for learner, partner in ((a, b), (b, a)):
         for row in with_partner(results, learner, partner).to_pylist():
             if row["error_overlap_after"] is not None:
-                jobs.setdefault(row["job_id"], {})[learner] = row["top1_after"]
+                jobs.setdefault(row["job_id"], {})[learner] = row["after"]
                 both[row["job_id"]] = {name: row[name] for name in AFTER}
     return [
         {
-            "top1_a": after.get(a, untouched[a]),  # a frozen teacher stays as it was
-            "top1_b": after.get(b, untouched[b]),
+            "score_a": after.get(a, untouched[a]),  # a frozen teacher stays as it was
+            "score_b": after.get(b, untouched[b]),
             **both[job_id],
         }
         for job_id, after in jobs.items()

@@ -288,20 +288,20 @@ class Store:
     ) -> list[Row]:
         """What two models (by their ids) know after each job of just them, under one setting.
 
-        Rows with `top1_a`, `top1_b`, `error_overlap_after` and `case2_after` (None where an older
+        Rows with `score_a`, `score_b`, `error_overlap_after` and `case2_after` (None where an older
         bikd stored the job); without jobs that did not store the first three.
         """
         where = pc.field("model_id").isin([a, b]) & (pc.field("selection") == selection)
         where &= pc.field("objective") == objective
         where &= pc.field("data_id") == data_id
         where &= pc.field("recipe_id") == recipe_id
-        columns = ["job_id", "model_id", "partner_ids", "top1_after", *AFTER]
+        columns = ["job_id", "model_id", "partner_ids", "after", *AFTER]
         known = self.table("baselines", ["model_id", "top1"], pc.field("data_id") == data_id)
         untouched = dict(zip(*known.to_pydict().values(), strict=True))
         return rows_after(self.table("results", columns, where), a, b, untouched)
 
     def matrix(
-        self, metric: str = "delta_top1", objective: str | None = None, selection: str = "last"
+        self, metric: str = "delta", objective: str | None = None, selection: str = "last"
     ) -> pa.Table:
         """An N x N table of one metric: column `model`, then one column for each partner.
 

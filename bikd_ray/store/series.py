@@ -47,8 +47,8 @@ COLUMNS = (
     "role",
     "selection",
     "n",
-    "delta_top1",
-    "ensemble_top1_before",
+    "delta",
+    "ensemble_before",
     "correct",
 )
 
@@ -99,7 +99,7 @@ class ModelSeries:
         return {
             "model": self.baseline["model"],
             "objective": self.objective,
-            "top1_before": self.baseline["top1"],
+            "before": self.baseline["top1"],
             "n": self.n,
             "selection": self.selection,
             "data_id": self.data_id,

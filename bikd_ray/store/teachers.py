@@ -72,7 +72,7 @@ def _rows(setting: _Setting, pairings: PairGains, names: dict[str, str]) -> list
             **setting.about,
             "model": name,
             "model_id": model_id,
-            "measure": "net_delta" if setting.net else "delta_top1",
+            "measure": "net_delta" if setting.net else "delta",
             "teaches": _number(effects.teaches.mean[i]),
             "teaches_low": _number(effects.teaches.low[i]),
             "teaches_high": _number(effects.teaches.high[i]),

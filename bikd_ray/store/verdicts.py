@@ -67,9 +67,9 @@ def judged(gains: pa.Table) -> pa.Table:
     """
     column = {
         name: np.asarray(gains[name].to_numpy(), float)
-        for name in ("net_delta", "q_value", "delta_top1", "delta_low")
+        for name in ("net_delta", "q_value", "delta", "delta_low")
     }
-    net, delta = column["net_delta"], column["delta_top1"]
+    net, delta = column["net_delta"], column["delta"]
     on_val = np.asarray(pc.equal(gains["selection"], CHOSEN_ON_VAL))
     told = column["q_value"] < LEVEL
     cases = [
@@ -107,7 +107,7 @@ def standing(row: Row) -> str:
 
 def delta_text(gain: Row) -> str:
     """Δ of a row of GAINS with its 95% interval, where it has a fair one."""
-    return with_span(gain["delta_top1"], gain["delta_low"], gain["delta_high"])
+    return with_span(gain["delta"], gain["delta_low"], gain["delta_high"])
 
 
 def net_text(gain: Row) -> str:

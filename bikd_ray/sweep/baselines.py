@@ -56,12 +56,12 @@ def measure(
         "split": SPLIT,
         "n": len(result.label_N),
         "top1": result.top1,
-        "published_top1": known.top1 if known else None,
+        "published": known.top1 if known else None,
         "top5": result.top5,
         "nll": result.nll,
         "ece": result.ece,
         "correct": pack(result.correct_N),
-        "sample_set_id": data.sample_set_id,
+        "unit_set_id": data.unit_set_id,
         "seconds": time.monotonic() - start,
     }
     predictions = pa.table(

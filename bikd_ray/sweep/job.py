@@ -207,8 +207,8 @@ def _result(
     interval = contrast(scores, np.array([[-1.0, 1.0]]))
     interval = interval.within(-before.top1, 100 - before.top1)
     fair = selection != CHOSEN_ON_VAL
-    together = fitted.ensemble_top1_after if mates else None
-    room = fitted.before.ensemble_top1 - before.top1
+    together = fitted.ensemble_after if mates else None
+    room = fitted.before.ensemble - before.top1
     delta = after.top1 - before.top1
     return {
         **run_columns(job),
@@ -219,9 +219,9 @@ def _result(
         "selection": selection,
         "epoch": chosen.epoch,
         "n": n,
-        "top1_before": before.top1,
-        "top1_after": after.top1,
-        "delta_top1": delta,
+        "before": before.top1,
+        "after": after.top1,
+        "delta": delta,
         "delta_low": float(interval.low) if fair else None,
         "delta_high": float(interval.high) if fair else None,
         "p_value": p_value(scores) if fair else None,
@@ -229,13 +229,13 @@ def _result(
         "lost": lost,
         "nll_after": after.nll,
         "ece_after": after.ece,
-        "ensemble_top1_before": fitted.before.ensemble_top1 if mates else None,
-        "ensemble_top1_after": together if selection == "last" else None,
+        "ensemble_before": fitted.before.ensemble if mates else None,
+        "ensemble_after": together if selection == "last" else None,
         "error_overlap_after": _error_overlap(fitted, selection) if mates else None,
         **_cases_after(fitted, selection),
         "recovered": 100 * delta / room if mates and room > 0 else None,
         "correct": pack(after.correct_N),
-        "sample_set_id": job.data.sample_set_id,
+        "unit_set_id": job.data.unit_set_id,
         "weights": weights,
     }
 

@@ -19,8 +19,8 @@ from bikd_ray.errors import UserError
 from bikd_ray.specs import Logger, Spec
 from bikd_ray.sweep.events import EpochEnd, JobRequest, JobResult, Row
 
-EPOCH = ("top1", "select_top1", "train_top1", "train_loss", "ce", "kl", "teacher_share")
-END = ("top1_before", "top1_after", "delta_top1", "delta_low", "delta_high", "recovered")
+EPOCH = ("top1", "select_score", "train_score", "train_loss", "ce", "kl", "teacher_share")
+END = ("before", "after", "delta", "delta_low", "delta_high", "recovered")
 """Columns of `curves` and `results` that become metrics, each after its model's name."""
 
 CLOSE_PATIENCE = 30.0

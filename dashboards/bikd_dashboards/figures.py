@@ -61,7 +61,7 @@ METRICS: dict[str, HeatmapMetric] = {
         tested=True,
         diverging=True,
     ),
-    "delta_top1": HeatmapMetric(
+    "delta": HeatmapMetric(
         "Δ top-1",
         "pp",
         "The learner's top-1 after training with this partner minus before. Compare along the row "
@@ -199,9 +199,9 @@ def heatmap_info(
             arrays[name][row[there], column[there]] = found[there]
 
     if METRICS[metric].learner and metric != "ensemble_gain":
-        ends = {"delta_top1": ("delta_low", "delta_high"), "net_delta": ("net_low", "net_high")}
+        ends = {"delta": ("delta_low", "delta_high"), "net_delta": ("net_low", "net_high")}
         fill = [one_partner(gains)]
-        if metric == "delta_top1":
+        if metric == "delta":
             fill.append((controls, pa.repeat(pa.scalar(ALONE_ID), len(controls))))
         for rows, partner in fill:
             bounds = zip(("low", "high"), ends.get(metric, ()), strict=False)
@@ -218,7 +218,7 @@ def heatmap_info(
     else:
         for learner, partner in ("ab", "ba"):
             value = (
-                pc.subtract(pairs["ensemble_top1"], pairs[f"top1_{learner}"])
+                pc.subtract(pairs["ensemble"], pairs[f"score_{learner}"])
                 if metric == "ensemble_gain"
                 else pairs[metric]
             )

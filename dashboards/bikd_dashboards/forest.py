@@ -55,7 +55,7 @@ def forest_info(
     partners = tuple(
         Partner(
             partners_of(r, names),
-            Interval(r["delta_top1"], r["delta_low"], r["delta_high"]),
+            Interval(r["delta"], r["delta_low"], r["delta_high"]),
             interval(r, "net"),
             standing(r) if total > 1 else "",
             r["seeds"],

@@ -40,7 +40,7 @@ def sizes_info(model_id: str, name: str, growth: pa.Table, control: Interval | N
         Size(
             r["size"],
             r["groups"],
-            Interval(r["delta_top1"], r["delta_low"], r["delta_high"]),
+            Interval(r["delta"], r["delta_low"], r["delta_high"]),
             interval(r, "net"),
         )
         for r in rows

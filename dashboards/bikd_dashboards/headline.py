@@ -33,7 +33,7 @@ class Headline:
     """
 
     model: str
-    top1_before: float
+    before: float
     partners: tuple[str, ...]
     others: int
     standing: str
@@ -154,7 +154,7 @@ def _answer(
 
 def interval(row: Row, which: str) -> Interval | None:
     """The "delta" or "net" of a row of gains; None where it has none."""
-    value = row["delta_top1" if which == "delta" else "net_delta"]
+    value = row["delta" if which == "delta" else "net_delta"]
     told = which == "net" and row.get("verdict") in TOLD
     low, high = row[f"{which}_low"], row[f"{which}_high"]
     return None if value is None else Interval(value, low, high, told)

@@ -46,14 +46,14 @@ def objectives_info(
     whose objectives differ most.
     """
     single, partner = one_partner(gains)
-    columns = ["model_id", "objective", "delta_top1", "delta_low", "delta_high", "net_delta"]
+    columns = ["model_id", "objective", "delta", "delta_low", "delta_high", "net_delta"]
     one = single.select(columns).append_column("partner", partner)
     order = ordered(one["objective"].unique().to_pylist())
     alone = {r["model_id"]: interval(r, "delta") for r in controls.to_pylist()}
     kept, left_out = most_different(one, {i: c.value for i, c in alone.items() if c}, most)
     found: dict[tuple[str, str], dict[str, Interval]] = {}
     for row in kept.to_pylist():
-        gain = Interval(row["delta_top1"], row["delta_low"], row["delta_high"])
+        gain = Interval(row["delta"], row["delta_low"], row["delta_high"])
         found.setdefault((row["model_id"], row["partner"]), {})[row["objective"]] = gain
     place = {model_id: i for i, model_id in enumerate(names)}
     lines = []

@@ -103,7 +103,7 @@ def _headline(answer: Headline, reach: float) -> tuple[Cell | tuple[Cell, ...], 
         Link(answer.model, "model", (("model", answer.model_id),))
         if answer.model_id
         else answer.model,
-        plain(answer.top1_before),
+        plain(answer.before),
         named,
         answer.verdict,
         net,
@@ -200,7 +200,7 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
     """Whether what differs between two models predicts what they gain."""
     gain = heatmap(view, "net_delta")
     if not single_partners(gain):
-        gain = heatmap(view, "delta_top1")
+        gain = heatmap(view, "delta")
     if not single_partners(gain):
         return [Text("No pair has been trained yet: there is no gain to explain.")]
     top1 = {r["model_id"]: r["top1"] for r in view.baselines}

@@ -125,10 +125,10 @@ class Classes:
 
 def classes_info(model: str, partner: str, rows: Sequence[Row]) -> Classes:
     """Δ class by class, the largest gain first. rows: of `Store.classes`, one partner set."""
-    ranked = sorted(rows, key=lambda r: -r["delta_top1"])
+    ranked = sorted(rows, key=lambda r: -r["delta"])
     half = CLASSES // 2
     shown = ranked if len(ranked) <= CLASSES else [*ranked[:half], *ranked[-half:]]
-    gains = (ClassBar(r["label"], r["n"], r["delta_top1"], r["control_delta"]) for r in shown)
+    gains = (ClassBar(r["label"], r["n"], r["delta"], r["control_delta"]) for r in shown)
     return Classes(model, partner, tuple(gains), len(ranked) - len(shown))
 
 

@@ -21,7 +21,7 @@ from bikd_ray.formatting import percent, plain, signed
 from bikd_ray.store.pairings import with_partner
 from bikd_ray.store.verdicts import in_words, net_text, short
 
-ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before", "cca_after")
+ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble", "cca_before", "cca_after")
 
 
 def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
@@ -126,8 +126,8 @@ def _table(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> Ta
                 plain(r["q_value"], 3),
                 interval(r, "delta"),
                 signed(r["control_delta"]),
-                plain(r["top1_before"]),
-                plain(r["top1_after"]),
+                plain(r["before"]),
+                plain(r["after"]),
                 percent(r["recovered"]),
             )
             for m, _, r in rows

@@ -62,7 +62,7 @@ CHECKED = pa.schema(
         ("top1", pa.float64()),
         ("n", pa.int64()),
         ("chance", pa.float64()),
-        ("published_top1", pa.float64()),
+        ("published", pa.float64()),
         ("licence", pa.string()),
     ],
     metadata={
@@ -71,7 +71,7 @@ CHECKED = pa.schema(
         "memory": "bytes that a job of it takes at the recipe's batch size, estimated",
         "top1": "percent, on n val images drawn for all models alike",
         "chance": "percent, of always answering the most frequent class",
-        "published_top1": "percent, by timm for these weights and this input on ImageNet-1k",
+        "published": "percent, by timm for these weights and this input on ImageNet-1k",
     },
 )
 
@@ -287,7 +287,7 @@ def _measured_row(measured: Plausibility | None) -> dict:
         "top1": measured.top1,
         "n": measured.n,
         "chance": measured.chance,
-        "published_top1": measured.published,
+        "published": measured.published,
     }
 
 

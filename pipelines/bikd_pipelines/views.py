@@ -57,7 +57,7 @@ def _partner(row: Row) -> str:
 
 
 def _published(row: Row) -> str:
-    known = row["published_top1"]
+    known = row["published"]
     return "" if known is None else f"{known:.2f} ({signed(row['top1'] - known)})"
 
 
@@ -66,7 +66,7 @@ def _number(name: str, digits: int) -> Callable[[Row], str]:
 
 
 def _gain(side: str) -> Callable[[Row], str]:
-    names = (f"delta_top1_{side}", f"delta_low_{side}", f"delta_high_{side}")
+    names = (f"delta_{side}", f"delta_low_{side}", f"delta_high_{side}")
     return lambda row: with_span(*(row[name] for name in names))
 
 
@@ -143,9 +143,9 @@ VIEWS: dict[str, list[Column]] = {
         Column("b", lambda r: r["model_b"], words=True, head=True),
         Column("Δ a [95%]", _gain("a")),
         Column("Δ b [95%]", _gain("b")),
-        Column("top-1 a", _number("top1_a", 2), 3),
-        Column("top-1 b", _number("top1_b", 2), 3),
-        Column("ensemble", _number("ensemble_top1", 2), 2),
+        Column("top-1 a", _number("score_a", 2), 3),
+        Column("top-1 b", _number("score_b", 2), 3),
+        Column("ensemble", _number("ensemble", 2), 2),
         Column("error overlap", _number("error_overlap", 3), 4),
         Column("disagreement", _number("disagreement", 3), 5),
         Column("κ", _number("kappa", 3), 6),
@@ -163,9 +163,9 @@ VIEWS: dict[str, list[Column]] = {
     "paper 3": [
         Column("model", _pupil, words=True, head=True),
         Column("Δ", _printed),
-        Column("ours", lambda r: signed(r["delta_top1"])),
+        Column("ours", lambda r: signed(r["delta"])),
         Column("ens.", _number("paper_ensemble", 2)),
-        Column("ours", _number("ensemble_top1_before", 2)),
+        Column("ours", _number("ensemble_before", 2)),
         Column("rec. %", lambda r: f"{r['paper_recovered']:g}"),
         Column("ours", lambda r: recovered(r["recovered"], 1)),
         _same("run", _run, 1),
@@ -214,7 +214,7 @@ VIEWS: dict[str, list[Column]] = {
         Column("partner", lambda r: r["partner"] or NONE, words=True, head=True),
         Column("epoch", lambda r: str(r["epoch"]), head=True),
         Column("top-1", _number("top1", 2)),
-        Column("train top-1", _number("train_top1", 2), 2),
+        Column("train top-1", _number("train_score", 2), 2),
         Column("ce", _number("ce", 3), 3),
         Column("kl", _number("kl", 4), 4),
         Column("taught", _number("teacher_share", 2), 5),
@@ -231,8 +231,8 @@ VIEWS: dict[str, list[Column]] = {
         Column("partner", _partner, words=True, head=True),
         Column("class", lambda r: str(r["label"]), head=True),
         Column("n", lambda r: str(r["n"]), 3),
-        Column("before %", _number("top1_before", 2)),
-        Column("Δ", lambda r: signed(r["delta_top1"])),
+        Column("before %", _number("before", 2)),
+        Column("Δ", lambda r: signed(r["delta"])),
         Column("control", lambda r: signed(r["control_delta"])),
         _SEEDS,
         *_SETTING,
@@ -289,6 +289,6 @@ HEADLINE = [
     Column("verdict", _verdict, words=True, strong=_is_told),
     Column("Δtop-1 [95%]", delta_text, 1),
     _CONTROL,
-    Column("before", _number("top1_before", 2), 7),
+    Column("before", _number("before", 2), 7),
     *_SETTING,
 ]

@@ -52,16 +52,16 @@ def weights_origin(model: Mapping[str, Any]) -> str | None:
 
 
 OURS = (
-    "top1_before",
-    "top1_after",
-    "delta_top1",
+    "before",
+    "after",
+    "delta",
     "delta_low",
     "delta_high",
     "control_delta",
     "net_delta",
     "net_low",
     "net_high",
-    "ensemble_top1_before",
+    "ensemble_before",
     "recovered",
     "seeds",
     "n",
