@@ -67,6 +67,7 @@ def test_the_order_of_stored_rows_changes_no_answer(small, tmp_path, seed):
 
 def test_a_cross_fit_is_the_mean_over_candidates_that_tie():
     from bikd_ray.analysis.bits import pack, stack
+    from bikd_ray.analysis.scores import Bits
     from bikd_ray.analysis.significance import cross_fitted
 
     before = np.zeros(64, bool)
@@ -75,12 +76,12 @@ def test_a_cross_fit_is_the_mean_over_candidates_that_tie():
     for order in ((one, other), (other, one), (one, one), (other, other)):
         bits = stack([pack(v) for v in (before, *order)])
         # each half chooses who gained more on it; where both gained as much, both are measured
-        found = cross_fitted(bits, 64, np.array([[1], [2]]), 0)
+        found = cross_fitted(Bits(bits, 64), np.array([[1], [2]]), 0)
         if order[0] is order[1]:
             assert found == pytest.approx(50, abs=1e-9)
         else:
             assert found == pytest.approx(
-                cross_fitted(bits[[0, 2, 1]], 64, np.array([[1], [2]]), 0)
+                cross_fitted(Bits(bits[[0, 2, 1]], 64), np.array([[1], [2]]), 0)
             )
 
 

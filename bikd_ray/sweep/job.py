@@ -11,9 +11,10 @@ import torch.distributed as dist
 from torch import nn
 
 from bikd_ray import train
-from bikd_ray.analysis.bits import pack
+from bikd_ray.analysis.bits import pack, stack
 from bikd_ray.analysis.pairs import case_shares
-from bikd_ray.analysis.significance import contrast, mcnemar
+from bikd_ray.analysis.scores import Bits
+from bikd_ray.analysis.significance import contrast, p_value
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, ResolvedModel
 from bikd_ray.specs import CHOSEN_ON_VAL
@@ -202,8 +203,8 @@ def _result(
     n = len(before.correct_N)
     gained = int((after.correct_N & ~before.correct_N).sum())
     lost = int((before.correct_N & ~after.correct_N).sum())
-    both = np.stack([before.correct_N, after.correct_N]).astype(np.int64)
-    interval = contrast(both @ both.T, n, np.array([[-1.0, 1.0]]))
+    scores = Bits(stack([pack(before.correct_N), pack(after.correct_N)]), n)
+    interval = contrast(scores, np.array([[-1.0, 1.0]]))
     interval = interval.within(-before.top1, 100 - before.top1)
     fair = selection != CHOSEN_ON_VAL
     together = fitted.ensemble_after if mates else None
@@ -223,7 +224,7 @@ def _result(
         "delta": delta,
         "delta_low": float(interval.low) if fair else None,
         "delta_high": float(interval.high) if fair else None,
-        "p_value": mcnemar(gained, lost) if fair else None,
+        "p_value": p_value(scores) if fair else None,
         "gained": gained,
         "lost": lost,
         "nll_after": after.nll,
