@@ -275,11 +275,11 @@ def test_a_pooled_cross_fit_works_the_metric_of_each_half_out_anew(sign):
 
 
 def test_rows_hold_bits_of_binary_metrics_and_float32_of_others():
-    rows = [{"correct": pack(np.array(right, bool))} for right in ([1, 0, 1], [1, 1, 1])]
+    rows = [{"bits": pack(np.array(right, bool))} for right in ([1, 0, 1], [1, 1, 1])]
     bits = Scores.of(rows, 3, Metric("top1", "top-1", "%", binary=True))
     assert isinstance(bits, Bits)
     assert (bits.scale * bits.totals / 3).tolist() == pytest.approx([200 / 3, 100])
-    rows = [{"correct": np.array(x, np.float32).tobytes()} for x in ([1.5, 2.5], [0.0, 4.0])]
+    rows = [{"scores": np.array(x, np.float32).tobytes()} for x in ([1.5, 2.5], [0.0, 4.0])]
     values = Scores.of(rows, 2, Metric("nll", "NLL", "nats", higher_is_better=False))
     assert isinstance(values, Values)
     assert (values.scale * values.totals / 2).tolist() == [2, 2]

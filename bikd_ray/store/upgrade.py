@@ -4,7 +4,7 @@ Version 1 had one row for a result, with columns for classification's four metri
 row for each metric. Files of both lie beside each other in a store that is gone on with.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,7 +108,7 @@ def upgraded(name: str, old: pa.Table) -> pa.Table:
 
 
 def _table(
-    old: pa.Table, schema: pa.Schema, sources: dict[str, str], constants: dict[str, str]
+    old: pa.Table, schema: pa.Schema, sources: Mapping[str, str | None], constants: dict[str, str]
 ) -> pa.Table:
     """sources: the old column of each new one. constants: of columns that have none."""
 
