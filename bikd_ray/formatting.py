@@ -14,6 +14,11 @@ def difference_unit(unit: str) -> str:
     return "pp" if unit == "%" else unit
 
 
+def shown(value: float | None, unit: str, title: str = "") -> str:
+    """A value in its unit: `top-1 83.42 %`."""
+    return f"{title} {number(value, digits_of(unit))} {unit}".strip()
+
+
 def difference(value: float | None, unit: str) -> str:
     """A difference of two values in a unit, with its own unit: `+0.42 pp`."""
     return f"{signed(value, digits_of(unit))} {difference_unit(unit)}".rstrip()

@@ -16,6 +16,7 @@ from bikd_ray.store.pairings import (
     with_likeness,
 )
 from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.tasks.classification_metrics import TOP1
 
 
 def bits(*right: int) -> bytes:
@@ -34,12 +35,12 @@ def test_a_class_without_images_has_no_row_and_seeds_are_averaged():
 def test_net_delta_of_one_result_is_its_gain_less_the_controls_of_its_seed():
     result = {"bits": bits(1, 1, 1, 0), "n": 4, "selection": "last"}
     control = {"bits": bits(1, 0, 0, 0), "delta": -25.0}
-    row = net_columns(result, control)
+    row = net_columns(result, control, TOP1)
     assert (row["control_delta"], row["net_delta"]) == (-25, 50)
     assert -100 <= row["net_low"] < 50 < row["net_high"] <= 100
-    unfair = net_columns({**result, "selection": "best_val"}, control)
+    unfair = net_columns({**result, "selection": "best_val"}, control, TOP1)
     assert (unfair["net_delta"], unfair["net_low"], unfair["net_high"]) == (50, None, None)
-    assert set(net_columns(result, None).values()) == {None}
+    assert set(net_columns(result, None, TOP1).values()) == {None}
 
 
 def similar(job: str, a: str, b: str, before: float | None) -> dict:

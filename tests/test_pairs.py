@@ -18,8 +18,8 @@ from bikd_ray.analysis.pairs import (
     settle,
 )
 from bikd_ray.sweep.events import JobRequest
-from bikd_ray.tasks.classification import measurement
 from bikd_ray.train import Fit, fit
+from tests.answers import statistics
 from tests.jobs import result_of
 from tests.plain_loop import CPU, NAMES, job_of, networks_of
 
@@ -226,11 +226,8 @@ def test_ensembles_of_measured_models_equal_the_mean_softmax(classes):
     g = torch.Generator().manual_seed(0)
     z = torch.randn(2, 400, classes, generator=g) * 3
     labels = torch.randint(classes, (400,), generator=g)
-    measured = [measurement(logits, labels) for logits in z]
-    zoo = [
-        StoredPredictions(o.predicted_N, o.top_classes_Nk, o.top_probs_Nk, o.label_prob_N)
-        for o in measured
-    ]
+    measured = [statistics(logits, labels) for logits in z]
+    zoo = [StoredPredictions(*(o[name] for name in STORED)) for o in measured]
     _, _, row, undecided = next(pair_statistics(zoo, labels.numpy()))
     samples = undecided.samples_U
     probs_a, probs_b = z[:, samples].softmax(-1).numpy()
@@ -240,6 +237,7 @@ def test_ensembles_of_measured_models_equal_the_mean_softmax(classes):
 
 
 RECIPE = {"epochs": 2, "batch_size": 16, "lr": 1e-2}
+STORED = ("predicted", "top_classes", "top_probs", "label_prob")
 AFTER = ("case1_after", "case2_after", "case3_after", "case4_after")
 
 
@@ -255,12 +253,14 @@ def test_a_job_of_two_says_what_both_know_after_it(spec_file, tmp_path, name, se
     a, b = [*known, whole.before.outcomes[1]][:2]
     told = [0, 0, 0, 0]
     for right_a, right_b, prob_a, prob_b in zip(
-        a.correct_N, b.correct_N, a.label_prob_N, b.label_prob_N, strict=True
+        *(o.scores["top1"] for o in (a, b)),
+        *(o.statistics["label_prob"] for o in (a, b)),
+        strict=True,
     ):
         teacher, student = (right_a, right_b) if prob_a > prob_b else (right_b, right_a)
         told[(0 if student else 1) if teacher else (3 if student else 2)] += 1
     for row in rows:
-        assert [row[case] for case in AFTER] == [count / len(a.correct_N) for count in told]
+        assert [row[case] for case in AFTER] == [count / len(a.scores["top1"]) for count in told]
     assert len(rows) == (2 if name == "bikd" else 1)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from bikd_ray.analysis.bits import gram, ones_of, stack, words_of
+from bikd_ray.analysis.bits import gram, ones_of, pack, stack, words_of
 from bikd_ray.metrics import Metric
 
 SPLITS = 20
@@ -263,6 +263,16 @@ class Values(Scores):
             some_VN = self.values_VN[:, start : start + size].astype(np.float64)
             some_VN[~np.isfinite(some_VN)] = np.nan
             yield some_VN
+
+
+def stored(scores_N: np.ndarray, metric: Metric) -> dict[str, bytes]:
+    """The column of `results` and `baselines` that holds scores, as `Scores.of` reads it.
+
+    scores_N: booleans of a binary metric, else numbers.
+    """
+    if metric.binary:
+        return {"bits": pack(scores_N)}
+    return {"scores": np.ascontiguousarray(scores_N, "<f4").tobytes()}
 
 
 def influence(metric: float | np.ndarray, without_N: np.ndarray) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Batches for K models at once: each image decoded once, each model its own view of it."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,24 +26,42 @@ of every job reads it."""
 
 @dataclass(frozen=True)
 class Batch:
-    """B samples: `views[v]` is uint8 [B, 3, H, W], `labels` and `index` are int64 [B].
+    """B samples: `views[v]` is uint8 [B, 3, …, H, W], `index` int64 [B].
 
+    `target`: what is right: the samples' labels, int64 [B], or what the task renders by name:
+    tensors [B, …], or lists of B tensors where their sizes differ.
     `counted`: B, or 0 where they only fill the place of a share without samples. `planned`: samples
     of the whole batch, of which this may be one worker's share, with those that do not decode.
+    `draw`: a seed for losses that draw at random, of the job's seed and the step; 0 in evaluation.
     """
 
     views: dict[View, Tensor]
-    labels: Tensor
+    target: Any
     index: Tensor
     counted: int
     planned: int
+    draw: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.views.values())).device
 
     def part(self, rows: slice) -> "Batch":
         """Some of its samples."""
-        views = {view: pixels[rows] for view, pixels in self.views.items()}
-        labels = self.labels[rows]
-        counted = len(labels) if self.counted else 0
-        return Batch(views, labels, self.index[rows], counted, self.planned)
+        index = self.index[rows]
+        return replace(
+            self,
+            views={view: pixels[rows] for view, pixels in self.views.items()},
+            target=_sliced(self.target, rows),
+            index=index,
+            counted=len(index) if self.counted else 0,
+        )
+
+
+def _sliced(target: Any, rows: slice) -> Any:
+    if isinstance(target, dict):
+        return {name: value[rows] for name, value in target.items()}
+    return target[rows]
 
 
 class Loader:
@@ -78,10 +97,14 @@ class Loader:
         if folder and not self.kept and isinstance(images, EncodedImages):
             copy = not images.random_access and fits(cache, images.nbytes, disk_fraction)
             images = encoded_copy(images, folder) if copy else images
-        self.images, self.labels = images, torch.from_numpy(images.labels)
+        self.images, self._labels = images, torch.from_numpy(images.labels)
         self.decoding = _Decoding(images, self.views, augment, seed)
         self._passes: _Passes | None = None
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def __len__(self) -> int:
+        """Samples."""
+        return len(self._labels)
 
     def batches(
         self,
@@ -104,7 +127,7 @@ class Loader:
         for part, (index, arrays) in zip(parts, source, strict=True):
             if len(index):
                 of_views = (arrays[v] for v in self.views)
-                labels, *of_views = self._to_device(self.labels[index], *of_views)
+                labels, *of_views = self._to_device(self._labels[index], *of_views)
                 views = dict(zip(self.views, of_views, strict=True))
                 yield Batch(views, labels, index, len(index), len(part))
             elif shard:

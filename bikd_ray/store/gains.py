@@ -24,7 +24,7 @@ from bikd_ray.analysis.significance import (
 from bikd_ray.metrics import Metric
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.answer_schemas import FLIPS, GAINS
-from bikd_ray.store.series import TOP1, ModelSeries, Row, Seeds
+from bikd_ray.store.series import ModelSeries, Row, Seeds
 
 
 class Vectors:
@@ -103,7 +103,7 @@ def net_delta(
     return _between(metric, differences(scores, at_PS, control_S))
 
 
-def net_columns(result: Row, control: Row | None, metric: Metric = TOP1) -> Row:
+def net_columns(result: Row, control: Row | None, metric: Metric) -> Row:
     """The columns of GAINS that hold net Δ, of one result and the control of its seed."""
     if control is None:
         return dict.fromkeys(("control_delta", "net_delta", "net_low", "net_high"))

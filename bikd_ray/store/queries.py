@@ -139,7 +139,8 @@ class Store:
         """Ids of the jobs whose results are stored and whole."""
         jobs = self._reader.table("jobs", ["job_id", "status"])
         done = jobs.filter(pc.equal(jobs["status"], "done"))["job_id"].to_pylist()
-        return set(done) & set(self._reader.table("results", ["job_id"])["job_id"].to_pylist())
+        stored = self._reader.table("results", ["job_id"])["job_id"].unique()
+        return set(done) & set(stored.to_pylist())
 
     def failures(self) -> dict[str, str]:
         """Failed jobs that no later attempt has done: job_id to error."""

@@ -18,12 +18,14 @@ from bikd_ray.errors import BikdError
 from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
+from bikd_ray.store.upgrade import VAL
 from bikd_ray.store.write import Writer
-from bikd_ray.sweep.baselines import ONE_CPU, SPLIT, first_of, probabilities
+from bikd_ray.sweep.baselines import ONE_CPU, first_of, probabilities
 from bikd_ray.sweep.capacity import CapacityMonitor, ResourceRequest
 from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import task_options
+from bikd_ray.tasks.classification_metrics import TOP1
 
 TILE = 32
 """Models in one side of a task: it holds the predictions of two sides, 10 MB a model at 50,000
@@ -73,7 +75,8 @@ def run_pairs(
         raise ours(error, "pair statistics failed") from None
     for row in rows:
         a, b = models[row["model_id_a"]], models[row["model_id_b"]]
-        row |= {"model_a": a.name, "model_b": b.name, "split": SPLIT, "data_id": data.data_id}
+        row |= {"model_a": a.name, "model_b": b.name, "eval_set": VAL, "data_id": data.data_id}
+        row |= {"metric": TOP1.name, "correlation": row["phi"]}
     writer.write_pairs(rows)
 
 
@@ -158,4 +161,4 @@ def _second_pass(
 def _labels(data: ResolvedData) -> np.ndarray:
     from bikd_ray.data import open_split
 
-    return open_split(data, SPLIT).labels
+    return open_split(data, VAL).labels

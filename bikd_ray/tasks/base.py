@@ -38,8 +38,20 @@ class Prediction:
     valid_BP: Tensor | None = None
 
 
+Answer = Tensor | list[Tensor]
+"""What is measured of B samples: [B, …], or a list of B where their sizes differ."""
+
 Statistics = dict[str, np.ndarray]
 """Name to an array [N, …]: what is kept of a model's answers, sufficient for every metric."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model, or an ensemble, on N units."""
+
+    statistics: Statistics
+    scores: dict[str, np.ndarray]  # of every metric, [N]; bool where it is binary
+    values: dict[str, float]  # of every metric, in its unit
 
 
 class Task(ABC):
@@ -58,7 +70,7 @@ class Task(ABC):
     and averaged over the valid positions of each sample."""
 
     table: str | None = None
-    """The store's table of the statistics of untouched models, where it has one."""
+    """The store's table of what `columns` gives of untouched models; None where nothing is kept."""
 
     features: bool = False
     """Whether what the networks' classifiers read is compared and probed."""
@@ -81,6 +93,14 @@ class Task(ABC):
 
         return rendered(images.image(index), views, augment, seed), None
 
+    @property
+    def rendering(self) -> str:
+        """What caches of its pixels and targets are called; nothing where they are those of every
+        task. To be extended where `render` depends on more than the class.
+        """
+        own = type(self).render is not Task.render
+        return f"{type(self).__module__}:{type(self).__qualname__}" if own else ""
+
     def check(self, model: "ResolvedModel", data: "ResolvedData") -> None:  # noqa: B027
         """Raises UserError where a model does not fit the data; every one fits by default."""
 
@@ -101,7 +121,9 @@ class Task(ABC):
         """
 
     def confidence(self, prediction: Prediction, loss_B: Tensor, batch: "Batch") -> Tensor:
-        """[B], by which teachers are chosen where labels may say it: minus the own loss."""
+        """[B], by which teachers are chosen where labels may say it: minus the own loss. -inf where
+        the sample says nothing of the model: a source does not teach there.
+        """
         return -loss_B
 
     def certainty(self, prediction: Prediction) -> Tensor:
@@ -120,17 +142,19 @@ class Task(ABC):
 
     # -- measuring ---------------------------------------------------------------------
 
-    def answer(self, output: Any, batch: "Batch") -> Tensor | list[Tensor]:
+    def answer(self, output: Any, batch: "Batch") -> Answer:
         """What is measured: float32, at the target's own size (a list where sizes differ)."""
         return self.predict(output, batch).log_prob_BEP
 
     @abstractmethod
-    def ensemble(self, answers: Sequence[Tensor | list[Tensor]]) -> Tensor | list[Tensor]:
+    def ensemble(self, answers: Sequence[Answer]) -> Answer:
         """The answer of the mean distribution of several members."""
 
     @abstractmethod
-    def measure(self, answer: Tensor | list[Tensor], batch: "Batch") -> dict[str, Tensor]:
-        """Sufficient statistics [B, …], on the device; whole answers are not kept."""
+    def measure(self, answer: Answer, batch: "Batch") -> dict[str, Tensor]:
+        """Sufficient statistics [B, …], on the device; whole answers are not kept. Finite, unless
+        the model answers what is not.
+        """
 
     @abstractmethod
     def scores(self, statistics: Statistics) -> dict[str, np.ndarray]:
@@ -138,8 +162,30 @@ class Task(ABC):
         it is binary. Given the statistics of a part of the set, of that part.
         """
 
+    def columns(self, statistics: Statistics) -> dict[str, Any]:
+        """Columns of `table`, a value for each sample."""
+        return {}
+
+    def certain_of_truth(self, statistics: Statistics) -> np.ndarray | None:
+        """[N]: how sure a model is of what is right; who of two is surer is called the teacher in
+        the case shares of a binary metric. None where there are no such.
+        """
+        return None
+
     def doubt(self, statistics: Statistics) -> str | None:
         """Why an untouched model's answers may not be what it can do, in a line; None if nothing
         looks wrong.
         """
         return None
+
+
+def measured(task: Task, statistics: Statistics) -> Measured:
+    """Every metric of a task; of a binary one the share of the units, in percent if that is its
+    unit.
+    """
+    scores = task.scores(statistics)
+    values = {}
+    for metric in task.metrics:
+        scale = 100 if metric.binary and metric.unit == "%" else 1
+        values[metric.name] = scale * float(scores[metric.name].mean())
+    return Measured(statistics, scores, values)

@@ -160,7 +160,7 @@ class _Shown:
             raise UserError(str(error)) from None
         known = published_for(model, IMAGES)
         top1 = known.top1 if known else None
-        return plausibility(evaluation.outcomes[0], images.labels, top1)
+        return plausibility(evaluation.outcomes[0].statistics, images.labels, top1)
 
 
 def drawn(images: ImageSet, count: int) -> np.ndarray:
