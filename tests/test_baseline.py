@@ -176,7 +176,7 @@ def plain(zoo):
 
 
 def test_baselines_of_four_kinds_of_models_equal_plain_scripts_to_the_image(measured, plain):
-    baselines = {r["model"]: r for r in measured.table("baselines").to_pylist()}
+    baselines = {r["model"]: r for r in measured.baselines().to_pylist()}
     assert baselines.keys() == plain.keys()
     predictions = measured.table("predictions").to_pylist()
     labels = np.repeat(np.arange(CLASSES), 3)
@@ -194,7 +194,7 @@ def test_baselines_of_four_kinds_of_models_equal_plain_scripts_to_the_image(meas
 
 def test_some_ensembles_are_left_open_by_what_is_stored(measured):
     """So that the next test tests the images that are asked for again too."""
-    models = measured.table("baselines").select(["model_id", "data_id"]).to_pylist()
+    models = measured.baselines().select(["model_id", "data_id"]).to_pylist()
     ids, data_id = [m["model_id"] for m in models], models[0]["data_id"]
     found = tile(list(combinations(ids, 2)), measured.uri, data_id, CLASSES)
     assert sum(len(undecided.samples_U) for *_, undecided in found) > 0

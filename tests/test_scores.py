@@ -11,6 +11,7 @@ from bikd_ray.analysis.bits import pack, stack
 from bikd_ray.analysis.effects import PairGains
 from bikd_ray.analysis.scores import Bits, Scores, Values, halves, influence
 from bikd_ray.analysis.significance import (
+    Estimates,
     best_set,
     contrast,
     cross_fitted,
@@ -20,7 +21,11 @@ from bikd_ray.analysis.significance import (
     rivals,
 )
 from bikd_ray.metrics import Metric
+from bikd_ray.store.gains import gain_table, growth_rows, p_values
+from bikd_ray.store.series import ModelSeries
+from bikd_ray.store.teachers import teacher_rows
 
+NLL = Metric("nll", "NLL", "nats", higher_is_better=False)
 ESTIMATED = ("mean", "var_images", "var_seeds", "seeds")
 AT = np.array([[1, 2, 3], [4, -1, 5], [6, 7, -1], [-1, 8, -1]])
 ALONE = np.array([9, 10, 11])
@@ -280,12 +285,48 @@ def test_rows_hold_bits_of_binary_metrics_and_float32_of_others():
     assert isinstance(bits, Bits)
     assert (bits.scale * bits.totals / 3).tolist() == pytest.approx([200 / 3, 100])
     rows = [{"scores": np.array(x, np.float32).tobytes()} for x in ([1.5, 2.5], [0.0, 4.0])]
-    values = Scores.of(rows, 2, Metric("nll", "NLL", "nats", higher_is_better=False))
+    values = Scores.of(rows, 2, NLL)
     assert isinstance(values, Values)
     assert (values.scale * values.totals / 2).tolist() == [2, 2]
     assert (values.sign, values.pooled) == (-1, False)
     pooled = Scores.of(rows, 2, Metric("cc", "CC", pooled=True), lambda masks_TN: 1.0 * masks_TN)
     assert cross_fitted(pooled, np.array([[1]]), 0) == 0  # each half holds one of the two
+
+
+def test_a_learners_answers_are_of_the_metric_of_its_rows():
+    """Losses, lower is better: two seeds of two partners, and of the control."""
+    values_VN = nll(500, 7, size=0.3).values_VN
+    values_VN[3:5] -= 0.3  # the second partner's
+    who = {"model": "m", "model_id": "m", "top1": 0.0, "n": 500}
+    baseline, *rows = ({"correct": x.tobytes(), "delta_top1": None} for x in values_VN)
+    seeds = [dict(enumerate(rows[i : i + 2])) for i in (0, 2, 4)]
+    partners = {}
+    for name, found in zip("ab", seeds[:2], strict=True):
+        mate = {"partners": [name], "role": "peer", "ensemble_top1_before": None}
+        partners[name,] = {seed: row | mate for seed, row in found.items()}
+    learner = ModelSeries("d", "r", "bikd", who | baseline, "last", partners, seeds[2], metric=NLL)
+    gains = gain_table(learner).to_pylist()
+    for row, plus in zip(gains, ([1, 2], [3, 4]), strict=True):
+        mean, of_units, of_seeds, _ = plainly(values_VN, plus, [5, 6])
+        assert row["net_delta"] == pytest.approx(mean, rel=1e-9)
+        mean, of_units, of_seeds = np.array([[mean], [of_units], [of_seeds]])
+        found = Estimates(mean, of_units, of_seeds, np.array([2]), 500)
+        assert (row["net_low"], row["net_high"], row["p_value"]) == pytest.approx(
+            (found.low[0], found.high[0], found.p_value[0]), rel=1e-6
+        )
+        assert row["delta_top1"] == pytest.approx(plainly(values_VN, plus, [0, 0])[0], rel=1e-9)
+        assert row["control_delta"] == pytest.approx(plainly(values_VN, [5, 6], [0, 0])[0])
+    assert [row["best"] for row in gains] == [False, True]
+    assert gains[0]["crossfit_delta"] == pytest.approx(gains[1]["delta_top1"], abs=0.05)
+    assert p_values(learner).tolist() == [row["p_value"] for row in gains]
+    (group,) = growth_rows(learner)
+    assert group["net_delta"] == pytest.approx(np.mean([row["net_delta"] for row in gains]))
+    taught = {
+        row["model_id"]: row
+        for row in teacher_rows([learner], {"d": {"m": "m", "a": "a", "b": "b"}})
+    }
+    assert taught["m"]["learns"] == pytest.approx(group["net_delta"], rel=1e-5)
+    assert taught["b"]["teaches"] < taught["a"]["teaches"]
 
 
 def test_effects_of_values_are_those_of_bits_in_their_own_unit():

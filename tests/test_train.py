@@ -295,14 +295,21 @@ def test_a_job_yields_its_epochs_and_then_the_rows_to_store(tiny, tmp_path):
     assert [(e.epoch, e.epochs) for e in epochs] == [(e, 2) for e in (0, 1, 2)]
     assert [row["epoch"] for e in epochs for row in e.rows] == [0, 0, 1, 1, 2, 2]
     assert end.error is None
-    assert [(r["model"], r["selection"]) for r in end.results] == [
-        (name, s) for s in ("last", "best_val") for name in job.names
+    assert [(r["model"], r["selection"], r["metric"]) for r in end.results] == [
+        (name, s, metric)
+        for s in ("last", "best_val")
+        for name in job.names
+        for metric in ("top1", "top5", "nll", "ece")
     ]
     for row in end.results:
         assert row["delta"] == pytest.approx(row["after"] - row["before"])
+        assert (row["bits"] is None) == (row["metric"] in ("nll", "ece")) != (row["scores"] is None)
+        if row["scores"]:
+            assert np.frombuffer(row["scores"], "<f4").mean() == pytest.approx(row["after"])
+            continue
         assert row["delta"] == pytest.approx(100 * (row["gained"] - row["lost"]) / row["n"])
         assert (row["p_value"] is None) == (row["selection"] == "best_val")
-    kept = [r["weights"] for r in end.results if r["weights"]]
+    kept = [r["weights"] for r in end.results if r["weights"] and r["metric"] == "top1"]
     assert len(kept) == 2
     from safetensors.torch import load_file
 
@@ -354,4 +361,4 @@ def test_a_long_epoch_says_how_far_it_is(tiny):
     assert {int(m.epoch) for m in beats[:-1]} == {0, 1}
     assert len(beats) > 2
     assert isinstance(end, JobResult)
-    assert [row["correct"] for row in end.results] == [row["correct"] for row in plain.results]
+    assert [row["bits"] for row in end.results] == [row["bits"] for row in plain.results]

@@ -89,6 +89,12 @@ CHANGED = frozenset(_CHANGES)
 """Tables whose rows version 1 had otherwise."""
 
 
+def old_name(table: str, column: str) -> str:
+    """What version 1 called a column that all rows of a table have."""
+    change = _CHANGES.get(table)
+    return column if change is None else change.renamed.get(column, column)
+
+
 def upgraded(name: str, old: pa.Table) -> pa.Table:
     """Rows of a table as version 1 wrote them, as version 2 has them: metric by metric, those of
     each in the same order.
