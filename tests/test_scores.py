@@ -297,14 +297,14 @@ def test_a_learners_answers_are_of_the_metric_of_its_rows():
     """Losses, lower is better: two seeds of two partners, and of the control."""
     values_VN = nll(500, 7, size=0.3).values_VN
     values_VN[3:5] -= 0.3  # the second partner's
-    who = {"model": "m", "model_id": "m", "top1": 0.0, "n": 500}
-    baseline, *rows = ({"correct": x.tobytes(), "delta_top1": None} for x in values_VN)
+    who = {"model": "m", "model_id": "m", "value": 0.0, "n": 500}
+    baseline, *rows = ({"scores": x.tobytes(), "delta": None} for x in values_VN)
     seeds = [dict(enumerate(rows[i : i + 2])) for i in (0, 2, 4)]
     partners = {}
     for name, found in zip("ab", seeds[:2], strict=True):
-        mate = {"partners": [name], "role": "peer", "ensemble_top1_before": None}
+        mate = {"partners": [name], "role": "peer", "ensemble_before": None}
         partners[name,] = {seed: row | mate for seed, row in found.items()}
-    learner = ModelSeries("d", "r", "bikd", who | baseline, "last", partners, seeds[2], metric=NLL)
+    learner = ModelSeries("d", "r", "bikd", NLL, "val", who | baseline, "last", partners, seeds[2])
     gains = gain_table(learner).to_pylist()
     for row, plus in zip(gains, ([1, 2], [3, 4]), strict=True):
         mean, of_units, of_seeds, _ = plainly(values_VN, plus, [5, 6])
@@ -314,7 +314,7 @@ def test_a_learners_answers_are_of_the_metric_of_its_rows():
         assert (row["net_low"], row["net_high"], row["p_value"]) == pytest.approx(
             (found.low[0], found.high[0], found.p_value[0]), rel=1e-6
         )
-        assert row["delta_top1"] == pytest.approx(plainly(values_VN, plus, [0, 0])[0], rel=1e-9)
+        assert row["delta"] == pytest.approx(plainly(values_VN, plus, [0, 0])[0], rel=1e-9)
         assert row["control_delta"] == pytest.approx(plainly(values_VN, [5, 6], [0, 0])[0])
     assert [row["best"] for row in gains] == [False, True]
     assert gains[0]["crossfit_delta"] == pytest.approx(gains[1]["delta_top1"], abs=0.05)

@@ -19,10 +19,10 @@ class SelectedResult:
 
     result, job, baseline, models: rows of the store's tables, the first and third of the primary
     `metric` on val (models by model_id, the partners' too; the job's members have the names they
-    were trained under). metrics: all of the data, by name. measured: rows of `results` of this checkpoint for every metric and set,
-    with `before` and `delta` where older rows lack them. gain: the result with
-    `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of its own seed. together:
-    the same over all seeds, a row of GAINS.
+    were trained under). metrics: all of the data, by name. measured: rows of `results` of this
+    checkpoint for every metric and set, with `before` and `delta` where older rows lack them.
+    gain: the result with `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of its own
+    seed. together: the same over all seeds, a row of GAINS.
     classes: a row for each class of this checkpoint, empty where the store has lost the
     predictions. why: sentences that say how it was chosen.
     """
