@@ -110,7 +110,7 @@ def test_planted_effects_are_found_and_no_other(tmp_path, capsys):
         card = card_of(store, learner)
         assert "over 5 seeds: improves, q = 0.0" in card
     view = SettingView(now := Snapshot(store), now.settings[0], LIMITS)
-    (plot,) = (b for b in PAGES["pairs"].draw(view, {"metric": "net_delta"}) if isinstance(b, Plot))
+    (plot,) = (b for b in PAGES["pairs"].draw(view, {"show": "net_delta"}) if isinstance(b, Plot))
     figure: Any = plot.figure
     coloured = figure.data[0].z
     assert (~np.isnan(coloured)).sum() == 3
@@ -363,7 +363,7 @@ def test_a_terminal_shows_whole_numbers_and_bold_where_they_are_told(several, wi
 
 
 def test_a_matrix_has_signs_and_marks_and_a_model_called_model(several):
-    text = in_terminal(80, "pairs", "--matrix", "--metric", "net_delta", "--store", several)
+    text = in_terminal(80, "pairs", "--matrix", "--show", "net_delta", "--store", several)
     plain = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert plain.count("*") == 2  # one cell and what the mark means
     assert "e-" not in plain

@@ -129,7 +129,7 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
     there = [m for m in COMPARED if heatmap(view, m).known_LP.any()]
     if not there:
         return [Text("No pair has been compared yet.")]
-    metric = chosen.get("metric", "")
+    metric = chosen.get("show", "")
     metric = metric if metric in there else there[0]
     by = chosen.get("order", "")
     by = by if by in ORDERS else next(iter(ORDERS))
@@ -149,7 +149,7 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
         for found in [about(m, view.metric)]
     )
     blocks: list[Block] = [
-        ChoiceBox("metric", "Show", titles, metric),
+        ChoiceBox("show", "Show", titles, metric),
         ChoiceBox("order", "Order by", tuple(ORDERS.items()), by),
         heatmap_plot(info.taken(orders[by]), orders),
     ]

@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -12,7 +12,7 @@ from rich.text import Text
 from bikd_pipelines.layout import Column, Row, print_rows, say, terminal
 from bikd_pipelines.values import BYTES_SHOWN, column_values, finite, flat
 from bikd_pipelines.views import EMPTY, HEADLINE, VIEWS, every_column
-from bikd_ray.formatting import difference, plain, signed
+from bikd_ray.formatting import difference, digits_of, plain, signed
 from bikd_ray.store import Store
 from bikd_ray.store.verdicts import (
     LEVEL,
@@ -22,12 +22,12 @@ from bikd_ray.store.verdicts import (
 )
 
 
-def print_table(table: pa.Table, how: str, view: str, empty: str = "") -> None:
+def print_table(table: pa.Table, how: str, view: str | Sequence[Column], empty: str = "") -> None:
     """Print a table: `json` is a list of objects, `csv` has a header, `table` is for people.
 
-    view: which columns people see, and how; see VIEWS. json and csv have every column. empty: what
-    to say to people where there are no rows. Raises UserError for values that have no text, which
-    only a query of the person's own can bring.
+    view: which columns people see, and how, or their name in VIEWS. json and csv have every
+    column. empty: what to say to people where there are no rows. Raises UserError for values that
+    have no text, which only a query of the person's own can bring.
     """
     if how == "csv":
         sys.stdout.flush()
@@ -41,13 +41,22 @@ def print_table(table: pa.Table, how: str, view: str, empty: str = "") -> None:
         unicode = "utf" in (sys.stdout.encoding or "").lower()
         print(json.dumps(finite(rows), ensure_ascii=not unicode, indent=1))
     elif rows:
-        print_rows(rows, VIEWS.get(view) or every_column(table))
+        columns = VIEWS.get(view) if isinstance(view, str) else view
+        print_rows(rows, columns or every_column(table))
     else:
-        say(empty or EMPTY.get(view, "no rows"))
+        say(empty or (isinstance(view, str) and EMPTY.get(view)) or "no rows")
 
 
-def print_matrix(values: pa.Table, told: pa.Table | None, how: str) -> None:
-    """Print a pair matrix; told: the same of q-values, for a metric that belongs to a learner.
+def digits(store: Store, what: str, metric: str | None) -> int:
+    """Decimals of a matrix of `what`: shares and coefficients have two, whatever the metric."""
+    if what not in ("delta", "net_delta", "after", "ensemble", "oracle"):
+        return 2
+    units = {store.metric(data_id, metric).unit for data_id in store.metrics}
+    return max(map(digits_of, units), default=2)
+
+
+def print_matrix(values: pa.Table, told: pa.Table | None, how: str, digits: int = 2) -> None:
+    """Print a pair matrix; told: the same of q-values, for what belongs to a learner.
 
     People see signs, and a mark where net Δ is told from 0.
     """
@@ -65,7 +74,7 @@ def print_matrix(values: pa.Table, told: pa.Table | None, how: str) -> None:
     def cell(name: str) -> Callable[[Row], str]:
         def text(row: Row) -> str:
             value, q = row["value"][name], row["q"].get(name)
-            shown = (signed if told is not None else plain)(value)
+            shown = (signed if told is not None else plain)(value, digits)
             if told is None:
                 return shown
             return shown + ("*" if q is not None and q < LEVEL else " ")

@@ -23,6 +23,7 @@ from bikd_ray.store.verdicts import (
     short,
     standing,
 )
+from bikd_ray.tasks.classification_metrics import TOP1
 
 
 def every_column(table: pa.Table) -> list[Column]:
@@ -62,11 +63,6 @@ def _is_told(row: Row) -> bool:
 
 def _partner(row: Row) -> str:
     return f"← {row['partner']}" if row["role"] == "student" else row["partner"]
-
-
-def _published(row: Row) -> str:
-    known = row["published"]
-    return "" if known is None else f"{known:.2f} ({signed(row['value'] - known)})"
 
 
 def _number(name: str, digits: int) -> Callable[[Row], str]:
@@ -139,7 +135,7 @@ VIEWS: dict[str, list[Column]] = {
         Column("params M", _scaled("params", 1e6, 2)),
         Column("GFLOPs", _scaled("flops", 1e9, 2)),
         Column("mem. GB", _scaled("memory", 1e9, 2)),
-        Column("top-1 %", _number("top1", 1)),
+        Column(f"{TOP1.title} %", _number(TOP1.name, 1)),
         Column("input", lambda r: r["input"] or NONE, words=True),
         Column("weights", _short_weights, words=True),
         Column("licence", lambda r: r["licence"] or "", words=True),
@@ -268,17 +264,6 @@ VIEWS: dict[str, list[Column]] = {
         Column("objective", lambda r: r["objective"], words=True),
         Column("seed", lambda r: str(r["seed"])),
         Column("error", lambda r: (r["error"] or "").partition("\n")[0], words=True),
-    ],
-    "baselines": [
-        _name(),
-        Column("top-1 %", _number("top1", 2)),
-        Column("published", _published),
-        Column("top-5 %", _number("top5", 2), 4),
-        Column("NLL", _number("nll", 3), 3),
-        Column("ECE", _number("ece", 3), 2),
-        Column("n", lambda r: str(r["n"]), same=True),
-        Column("seconds", _number("seconds", 1), 5),
-        _DATA,
     ],
 }
 

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from bikd_pipelines.commands.options import (
+    EvalSet,
     Format,
     HowShown,
+    MetricName,
     Objective,
     Selection,
     StoreUri,
@@ -23,6 +25,8 @@ def partners(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Rank the partners of MODEL, with intervals, the gain over the control, and ties.
@@ -32,7 +36,7 @@ def partners(
     from bikd_pipelines.tables import failed_lines, partner_lines
 
     answers = opened(store)
-    table = answers.partners(model, objective, selection)
+    table = answers.partners(model, objective, selection, metric, eval_set)
     empty = answers.why_nothing(model) if not len(table) else ""
     show(table, format, "partners", empty)
     lines = [
@@ -45,30 +49,35 @@ def partners(
 
 def pairs(
     store: StoreUri = None,
-    metric: Annotated[
-        str, typer.Option(help="of the matrix: delta, net_delta, recovered, error_overlap, …")
+    matrix: Annotated[bool, typer.Option("--matrix", help="the N x N matrix")] = False,
+    what: Annotated[
+        str,
+        typer.Option(
+            "--show",
+            metavar="W",
+            help="what the matrix has: delta, net_delta, recovered, error_overlap, …",
+        ),
     ] = "delta",
-    matrix: Annotated[
-        bool, typer.Option("--matrix", help="the N x N matrix of one metric")
-    ] = False,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Show one row for each pair: what they know together, and what each gained.
 
-    [dim]Example: bikd pairs --matrix --metric net_delta[/dim]
+    [dim]Example: bikd pairs --matrix --show net_delta[/dim]
     """
-    from bikd_pipelines.tables import print_matrix
+    from bikd_pipelines.tables import digits, print_matrix
     from bikd_ray.store.pairings import SYMMETRIC
 
     answers = opened(store)
     if matrix:
-        both = [metric] if metric in SYMMETRIC else [metric, "q_value"]
-        values, *told = answers.matrices(both, objective, selection)
-        print_matrix(values, told[0] if told else None, format.value)
+        both = [what] if what in SYMMETRIC else [what, "q_value"]
+        values, *told = answers.matrices(both, objective, selection, metric, eval_set)
+        print_matrix(values, told[0] if told else None, format.value, digits(answers, what, metric))
     else:
-        show(answers.pairs(objective, selection), format, "pairs")
+        show(answers.pairs(objective, selection, metric, eval_set), format, "pairs")
 
 
 def paper(
@@ -107,19 +116,23 @@ def groups(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Show how each model's gain grows with the number of models that train together.
 
     [dim]Example: bikd groups --objective bikd[/dim]
     """
-    show(opened(store).groups(model, objective, selection), format, "groups")
+    show(opened(store).groups(model, objective, selection, metric, eval_set), format, "groups")
 
 
 def teachers(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Say who teaches well and who learns well over the whole zoo, whatever the partner.
@@ -128,7 +141,7 @@ def teachers(
     """
     from bikd_pipelines.tables import share_lines
 
-    table = opened(store).teachers(objective, selection)
+    table = opened(store).teachers(objective, selection, metric, eval_set)
     show(table, format, "teachers")
     for line in share_lines(table):
         print(line, file=sys.stderr)
@@ -141,13 +154,15 @@ def flips(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Count the images that a model learned and forgot, and which of them its partner knew.
 
     [dim]Example: bikd flips ViT[/dim]
     """
-    show(opened(store).flips(model, objective, selection), format, "flips")
+    show(opened(store).flips(model, objective, selection, metric, eval_set), format, "flips")
 
 
 def curves(
@@ -169,13 +184,15 @@ def classes(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Show what MODEL gained and lost class by class, with every partner.
 
     [dim]Example: bikd classes ViT --format csv[/dim]
     """
-    show(opened(store).classes(model, objective, selection), format, "classes")
+    show(opened(store).classes(model, objective, selection, metric, eval_set), format, "classes")
 
 
 def sql(

@@ -122,13 +122,15 @@ def baseline(
 
     [dim]Example: bikd baseline sweep.yaml[/dim]
     """
+    from bikd_pipelines import baselines
     from bikd_pipelines.planning import drift_lines
+    from bikd_pipelines.views import EMPTY
     from bikd_ray.spec_file import load_spec
     from bikd_ray.store import Store
     from bikd_ray.sweep.engine import run_baseline_sweep
 
     answers = Store(run_baseline_sweep(load_spec(spec), store=store, address=address, ship=ship))
-    measured = answers.baselines()
-    show(measured, format, "baselines")
-    for line in drift_lines(measured):
+    measured = baselines.measured(answers)
+    show(measured, format, baselines.view(answers.metrics, measured), EMPTY["baselines"])
+    for line in drift_lines(answers.baselines()):
         print(f"bikd: {line}", file=sys.stderr)

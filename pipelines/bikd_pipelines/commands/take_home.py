@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from bikd_pipelines.commands.options import (
+    EvalSet,
     Format,
     HowShown,
+    MetricName,
     Objective,
     Selection,
     StoreUri,
@@ -76,6 +78,8 @@ def report(
     out: Annotated[
         Path, typer.Option(metavar="FILE", parser=given_path, help="where to write")
     ] = Path("report.html"),
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
 ) -> None:
     """Write the answers as one HTML file that needs no network.
 
@@ -83,12 +87,14 @@ def report(
     """
     from bikd_dashboards.report import write_report
 
-    print(write_report(opened(store), out))
+    print(write_report(opened(store), out, metric=metric, eval_set=eval_set))
 
 
 def dashboard(
     store: StoreUri = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free one")] = 8050,
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
 ) -> None:
     """Show the answers in the browser, on 127.0.0.1, live while a sweep runs.
 
@@ -96,4 +102,4 @@ def dashboard(
     """
     from bikd_dashboards.app import serve
 
-    serve(opened(store), port)
+    serve(opened(store), port, metric, eval_set)
