@@ -265,11 +265,11 @@ def epoch(model: str, partner: str, number: int, **measured) -> dict:
 
 CURVE_TABLE = pa.Table.from_pylist(
     [
-        epoch("vit", "", 0, top1=80.0),
-        epoch("vit", "", 1, top1=80.5, kl=0.0, ce=0.4),
-        epoch("vit", "resnet", 1, top1=81.0, kl=0.2, ce=0.5),
-        epoch("vit", "resnet", 0, top1=80.0),
-        epoch("resnet", "vit", 0, top1=70.0),
+        epoch("vit", "", 0, score=80.0),
+        epoch("vit", "", 1, score=80.5, kl=0.0, loss=0.4),
+        epoch("vit", "resnet", 1, score=81.0, kl=0.2, loss=0.5),
+        epoch("vit", "resnet", 0, score=80.0),
+        epoch("resnet", "vit", 0, score=70.0),
     ],
     CURVES,
 )
