@@ -26,7 +26,7 @@ from bikd_dashboards.report_parts import LIMITS
 from bikd_dashboards.snapshot import Limits, SettingView, Snapshot
 from bikd_dashboards.theme import LIGHT
 from bikd_pipelines.layout import laid_out
-from bikd_pipelines.tables import print_headline
+from bikd_pipelines.summary import print_summary
 from bikd_pipelines.views import VIEWS
 from bikd_ray.export.card import _summary
 from bikd_ray.export.select import _with_partner
@@ -59,7 +59,7 @@ def text_of(part: object) -> str:
 def surfaces(uri: str, capsys) -> dict[str, str]:
     """The whole text of the terminal, the report and the app."""
     store = Store(uri)
-    print_headline(store)
+    print_summary(store)
     terminal = capsys.readouterr().out
     now = Snapshot(store)
     view = SettingView(now, now.settings[0], FEW)
@@ -312,7 +312,7 @@ def test_no_table_cuts_a_number(view, width):
 def test_what_all_rows_agree_on_stands_above():
     lines = [line.plain for line in laid_out([wide("a"), wide("a")], VIEWS["partners"], None)]
     assert lines[0] == (
-        "seeds 12 · metric top1, pp · on val · objective kd(temperature=4.0, alpha=0.9) · "
+        "self −100.00 · seeds 12 · metric top1, pp · on val · objective kd(temperature=4.0, alpha=0.9) · "
         "recipe aaaaaa · data aaaaaa"
     )
     lines = [line.plain for line in laid_out([wide("a"), wide("b")], VIEWS["partners"], None)]

@@ -57,8 +57,12 @@ def gain_table(learner: ModelSeries) -> pa.Table:
     scores, metric, fair = vectors.scores, learner.metric, learner.fair
     delta = _from(learner, differences(scores, at_PS, np.zeros_like(control_S)))
     net = net_delta(scores, metric, at_PS, control_S)
-    own = _from(learner, differences(scores, self_S, np.zeros_like(self_S)))
-    over = net_delta(scores, metric, at_PS, self_S)
+    beside: dict[str, Any] = {}
+    if learner.own:
+        own = _from(learner, differences(scores, self_S, np.zeros_like(self_S)))
+        over = net_delta(scores, metric, at_PS, self_S)
+        beside = _repeated(_bounds(("self_delta", "self_low", "self_high"), own, fair))
+        beside |= _bounds(("over_self", "over_self_low", "over_self_high"), over, fair)
     best_P = best_set(rivals(scores, at_PS)) if fair else np.zeros(len(at_PS), bool)
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
     ensemble_P = np.array([row["ensemble_before"] for row in firsts], float)
@@ -71,8 +75,7 @@ def gain_table(learner: ModelSeries) -> pa.Table:
         **_bounded("delta", delta, fair),
         **_bounded("net", net, fair),
         "control_delta": _alone(scores, at_PS, control_S),
-        **_repeated(_bounds(("self_delta", "self_low", "self_high"), own, fair)),
-        **_bounds(("over_self", "over_self_low", "over_self_high"), over, fair),
+        **beside,
         "crossfit_delta": cross_fitted(scores, at_PS, 0) if fair else None,
         "p_value": net.p_value if fair else None,
         "detectable": net.detectable if fair else None,

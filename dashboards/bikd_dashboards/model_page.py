@@ -121,6 +121,7 @@ def _table(view: SettingView, model_id: str) -> Table:
     rows = view.gains.filter(pc.equal(view.gains["model_id"], model_id))
     shown = rows.slice(0, view.limits.rows).to_pylist()
     left = len(rows) - len(shown)
+    own = any(r["over_self"] is not None for r in shown)
     return Table(
         "All partners",
         units(view.metric),
@@ -130,6 +131,7 @@ def _table(view: SettingView, model_id: str) -> Table:
             TableColumn("Net Δ", number=True),
             TableColumn("q", number=True),
             TableColumn("Δ", number=True),
+            *([TableColumn("Over its old self", number=True)] if own else []),
             TableColumn("Recovered"),
             TableColumn("Seeds", number=True),
         ),
@@ -150,6 +152,7 @@ def _table(view: SettingView, model_id: str) -> Table:
                 interval(r, "net"),
                 plain(r["q_value"], 3),
                 interval(r, "delta"),
+                *([interval(r, "over_self")] if own else []),
                 percent(r["recovered"]),
                 f"{r['seeds']}",
             )

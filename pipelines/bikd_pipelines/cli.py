@@ -78,8 +78,17 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URI", help="without a command: its bikd summary"),
+    ] = None,
 ) -> None:
-    if context.invoked_subcommand is None:
+    if context.invoked_subcommand is not None:
+        if store is not None:
+            raise UserError(f"--store goes after the command: {context.invoked_subcommand} --store")
+    elif store is not None:
+        answers.summary(store)
+    else:
         print(context.get_help())
 
 
@@ -91,6 +100,7 @@ COMMANDS = (
     start.check,
     start.plan,
     start.status,
+    answers.summary,
     answers.partners,
     answers.pairs,
     answers.paper,

@@ -7,18 +7,16 @@ from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-from rich.text import Text
 
-from bikd_pipelines.layout import Column, Row, print_rows, say, terminal
+from bikd_pipelines.layout import Column, Row, print_rows, say
 from bikd_pipelines.values import BYTES_SHOWN, column_values, finite, flat
-from bikd_pipelines.views import EMPTY, HEADLINE, VIEWS, every_column
+from bikd_pipelines.views import EMPTY, VIEWS, every_column
 from bikd_ray.formatting import difference, digits_of, plain, signed
 from bikd_ray.store import Store
 from bikd_ray.store.verdicts import (
     LEVEL,
     all_failed,
     detectable,
-    headline,
 )
 
 
@@ -89,43 +87,6 @@ def print_matrix(values: pa.Table, told: pa.Table | None, how: str, digits: int 
     print_rows(both, [first, *rest])
     if told is not None:
         say(f"Rows learn. * net Δ differs from 0 (q < {LEVEL}, corrected over all of them).")
-
-
-def print_headline(store: Store) -> None:
-    """For every model its best partner, and what came out in one sentence for each setting."""
-    gains, jobs = store.gains(), store.table("jobs")
-    firsts: dict[tuple[str, ...], Row] = {}
-    for row in gains.to_pylist():
-        setting = (row["data_id"], row["recipe_id"], row["objective"])
-        firsts.setdefault((*setting, row["model_id"]), row)
-    rows = sorted(
-        firsts.values(), key=lambda row: (row["data_id"], row["recipe_id"], row["objective"])
-    )
-    console = terminal()
-    console.print("\nWhich partner helps each model most?\n", style="bold")
-    if rows:
-        print_rows(rows, HEADLINE)
-    for setting, part in _by_setting(gains):
-        sentence, _ = headline(part, store.controls(), jobs)
-        console.print(Text(f"\n{setting}{sentence}", style="bold"))
-    if not rows:
-        console.print(Text(headline(gains, store.controls(), jobs)[0]))
-    console.print(
-        "Percentage points. control: the same training without a partner; net Δ = Δ − control.",
-        style="dim",
-    )
-
-
-def _by_setting(gains: pa.Table) -> list[tuple[str, pa.Table]]:
-    """The rows of each setting, with its name where there are several."""
-    columns = ["data_id", "recipe_id", "objective"]
-    found: dict[tuple[str, ...], list[int]] = {}
-    for i, row in enumerate(gains.select(columns).to_pylist()):
-        found.setdefault(tuple(row.values()), []).append(i)
-    return [
-        (f"{o}, recipe {r[:6]}, data {d[:6]}: " if len(found) > 1 else "", gains.take(at))
-        for (d, r, o), at in found.items()
-    ]
 
 
 def share_lines(teachers: pa.Table) -> list[str]:

@@ -20,6 +20,7 @@ from bikd_ray.store.verdicts import (
     TOLD,
     delta_text,
     net_text,
+    over_self_text,
     short,
     standing,
 )
@@ -126,6 +127,8 @@ _METRIC = _same(
 )
 _SET = _same("on", lambda r: r["eval_set"])
 _SETTING = [_METRIC, _SET, _OBJECTIVE, _RECIPE, _DATA]
+_SELF = Column("self", lambda r: signed(r["self_delta"], digits_of(r["unit"])), 7, same=True)
+_OVER_SELF = Column("over self [95%]", over_self_text, 3)
 _CONTROL = Column("control", lambda r: signed(r["control_delta"], digits_of(r["unit"])), 6)
 
 VIEWS: dict[str, list[Column]] = {
@@ -147,6 +150,8 @@ VIEWS: dict[str, list[Column]] = {
         Column("q", _number("q_value", 3), 4),
         Column("Δ [95%]", delta_text, 1),
         _CONTROL,
+        _SELF,
+        _OVER_SELF,
         Column("best?", standing, 2),
         Column("recovered %", lambda r: recovered(r["recovered"], 1), 8),
         _SEEDS,
@@ -233,7 +238,9 @@ VIEWS: dict[str, list[Column]] = {
         Column("kl", _number("kl", 4), 4),
         Column("taught", _number("teacher_share", 2), 5),
         _SEEDS,
-        *_SETTING,
+        _OBJECTIVE,
+        _RECIPE,
+        _DATA,
     ],
     "merged": [
         Column("table", lambda r: r["table"], words=True),
@@ -288,10 +295,11 @@ EMPTY = {
 HEADLINE = [
     _name(),
     Column("best partner", lambda r: _partner(r) + (" (tie)" if r["tie"] else ""), words=True),
-    Column("net Δ [95%]", net_text, strong=_is_told),
     Column("verdict", _verdict, words=True, strong=_is_told),
-    Column("Δ [95%]", delta_text, 1),
-    _CONTROL,
+    Column("net Δ [95%]", net_text, strong=_is_told),
+    Column("Δ", lambda r: signed(r["delta"], digits_of(r["unit"])), 2),
+    Column("control", lambda r: signed(r["control_delta"], digits_of(r["unit"])), 4),
+    Column("self", lambda r: signed(r["self_delta"], digits_of(r["unit"])), 3, same=True),
     Column("before", _measured("before"), 7),
     *_SETTING,
 ]

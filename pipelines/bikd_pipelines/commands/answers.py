@@ -20,6 +20,28 @@ from bikd_pipelines.commands.options import (
 )
 
 
+def summary(
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
+    format: HowShown = Format.table,
+) -> None:
+    """Say who helps whom and by how much, and what to do next.
+
+    [dim]Example: bikd summary --store bikd-demo[/dim]
+    """
+    from bikd_pipelines.summary import Asked, firsts, print_summary
+
+    answers, asked = opened(store), Asked(objective, selection, metric, eval_set)
+    if format is Format.table:
+        print_summary(answers, asked)
+    else:
+        gains = asked.gains(answers)
+        show(gains.from_pylist(firsts(gains), gains.schema), format, "partners")
+
+
 def partners(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
     store: StoreUri = None,

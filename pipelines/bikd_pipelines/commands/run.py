@@ -33,9 +33,13 @@ def sweep(
 ) -> None:
     """Run the baselines, then every job of SPEC that the store lacks. Run it again to resume.
 
+    It ends with what came out, as bikd summary says it, and what to do next.
+
     [dim]Example: bikd sweep sweep.yaml --address auto[/dim]
     """
+    from bikd_pipelines.summary import print_summary
     from bikd_ray.spec_file import load_spec
+    from bikd_ray.store import Store
     from bikd_ray.sweep.engine import run_sweep
 
     report = run_sweep(
@@ -48,6 +52,8 @@ def sweep(
         retry_failed=retry_failed,
         ship=ship,
     )
+    if not report.left:
+        print_summary(Store(report.store), spec=str(spec))
     end(report)
 
 
@@ -60,6 +66,7 @@ def end(report: Any) -> None:
     if report.failed:
         print(f"bikd: see why with: bikd status --failed --store {report.store}", file=sys.stderr)
     if report.left:
+        print(f"bikd: so far: bikd summary --store {report.store}", file=sys.stderr)
         print("bikd: run the same command again to go on", file=sys.stderr)
     if not report.complete:
         sys.exit(1)

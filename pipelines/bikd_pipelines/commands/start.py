@@ -33,7 +33,7 @@ def demo(
     """
     from bikd_dashboards.report import write_report
     from bikd_pipelines.demo import demo_spec
-    from bikd_pipelines.tables import print_headline
+    from bikd_pipelines.summary import print_summary
     from bikd_ray.store import Store
     from bikd_ray.store.filesystem import store_uri
     from bikd_ray.sweep.engine import run_sweep
@@ -41,7 +41,7 @@ def demo(
     place = store_uri(store)
     report = run_sweep(demo_spec(place))
     answers = Store(report.store)
-    print_headline(answers)
+    print_summary(answers, spec=str(Path(place) / "demo.yaml"))
     path = write_report(answers, Path(place) / "report.html")
     print(f"\nReport: {path}\nSpec:   {Path(place) / 'demo.yaml'}")
     end(report)
