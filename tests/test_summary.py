@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 from itertools import combinations
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -56,7 +57,7 @@ def test_the_clearest_gain_is_exported_and_two_helpers_are_tried_together(tmp_pa
     assert f"net Δ +{best['net_delta']:.2f} pp" in first.why
     request = ExportRequest("ViT", best["partner"], objective="bikd")
     out = words[words.index("--out") + 1]
-    assert set(words) == set(shlex.split(request.command(uri, out, allow_worse=False)))
+    assert set(words) == set(shlex.split(request.command(uri, Path(out), allow_worse=False)))
     spec, command = second.type.splitlines()
     asked = yaml.safe_load(spec)["pairings"]
     assert {*asked["list"][0]} == {"ViT", "ResNet", "Mixer"}

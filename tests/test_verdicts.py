@@ -312,8 +312,8 @@ def test_no_table_cuts_a_number(view, width):
 def test_what_all_rows_agree_on_stands_above():
     lines = [line.plain for line in laid_out([wide("a"), wide("a")], VIEWS["partners"], None)]
     assert lines[0] == (
-        "self −100.00 · seeds 12 · metric top1, pp · on val · objective kd(temperature=4.0, alpha=0.9) · "
-        "recipe aaaaaa · data aaaaaa"
+        "self −100.00 · seeds 12 · metric top1, pp · on val · "
+        "objective kd(temperature=4.0, alpha=0.9) · recipe aaaaaa · data aaaaaa"
     )
     lines = [line.plain for line in laid_out([wide("a"), wide("b")], VIEWS["partners"], None)]
     assert "recipe" in lines[1]

@@ -56,6 +56,9 @@ def results(choice: SelectedResult) -> str:
             ["wrong before, right now", *once(images(result["gained"]))],
             ["right before, wrong now (negative flips)", *once(images(result["lost"]))],
         ]
+        if choice.classes:
+            least = min(row["delta"] for row in choice.classes)
+            rows.append(["worst class, Δ", *once(signed(least, digits))])
     rows += [
         [_measure(row, choice), *once(_change(row, choice))]
         for row in choice.measured

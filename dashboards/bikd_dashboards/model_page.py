@@ -72,6 +72,7 @@ def about(view: SettingView, model_id: str) -> list[Block]:
         *_left_out(info.left_out, "partner"),
         *_curves(view, model_id, name),
         _table(view, model_id),
+        *_hidden(view, model_id),
         Downloads(("gains", "groups", "curves")),
     ]
 
@@ -114,6 +115,30 @@ def _curves(view: SettingView, model_id: str, name: str) -> list[Block]:
         Text("Over the epochs", "head"),
         Text(f"Mean over seeds; dashed: alone.{few}"),
         Grid(tuple(plots)),
+    ]
+
+
+def _hidden(view: SettingView, model_id: str) -> list[Block]:
+    """What the mean gains hide: flips, the worst class, other metrics, other sets."""
+    measures, rows = view.hidden(model_id)
+    shown = [m for m in measures if "." not in m.name]
+    if not shown or not rows:
+        return []
+    return [
+        Table(
+            "What the average hides",
+            "Means over the seeds; Δ unless it is a share. A negative flip: right before, wrong "
+            "after. Intervals of a metric on a set: choose them above.",
+            (TableColumn("Partner"), *(TableColumn(m.head, number=True) for m in shown)),
+            tuple(
+                (
+                    partners_of(one.row, view.names),
+                    *(m.text(one.values.get(m.name)) for m in shown),
+                )
+                for one in rows[: view.limits.rows]
+            ),
+            folded=True,
+        )
     ]
 
 

@@ -16,6 +16,7 @@ from bikd_ray.metrics import Metric
 from bikd_ray.specs import is_alone
 from bikd_ray.store import Store
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS
+from bikd_ray.store.hidden import Hidden, Measure, hidden
 from bikd_ray.store.pairings import with_likeness
 from bikd_ray.store.upgrade import VAL
 
@@ -286,6 +287,24 @@ class SettingView:
     def flips(self, model_id: str) -> pa.Table:
         rows = self.snapshot.flips(model_id, self.setting.selection)
         return self._own(rows, ("data_id", "recipe_id", "objective"))
+
+    def hidden(self, model_id: str) -> tuple[list[Measure], list[Hidden]]:
+        """What the mean gains of a model hide, of this setting."""
+        setting = self.setting
+
+        def work_out() -> tuple[list[Measure], list[Hidden]]:
+            measures, rows = hidden(
+                self.snapshot.store, model_id, setting.objective, setting.selection
+            )
+            own = [
+                one
+                for one in rows
+                if (one.row["data_id"], one.row["recipe_id"])
+                == (setting.data_id, setting.recipe_id)
+            ]
+            return measures, own
+
+        return self.snapshot.once(("hidden", setting, model_id), work_out)
 
     def classes(self, model_id: str) -> pa.Table:
         rows = self.snapshot.classes(model_id, self.setting.selection)

@@ -65,8 +65,9 @@ def print_rows(rows: Sequence[Row], columns: Sequence[Column]) -> None:
 def laid_out(rows: Sequence[Row], columns: Sequence[Column], width: int | None) -> list[Text]:
     """The lines of a table. width: of the terminal; None for no end.
 
-    What all rows agree on stands above; what no row has is left out. Columns that do not fit are dropped by their priority, and
-    it is said which; those that must stay go on in a second table below. A number is never cut.
+    What all rows agree on stands above; what no row has is left out. Columns that do not fit are
+    dropped by their priority, and it is said which; those that must stay go on in a second table
+    below. A number is never cut.
     """
     cells = {column: [column.cell(row) for row in rows] for column in columns}
     alike = [c for c in columns if c.same and len(set(cells[c])) == 1]

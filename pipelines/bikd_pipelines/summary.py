@@ -177,7 +177,11 @@ def _tied(store: Store, best: Row, asked: Asked) -> tuple[str, str] | None:
     models = store.table("models", ["model_id", "flops"]).to_pylist()
     flops = {row["model_id"]: row["flops"] for row in models}
     costs = {r["partner"]: [flops.get(i) for i in r["partner_ids"]] for r in alike}
-    known = {name: sum(cost) for name, cost in costs.items() if None not in cost}
+    known = {
+        name: sum(one for one in cost if one is not None)
+        for name, cost in costs.items()
+        if None not in cost
+    }
     cheap = min(known, key=lambda name: known[name]) if len(known) == len(alike) else ""
     others = [r["partner"] for r in alike if r["partner"] != best["partner"]]
     few = ", ".join(others[:3]) + (f" and {len(others) - 3} more" if len(others) > 3 else "")

@@ -8,11 +8,12 @@ from collections.abc import Callable, Sequence
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from bikd_pipelines.layout import Column, Row, print_rows, say
+from bikd_pipelines.layout import Column, Row, print_rows, say, terminal
 from bikd_pipelines.values import BYTES_SHOWN, column_values, finite, flat
 from bikd_pipelines.views import EMPTY, VIEWS, every_column
 from bikd_ray.formatting import difference, digits_of, plain, signed
 from bikd_ray.store import Store
+from bikd_ray.store.hidden import Hidden, Measure
 from bikd_ray.store.verdicts import (
     LEVEL,
     all_failed,
@@ -120,6 +121,25 @@ def partner_lines(gains: pa.Table) -> list[str]:
                 f"{difference(row['crossfit_delta'], row['unit'])}{told}",
             )
     return list(lines.values())
+
+
+def print_hidden(measures: Sequence[Measure], rows: Sequence[Hidden]) -> None:
+    """What the mean gains of a model hide, below its partners."""
+    shown = [m for m in measures if "." not in m.name]
+    if not shown or not rows:
+        return
+
+    def cell(measure: Measure) -> Callable[[Row], str]:
+        return lambda row: measure.text(row["values"].get(measure.name))
+
+    terminal().print()
+    say("What the average hides (means over the seeds; Δ unless it is a share)", "")
+    columns = [
+        Column("partner", lambda row: row["partner"], words=True, head=True),
+        *(Column(m.head, cell(m), titled=True) for m in shown),
+        Column("objective", lambda row: row["objective"], same=True, words=True),
+    ]
+    print_rows([{**one.row, "values": one.values} for one in rows], columns)
 
 
 def failed_lines(jobs: pa.Table) -> list[str]:

@@ -55,12 +55,15 @@ def partners(
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
-    from bikd_pipelines.tables import failed_lines, partner_lines
+    from bikd_pipelines.tables import failed_lines, partner_lines, print_hidden
+    from bikd_ray.store.hidden import hidden
 
     answers = opened(store)
     table = answers.partners(model, objective, selection, metric, eval_set)
     empty = answers.why_nothing(model) if not len(table) else ""
     show(table, format, "partners", empty)
+    if len(table) and format is Format.table:
+        print_hidden(*hidden(answers, model, objective, selection))
     lines = [
         *partner_lines(table),
         *(failed_lines(answers.failed_jobs(model)) if len(table) else ()),

@@ -34,6 +34,14 @@ def export(
     seed: Annotated[
         int | None, typer.Option(help="default: the lowest whose weights were kept")
     ] = None,
+    guard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIMITS",
+            help="refuse unless all hold: a metric's Δ on val, its Δ on another set, worst_class, "
+            "negative_flips; such as 'worst_class>=-1 v2>=0 ece<=0.01'",
+        ),
+    ] = None,
     allow_worse: Annotated[
         bool, typer.Option("--allow-worse", help="also a model that got worse")
     ] = False,
@@ -46,8 +54,10 @@ def export(
 
     answers = opened(store)
     request = ExportRequest(model, partner, job, objective, selection, seed)
-    made_by = request.command(answers.uri, out, allow_worse=allow_worse)
-    taken = export_model(answers, request, out, allow_worse=allow_worse, made_by=made_by)
+    made_by = request.command(answers.uri, out, allow_worse=allow_worse, guard=guard)
+    taken = export_model(
+        answers, request, out, allow_worse=allow_worse, guard=guard, made_by=made_by
+    )
     for note in taken.notes:
         print(f"bikd: {note}", file=sys.stderr)
     print(taken.folder)
