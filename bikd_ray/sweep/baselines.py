@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,7 +50,7 @@ def measure(
     from bikd_ray.train import evaluate
     from bikd_ray.zoo.published import published_for
 
-    member, loader = _at_work(model, data, needs, store)
+    (member,), loader = at_work([model], data, needs, store)
     known = published_for(model, data.n_val)
     start = time.monotonic()
     task = task_of(data.task)
@@ -88,7 +88,7 @@ def probabilities(
     from bikd_ray.train.evaluate import EVAL_BATCH
 
     task = task_of(data.task)
-    member, loader = _at_work(model, data, needs, store)
+    (member,), loader = at_work([model], data, needs, store)
     member.network.eval()
     with torch.inference_mode():
         parts = [
@@ -98,8 +98,10 @@ def probabilities(
     return torch.cat(parts).squeeze(2).numpy()
 
 
-def _at_work(model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, store: str) -> Any:
-    """(member, loader): a model on its device and the val images, in a Ray task."""
+def at_work(
+    models: Sequence[ResolvedModel], data: ResolvedData, needs: ResourceRequest, store: str
+) -> tuple[list[Any], Any]:
+    """(members, loader): models on the device and the val images, in a Ray task."""
     import torch
 
     from bikd_ray.data import open_split
@@ -112,14 +114,15 @@ def _at_work(model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, s
     device = device_of(needs.gpus)
     loader = Loader(
         open_split(data, VAL),
-        [model.input.view],
+        [model.input.view for model in models],
         device,
         cache=data.data.cache,
         disk_fraction=DISK_FRACTIONS["val"],
         workers=needs.threads - 1 if needs.gpus else 0,
         skip=data.data.on_bad_image == "skip",
     )
-    return Member(model, network_of(model, StoreFS.at(store)), device), loader
+    fs = StoreFS.at(store)
+    return [Member(model, network_of(model, fs), device) for model in models], loader
 
 
 def prepare(
