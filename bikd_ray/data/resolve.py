@@ -5,7 +5,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bikd_ray.data.content import content_hashes, content_id, spot_check
 from bikd_ray.data.folder import FolderImages
@@ -111,30 +110,6 @@ def _opened(
     if isinstance(images, EncodedImages):
         images.stamps = images.stamps[:0]  # not to be sent to each loader process
     return images
-
-
-class Subset:
-    """The images `rows` of another set, under an identity of their own."""
-
-    def __init__(self, images: ImageSet, rows: np.ndarray) -> None:
-        self.images, self.rows = images, rows
-        self.labels, self.classes = images.labels[rows], images.classes
-        self.source_id = digest("subset", images.source_id, rows.tolist())
-        self.notes = images.notes
-
-    def image(self, index: int) -> Image.Image:
-        """Image `rows[index]` of the whole set."""
-        return self.images.image(int(self.rows[index]))
-
-    def where(self, index: int) -> str:
-        """How messages name image `index`."""
-        return named(self.images, int(self.rows[index]))
-
-
-def named(images: ImageSet, index: int) -> str:
-    """How messages name image `index` of any set."""
-    where = getattr(images, "where", None)
-    return where(index) if where else f"sample {index}"
 
 
 def split_train(

@@ -15,6 +15,7 @@ from bikd_ray.data.hf import HFImages
 from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.tars import class_folders
 from bikd_ray.data.webdataset import webdataset
+from bikd_ray.identity import digest
 from bikd_ray.specs import DataSource, DigitsData, FolderData, ParquetData
 
 
@@ -77,3 +78,27 @@ def open_images(source: DataSource) -> ImageSet:
     if source.name.startswith("hfds/"):
         return HFImages(source)
     return webdataset(source) if source.name else class_folders(source)
+
+
+class Subset:
+    """The images `rows` of another set, under an identity of their own."""
+
+    def __init__(self, images: ImageSet, rows: np.ndarray) -> None:
+        self.images, self.rows = images, rows
+        self.labels, self.classes = images.labels[rows], images.classes
+        self.source_id = digest("subset", images.source_id, rows.tolist())
+        self.notes = images.notes
+
+    def image(self, index: int) -> Image.Image:
+        """Image `rows[index]` of the whole set."""
+        return self.images.image(int(self.rows[index]))
+
+    def where(self, index: int) -> str:
+        """How messages name image `index`."""
+        return named(self.images, int(self.rows[index]))
+
+
+def named(images: ImageSet, index: int) -> str:
+    """How messages name image `index` of any set."""
+    where = getattr(images, "where", None)
+    return where(index) if where else f"sample {index}"

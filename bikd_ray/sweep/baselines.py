@@ -24,6 +24,7 @@ from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import nodes, task_options
 from bikd_ray.sweep.scheduler import POLL_SECONDS
+from bikd_ray.tasks import task_of
 
 ONE_CPU = ResourceRequest(1, 0)
 
@@ -46,7 +47,6 @@ def measure(
 ) -> Baseline:
     """Evaluate one untouched model on val. Runs in a Ray task."""
     from bikd_ray.sweep.measured_rows import baseline_rows
-    from bikd_ray.tasks import task_of
     from bikd_ray.train import evaluate
     from bikd_ray.zoo.published import published_for
 
@@ -84,7 +84,6 @@ def probabilities(
     """float32 [U, C]: an untouched model's softmax on some val images. Runs in a Ray task."""
     import torch
 
-    from bikd_ray.tasks import task_of
     from bikd_ray.train.evaluate import EVAL_BATCH
 
     task = task_of(data.task)
@@ -120,6 +119,7 @@ def at_work(
         disk_fraction=DISK_FRACTIONS["val"],
         workers=needs.threads - 1 if needs.gpus else 0,
         skip=data.data.on_bad_image == "skip",
+        task=task_of(data.task),
     )
     fs = StoreFS.at(store)
     return [Member(model, network_of(model, fs), device) for model in models], loader
@@ -148,6 +148,7 @@ def prepare(
             disk_fraction=DISK_FRACTIONS[split],
             skip=data.data.on_bad_image == "skip",
             augment=augment,
+            task=task_of(data.task),
         )
         faults = list(loader.kept.faults.values()) if loader.kept else []
         if faults:
@@ -191,8 +192,6 @@ def run_baselines(
     occupies. Returns why models could not be measured, model_id to error, after the others are
     stored. Raises UserError for bad data, and BikdError where no model could be measured.
     """
-    from bikd_ray.tasks import task_of
-
     measuring = task_of(data.task)
     if data.data_id not in store.table("metrics", ["data_id"])["data_id"].to_pylist():
         writer.write_metrics(data.data_id, data.task, measuring.metrics)

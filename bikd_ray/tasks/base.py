@@ -58,7 +58,7 @@ class Task(ABC):
     """One kind of task. The abstract methods are what a task has to say; it must pickle.
 
     `output` is what a member's network returned for its view of the batch, and `batch.target` what
-    the sample set says is right: a tensor [B, …], or a dict of them.
+    is right: the samples' labels [B], or by name what `render` gave: tensors [B, …], or lists of B.
     """
 
     name: str
@@ -71,6 +71,9 @@ class Task(ABC):
 
     table: str | None = None
     """The store's table of what `columns` gives of untouched models; None where nothing is kept."""
+
+    ragged: tuple[str, ...] = ()
+    """Targets whose sizes differ from sample to sample: a batch has a list of them."""
 
     features: bool = False
     """Whether what the networks' classifiers read is compared and probed."""
@@ -88,6 +91,8 @@ class Task(ABC):
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray] | None]:
         """Sample `index` as uint8 pixels of each view [3, …, H, W], and its target; None where the
         target is the sample's label. augment: as the recipe says; seed: of this sample's draw.
+        The target is the same whichever views are asked for. Raises BadImage where a sample does
+        not decode.
         """
         from bikd_ray.data.render import rendered
 

@@ -31,7 +31,7 @@ class Checked(Task):
         self.task = task
         self._check_class()
         self.name, self.metrics = task.name, task.metrics
-        self.table, self.features = task.table, task.features
+        self.table, self.ragged, self.features = task.table, task.ragged, task.features
         if task.divergence is not None:
             self.divergence = self._divergence
 
@@ -66,10 +66,11 @@ class Checked(Task):
                 self._refuse("render", f"pixels {_said(array)}", "uint8 [3, …, H, W]")
         if len(pixels) != len(views):
             self._refuse("render", f"{len(pixels)} arrays", f"one for each of {len(views)} views")
-        if target is not None and not (
-            isinstance(target, dict) and all(isinstance(a, np.ndarray) for a in target.values())
-        ):
+        if target is not None and not isinstance(target, dict):
             self._refuse("render", f"the target {_said(target)}", "a dict of numpy arrays, or None")
+        for name, array in (target or {}).items():
+            if not isinstance(array, np.ndarray):
+                self._refuse("render", f"the target's {name} {_said(array)}", "a numpy array")
         return pixels, target
 
     def check(self, model: "ResolvedModel", data: "ResolvedData") -> None:

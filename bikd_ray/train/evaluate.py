@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bikd_ray.data.loader import Loader
-from bikd_ray.data.resolve import named
+from bikd_ray.data.sources import named
 from bikd_ray.errors import BikdError
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Measured, Statistics, Task, measured
