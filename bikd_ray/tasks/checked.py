@@ -162,6 +162,16 @@ class Checked(Task):
                 self._refuse("scores", f"{metric.name} {_said(array)}", f"{kind} [N = {count}]")
         return found
 
+    def columns(self, statistics: Statistics) -> dict[str, Any]:
+        count, found = len(next(iter(statistics.values()))), self.task.columns(statistics)
+        for name, values in found.items():
+            if len(values) != count:
+                self._refuse("columns", f"{len(values)} values of {name}", f"[N] = {count}")
+        return found
+
+    def certain_of_truth(self, statistics: Statistics) -> np.ndarray | None:
+        return self.task.certain_of_truth(statistics)
+
     def doubt(self, statistics: Statistics) -> str | None:
         return self.task.doubt(statistics)
 
