@@ -180,7 +180,7 @@ def check_classes(model: ResolvedModel, num_classes: int, classes: tuple[str, ..
     """
     if model.num_classes != num_classes:
         raise UserError(
-            f"zoo: {model.name} answers {model.num_classes} classes, the data has {num_classes}"
+            f"zoo: {model.name} outputs {model.num_classes} classes, but the data has {num_classes}"
             f"{_no_head(model)}; {_other_size(model, num_classes, classes)}"
         )
     found = placed(classes or (), model.classes or ())
