@@ -290,7 +290,9 @@ class Store:
     def classes(
         self, model: str, objective: str | None = None, selection: str = "last"
     ) -> pa.Table:
-        """What a model gained and lost class by class, with every partner. Columns: `CLASSES`."""
+        """What a model gained and lost class by class, with every partner. Columns: `CLASSES`;
+        nothing where the primary metric is not binary.
+        """
 
         def rows(learner: ModelSeries) -> list[Row]:
             where = pc.field("model_id") == learner.model_id
@@ -305,15 +307,17 @@ class Store:
             return class_rows(learner, stored.sort_by("sample")["label"].to_numpy())
 
         found = model_series(self._reader, self.model_ids(model), objective, selection)
-        return pa.Table.from_pylist(_rows(found, rows), CLASSES)
+        return pa.Table.from_pylist(_rows(filter(_is_binary, found), rows), CLASSES)
 
     def flips(
         self, model: str | None = None, objective: str | None = None, selection: str = "last"
     ) -> pa.Table:
-        """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`."""
+        """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`; nothing
+        where the primary metric is not binary.
+        """
         wanted = None if model is None else self.model_ids(model)
         known = baselines(self._reader)
-        found = model_series(self._reader, wanted, objective, selection)
+        found = filter(_is_binary, model_series(self._reader, wanted, objective, selection))
         parts = _sorted((learner, flip_table(learner, known)) for learner in found)
         return pa.concat_tables([FLIPS.empty_table(), *(part for _, part in parts)])
 
@@ -474,6 +478,10 @@ def _told_apart(names: Sequence[str]) -> list[str]:
         taken.add(fresh)
         found.append(fresh)
     return found
+
+
+def _is_binary(learner: ModelSeries) -> bool:
+    return learner.metric.binary
 
 
 def _sorted(
