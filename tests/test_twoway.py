@@ -149,3 +149,4 @@ def test_halves_of_bits_are_halves_of_scores(n):
         scores, same = on_half(right.astype(float), n, deciding)
         assert size == same == scores.shape[1]
         assert list(np.bitwise_count(bits).sum(1)) == list(scores.sum(1))
+    assert on_half(bits, n, None)[0] is bits

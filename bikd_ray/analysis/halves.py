@@ -22,12 +22,14 @@ def deciding_half(n: int) -> np.ndarray:
     return half_N
 
 
-def on_half(scores: np.ndarray, n: int, deciding: bool) -> tuple[np.ndarray, int]:
-    """The same vectors on one half of the images alone, and how many images that are.
+def on_half(scores: np.ndarray, n: int, deciding: bool | None) -> tuple[np.ndarray, int]:
+    """The same vectors on one half of the images alone (None: on all), and how many these are.
 
     scores: packed bits uint8 [V, B], of which the other half's become 0 (counts of images on which
     vectors are right divide by the half's size), or floats [V, n], of which its columns are taken.
     """
+    if deciding is None:
+        return scores, n
     half_N = deciding_half(n) == deciding
     size = int(half_N.sum())
     if scores.dtype == np.uint8:

@@ -51,7 +51,7 @@ def measured(
     images, where a search may have looked so often at each partner (the most seeds it may have),
     with levels that allow for that and for choosing among the partners.
     """
-    half, images = (scores, n) if looks else on_half(scores, n, deciding=False)
+    half, images = on_half(scores, n, deciding=None if looks else False)
     delta = differences(half, images, at_PS, np.array(before))
     net = differences(half, images, at_PS, control_S)
     between = with_pooled_seeds(rivals(half, images, at_PS), seed_variance, of=2)

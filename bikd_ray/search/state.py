@@ -240,10 +240,10 @@ def pooled_variance(gain_CS: np.ndarray, prior: float, prior_df: int) -> tuple[f
 
 
 def gains_on_half(
-    scores: np.ndarray, n: int, at_PS: np.ndarray, before: int, deciding: bool = True
+    scores: np.ndarray, n: int, at_PS: np.ndarray, before: int, deciding: bool | None = True
 ) -> np.ndarray:
     """[P, S] in percentage points (of scores from 0 to 1): after less before on one half of the n
-    images; NaN where `at_PS` has -1.
+    images (None: on all); NaN where `at_PS` has -1.
 
     scores: packed bits uint8 [V, B], or floats [V, n]. at_PS: which vector is partner p's with
     seed s.
@@ -254,13 +254,16 @@ def gains_on_half(
     return np.where(at_PS >= 0, gain_PS, np.nan)
 
 
-def image_variance(scores: np.ndarray, n: int, at_PS: np.ndarray) -> float:
-    """What the deciding half's images add to the variance of one cell of a learner, percentage
-    points squared: half of the mean over pairs of its partners of what they add to a difference.
-    NaN where no two partners share a seed.
+def image_variance(
+    scores: np.ndarray, n: int, at_PS: np.ndarray, deciding: bool | None = True
+) -> float:
+    """What the images (by default the deciding half) add to the variance of a learner's cell.
+
+    Percentage points squared: half of the mean, over pairs of its partners, of what they add to a
+    difference. NaN where no two partners share a seed.
     """
     if len(at_PS) < 2:
         return float("nan")
-    between = rivals(*on_half(scores, n, deciding=True), at_PS)
+    between = rivals(*on_half(scores, n, deciding), at_PS)
     pairs = np.triu(between.seeds > 0, 1)
     return float(between.var_images[pairs].mean() / 2) if pairs.any() else float("nan")
