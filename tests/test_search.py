@@ -21,7 +21,7 @@ from bikd_ray.search.choose import (
     promise,
     score,
 )
-from bikd_ray.search.replay import regret, searched, winners
+from bikd_ray.search.replay import lost_to_map, regret, searched, winners
 from bikd_ray.search.start import circle_steps, missing_start
 from bikd_ray.search.state import Question, Rules, Seen, image_variance, pooled_variance, state_of
 from tests.searches import SETTING, drawn_results, empty, ids, question, rows_of
@@ -320,7 +320,33 @@ def test_a_store_of_other_seeds_counts_and_is_not_asked_for():
 
 
 def test_a_question_without_an_open_job_is_over_at_once():
-    asked = Question(SETTING, ids(3), (0,), {})
-    decision = decide(state_of(asked, [], {}, 100), 4)
-    assert decision.over
-    assert decision.asks == ()
+    asked = Question(SETTING, ids(5), (0,), {})
+    everything = [Seen(a, b, 0, 0.5) for a in ids(5) for b in ids(5) if a != b]
+    for seen in ([], everything):
+        decision = decide(state_of(asked, seen, {}, 100), 4)
+        assert decision.over
+        assert decision.asks == ()
+
+
+@pytest.mark.parametrize("targets", [1, 2, 3, 8])
+def test_a_short_start_of_few_targets_still_begins(targets):
+    asked = question(9, targets=ids(9)[:targets], rules=Rules(start=1, share=0.5))
+    steps = whole_search(asked, drawn_results(9), 20)
+    assert len(steps[0][0].cells) == 0
+    assert len(steps[1][0].cells) >= 8
+    assert all(standing.winner for standing in steps[-1][1].standings)
+
+
+def test_against_the_map_that_chose_on_the_same_half():
+    results, other = drawn_results(8), drawn_results(8, seed=1)
+    partner = ~np.eye(8, dtype=bool)
+    results[[range(8)], [range(8)]] = np.nan
+    by_map = np.where(partner, results.mean(2), -np.inf).argmax(1)
+    assert not lost_to_map(results, other, by_map, partner).any()
+    worse = by_map.copy()
+    worse[3] = min({0, 1, 2} - {by_map[3]})
+    worse[5] = -1
+    lost = lost_to_map(results, other, worse, partner)
+    assert len(lost) == 7
+    means = other.mean(2)
+    assert lost[3] == pytest.approx(means[3, by_map[3]] - means[3, worse[3]])

@@ -8,16 +8,14 @@ little. Last the winners get what a claim needs. Suffixes: N models, S seeds, D 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from bikd_ray.analysis.ranking import Ranking, chances_better, ranked
 from bikd_ray.analysis.twoway import TwoWay, fitted
+from bikd_ray.search.decision import Ask, Decision, Reason, Standing
 from bikd_ray.search.start import missing_start
-from bikd_ray.search.state import Key, State
-
-Reason = Literal["start", "leader", "second", "confirm", "control"]
+from bikd_ray.search.state import State
 
 FEWEST_CELLS = 8
 """Gains that the model needs; before that there is only the start."""
@@ -33,19 +31,6 @@ MANY_MODELS = 15
 
 
 @dataclass(frozen=True)
-class Ask:
-    """A job that should be trained. members: in the order of their ids; one is a control."""
-
-    members: tuple[str, ...]
-    seed: int
-    reason: Reason
-
-    @property
-    def key(self) -> Key:
-        return self.members, self.seed
-
-
-@dataclass(frozen=True)
 class Belief:
     """What the model says of a state."""
 
@@ -54,60 +39,6 @@ class Belief:
     ranking: Ranking
     winner_N: np.ndarray  # the trained partner with the largest mean; -1: none
     chance_untrained_N: np.ndarray  # that an untrained one is better by more than `regret`
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How far the search is for one target; percentage points. leader: the partner that is expected
-    to be the best one, trained or not.
-    """
-
-    model: str
-    leader: str | None
-    winner: str | None
-    expected_regret: float
-    chance_untrained: float  # that an untrained partner is better than the winner by `regret`
-    settled: bool
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to train next, the most urgent first, and why.
-
-    over: nothing will be asked any more unless what is under way changes it. All else is for
-    people: nothing of it is read again.
-    """
-
-    asks: tuple[Ask, ...]
-    over: bool
-    standings: tuple[Standing, ...] = ()
-    share: float = 0.0  # of the map's work, done or under way
-    cells: int = 0
-    sigma_t: float = float("nan")
-    sigma_w: float = float("nan")
-    seed_sd: float = float("nan")
-    cost_done: float = 0.0
-    cost_map: float = 0.0
-
-    @property
-    def settled(self) -> int:
-        return sum(s.settled for s in self.standings)
-
-    @property
-    def expected_regret(self) -> float:
-        """The mean over the targets."""
-        return float(np.mean([s.expected_regret for s in self.standings or ()] or [np.nan]))
-
-    def __str__(self) -> str:
-        """The progress in words; regret is rounded up, since it is read when it is low."""
-        share = f"{100 * self.share:.0f}% of the map"
-        if np.isnan(self.expected_regret):
-            return f"search: first partners, {share}"
-        regret = np.ceil(100 * self.expected_regret - 1e-9) / 100
-        return (
-            f"search: {self.settled} of {len(self.standings)} models settled, "
-            f"expected regret {regret:.2f}, {share}"
-        )
 
 
 @dataclass
@@ -209,17 +140,19 @@ def next_jobs(state: State, belief: Belief, room: int) -> list[Ask]:
     """The best pairs, one at a time, as long as the share has room for closing the search after
     them; of one model only a few in a batch.
     """
+    pairs = np.nonzero(np.triu(state.partner_NN))
+    if not len(pairs[0]):
+        return []
     batch, leader_N = _Batch.within_share(state, room), belief.ranking.leader_N
     candidate_N = np.where(belief.winner_N >= 0, belief.winner_N, leader_N)
     batch.left -= closing_work(state, candidate_N)
     most = 2 * -(-2 * batch.room // len(state.models)) + 2
     of_model_N = np.zeros(len(state.models), int)
-    pairs = np.nonzero(np.triu(state.partner_NN))
     i_P, j_P = pairs
     chance_P, leads_P = (x_NN[pairs] for x_NN in promise(state, belief.ranking))
     work_P, seeds_P = state.work_NN[pairs], batch.begun_NNS[pairs].sum(1)
     left_P = (state.open_NNS & ~batch.begun_NNS)[pairs].sum(1)
-    while len(batch.asks) < batch.room and len(i_P):
+    while len(batch.asks) < batch.room:
         may_P = (left_P > 0) & (work_P <= batch.left)
         may_P &= (of_model_N[i_P] < most) & (of_model_N[j_P] < most)
         score_P = score(chance_P, leads_P, seeds_P) * may_P

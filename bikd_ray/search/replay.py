@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bikd_ray.analysis.twoway import TwoWay, fitted
-from bikd_ray.search.choose import Decision, decide
+from bikd_ray.search.choose import decide
+from bikd_ray.search.decision import Decision
 from bikd_ray.search.state import State
 
 REPLAYS, SECONDS, ROUNDS = 20, 4.0, 8
@@ -93,6 +94,26 @@ def regret(truth_NN: np.ndarray, winner_N: np.ndarray, partner_NN: np.ndarray) -
     there = np.flatnonzero(winner_N >= 0)
     best = np.where(partner_NN, truth_NN, -np.inf)[there].max(1)
     return best - truth_NN[there, winner_N[there]]
+
+
+def lost_to_map(
+    decided_NNS: np.ndarray, reported_NNS: np.ndarray, winner_N: np.ndarray, partner_NN: np.ndarray
+) -> np.ndarray:
+    """[targets with a winner]: what the whole map's choice gains more than the search's winner.
+
+    Both have chosen on the deciding half, the map by the means of all its results there
+    (decided_NNS), and are measured on the reporting half (reported_NNS): unbiased, and negative
+    where the map chose worse.
+    """
+    there = np.flatnonzero(winner_N >= 0)
+    by_map_N = np.where(partner_NN, np.nanmean(_off(decided_NNS), 2), -np.inf).argmax(1)
+    reported_NN = np.nanmean(_off(reported_NNS), 2)
+    return reported_NN[there, by_map_N[there]] - reported_NN[there, winner_N[there]]
+
+
+def _off(results_NNS: np.ndarray) -> np.ndarray:
+    """0 for models with themselves, which have no partner's result."""
+    return np.where(np.eye(len(results_NNS), dtype=bool)[..., None], 0.0, results_NNS)
 
 
 def forecast(

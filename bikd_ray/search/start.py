@@ -14,13 +14,14 @@ def missing_start(state: State) -> list[tuple[int, int]]:
 
     The models stand in a circle, in an order that the setting decides, and each is paired with
     those so many steps away; a step is added until every target has enough partners. Pairs that
-    have begun count, whyever they did.
+    have begun count, whyever they did. Few targets get enough for the model's fewest cells.
     """
     models = len(state.models)
     order = np.random.default_rng(derived_seed("start", state.setting)).permutation(models)
     begun_NN = state.begun_NNS.any(2) & state.partner_NN
     can_NN = state.partner_NN & (state.open_NNS & ~state.begun_NNS).any(2) & ~begun_NN
-    enough_N = np.minimum(state.rules.start, state.partner_NN.sum(1)) * state.target_N
+    least = max(state.rules.start, min(4, -(-8 // max(1, int(state.target_N.sum())))))
+    enough_N = np.minimum(least, state.partner_NN.sum(1)) * state.target_N
     short_N = enough_N - begun_NN.sum(1)
     found = []
     for step in circle_steps(models):
