@@ -18,11 +18,14 @@ class Ranking:
     second_NN: np.ndarray
 
 
-def ranked(u_DNN: np.ndarray) -> Ranking:
-    """Read from draws of u; -inf for what is no partner. A learner without any has regret 0."""
+def ranked(u_DNN: np.ndarray, mean_NN: np.ndarray | None = None) -> Ranking:
+    """Read from draws of u; -inf for what is no partner. A learner without any has regret 0.
+
+    mean: of u, where it is known better than from the draws; -inf for what is no partner.
+    """
     some_N = np.isfinite(u_DNN[0]).any(1)
     models = np.arange(u_DNN.shape[1])
-    leader_N = u_DNN.mean(0).argmax(1)
+    leader_N = (u_DNN.mean(0) if mean_NN is None else mean_NN).argmax(1)
     first_DN = u_DNN.argmax(2)
     most_DN = np.take_along_axis(u_DNN, first_DN[..., None], 2)[..., 0]
     with np.errstate(invalid="ignore"):

@@ -89,10 +89,11 @@ def believe(state: State) -> Belief:
     fit = fitted(state.cells, len(state.models), state.used_features_FNN)
     u_DNN = fit.draws(state.seed(), state.rules.draws)[1]
     u_DNN = np.where(state.partner_NN, u_DNN, -np.inf)
-    ranking = ranked(u_DNN)
+    mean_NN = np.where(state.partner_NN, fit.effect_NN, -np.inf)
+    ranking = ranked(u_DNN, mean_NN)
     mine_NN = state.trained_NN & state.partner_NN
     some_N = mine_NN.any(1)
-    winner_N = np.where(mine_NN, u_DNN.mean(0), -np.inf).argmax(1)
+    winner_N = np.where(mine_NN, mean_NN, -np.inf).argmax(1)
     untrained_NN = state.partner_NN & ~state.trained_NN
     chances_N = chances_better(u_DNN, winner_N, untrained_NN, by=state.rules.regret)
     chances_N = np.where(some_N, chances_N, untrained_NN.any(1))

@@ -225,7 +225,7 @@ def table(models: int, zoos: int) -> None:
         ])  # fmt: skip
         mean, error = rows.mean(0), rows.std(0, ddof=1) / len(rows) ** 0.5
         theirs = STUDY[name][models]
-        texts = [f"{mean[0]:.0f}±{error[0]:.1f} ({theirs[0]})"]
+        texts = [f"{mean[0]:.1f}±{error[0]:.1f} ({theirs[0]})"]
         texts += [f"{mean[1]:.3f}±{error[1]:.3f} ({theirs[1]:.3f})"]
         texts += [f"{mean[k]:.2f}±{error[k]:.2f} ({theirs[k]:.2f})" for k in (2, 3, 4)]
         both = error[:5] * np.sqrt(1 + zoos / STUDIED[models])
