@@ -4,6 +4,26 @@ MINUS = "\u2212"
 NONE = "\u2013"
 
 
+def digits_of(unit: str) -> int:
+    """Decimals of values in a unit: two of percent, four of what is mostly below 1."""
+    return 2 if unit == "%" else 4
+
+
+def difference_unit(unit: str) -> str:
+    """Of a difference of two values in a unit: percentage points for percent."""
+    return "pp" if unit == "%" else unit
+
+
+def shown(value: float | None, unit: str, title: str = "") -> str:
+    """A value in its unit: `top-1 83.42 %`."""
+    return f"{title} {number(value, digits_of(unit))} {unit}".strip()
+
+
+def difference(value: float | None, unit: str) -> str:
+    """A difference of two values in a unit, with its own unit: `+0.42 pp`."""
+    return f"{signed(value, digits_of(unit))} {difference_unit(unit)}".rstrip()
+
+
 def signed(value: float | None, digits: int = 2) -> str:
     """A difference with its sign, or a dash. Zero has none: `+0.42`, `−0.10`, `0.00`."""
     if value is None:
@@ -43,9 +63,11 @@ def span(low: float | None, high: float | None, digits: int = 2) -> str:
     return f"[{signed(low, digits)}, {signed(high, digits)}]"
 
 
-def with_span(value: float | None, low: float | None, high: float | None) -> str:
+def with_span(value: float | None, low: float | None, high: float | None, digits: int = 2) -> str:
     """A difference with its 95% interval, where it has one: `+0.42 [+0.10, +0.74]`."""
-    return signed(value) if value is None else f"{signed(value)} {span(low, high)}".rstrip()
+    if value is None:
+        return NONE
+    return f"{signed(value, digits)} {span(low, high, digits)}".rstrip()
 
 
 def count(number: int, noun: str) -> str:

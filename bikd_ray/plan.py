@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from bikd_ray.identity import RESULT_VERSION, digest
 from bikd_ray.specs import CONTROL, Data, Objective, Pairings, Recipe, Spec, ZooEntry
+from bikd_ray.tasks import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -105,20 +106,22 @@ _RESOLVED = TypeAdapter(ResolvedModel)
 
 @dataclass(frozen=True)
 class ResolvedData:
-    """The images of a spec, counted and hashed. `data_id` covers train, val and the classes.
+    """The images of a spec, counted and hashed. `data_id` covers train, val, the
+    classes and the task.
 
-    `sample_set_id`: which val images, in which order; what `correct` bits refer to.
+    `unit_set_id`: which val images, in which order; what `correct` bits refer to.
     """
 
     data: Data
     data_id: str
-    sample_set_id: str
+    unit_set_id: str
     train: "ResolvedSplit"
     val: "ResolvedSplit"
     num_classes: int
     classes: tuple[str, ...] | None
     notes: tuple[str, ...] = field(default=(), compare=False)  # what may be a mistake, a line each
     class_order: tuple[str, ...] = field(default=(), compare=False)  # where it was taken from
+    task: str = DEFAULT
 
     @property
     def n_train(self) -> int:

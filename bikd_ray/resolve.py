@@ -8,7 +8,8 @@ from bikd_ray.data import resolve_data
 from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
 from bikd_ray.specs import Selection, Spec, ZooEntry
-from bikd_ray.zoo import cache_path, check_classes, load_resolved, resolve_model, save_resolved
+from bikd_ray.tasks import task_of
+from bikd_ray.zoo import cache_path, load_resolved, resolve_model, save_resolved
 
 if TYPE_CHECKING:
     from bikd_ray.store import Store
@@ -25,17 +26,19 @@ def resolve(
     logged. Raises UserError with a line for each thing that is missing, broken or does not fit.
     """
     data: ResolvedData | None = None
+    task = None
     zoo: dict[str, ResolvedModel] = {}
     problems: list[str] = []
     try:
-        data = resolve_data(spec.data)
+        task = task_of(spec.task)
+        data = resolve_data(spec.data, spec.task)
     except UserError as error:
         problems.append(str(error))
     for entry in spec.zoo:
         try:
             model = zoo[entry.name] = _resolved(entry)
-            if data:
-                check_classes(model, data.num_classes, data.classes)
+            if data and task:
+                task.check(model, data)
         except UserError as error:
             problems.append(str(error))
     problems += same_twice(zoo)

@@ -43,15 +43,22 @@ class Zoo:
         return {"model": name, "model_id": id_of(name), "weights_id": f"w-{name}"}
 
     def baselines(self) -> None:
-        shared = {"data_id": DATA, "split": "val"}
+        shared = {"data_id": DATA, "eval_set": "val"}
         for name, correct_N in self.before.items():
-            row = {**self.ids(name), **shared, "n": self.n, "correct": pack(correct_N)}
-            row |= {"top1": 100 * correct_N.mean(), "top5": 99.0, "sample_set_id": "s"}
+            row = {
+                **self.ids(name),
+                **shared,
+                "n": self.n,
+                "metric": "top1",
+                "eval_set": "val",
+                "bits": pack(correct_N),
+            }
+            row |= {"value": 100 * correct_N.mean(), "unit_set_id": "s"}
             label_N = pa.array(np.arange(self.n) % CLASSES, pa.int32())
             predictions = pa.table({"sample": pa.array(range(self.n)), "label": label_N})
             for column in ("predicted", "label_prob", "top_classes", "top_probs"):
                 predictions = predictions.append_column(column, pa.nulls(self.n))
-            self.writer.commit_baseline(row, predictions, {**self.ids(name), "data_id": DATA})
+            self.writer.commit_baseline([row], {**self.ids(name), "data_id": DATA}, predictions)
         self.writer.write_pairs(
             [
                 {
@@ -61,7 +68,7 @@ class Zoo:
                     "model_id_b": id_of(b),
                     **shared,
                     **counts(self.before[a], self.before[b]),
-                    "ensemble_top1": self.ensemble(a, b),
+                    "ensemble": self.ensemble(a, b),
                     "disagreement": float((self.before[a] != self.before[b]).mean()) * 1.2,
                 }
                 for a, b in combinations(self.names, 2)
@@ -100,23 +107,25 @@ class Zoo:
                         "selection": selection,
                         "epoch": self.epochs,
                         "n": self.n,
-                        "top1_before": before,
-                        "top1_after": after,
-                        "delta_top1": after - before,
-                        "ensemble_top1_before": ensemble,
+                        "before": before,
+                        "after": after,
+                        "delta": after - before,
+                        "ensemble_before": ensemble,
                         "error_overlap_after": 0.4 if mates else None,
-                        "correct": pack(after_N),
-                        "sample_set_id": "s",
+                        "metric": "top1",
+                        "eval_set": "val",
+                        "bits": pack(after_N),
+                        "unit_set_id": "s",
                     }
                 )
             for epoch in range(self.epochs + 1):
                 done = 1 - np.exp(-3 * epoch / self.epochs)
                 wobble = self.random.normal(scale=0.12)
                 row = {**run, **self.ids(name), "epoch": epoch}
-                row["top1"] = before + (after - before) * done + wobble * (0 < epoch < self.epochs)
+                row["score"] = before + (after - before) * done + wobble * (0 < epoch < self.epochs)
                 if epoch:
-                    row |= {"ce": 0.5 - 0.2 * done, "kl": (0.3 - 0.15 * done) * bool(mates)}
-                    row["train_loss"] = row["ce"] + row["kl"]
+                    row |= {"loss": 0.5 - 0.2 * done, "kl": (0.3 - 0.15 * done) * bool(mates)}
+                    row["train_loss"] = row["loss"] + row["kl"]
                     row["teacher_share"] = 0.5 + 0.1 * (SKILL.get(name, 1.0) - 1) * bool(mates)
                     if mates:
                         shares = (0.3 + 0.1 * done, 0.1 - 0.05 * done, 0.08 - 0.05 * done, 0.02)

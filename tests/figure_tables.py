@@ -9,14 +9,14 @@ from bikd_ray.store.answer_schemas import GAINS, PAIRS
 from bikd_ray.store.verdicts import HARMED, IMPROVES
 
 NAMES = {"1": "vit", "2": "mixer", "3": "resnet"}
-SHARED = {"objective": "bikd", "selection": "last", "seeds": 3, "n": 900}
+SHARED = {"objective": "bikd", "selection": "last", "seeds": 3, "n": 900, "unit": "%"}
 
 
 def gain(model: str, partners: str, delta: tuple, net: tuple | None, **more) -> dict:
     """A row of gains of model ids; delta and net as (value, low, high)."""
     row = {**SHARED, "model_id": model, "model": NAMES[model], "partner_ids": list(partners)}
     row |= {"partners": [NAMES[p] for p in partners], "best": False, "tie": False}
-    row |= dict(zip(("delta_top1", "delta_low", "delta_high"), delta, strict=True))
+    row |= dict(zip(("delta", "delta_low", "delta_high"), delta, strict=True))
     row |= dict(zip(("net_delta", "net_low", "net_high"), net or (None,) * 3, strict=True))
     return row | more
 
@@ -42,9 +42,9 @@ PAIR_TABLE = pa.Table.from_pylist(
             "model_id_b": "1",
             "n": 900,
             "kappa": 0.25,
-            "ensemble_top1": 82.0,
-            "top1_a": 75.0,
-            "top1_b": 80.0,
+            "ensemble": 82.0,
+            "score_a": 75.0,
+            "score_b": 80.0,
         },
         {"model_id_a": "1", "model_id_b": "3", "n": 900, "kappa": None},
     ],

@@ -36,14 +36,12 @@ def baseline(
         "model_id": f"id-{model}",
         "weights_id": f"w-{model}",
         "data_id": data,
-        "split": "val",
         "n": N,
-        "top1": 100 * right.mean(),
-        "top5": 100.0,
-        "nll": 0.5,
-        "ece": 0.1,
-        "correct": pack(right),
-        "sample_set_id": "s",
+        "value": 100 * right.mean(),
+        "metric": "top1",
+        "eval_set": "val",
+        "bits": pack(right),
+        "unit_set_id": "s",
         "seconds": 1.0,
     }
     predictions = pa.table(
@@ -58,7 +56,7 @@ def baseline(
     )
     known = {k: row[k] for k in ("model", "model_id", "weights_id", "data_id")}
     empty = dict.fromkeys(SCHEMAS["models"].names)
-    writer.commit_baseline(row, predictions, {**empty, **known})
+    writer.commit_baseline([row], {**empty, **known}, predictions)
 
 
 def job(
@@ -99,16 +97,20 @@ def job(
                 "selection": "last",
                 "epoch": 2,
                 "n": N,
-                "top1_before": top1,
-                "top1_after": 100 * right.mean(),
-                "delta_top1": 100 * right.mean() - top1,
-                "ensemble_top1_before": 80.0 if mates else None,
-                "correct": pack(right),
-                "sample_set_id": "s",
+                "before": top1,
+                "after": 100 * right.mean(),
+                "delta": 100 * right.mean() - top1,
+                "ensemble_before": 80.0 if mates else None,
+                "metric": "top1",
+                "eval_set": "val",
+                "bits": pack(right),
+                "unit_set_id": "s",
             }
         )
-        curves.append({**run, **who, "epoch": 0, "top1": top1})
-        curves.append({**run, **who, "epoch": 1, "top1": 100 * right.mean(), "ce": 1.0, "kl": 0.5})
+        curves.append({**run, **who, "epoch": 0, "score": top1})
+        curves.append(
+            {**run, **who, "epoch": 1, "score": 100 * right.mean(), "loss": 1.0, "kl": 0.5}
+        )
     alike = [
         {**run, "model_a": a, "model_b": b, "model_id_a": f"id-{a}", "model_id_b": f"id-{b}",
          "cca_before": 0.5, "cca_after": 0.6, "top": 100, "ridge": 0.0, "n": N}
@@ -140,8 +142,15 @@ def write_pair_rows(uri):
     rows = []
     for a, b in (("a", "b"), ("a", "c"), ("b", "c")):
         names = {"model_a": a, "model_b": b, "model_id_a": f"id-{a}", "model_id_b": f"id-{b}"}
-        extra = {"disagreement": 0.1, "ensemble_top1": 80.0}
+        extra = {"disagreement": 0.1, "ensemble": 80.0}
         rows.append(
-            {**names, **counts(BEFORE[a], BEFORE[b]), **extra, "split": "val", "data_id": "d"}
+            {
+                **names,
+                **counts(BEFORE[a], BEFORE[b]),
+                **extra,
+                "metric": "top1",
+                "eval_set": "val",
+                "data_id": "d",
+            }
         )
     Writer(uri).write_pairs(rows)

@@ -98,18 +98,20 @@ def made(folder: Path, world: World) -> str:
                         "selection": "last",
                         "epoch": 1,
                         "n": world.n,
-                        "top1_before": top1,
-                        "top1_after": 100 * right.mean(),
-                        "delta_top1": 100 * right.mean() - top1,
+                        "before": top1,
+                        "after": 100 * right.mean(),
+                        "delta": 100 * right.mean() - top1,
                         "gained": int((right & ~before[name]).sum()),
                         "lost": int((before[name] & ~right).sum()),
-                        "ensemble_top1_before": top1 + 4 if mates else None,
-                        "correct": pack(right),
-                        "sample_set_id": "s",
+                        "ensemble_before": top1 + 4 if mates else None,
+                        "metric": "top1",
+                        "eval_set": "val",
+                        "bits": pack(right),
+                        "unit_set_id": "s",
                     }
                 )
                 curves += [
-                    {**run, **who, "epoch": epoch, "top1": top1 + random.random()}
+                    {**run, **who, "epoch": epoch, "score": top1 + random.random()}
                     for epoch in (0, 1)
                 ]
     alike = [
@@ -125,13 +127,20 @@ def made(folder: Path, world: World) -> str:
         for job in jobs
         if job["status"] == "done" and len(job["members"]) == 2
     ]
-    first = {"data_id": DATA, "attempt": f"{0x19900000000:012x}-00000000", "split": "val"}
+    first = {"data_id": DATA, "attempt": f"{0x19900000000:012x}-00000000", "eval_set": "val"}
     models = [
         {"model": m, "model_id": world.id_of(m), "weights_id": f"w-{m}", **first}
         for m in world.names
     ]
     baselines = [
-        {**row, "n": world.n, "top1": 100 * before[m].mean(), "correct": pack(before[m])}
+        {
+            **row,
+            "n": world.n,
+            "value": 100 * before[m].mean(),
+            "metric": "top1",
+            "eval_set": "val",
+            "bits": pack(before[m]),
+        }
         for m, row in zip(world.names, models, strict=True)
     ]
     pairs = [
@@ -140,9 +149,10 @@ def made(folder: Path, world: World) -> str:
             "model_b": b,
             "model_id_a": world.id_of(a),
             "model_id_b": world.id_of(b),
+            "metric": "top1",
             **counts(before[a], before[b]),
             "disagreement": 0.1,
-            "ensemble_top1": 85.0,
+            "ensemble": 85.0,
             **first,
         }
         for a, b in combinations(world.names, 2)

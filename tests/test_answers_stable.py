@@ -67,6 +67,7 @@ def test_the_order_of_stored_rows_changes_no_answer(small, tmp_path, seed):
 
 def test_a_cross_fit_is_the_mean_over_candidates_that_tie():
     from bikd_ray.analysis.bits import pack, stack
+    from bikd_ray.analysis.scores import Bits
     from bikd_ray.analysis.significance import cross_fitted
 
     before = np.zeros(64, bool)
@@ -75,12 +76,12 @@ def test_a_cross_fit_is_the_mean_over_candidates_that_tie():
     for order in ((one, other), (other, one), (one, one), (other, other)):
         bits = stack([pack(v) for v in (before, *order)])
         # each half chooses who gained more on it; where both gained as much, both are measured
-        found = cross_fitted(bits, 64, np.array([[1], [2]]), 0)
+        found = cross_fitted(Bits(bits, 64), np.array([[1], [2]]), 0)
         if order[0] is order[1]:
             assert found == pytest.approx(50, abs=1e-9)
         else:
             assert found == pytest.approx(
-                cross_fitted(bits[[0, 2, 1]], 64, np.array([[1], [2]]), 0)
+                cross_fitted(Bits(bits[[0, 2, 1]], 64), np.array([[1], [2]]), 0)
             )
 
 
@@ -91,13 +92,20 @@ def test_intervals_end_where_no_accuracy_can_be(tmp_path, skill, points):
     from bikd_ray.analysis.bits import pack
 
     uri, writer = str(tmp_path), Writer(str(tmp_path))
-    row = {"model": "w", "model_id": "id-w", "weights_id": "w", "data_id": "d", "split": "val"}
+    row = {"model": "w", "model_id": "id-w", "weights_id": "w", "data_id": "d"}
     right = np.full(n, bool(skill))
     ids = {name: row[name] for name in ("model", "model_id", "weights_id", "data_id")}
     predictions = {name: pa.nulls(n) for name in ("predicted", "label_prob", "top_classes")}
     predictions |= {"sample": range(n), "label": [0] * n, "top_probs": pa.nulls(n)}
-    measured = {"n": n, "top1": 100 * skill, "correct": pack(right), "sample_set_id": "s"}
-    writer.commit_baseline({**row, **measured}, pa.table(predictions), ids)
+    measured = {
+        "n": n,
+        "value": 100 * skill,
+        "metric": "top1",
+        "eval_set": "val",
+        "bits": pack(right),
+        "unit_set_id": "s",
+    }
+    writer.commit_baseline([{**row, **measured}], ids, pa.table(predictions))
     for members, objective in ((["w"], "ce"), (["w", "v"], "bikd")):
         run = {"job_id": objective, "objective": objective, "seed": 0, "recipe_id": "r"}
         run |= {"data_id": "d"}
@@ -109,14 +117,16 @@ def test_intervals_end_where_no_accuracy_can_be(tmp_path, skill, points):
             "role": "peer" if members[1:] else "control",
             "selection": "last",
             "n": n,
-            "top1_before": 100 * skill,
-            "delta_top1": points if members[1:] else 0.0,
-            "correct": pack(right | (points > 0) if members[1:] else right),
+            "before": 100 * skill,
+            "delta": points if members[1:] else 0.0,
+            "metric": "top1",
+            "eval_set": "val",
+            "bits": pack(right | (points > 0) if members[1:] else right),
         }
         ends = {"members": members, "member_ids": ["id-w", *members[1:]], "status": "done"}
         writer.commit_job({**run, **ends}, [result], [])
     (found,) = Store(uri).partners("w").to_pylist()
-    assert found["delta_top1"] == points
+    assert found["delta"] == points
     assert found["delta_low"] >= -100 * skill
     assert found["delta_high"] <= 100 - 100 * skill
     assert -100 <= found["net_low"] <= found["net_delta"] <= found["net_high"] <= 100

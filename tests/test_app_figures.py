@@ -23,6 +23,7 @@ from bikd_ray.analysis.cases import Case, cases
 from bikd_ray.analysis.correlation import centred, correlation
 from bikd_ray.store.answer_schemas import GAINS, GROWTH
 from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.tasks.classification_metrics import TOP1
 from tests.figure_tables import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain, traces
 
 
@@ -83,6 +84,7 @@ def matrix(value: np.ndarray) -> Heatmap:
     names = tuple(f"m{i}" for i in range(len(value)))
     return Heatmap(
         "net_delta",
+        TOP1,
         names,
         names,
         names,
@@ -117,8 +119,8 @@ def test_very_many_points_are_counted_not_drawn():
 
 
 def test_a_reason_is_matched_by_model_not_by_place():
-    pairs = heatmap_info("kappa", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
-    net = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    pairs = heatmap_info("kappa", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    net = heatmap_info("net_delta", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     info = scatter_info("error_overlap", net, pairs.taken(np.array([1, 0])))
     assert sorted(zip(info.learners_M, info.x_M, strict=True)) == [("mixer", 0.25), ("vit", 0.25)]
 
@@ -163,7 +165,7 @@ def test_of_many_pairs_those_are_drawn_whose_objectives_differ_most():
     info = objectives_info(OBJECTIVES, CONTROL_TABLE, NAMES, most=1)
     assert [(line.learner, line.partner) for line in info.lines] == [("mixer", "vit")]
     assert info.left_out == 2
-    assert [trace.name for trace in traces(objectives_figure(info))] == [
+    assert [trace.name for trace in traces(objectives_figure(info, TOP1))] == [
         "bikd",
         "kd",
         "ce (control)",
@@ -177,14 +179,14 @@ def test_the_dose_is_drawn_by_size_and_the_control_is_a_group_of_one():
     info = sizes_info("1", "vit", growth, Interval(0.3, 0.1, 0.5))
     assert info.sizes[0] == Size(2, 2, Interval(0.5, 0.1, 0.9), Interval(0.2, -0.1, 0.5))
     assert [s.models for s in info.sizes] == [2, 3]
-    assert [*traces(sizes_figure(info))[-1].x] == [1.0]
+    assert [*traces(sizes_figure(info, TOP1))[-1].x] == [1.0]
 
 
 def test_what_both_know_after_training_follows_from_accuracies_and_error_overlap():
     rng = np.random.default_rng(3)
     a, b = rng.random((2, 500)) < [[0.7], [0.6]]
     wrong = (~a | ~b).sum()
-    after = {"top1_a": 100 * a.mean(), "top1_b": 100 * b.mean()}
+    after = {"score_a": 100 * a.mean(), "score_b": 100 * b.mean()}
     after["error_overlap_after"] = (~a & ~b).sum() / wrong
     after["case2_after"] = None  # as in an older store
     before = {"n": 500, "n11": 300, "n10": 80, "n01": 40, "n00": 80, "case2": 0.2}
@@ -217,9 +219,7 @@ def test_flips_stand_right_and_left_of_zero_with_the_control_below():
 
 
 def test_of_many_classes_the_largest_gains_and_losses_are_drawn():
-    rows = [
-        {"label": i, "n": 50, "delta_top1": float(i), "control_delta": None} for i in range(100)
-    ]
+    rows = [{"label": i, "n": 50, "delta": float(i), "control_delta": None} for i in range(100)]
     info = classes_info("vit", "mixer", rows)
     assert len(info.gains) == CLASSES
     assert info.gains[0].label == 99
@@ -234,7 +234,7 @@ def test_a_long_tie_names_a_few_and_counts_the_rest():
         row = gain("1", "2", (i / 10, 0.0, 1.0), (0.1, 0.0, 0.2), best=i > 2, tie=i > 2)
         rows.append({**row, "model_id": "0", "partner_ids": [str(i)], "partners": [names[str(i)]]})
     table = pa.Table.from_pylist(rows, GAINS)
-    baselines = [{"model_id": i, "top1": 70.0} for i in names]
+    baselines = [{"model_id": i, "value": 70.0} for i in names]
     answer = headlines(table, [], baselines, names, SCHEMAS["jobs"].empty_table())[0]
     assert answer.partners == ("m11", "m10", "m9", "m8")
     assert (answer.standing, answer.others) == ("tie", 5)

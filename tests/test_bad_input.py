@@ -485,9 +485,15 @@ def store(tmp_path: Path) -> Path:
     writer = Writer(str(tmp_path / "store"))
     for name in ("ResNet", "ViT"):
         key = {"model": name, "model_id": f"m-{name}", "weights_id": f"w-{name}", "data_id": "d"}
-        baseline = {**dict.fromkeys(SCHEMAS["baselines"].names), **key, "split": "val", "n": 0}
+        baseline = {
+            **dict.fromkeys(SCHEMAS["baselines"].names),
+            **key,
+            "eval_set": "val",
+            "metric": "top1",
+            "n": 0,
+        }
         empty = SCHEMAS["predictions"].empty_table()
-        writer.commit_baseline(baseline, empty, {**dict.fromkeys(SCHEMAS["models"].names), **key})
+        writer.commit_baseline([baseline], {**dict.fromkeys(SCHEMAS["models"].names), **key}, empty)
     return tmp_path / "store"
 
 
@@ -498,7 +504,7 @@ def store(tmp_path: Path) -> Path:
         (["partners", "ResNt"], ["no model 'ResNt'", "did you mean 'ResNet'?"]),
         (["sql", "selec 1"], ["sql: ", 'syntax error at or near "selec"']),
         (["sql", "select * from result"], ["sql: ", "result does not exist"]),
-        (["pairs", "--matrix", "--metric", "delta"], ["unknown metric 'delta'", "delta_top1"]),
+        (["pairs", "--matrix", "--metric", "delta"], ["unknown metric 'delta'", "delta"]),
     ],
     ids=["other case", "misspelt", "syntax", "table", "metric"],
 )

@@ -176,7 +176,7 @@ def plain(zoo):
 
 
 def test_baselines_of_four_kinds_of_models_equal_plain_scripts_to_the_image(measured, plain):
-    baselines = {r["model"]: r for r in measured.table("baselines").to_pylist()}
+    baselines = {r["model"]: r for r in measured.baselines().to_pylist()}
     assert baselines.keys() == plain.keys()
     predictions = measured.table("predictions").to_pylist()
     labels = np.repeat(np.arange(CLASSES), 3)
@@ -188,13 +188,13 @@ def test_baselines_of_four_kinds_of_models_equal_plain_scripts_to_the_image(meas
         of_label = probs[torch.arange(len(labels)), torch.from_numpy(labels)]
         assert np.allclose([r["label_prob"] for r in rows], of_label, atol=1e-5)
         top1 = 100 * float((logits.argmax(1).numpy() == labels).mean())
-        assert baselines[name]["top1"] == pytest.approx(top1, abs=1e-9)
+        assert baselines[name]["value"] == pytest.approx(top1, abs=1e-9)
         assert len(rows[0]["top_classes"]) == 32
 
 
 def test_some_ensembles_are_left_open_by_what_is_stored(measured):
     """So that the next test tests the images that are asked for again too."""
-    models = measured.table("baselines").select(["model_id", "data_id"]).to_pylist()
+    models = measured.baselines().select(["model_id", "data_id"]).to_pylist()
     ids, data_id = [m["model_id"] for m in models], models[0]["data_id"]
     found = tile(list(combinations(ids, 2)), measured.uri, data_id, CLASSES)
     assert sum(len(undecided.samples_U) for *_, undecided in found) > 0
@@ -212,7 +212,7 @@ def test_pairs_are_known_before_any_training_with_no_ensemble_left_uncertain(mea
         assert row["n11"] == (right_a & right_b).sum()
         assert row["n10"] == (right_a & ~right_b).sum()
         assert row["n01"] == (~right_a & right_b).sum()
-        assert row["ensemble_top1"] == pytest.approx(100 * (ensemble == labels).mean())
+        assert row["ensemble"] == pytest.approx(100 * (ensemble == labels).mean())
         assert row["disagreement"] == pytest.approx((a.argmax(1) != b.argmax(1)).float().mean())
         assert row["objective"] is None
 

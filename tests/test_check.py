@@ -48,14 +48,14 @@ def trained(images: str) -> torch.nn.Sequential:
     """A network that is right about most images of a file."""
     source = open_images(ParquetData(source="parquet", path=images))
     loader = Loader(source, [PIXELS.view], torch.device("cpu"), cache="none")
-    (batch,) = loader.batches(np.arange(len(loader.labels)), 100)
+    (batch,) = loader.batches(np.arange(len(loader)), 100)
     shown = Normalise(PIXELS, torch.device("cpu"))(batch.views[PIXELS.view])
     torch.manual_seed(0)
     network = net(16)
     optimizer = torch.optim.Adam(network.parameters(), 0.02)
     for _ in range(60):
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(network(shown), batch.labels).backward()
+        torch.nn.functional.cross_entropy(network(shown), batch.target).backward()
         optimizer.step()
     return network
 
@@ -79,7 +79,7 @@ def test_a_trained_model_is_told_from_one_with_its_classes_in_another_order(
     rows = {row["name"]: row for row in found.table.to_pylist()}
     assert rows["right"]["top1"] > 90
     assert rows["moved"]["top1"] < 10
-    assert [rows["right"][key] for key in ("n", "chance", "published_top1")] == [40, 25, None]
+    assert [rows["right"][key] for key in ("n", "chance", "published")] == [40, 25, None]
     assert rows["right + moved"]["top1"] is None
     said = capsys.readouterr().err
     top1 = rows["right"]["top1"]
@@ -97,7 +97,7 @@ def test_what_cannot_be_trained_is_a_problem_and_the_rest_goes_on(spec_file, cap
     softmax, frozen, coloured = found.problems
     assert softmax.startswith("zoo: softmax ends in a softmax: it answers probabilities")
     assert frozen.startswith("zoo: frozen has no trainable parameter")
-    assert coloured.startswith("coloured answers NaN or infinite logits on 40 of 40 images, first")
+    assert coloured.startswith("coloured answers NaN or infinite numbers on 40 of 40 images, first")
     assert coloured.endswith("val.parquet, row 0")
     assert [row["name"] for row in found.rows] == ["half"]
     assert (

@@ -27,7 +27,7 @@ from bikd_ray.specs import Data, FolderData, ParquetData, TimmData
 from bikd_ray.store.queries import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import Writer
-from tests.images import Watched, noise, png, write_folder, write_parquet, write_tar
+from tests.images import STRUCT, Watched, noise, png, write_folder, write_parquet, write_tar
 
 OLD = time.time() - 3600
 
@@ -59,7 +59,7 @@ def test_other_pixels_under_the_same_names_sizes_and_times_are_other_data(tmp_pa
     inverted = resolved(bitmaps(tmp_path / "b", inverted=True))
     assert plain.val.listing_id == inverted.val.listing_id
     assert plain.data_id != inverted.data_id
-    assert plain.sample_set_id != inverted.sample_set_id
+    assert plain.unit_set_id != inverted.unit_set_id
 
 
 def test_images_edited_in_place_with_their_time_restored_are_other_data(tmp_path):
@@ -228,7 +228,8 @@ def first_store(tmp_path: Path) -> Callable[[ResolvedData], Store]:
         own = ["sample", "label", "predicted", "label_prob", "top_classes", "top_probs"]
         predictions = SCHEMAS["predictions"].empty_table().select(own)
         writer = Writer(str(tmp_path / "store"))
-        writer.commit_baseline({**row, "split": "val", "n": 6, "top1": 50.0}, predictions, row)
+        measured = {"eval_set": "val", "metric": "top1", "n": 6, "value": 50.0}
+        writer.commit_baseline([{**row, **measured}], row, predictions)
         return Store(str(tmp_path / "store"))
 
     return make
@@ -268,3 +269,14 @@ def test_rows_of_version_1_are_recognised_in_a_store_that_can_only_be_read(tmp_p
     known, note = store.as_stored(data)
     assert known.data_id == store.baselines()["data_id"][0].as_py()
     assert "could not be noted" in str(note)
+
+
+def test_two_columns_of_one_file_are_two_contents(tmp_path):
+    """What is remembered of one of them is nothing that is known of the other."""
+    path = write_parquet(tmp_path / "a.parquet", [0, 1])
+    table = pq.read_table(path)
+    other = pa.array([{"bytes": png(seed), "path": None} for seed in (7, 8)], STRUCT)
+    pq.write_table(table.append_column("other", other), path)
+    os.utime(path, (OLD, OLD))
+    first, second = (ParquetImages(str(path), column) for column in ("image", "other"))
+    assert (content_hashes(first, 0) != content_hashes(second, 0)).any(1).all()

@@ -105,7 +105,7 @@ def test_sample_set_id_is_of_the_val_images_alone(tmp_path):
     both = resolve_data(spec_data(parquet(a), parquet(a)))
     other_train = resolve_data(spec_data(parquet(b), parquet(a)))
     other_val = resolve_data(spec_data(parquet(a), parquet(b)))
-    assert other_train.sample_set_id == both.sample_set_id != other_val.sample_set_id
+    assert other_train.unit_set_id == both.unit_set_id != other_val.unit_set_id
     assert len({both.data_id, other_train.data_id, other_val.data_id}) == 3
     assert (other_train.n_train, other_train.n_val) == (2, 3)
 
@@ -351,8 +351,8 @@ def test_cached_and_uncached_batches_are_equal(images, tmp_path, workers):
     seen = []
     for a, b in pairs:
         assert torch.equal(a.index, b.index)
-        assert torch.equal(a.labels, b.labels)
-        assert a.labels.tolist() == [i % 3 for i in a.index.tolist()]
+        assert torch.equal(a.target, b.target)
+        assert a.target.tolist() == [i % 3 for i in a.index.tolist()]
         assert list(a.views) == list(b.views) == [SMALL, TALL]
         for view, tensor in a.views.items():
             assert torch.equal(tensor, b.views[view])

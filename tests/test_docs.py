@@ -191,7 +191,7 @@ def test_the_logger_writes_what_a_job_reports(example, spec_file, tmp_path):
     logger.requests = {job.job_id: request}
     trial = SimpleNamespace(config={"job_id": job.job_id})
     logger.on_trial_start(0, [trial], trial)
-    rows = [{"model": "small", "top1": 50.0, "ce": None}]
+    rows = [{"model": "small", "score": 50.0, "loss": None}]
     logger.on_trial_result(0, [trial], trial, {"message": EpochEnd(1, 2, rows)})
     failed = JobResult(job_row(request, 1.0, {}, "NaN loss\nTraceback"))
     logger.on_trial_result(0, [trial], trial, {"message": failed})

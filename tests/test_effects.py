@@ -171,7 +171,7 @@ def expected(net):
     return plain(pairs, np.array(gains_RN))
 
 
-@pytest.mark.parametrize(("controls", "measure"), [("abc", "net_delta"), ("ab", "delta_top1")])
+@pytest.mark.parametrize(("controls", "measure"), [("abc", "net_delta"), ("ab", "delta")])
 def test_the_store_answers_with_net_gains_or_else_with_gains(tmp_path, controls, measure):
     zoo_of_three(str(tmp_path), controls)
     rows = Store(str(tmp_path)).teachers().to_pylist()

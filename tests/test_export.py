@@ -112,10 +112,10 @@ def made(tmp_path_factory) -> World:
     writer, outcomes = Writer(first), {}
     for model in zoo.values():
         found = measure(model, data, ResourceRequest(1, 0), first)
-        row = {**dict.fromkeys(SCHEMAS["models"].names), **found.baseline}
+        row = {**dict.fromkeys(SCHEMAS["models"].names), **found.rows[0]}
         row |= {"source": model.entry.source, "licence": model.licence}
         row["resolved"] = model.to_json()
-        writer.commit_baseline(found.baseline, found.predictions, row)
+        writer.commit_baseline(found.rows, row, found.statistics)
     for job in all_jobs(loaded, zoo, data):
         end = result_of(JobRequest(job, "tiny", first, ("last",), similarity=False))
         assert end.error is None, end.error
@@ -141,10 +141,12 @@ def rewrite(world: World, names, seed: int, change) -> None:
 def answering(right_N: np.ndarray, before_N: np.ndarray) -> dict:
     """What a result row says of a model that gets these images right."""
     return {
-        "correct": pack(right_N),
-        "top1_before": 100 * before_N.mean(),
-        "top1_after": 100 * right_N.mean(),
-        "delta_top1": 100 * (right_N.mean() - before_N.mean()),
+        "metric": "top1",
+        "eval_set": "val",
+        "bits": pack(right_N),
+        "before": 100 * before_N.mean(),
+        "after": 100 * right_N.mean(),
+        "delta": 100 * (right_N.mean() - before_N.mean()),
         "gained": int((right_N & ~before_N).sum()),
         "lost": int((before_N & ~right_N).sum()),
     }
@@ -153,7 +155,7 @@ def answering(right_N: np.ndarray, before_N: np.ndarray) -> dict:
 def with_right(world: World, model: str, names, seed: int, count: int) -> None:
     """Let `model` get the first `count` val images right after this job."""
     table = Store(str(world.store)).table("baselines").to_pylist()
-    before = next(unpack(r["correct"], r["n"]) for r in table if r["model"] == model)
+    before = next(unpack(r["bits"], r["n"]) for r in table if r["model"] == model)
     right = np.arange(len(before)) < count
     rewrite(
         world, names, seed,
@@ -213,8 +215,8 @@ def test_timm_alone_loads_an_export_and_gives_its_stored_answers(made, tmp_path)
         names = sorted(file.name for file in one.folder.iterdir())
         assert names == ["README.md", "config.json", "model.safetensors"]
         result = one.choice.result
-        assert found["right"] == unpack(result["correct"], result["n"]).tolist()
-        assert 100 * np.mean(found["right"]) == pytest.approx(result["top1_after"])
+        assert found["right"] == unpack(result["bits"], result["n"]).tolist()
+        assert 100 * np.mean(found["right"]) == pytest.approx(result["after"])
 
         network = timm.create_model(name, **kwargs).eval()
         kept = f"weights/{result['job_id']}/{result['model_id']}-last.safetensors"
@@ -243,7 +245,7 @@ print("".join("01"[r] for r in right))
         capture_output=True, text=True, check=True, cwd=taken.folder,
         env={"PYTHONPATH": str(REPOSITORY), "PATH": "", "HOME": str(tmp_path)},
     )  # fmt: skip
-    bits = unpack(taken.choice.result["correct"], taken.choice.result["n"])
+    bits = unpack(taken.choice.result["bits"], taken.choice.result["n"])
     assert run.stdout.strip() == "".join("01"[int(b)] for b in bits)
 
 
@@ -268,9 +270,9 @@ def test_without_a_wish_it_is_the_partner_of_the_highest_mean_and_the_lowest_see
     choice = select_result(Store(str(world.store)), "vit")
     assert choice.result["partners"] == [NET]
     assert choice.result["seed"] == 0  # though seed 1 is much better
-    assert choice.result["top1_after"] == 25.0
+    assert choice.result["after"] == 25.0
     assert choice.seeds is not None
-    assert choice.seeds["top1_after"] == pytest.approx(100 * 25 / 40)
+    assert choice.seeds["after"] == pytest.approx(100 * 25 / 40)
     assert "Seed 0 is the lowest" in " ".join(choice.why)
     assert "Of 2 partners" in " ".join(choice.why)
 
@@ -291,14 +293,12 @@ def test_numbers_of_a_checkpoint_are_its_own_and_its_seeds_control(world):
     with_right(world, "vit", ("vit",), 1, 26)
     with_right(world, "vit", ("vit",), 0, 2)
     choice = select_result(Store(str(world.store)), "vit", partner="res", seed=1)
-    before = choice.result["top1_before"]
-    assert choice.gain["delta_top1"] == pytest.approx(75 - before)
+    before = choice.result["before"]
+    assert choice.gain["delta"] == pytest.approx(75 - before)
     assert choice.gain["net_delta"] == pytest.approx(100 * (30 - 26) / 40)
     assert [c["n"] for c in choice.classes] == [10] * 4
-    assert [c["top1_after"] for c in choice.classes] == [100, 100, 100, 0]
-    assert choice.classes[2]["control_delta"] == pytest.approx(
-        60 - choice.classes[2]["top1_before"]
-    )
+    assert [c["after"] for c in choice.classes] == [100, 100, 100, 0]
+    assert choice.classes[2]["control_delta"] == pytest.approx(60 - choice.classes[2]["before"])
 
 
 def test_a_model_that_got_worse_is_refused_unless_asked_for_anyway(world):

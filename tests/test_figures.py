@@ -17,6 +17,7 @@ from bikd_dashboards.theme import DARK, DIVERGING, LIGHT, LINES, NEUTRAL, SEQUEN
 from bikd_ray.formatting import listed, percent, recovered, signed, span
 from bikd_ray.store.answer_schemas import CURVES, GAINS, PAIRS
 from bikd_ray.store.verdicts import IMPROVES
+from bikd_ray.tasks.classification_metrics import TOP1
 from tests.figure_tables import CONTROL_TABLE, GAIN_TABLE, NAMES, PAIR_TABLE, gain, traces
 
 
@@ -29,7 +30,7 @@ def values(info: Heatmap) -> dict[tuple[str, str], float]:
 
 
 def test_the_matrix_has_the_learner_as_row_and_mutes_what_may_be_zero():
-    got = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    got = heatmap_info("net_delta", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert got.learners == got.partners == ("vit", "mixer", "resnet")
     assert values(got) == {
         ("vit", "mixer"): 0.2,
@@ -43,7 +44,7 @@ def test_the_matrix_has_the_learner_as_row_and_mutes_what_may_be_zero():
 
 
 def test_the_matrix_of_gains_ends_in_the_controls():
-    got = heatmap_info("delta_top1", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    got = heatmap_info("delta", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert got.partners == ("vit", "mixer", "resnet", "alone")
     assert values(got)["vit", "alone"] == 0.3
     assert got.muted_LP[0, 3]
@@ -51,25 +52,27 @@ def test_the_matrix_of_gains_ends_in_the_controls():
 
 
 def test_what_belongs_to_a_pair_stands_on_both_sides_of_the_diagonal():
-    got = heatmap_info("kappa", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    got = heatmap_info("kappa", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert got.learners == ("vit", "mixer")
     assert values(got) == {("vit", "mixer"): 0.25, ("mixer", "vit"): 0.25}
     assert not got.muted_LP.any()
 
 
 def test_the_ensemble_gain_is_the_learners_own():
-    got = heatmap_info("ensemble_gain", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    got = heatmap_info("ensemble_gain", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert values(got) == {("vit", "mixer"): 2.0, ("mixer", "vit"): 7.0}
 
 
 def test_a_matrix_without_values_has_no_cells_and_can_be_drawn():
-    empty = heatmap_info("kappa", GAINS.empty_table(), GAINS.empty_table(), PAIRS.empty_table(), {})
+    empty = heatmap_info(
+        "kappa", TOP1, GAINS.empty_table(), GAINS.empty_table(), PAIRS.empty_table(), {}
+    )
     assert (empty.learners, empty.partners, empty.value_LP.shape) == ((), (), (0, 0))
     assert heatmap_figure(empty).layout.coloraxis.cmin == 0
 
 
 def test_models_come_in_the_order_asked_for_and_the_control_stays_last():
-    info = heatmap_info("delta_top1", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    info = heatmap_info("delta", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert [info.learners[i] for i in order(info, "name")] == ["mixer", "resnet", "vit"]
     assert [info.learners[i] for i in order(info, "gain")] == ["vit", "mixer", "resnet"]
     turned = info.taken(order(info, "name"))
@@ -88,7 +91,7 @@ def six(square: np.ndarray) -> Six:
 def test_clusters_stand_together():
     square = np.array([[9, 1, 8, 1], [1, 9, 1, 8], [8, 1, 9, 1], [1, 8, 1, 9]], float)
     names = ("a", "b", "c", "d")
-    info = Heatmap("kappa", names, names, names, names, *six(square))
+    info = Heatmap("kappa", TOP1, names, names, names, names, *six(square))
     found = "".join(names[i] for i in order(info, "cluster"))
     assert {frozenset(found[:2]), frozenset(found[2:])} == {frozenset("ac"), frozenset("bd")}
 
@@ -98,7 +101,7 @@ def big(models: int) -> Heatmap:
     value = np.random.default_rng(0).normal(size=(models, models))
     ends = (value - 1, value + 1)
     return Heatmap(
-        "net_delta", names, names, names, names, value, *ends, value, value, abs(value) > 1
+        "net_delta", TOP1, names, names, names, names, value, *ends, value, value, abs(value) > 1
     )
 
 
@@ -124,10 +127,10 @@ def test_a_packed_matrix_keeps_three_decimals_and_what_is_missing():
 
 
 @pytest.mark.parametrize(
-    ("metric", "reach"), [("net_delta", 0.92), ("delta_top1", 0.88), ("recovered", 100.0)]
+    ("metric", "reach"), [("net_delta", 0.92), ("delta", 0.88), ("recovered", 100.0)]
 )
 def test_gains_and_losses_of_one_size_get_colours_of_one_strength(metric, reach):
-    info = heatmap_info(metric, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    info = heatmap_info(metric, TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     axis = heatmap_figure(info).layout.coloraxis
     assert (axis.cmin, axis.cmax) == pytest.approx((-reach, reach))
     assert axis.colorscale == DIVERGING
@@ -147,7 +150,9 @@ def test_the_scale_reaches_what_could_be_found_and_one_large_gain_fades_no_other
         ]
         table = pa.Table.from_pylist(rows, GAINS)
         names = dict(zip(ids, ids, strict=True))
-        info = heatmap_info("net_delta", table, GAINS.empty_table(), PAIRS.empty_table(), names)
+        info = heatmap_info(
+            "net_delta", TOP1, table, GAINS.empty_table(), PAIRS.empty_table(), names
+        )
         return heatmap_figure(info).layout.coloraxis.cmax
 
     assert reach([], [0.2, -0.3]) == pytest.approx(1.3)  # noise stays pale
@@ -156,7 +161,7 @@ def test_the_scale_reaches_what_could_be_found_and_one_large_gain_fades_no_other
 
 
 def test_what_was_recovered_is_empty_where_the_model_lost():
-    info = heatmap_info("recovered", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    info = heatmap_info("recovered", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     assert values(info) == {("vit", "mixer"): 40.0, ("vit", "resnet"): 250.0}
     assert [recovered(x) for x in (None, -3.0, 40.4, 183.0)] == [
         "",
@@ -169,14 +174,14 @@ def test_what_was_recovered_is_empty_where_the_model_lost():
 
 def test_a_measure_without_a_middle_runs_from_its_least_to_its_greatest():
     square, names = np.array([[np.nan, 0.2], [0.6, np.nan]]), ("a", "b")
-    info = Heatmap("error_overlap", names, names, names, names, *six(square))
+    info = Heatmap("error_overlap", TOP1, names, names, names, names, *six(square))
     axis = heatmap_figure(info).layout.coloraxis
     assert (axis.cmin, axis.cmax) == (0.2, 0.6)
     assert axis.colorscale == SEQUENTIAL
 
 
 def test_muted_cells_are_pale_and_the_others_bold():
-    info = heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+    info = heatmap_info("net_delta", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     strong, pale = traces(heatmap_figure(info))
     assert strong.coloraxis == "coloraxis"
     assert pale.coloraxis == "coloraxis2"
@@ -191,7 +196,7 @@ def test_muted_cells_are_pale_and_the_others_bold():
 
 def test_a_heatmap_says_which_cell_is_whose_and_what_it_was_measured_with():
     said = heatmap_figure(
-        heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
+        heatmap_info("net_delta", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, NAMES)
     ).layout.meta
     assert said["learner_ids"] == said["partner_ids"] == ("1", "2", "3")
     assert said["partners"] == ("vit", "mixer", "resnet")
@@ -231,14 +236,14 @@ def test_all_forests_share_one_frame_that_holds_every_interval():
     shared = frame(forests)
     assert shared.low < -1.5 < 1.4 < shared.high
     for forest in forests[:2]:
-        assert forest_figure(forest, shared).layout.xaxis.range == (shared.low, shared.high)
+        assert forest_figure(forest, shared, TOP1).layout.xaxis.range == (shared.low, shared.high)
     empty = frame([])
     assert empty.low < 0 < empty.high
 
 
 def test_a_forest_mark_is_open_where_zero_is_inside():
     info = forest_info("1", GAIN_TABLE, CONTROL_TABLE, NAMES)
-    delta, net, alone = traces(forest_figure(info, Frame(-1, 2, 80)))
+    delta, net, alone = traces(forest_figure(info, Frame(-1, 2, 80), TOP1))
     assert delta.marker.symbol == ("circle-open",) * 3  # only net Δ has a q
     assert net.marker.symbol == ("diamond", "diamond-open")
     assert alone.marker.symbol == ("square-open",)
@@ -248,7 +253,7 @@ def test_a_forest_mark_is_open_where_zero_is_inside():
 
 def test_the_control_is_a_line_through_all_partners():
     info = forest_info("1", GAIN_TABLE, CONTROL_TABLE, NAMES)
-    (line,) = forest_figure(info, Frame(-1, 2, 80)).layout.shapes
+    (line,) = forest_figure(info, Frame(-1, 2, 80), TOP1).layout.shapes
     assert (line.x0, line.x1) == (0.3, 0.3)
     assert line.line.dash == "dash"
 
@@ -271,9 +276,10 @@ CURVE_TABLE = pa.Table.from_pylist(
 
 
 def test_curves_are_in_the_order_of_epochs_with_the_control_last():
-    assert curves_info("vit", "top1", CURVE_TABLE) == Curves(
+    assert curves_info("vit", "score", TOP1, CURVE_TABLE) == Curves(
         "vit",
-        "top1",
+        "score",
+        "val top-1, %",
         (
             CurveLine("resnet", 0, (0, 1), (80.0, 81.0), (2, 2)),
             CurveLine("", None, (0, 1), (80.0, 80.5), (2, 2)),
@@ -282,21 +288,21 @@ def test_curves_are_in_the_order_of_epochs_with_the_control_last():
 
 
 def test_a_partner_keeps_its_slot_and_so_its_colour_in_every_model():
-    assert [x.slot for x in curves_info("vit", "top1", CURVE_TABLE).lines] == [0, None]
-    assert [x.slot for x in curves_info("resnet", "top1", CURVE_TABLE).lines] == [1]
-    figure = curves_figure(curves_info("resnet", "top1", CURVE_TABLE))
+    assert [x.slot for x in curves_info("vit", "score", TOP1, CURVE_TABLE).lines] == [0, None]
+    assert [x.slot for x in curves_info("resnet", "score", TOP1, CURVE_TABLE).lines] == [1]
+    figure = curves_figure(curves_info("resnet", "score", TOP1, CURVE_TABLE))
     assert traces(figure)[0].line.color == LINES[1]
 
 
 def test_epochs_without_the_measure_are_left_out_and_alone_has_no_divergence():
-    assert curves_info("vit", "kl", CURVE_TABLE).lines == (
+    assert curves_info("vit", "kl", TOP1, CURVE_TABLE).lines == (
         CurveLine("resnet", 0, (1,), (0.2,), (2,)),
     )
-    assert curves_info("resnet", "ce", CURVE_TABLE).lines == ()
+    assert curves_info("resnet", "loss", TOP1, CURVE_TABLE).lines == ()
 
 
 def test_the_control_is_dashed():
-    partner, control = traces(curves_figure(curves_info("vit", "top1", CURVE_TABLE)))
+    partner, control = traces(curves_figure(curves_info("vit", "score", TOP1, CURVE_TABLE)))
     assert (partner.line.dash, control.line.dash) == ("solid", "dash")
     assert control.name == "alone (control)"
 
@@ -306,11 +312,13 @@ def test_names_are_escaped_in_every_label_that_plotly_reads_as_html():
     names = {**NAMES, "1": evil}
     safe = '&lt;a href="x"&gt;&amp;lt;'
     heatmap = heatmap_figure(
-        heatmap_info("net_delta", GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, names)
+        heatmap_info("net_delta", TOP1, GAIN_TABLE, CONTROL_TABLE, PAIR_TABLE, names)
     )
-    forest = forest_figure(forest_info("2", GAIN_TABLE, CONTROL_TABLE, names), Frame(-1, 1, 80))
+    forest = forest_figure(
+        forest_info("2", GAIN_TABLE, CONTROL_TABLE, names), Frame(-1, 1, 80), TOP1
+    )
     line = CurveLine(evil, 0, (0,), (1.0,), (1,))
-    curves = curves_figure(Curves(evil, "top1", (line,)))
+    curves = curves_figure(Curves(evil, "score", "val top-1, %", (line,)))
     assert heatmap.layout.xaxis.ticktext[0] == safe
     assert safe in heatmap.layout.yaxis.ticktext[0]
     assert safe in forest.layout.yaxis.ticktext[0]

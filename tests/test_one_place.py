@@ -16,6 +16,7 @@ from bikd_ray.store.pairings import (
     with_likeness,
 )
 from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.tasks.classification_metrics import TOP1
 
 
 def bits(*right: int) -> bytes:
@@ -32,14 +33,14 @@ def test_a_class_without_images_has_no_row_and_seeds_are_averaged():
 
 
 def test_net_delta_of_one_result_is_its_gain_less_the_controls_of_its_seed():
-    result = {"correct": bits(1, 1, 1, 0), "n": 4, "selection": "last"}
-    control = {"correct": bits(1, 0, 0, 0), "delta_top1": -25.0}
-    row = net_columns(result, control)
+    result = {"bits": bits(1, 1, 1, 0), "n": 4, "selection": "last"}
+    control = {"bits": bits(1, 0, 0, 0), "delta": -25.0}
+    row = net_columns(result, control, TOP1)
     assert (row["control_delta"], row["net_delta"]) == (-25, 50)
     assert -100 <= row["net_low"] < 50 < row["net_high"] <= 100
-    unfair = net_columns({**result, "selection": "best_val"}, control)
+    unfair = net_columns({**result, "selection": "best_val"}, control, TOP1)
     assert (unfair["net_delta"], unfair["net_low"], unfair["net_high"]) == (50, None, None)
-    assert set(net_columns(result, None).values()) == {None}
+    assert set(net_columns(result, None, TOP1).values()) == {None}
 
 
 def similar(job: str, a: str, b: str, before: float | None) -> dict:
@@ -71,16 +72,16 @@ def test_a_pair_trained_in_either_order_is_one_of_those_that_are_known():
 def test_a_frozen_teacher_stays_as_it_was_and_groups_are_no_pairs():
     results = pa.Table.from_pylist(
         [
-            {"job_id": "1", "model_id": "a", "partner_ids": ["b"], "top1_after": 72.0,
+            {"job_id": "1", "model_id": "a", "partner_ids": ["b"], "after": 72.0,
              "error_overlap_after": 0.3, "case2_after": 0.1},
-            {"job_id": "2", "model_id": "a", "partner_ids": ["b", "c"], "top1_after": 99.0,
+            {"job_id": "2", "model_id": "a", "partner_ids": ["b", "c"], "after": 99.0,
              "error_overlap_after": 0.9, "case2_after": 0.9},
-            {"job_id": "3", "model_id": "b", "partner_ids": ["a"], "top1_after": 61.0,
+            {"job_id": "3", "model_id": "b", "partner_ids": ["a"], "after": 61.0,
              "error_overlap_after": None, "case2_after": None},
         ]
     )  # fmt: skip
     assert rows_after(results, "a", "b", {"a": 70.0, "b": 60.0}) == [
-        {"top1_a": 72.0, "top1_b": 60.0, "error_overlap_after": 0.3, "case2_after": 0.1}
+        {"score_a": 72.0, "score_b": 60.0, "error_overlap_after": 0.3, "case2_after": 0.1}
     ]
     single, partner = one_partner(results)
     assert (single["job_id"].to_pylist(), partner.to_pylist()) == (["1", "3"], ["b", "a"])

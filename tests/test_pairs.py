@@ -18,8 +18,8 @@ from bikd_ray.analysis.pairs import (
     settle,
 )
 from bikd_ray.sweep.events import JobRequest
-from bikd_ray.tasks.classification import measurement
 from bikd_ray.train import Fit, fit
+from tests.answers import statistics
 from tests.jobs import result_of
 from tests.plain_loop import CPU, NAMES, job_of, networks_of
 
@@ -41,7 +41,7 @@ def test_counts_equal_the_vectors():
         "phi": "rho_phi",
     }.items():
         assert got[ours] == pytest.approx(WANT[theirs], rel=1e-12), ours
-    assert got["oracle_top1"] == pytest.approx(100 * WANT["oracle_accuracy"], rel=1e-12)
+    assert got["oracle"] == pytest.approx(100 * WANT["oracle_accuracy"], rel=1e-12)
     assert got["error_overlap"] == pytest.approx(2 / 5, rel=1e-12)
 
 
@@ -158,10 +158,10 @@ def test_certified_samples_are_right_and_the_others_are_settled_exactly(case):
     assert open_samples.dtype == np.int64
     assert np.array_equal(open_samples, np.flatnonzero(~certain))
     want = 100 * float((full == labels).mean())
-    assert row["ensemble_top1"] == (None if len(open_samples) else pytest.approx(want, rel=1e-12))
+    assert row["ensemble"] == (None if len(open_samples) else pytest.approx(want, rel=1e-12))
     probs_a, probs_b = probs[:, open_samples]
     settled = settle(row, undecided, probs_a, probs_b, labels[open_samples])
-    assert settled == {**row, "ensemble_top1": pytest.approx(want, rel=1e-12)}
+    assert settled == {**row, "ensemble": pytest.approx(want, rel=1e-12)}
 
 
 def test_models_of_one_mind_on_all_classes_win_the_tie_by_class_order():
@@ -176,9 +176,9 @@ def test_a_class_that_neither_model_stored_can_win_and_is_not_certified_away():
     b = np.array([[0.10, 0.11, 0.24, 0.30, 0.25]], np.float32)
     two = stored(a, 2), stored(b, 2)
     _, _, row, undecided = next(pair_statistics(two, np.array([2])))
-    assert row["ensemble_top1"] is None
+    assert row["ensemble"] is None
     assert undecided.samples_U.tolist() == [0]
-    assert settle(row, undecided, a, b, np.array([2]))["ensemble_top1"] == 100
+    assert settle(row, undecided, a, b, np.array([2]))["ensemble"] == 100
 
 
 def test_a_tie_that_may_fall_to_a_lower_class_is_not_certified():
@@ -187,7 +187,7 @@ def test_a_tie_that_may_fall_to_a_lower_class_is_not_certified():
     two = stored(a, 2), stored(b, 2)  # class 3 has 0.625 for sure, class 1 has as much at most
     _, _, row, undecided = next(pair_statistics(two, np.array([1])))
     assert undecided.samples_U.tolist() == [0]
-    assert settle(row, undecided, a, b, np.array([1]))["ensemble_top1"] == 100
+    assert settle(row, undecided, a, b, np.array([1]))["ensemble"] == 100
 
 
 @pytest.mark.parametrize("k", [1, 3])
@@ -199,7 +199,7 @@ def test_sums_that_only_float32_would_call_equal_are_told_apart(k):
     _, _, row, undecided = next(pair_statistics(two, labels))
     samples = undecided.samples_U
     row = settle(row, undecided, a[samples], b[samples], labels[samples])
-    assert row["ensemble_top1"] == 100
+    assert row["ensemble"] == 100
 
 
 def test_a_winner_that_one_model_did_not_store_is_certified_when_nothing_can_reach_it():
@@ -226,20 +226,18 @@ def test_ensembles_of_measured_models_equal_the_mean_softmax(classes):
     g = torch.Generator().manual_seed(0)
     z = torch.randn(2, 400, classes, generator=g) * 3
     labels = torch.randint(classes, (400,), generator=g)
-    measured = [measurement(logits, labels) for logits in z]
-    zoo = [
-        StoredPredictions(o.predicted_N, o.top_classes_Nk, o.top_probs_Nk, o.label_prob_N)
-        for o in measured
-    ]
+    measured = [statistics(logits, labels) for logits in z]
+    zoo = [StoredPredictions(*(o[name] for name in STORED)) for o in measured]
     _, _, row, undecided = next(pair_statistics(zoo, labels.numpy()))
     samples = undecided.samples_U
     probs_a, probs_b = z[:, samples].softmax(-1).numpy()
     row = settle(row, undecided, probs_a, probs_b, labels.numpy()[samples])
     want = (z.softmax(-1).mean(0).argmax(-1) == labels).float().mean().item()
-    assert row["ensemble_top1"] == pytest.approx(100 * want)
+    assert row["ensemble"] == pytest.approx(100 * want)
 
 
 RECIPE = {"epochs": 2, "batch_size": 16, "lr": 1e-2}
+STORED = ("predicted", "top_classes", "top_probs", "label_prob")
 AFTER = ("case1_after", "case2_after", "case3_after", "case4_after")
 
 
@@ -255,12 +253,14 @@ def test_a_job_of_two_says_what_both_know_after_it(spec_file, tmp_path, name, se
     a, b = [*known, whole.before.outcomes[1]][:2]
     told = [0, 0, 0, 0]
     for right_a, right_b, prob_a, prob_b in zip(
-        a.correct_N, b.correct_N, a.label_prob_N, b.label_prob_N, strict=True
+        *(o.scores["top1"] for o in (a, b)),
+        *(o.statistics["label_prob"] for o in (a, b)),
+        strict=True,
     ):
         teacher, student = (right_a, right_b) if prob_a > prob_b else (right_b, right_a)
         told[(0 if student else 1) if teacher else (3 if student else 2)] += 1
     for row in rows:
-        assert [row[case] for case in AFTER] == [count / len(a.correct_N) for count in told]
+        assert [row[case] for case in AFTER] == [count / len(a.scores["top1"]) for count in told]
     assert len(rows) == (2 if name == "bikd" else 1)
 
 

@@ -71,11 +71,17 @@ def right(count: int) -> np.ndarray:
 def write_model(writer: Writer, alias: str) -> None:
     source, checkpoint, before = ZOO[alias]
     who = {"model": alias, "model_id": f"id-{alias}", "weights_id": f"w-{alias}", "data_id": "d"}
-    row = {**dict.fromkeys(SCHEMAS["baselines"].names), **who, "split": "val", "n": N}
-    row |= {"top1": before / 10, "correct": pack(right(before)), "sample_set_id": "s"}
+    row = {**dict.fromkeys(SCHEMAS["baselines"].names), **who, "n": N}
+    row |= {
+        "value": before / 10,
+        "metric": "top1",
+        "eval_set": "val",
+        "bits": pack(right(before)),
+        "unit_set_id": "s",
+    }
     model = {**dict.fromkeys(SCHEMAS["models"].names), **who}
     model |= {"source": source, "checkpoint": checkpoint}
-    writer.commit_baseline(row, SCHEMAS["predictions"].empty_table(), model)
+    writer.commit_baseline([row], model, SCHEMAS["predictions"].empty_table())
 
 
 def write_job(
@@ -100,10 +106,15 @@ def write_job(
         row = {**dict.fromkeys(SCHEMAS["results"].names), **run}
         row |= {"model": alias, "model_id": f"id-{alias}", "weights_id": f"w-{alias}"}
         row |= {"partners": mates, "partner_ids": [f"id-{m}" for m in mates], "role": role}
-        row |= {"selection": selection, "n": N, "top1_before": before / 10}
-        row |= {"top1_after": (before + gain) / 10, "delta_top1": gain / 10}
-        row |= {"ensemble_top1_before": ENSEMBLE if mates else None}
-        row |= {"correct": pack(right(before + gain)), "sample_set_id": "s"}
+        row |= {"selection": selection, "n": N, "before": before / 10}
+        row |= {"after": (before + gain) / 10, "delta": gain / 10}
+        row |= {"ensemble_before": ENSEMBLE if mates else None}
+        row |= {
+            "metric": "top1",
+            "eval_set": "val",
+            "bits": pack(right(before + gain)),
+            "unit_set_id": "s",
+        }
         results.append(row)
     job = {**dict.fromkeys(SCHEMAS["jobs"].names), **run, "sweep": "s", "status": "done"}
     job |= {"members": list(members), "member_ids": [f"id-{m}" for m in members]}
@@ -159,7 +170,7 @@ def test_ours_stand_beside_theirs_with_the_numbers_of_both(table):
         (row,) = rows_of(table, number, "DINOv2", "MAE")
         ours[number] = {k: v for k, v in row.items() if not k.startswith("paper_") and k != "table"}
         assert (row["our_model"], row["our_objective"], row["seeds"]) == ("dino", "bikd", 3)
-        assert row["delta_top1"] == pytest.approx(1.4)
+        assert row["delta"] == pytest.approx(1.4)
         assert row["control_delta"] == pytest.approx(0.9)
         assert row["net_delta"] == pytest.approx(0.5)
         assert row["recovered"] == pytest.approx(100 * 1.4 / (84.4 - 81.3))
@@ -174,25 +185,25 @@ def test_ours_stand_beside_theirs_with_the_numbers_of_both(table):
 
 def test_a_student_and_its_frozen_teacher_are_one_direction_of_kl_dp(table):
     (row,) = rows_of(table, "2", "DINOv2", "MAE", "kl_dp")
-    assert (row["paper_delta"], row["delta_top1"]) == (0.582, pytest.approx(0.5))
+    assert (row["paper_delta"], row["delta"]) == (0.582, pytest.approx(0.5))
     (other,) = rows_of(table, "2", "MAE", "DINOv2", "kl_dp")
-    assert (other["paper_delta"], other["delta_top1"]) == (0.306, None)
+    assert (other["paper_delta"], other["delta"]) == (0.306, None)
 
 
 def test_groups_of_table_6a_are_found_in_any_order_of_their_members(table):
     (three,) = rows_of(table, "6a", "PiT-XS", "CoaT-lite-mini + ResMLP-24-dist")
-    assert (three["paper_delta"], three["delta_top1"]) == (0.476, pytest.approx(0.6))
+    assert (three["paper_delta"], three["delta"]) == (0.476, pytest.approx(0.6))
     (four,) = rows_of(table, "6a", "DINOv2", "CoaT-lite-mini + PiT-XS + ResMLP-24-dist")
-    assert (four["paper_delta"], four["delta_top1"]) == (1.28, pytest.approx(1.3))
+    assert (four["paper_delta"], four["delta"]) == (1.28, pytest.approx(1.3))
     (pair,) = rows_of(table, "6a", "PiT-XS", "CoaT-lite-mini")
-    assert pair["delta_top1"] is None
+    assert pair["delta"] is None
 
 
 def test_an_alias_of_the_papers_on_other_weights_is_not_taken_for_it(store, table):
     (row,) = rows_of(table, "3", "SWSL-ResNext101", "PiT-B")
-    assert row["delta_top1"] is None
+    assert row["delta"] is None
     (row,) = rows_of(table, "3", "SWSL-ResNext101", "DINOv2")
-    assert row["delta_top1"] == pytest.approx(0.5)
+    assert row["delta"] == pytest.approx(0.5)
     last = notes(store, table, "last")[-1]
     assert last == "Taken for the paper's by their names alone: SWSL-ResNext101"
 
@@ -207,7 +218,7 @@ def test_recipes_and_readings_of_the_method_have_rows_of_their_own(own):
     write_job(writer, {"mae": 3, "dino": 12}, 0, BIKD, recipe=odd)
     table = compared(Store(own))
     rows = rows_of(table, "3", "DINOv2", "MAE")
-    seen = {(r["our_objective"], r["recipe_id"]): r["delta_top1"] for r in rows}
+    seen = {(r["our_objective"], r["recipe_id"]): r["delta"] for r in rows}
     assert seen == {
         ("bikd", "r1"): pytest.approx(1.4),
         ("bikd(detach_teacher=False)", "r1"): pytest.approx(1.0),
@@ -221,7 +232,7 @@ def test_recipes_and_readings_of_the_method_have_rows_of_their_own(own):
 def test_the_papers_selection_has_no_intervals(own):
     write_job(Writer(own), {"mae": 4, "dino": 16}, 0, BIKD, selection="best_val")
     (row,) = rows_of(compared(Store(own), "best_val"), "3", "DINOv2", "MAE")
-    assert (row["delta_top1"], row["delta_low"]) == (pytest.approx(1.6), None)
+    assert (row["delta"], row["delta_low"]) == (pytest.approx(1.6), None)
 
 
 def test_the_notes_say_how_far_the_models_are_from_the_papers(store, table):

@@ -60,8 +60,12 @@ def assert_same(found, rows, end, owner):
     """found: of all ranks. owner: the rank that has a member's weights."""
     for k, chosen in enumerate(end.chosen["last"]):
         assert_close(found[owner(k)]["states"][k], chosen.state)
-        assert np.array_equal(found[0]["predicted"][k], chosen.outcome.predicted_N)
-    assert found[0]["ensemble"] == (end.before.ensemble_top1, end.ensemble_top1_after)
+        assert np.array_equal(
+            found[0]["statistics"][k]["predicted"], chosen.outcome.statistics["predicted"]
+        )
+    assert found[0]["ensemble"] == [
+        e and e.values for e in (end.before.ensemble, end.ensemble_after)
+    ]
     for mine, plain in zip(found[0]["rows"], rows, strict=True):
         for a, b in zip(mine, plain, strict=True):
             assert_rows_close(a, b)

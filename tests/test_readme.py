@@ -79,7 +79,7 @@ def test_the_store_examples_run(tmp_path, monkeypatch):
         exec(example, said)
     assert len(said["results"]) == len(before)
     assert said["jobs"]["status"].to_list() == ["done"]
-    assert said["mean"][0] == pytest.approx((said["results"]["delta_top1"].mean(),))
+    assert said["mean"][0] == pytest.approx((said["results"]["delta"].mean(),))
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\(([^)]+)\)", README))

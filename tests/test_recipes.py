@@ -199,12 +199,12 @@ def test_averaged_weights_start_at_the_untouched_ones_and_are_what_is_measured(s
         assert_close(got, mean)
         assert got["network.3.num_batches_tracked"] == 6
         assert (mean["network.6.weight"] - trained[k].state_dict()["network.6.weight"]).any()
-        assert rows[-1][k].top1 == done.chosen["last"][k].outcome.top1
+        assert rows[-1][k].score == done.chosen["last"][k].outcome.values["top1"]
     for network, mean in zip(networks, means, strict=True):
         network.load_state_dict(mean)
     again = run(job, networks)[1].before.outcomes
     for chosen, outcome in zip(done.chosen["last"], again, strict=True):
-        assert chosen.outcome.nll == pytest.approx(outcome.nll, rel=1e-6)
+        assert chosen.outcome.values["nll"] == pytest.approx(outcome.values["nll"], rel=1e-6)
 
 
 def test_averaging_changes_nothing_of_the_training(spec_file):
@@ -334,7 +334,7 @@ def test_large_logits_stay_finite_in_every_precision(spec_file, precision):
     job = job_of(spec_file, NAMES, {"name": "bikd"}, zoo=quiet_zoo(), recipe=recipe)
     networks = [Sure(network, k) for k, network in enumerate(networks_of(job, lambda n: n))]
     rows, done = run(job, networks)
-    assert min(row.ce for row in rows[1]) > 1e4
+    assert min(row.loss for row in rows[1]) > 1e4
     for state, network in zip(states(done), networks, strict=True):
         assert all(value.isfinite().all() for value in state.values())
         assert not torch.equal(state["network.2.weight"], network.state_dict()["network.2.weight"])

@@ -70,11 +70,11 @@ def test_the_report_is_one_file_that_loads_nothing(swept):
 
 def test_the_headline_shows_what_the_store_answers(swept):
     store, text = swept
-    best = max(store.partners("vit").to_pylist(), key=lambda r: r["delta_top1"])
+    best = max(store.partners("vit").to_pylist(), key=lambda r: r["delta"])
     assert best["partner"] == "convnext"
     assert best["net_low"] > 0
     row = " ".join(cells(text, "vit"))
-    for value in (best["delta_top1"], best["control_delta"], best["net_delta"], best["net_low"]):
+    for value in (best["delta"], best["control_delta"], best["net_delta"], best["net_low"]):
         assert f"+{value:.2f}" in row
 
 
@@ -194,7 +194,7 @@ def test_controls_alone_show_what_training_on_does(tmp_path):
 
 
 def zoo_control(folder: Path) -> float:
-    return Store(str(folder / "s")).controls().to_pylist()[0]["delta_top1"]
+    return Store(str(folder / "s")).controls().to_pylist()[0]["delta"]
 
 
 def test_settings_are_groups_of_their_own(tmp_path):
@@ -265,7 +265,7 @@ def test_a_group_of_three_stands_among_partners_but_not_in_the_matrix(tmp_path):
         "mixer": {"vit", "vit + resnet"},
         "resnet": {"vit + mixer"},
     }
-    assert set(heatmap(view, "delta_top1").learners) == {"vit", "mixer"}
+    assert set(heatmap(view, "delta").learners) == {"vit", "mixer"}
     assert chosen_row(view, "resnet")[2] == "(only) vit + mixer"
     assert "1 larger group" in report(tmp_path)
 
@@ -277,7 +277,7 @@ def test_two_models_of_one_name_keep_apart(tmp_path):
     zoo.job(["vit", "mixer"], 0)
     (view,) = views(tmp_path)
     assert set(view.names.values()) == {"same (id-vit)", "same (id-mix)"}
-    assert heatmap(view, "delta_top1").known_LP.sum() == 2
+    assert heatmap(view, "delta").known_LP.sum() == 2
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

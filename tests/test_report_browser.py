@@ -64,10 +64,10 @@ def test_the_heatmap_shows_the_chosen_metric(opened, report):
 def test_the_chooser_works_by_keyboard_and_the_link_keeps_the_choice(opened):
     opened.locator('select[data-choice="metric"]:visible').focus()
     opened.keyboard.press("ArrowDown")
-    assert "metric=delta_top1" in opened.url
+    assert "metric=delta" in opened.url
     before = heatmap(opened)
     opened.reload()
-    assert opened.locator('select[data-choice="metric"]:visible').input_value() == "delta_top1"
+    assert opened.locator('select[data-choice="metric"]:visible').input_value() == "delta"
     assert heatmap(opened) == before
 
 

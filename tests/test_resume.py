@@ -63,7 +63,7 @@ def assert_same_run(found: tuple[list, Fit], whole: tuple[list, Fit]) -> None:
         for a, b in zip(found[1].chosen[selection], members, strict=True):
             assert a.epoch == b.epoch
             assert_equal(a.state, b.state)
-            assert (a.outcome.predicted_N == b.outcome.predicted_N).all()
+            assert (a.outcome.statistics["predicted"] == b.outcome.statistics["predicted"]).all()
     assert found[1].likeness == whole[1].likeness
 
 

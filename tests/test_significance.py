@@ -5,6 +5,7 @@ import pytest
 from scipy import stats
 
 from bikd_ray.analysis.bits import gram, pack, stack, unpack
+from bikd_ray.analysis.scores import Bits
 from bikd_ray.analysis.significance import (
     best_set,
     contrast,
@@ -29,6 +30,10 @@ def gram_of(correct_VN):
     return gram(packed(correct_VN))
 
 
+def bits_of(correct_VN):
+    return Bits(packed(correct_VN), len(correct_VN[0]))
+
+
 @pytest.mark.parametrize("n", [1, 7, 8, 63, 64, 65, 899])
 def test_packed_counts_equal_counts_of_booleans(n):
     c = vectors(np.random.default_rng(n), 5, n)
@@ -41,7 +46,7 @@ def test_a_contrast_equals_the_formula_worked_out_image_by_image():
     n, seeds = 500, 3
     before, after = vectors(rng, 1, n)[0], vectors(rng, seeds, n, 0.75)
     weights = np.array([[-1.0, *np.eye(seeds)[s]] for s in range(seeds)])
-    estimate = contrast(gram_of([before, *after]), n, weights)
+    estimate = contrast(bits_of([before, *after]), weights)
 
     d_SN = after.astype(float) - before
     image_mean = d_SN.mean(0)
@@ -60,7 +65,7 @@ def test_a_contrast_equals_the_formula_worked_out_image_by_image():
 
 def test_nothing_changed_is_not_certainty():
     c = vectors(np.random.default_rng(2), 1, 900)[0]
-    estimate = contrast(gram_of([c, c]), 900, np.array([[-1.0, 1.0]]))
+    estimate = contrast(bits_of([c, c]), np.array([[-1.0, 1.0]]))
     assert estimate.mean == 0
     assert 0.1 < estimate.half_width < 0.4
 
@@ -88,7 +93,7 @@ def test_intervals_of_delta_cover_the_truth(seed_sd):
         shift = truth + rng.normal(0, seed_sd, seeds)
         noise = rng.normal(0, 0.05, (seeds, n))
         after = ability + noise < 0.75 + shift[:, None]
-        e = contrast(gram_of([before, *after]), n, weights)
+        e = contrast(bits_of([before, *after]), weights)
         hits += e.low <= 100 * truth <= e.high
     assert hits / runs >= 0.94
 
@@ -103,7 +108,7 @@ def test_the_best_set_holds_the_true_best_and_drops_the_clearly_worse():
         after = {m: ability + rng.normal(0, 0.03, n) < 0.7 + g for m, g in gains.items()}
         bits = packed([after[m] for m in names])
         at = np.arange(4)[:, None]
-        kept = best_set(rivals(bits, n, at))
+        kept = best_set(rivals(Bits(bits, n), at))
         held += kept[0]
         dropped += not kept[3]
     assert held / runs >= 0.95
@@ -121,12 +126,12 @@ def test_differences_are_contrasts_over_the_seeds_that_both_have():
     bits = packed(vectors(rng, 7, n))
     plus = np.array([[1, 2, 3], [4, -1, 5], [-1, -1, -1]])
     minus = np.array([[0, 0, 0], [0, 0, 6], [0, 0, 0]])
-    found = differences(bits, n, plus, minus)
+    found = differences(Bits(bits, n), plus, minus)
     for e, pairs in enumerate([[(1, 0), (2, 0), (3, 0)], [(4, 0), (5, 6)]]):
         weights = np.zeros((len(pairs), 7))
         for s, (p, m) in enumerate(pairs):
             weights[s, p], weights[s, m] = 1, -1
-        one = contrast(gram(bits), n, weights)
+        one = contrast(Bits(bits, n), weights)
         for name in ("mean", "se", "low", "high", "p_value", "detectable", "seeds"):
             assert getattr(found, name)[e] == pytest.approx(getattr(one, name), rel=1e-12)
     assert np.isnan(found.mean[2])
@@ -139,7 +144,7 @@ def test_with_one_seed_p_is_that_of_a_t_test_over_images():
     rng = np.random.default_rng(6)
     n = 400
     before, after = vectors(rng, 2, n)
-    e = contrast(gram_of([before, after]), n, np.array([[-1.0, 1.0]]))
+    e = contrast(bits_of([before, after]), np.array([[-1.0, 1.0]]))
     assert e.p_value == pytest.approx(2 * stats.t.sf(abs(e.mean / e.se), n - 1), rel=1e-6)
     assert (e.p_value < 0.05) == (not e.low <= 0 <= e.high)
 
@@ -150,7 +155,7 @@ def test_p_is_below_a_level_where_the_interval_of_that_level_leaves_out_zero(see
     c = vectors(rng, 2 * seeds, 200)
     c[seeds:] |= rng.random((seeds, 200)) < 0.06
     weights = np.hstack([-np.eye(seeds), np.eye(seeds)])
-    e = contrast(gram_of(c), 200, weights)
+    e = contrast(bits_of(c), weights)
     for alpha in (e.p_value * 0.99, e.p_value * 1.01):
         outside = abs(e.mean) > e.critical(alpha / 2) * e.se
         assert outside == (e.p_value < alpha)
@@ -160,12 +165,12 @@ def test_a_detectable_difference_is_found_in_four_of_five_experiments():
     rng = np.random.default_rng(8)
     n, runs = 1000, 1500
     before = rng.random((runs, n)) < 0.7
-    first = contrast(gram_of([before[0], before[1]]), n, np.array([[-1.0, 1.0]]))
+    first = contrast(bits_of([before[0], before[1]]), np.array([[-1.0, 1.0]]))
     truth = first.detectable / 100
     found = 0
     for _ in range(runs):
         a, b = rng.random(n) < 0.7, rng.random(n) < 0.7 + truth
-        found += contrast(gram_of([a, b]), n, np.array([[-1.0, 1.0]])).low > 0
+        found += contrast(bits_of([a, b]), np.array([[-1.0, 1.0]])).low > 0
     assert found / runs == pytest.approx(0.8, abs=0.04)
 
 
@@ -188,7 +193,7 @@ def test_cross_fitting_takes_away_the_winners_luck():
         after = np.where(rng.random((partners, n)) < 0.1, rng.random((partners, n)) < 0.7, before)
         bits = stack([pack(c) for c in (before, *after)])
         best.append(100 * (after.mean(1) - before.mean()).max())
-        fitted.append(cross_fitted(bits, n, 1 + np.arange(partners)[:, None], 0))
+        fitted.append(cross_fitted(Bits(bits, n), 1 + np.arange(partners)[:, None], 0))
     assert np.mean(best) > 1.5
     assert abs(np.mean(fitted)) < 3 * np.std(fitted) / runs**0.5
 
@@ -201,7 +206,7 @@ def test_cross_fitting_leaves_a_truly_best_partner_its_gain():
     bits = stack([pack(c) for c in (before, before, far, far)])
     at = np.array([[1, -1], [2, 3]])
     expected = 100 * (far.mean() - before.mean())
-    assert cross_fitted(bits, n, at, 0) == pytest.approx(expected, abs=1e-9)
+    assert cross_fitted(Bits(bits, n), at, 0) == pytest.approx(expected, abs=1e-9)
 
 
 def test_all_rivals_at_once_are_the_differences_of_any_two():
@@ -213,7 +218,7 @@ def test_all_rivals_at_once_are_the_differences_of_any_two():
         bits = packed(vectors)
         at = 1 + np.arange(shape[0] * shape[1]).reshape(shape)
         at = np.where(rng.random(shape) < 0.3, -1, at) if shape[1] > 1 else at
-        got, want = rivals(bits, n, at), differences(bits, n, at[:, None], at[None])
+        got, want = rivals(Bits(bits, n), at), differences(Bits(bits, n), at[:, None], at[None])
         for name in ("mean", "var_images", "var_seeds", "seeds", "low"):
             there = want.seeds > 0
             mine, plain = getattr(got, name)[there], getattr(want, name)[there]
@@ -227,6 +232,6 @@ def test_a_p_value_is_twice_the_level_at_which_the_mean_is_critical(seeds):
     right = rng.random(n) < 0.7
     for share in (0.0, 0.01, 0.3):
         vectors = right ^ (rng.random((1 + seeds, n)) < share)
-        found = differences(packed(vectors), n, 1 + np.arange(seeds), np.zeros(seeds, int))
+        found = differences(bits_of(vectors), 1 + np.arange(seeds), np.zeros(seeds, int))
         reached = abs(found.mean) / found.se
         assert found.critical(found.p_value / 2) == pytest.approx(reached, rel=1e-9, abs=1e-9)

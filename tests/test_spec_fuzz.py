@@ -19,6 +19,7 @@ from bikd_ray.specs import Spec
 
 WHOLE: dict[str, Any] = {
     "name": "s",
+    "task": "classification",
     "zoo": [
         {
             "timm": "resnet18",
@@ -65,6 +66,7 @@ WHOLE: dict[str, Any] = {
             "mask": True,
             "ce_weight": 1.0,
             "kl_weight": 1.0,
+            "confidence": "auto",
         },
         "ce",
         {"name": "kd", "kd_weight": 0.5},

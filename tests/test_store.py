@@ -16,6 +16,7 @@ from bikd_ray.store import Store, Writer, open_store
 from bikd_ray.store.compact import compact
 from bikd_ray.store.read import Reader
 from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.tasks.classification_metrics import METRICS
 from tests.stores import BEFORE, N, after, baseline, job, write_pair_rows
 
 
@@ -43,7 +44,7 @@ def test_partners_equal_numbers_worked_out_image_by_image(uri):
             [after("a", gain, s).astype(float) - after("a", 0.05, s) for s in range(3)]
         )
         for values, mean, low in (
-            (d_SN, "delta_top1", "delta_low"),
+            (d_SN, "delta", "delta_low"),
             (net_SN, "net_delta", "net_low"),
         ):
             per_image = values.mean(0)
@@ -94,7 +95,7 @@ def test_pairs_hold_statistics_before_training_and_both_gains_after(uri):
     rows = {(r["model_a"], r["model_b"]): r for r in Store(uri).pairs().to_pylist()}
     assert len(rows) == 3
     partners = {r["partner"]: r for r in Store(uri).partners("a").to_pylist()}
-    assert rows["a", "b"]["delta_top1_a"] == partners["b"]["delta_top1"]
+    assert rows["a", "b"]["delta_a"] == partners["b"]["delta"]
     assert rows["a", "b"]["n11"] == (BEFORE["a"] & BEFORE["b"]).sum()
 
 
@@ -118,8 +119,8 @@ def test_pairs_hold_what_both_know_after_training_as_a_mean_of_their_jobs(uri):
 def test_the_matrix_has_learners_as_rows(uri):
     write_pair_rows(uri)
     store = Store(uri)
-    matrix = {r.pop("model"): r for r in store.matrix("delta_top1").to_pylist()}
-    partners = {r["partner"]: r["delta_top1"] for r in store.partners("a").to_pylist()}
+    matrix = {r.pop("model"): r for r in store.matrix("delta").to_pylist()}
+    partners = {r["partner"]: r["delta"] for r in store.partners("a").to_pylist()}
     assert matrix["a"] == {"a": None, **partners}
     overlap = {r.pop("model"): r for r in store.matrix("error_overlap").to_pylist()}
     assert overlap["a"]["b"] == overlap["b"]["a"]
@@ -134,7 +135,7 @@ def test_curves_are_means_over_the_seeds_of_done_jobs(uri):
     ]
     assert [r["seeds"] for r in rows] == [3]
     want = 100 * np.mean([after("a", 0.10, s).mean() for s in range(3)])
-    assert rows[0]["top1"] == pytest.approx(want)
+    assert rows[0]["score"] == pytest.approx(want)
 
 
 def test_unknown_names_show_the_nearest(uri, tmp_path):
@@ -145,8 +146,8 @@ def test_unknown_names_show_the_nearest(uri, tmp_path):
         store.partners("a", "dml")
     with pytest.raises(UserError, match="there is no store at"):
         open_store(str(tmp_path / "nowhere"))
-    with pytest.raises(UserError, match=r"unknown metric 'delta'.*delta_top1"):
-        store.matrix("delta")
+    with pytest.raises(UserError, match=r"unknown matrix 'delta_top1'.*delta"):
+        store.matrix("delta_top1")
     with pytest.raises(UserError, match=r"no table 'result'.*results"):
         store.table("result")
 
@@ -158,7 +159,7 @@ def test_other_tools_read_the_files_without_us(uri):
     assert count is not None
     assert count.fetchall() == [(18,)]
     meaning = pq.read_schema(next(iter(Reader(uri).fs.listing("results", ".parquet"))))
-    assert b"percentage points" in meaning.field("delta_top1").metadata[b"meaning"]
+    assert meaning.field("delta").metadata[b"meaning"] == b"after less before"
 
 
 def test_readers_beside_writers_see_only_whole_jobs(tmp_path):
@@ -187,6 +188,7 @@ def test_readers_beside_writers_see_only_whole_jobs(tmp_path):
 
 def test_every_row_of_every_table_says_its_data_set_and_attempt(uri):
     write_pair_rows(uri)
+    Writer(uri).write_metrics("d", "classification", METRICS)
     store = Store(uri)
     for name, schema in SCHEMAS.items():
         assert {"data_id", "attempt"} <= set(schema.names)
@@ -200,11 +202,11 @@ def test_json_lists_what_scripts_rely_on(uri, capsys):
 
     print_table(Store(uri).partners("a"), "json", "partners")
     rows = json.loads(capsys.readouterr().out)
-    names = {"partner", "delta_top1", "delta_low", "delta_high", "net_delta", "recovered", "tie"}
+    names = {"partner", "delta", "delta_low", "delta_high", "net_delta", "recovered", "tie"}
     assert all(names <= set(row) for row in rows)
     print_table(Store(uri).partners("a"), "csv", "partners")
     frame = pd.read_csv(__import__("io").StringIO(capsys.readouterr().out))
-    assert frame["delta_top1"].tolist() == pytest.approx([r["delta_top1"] for r in rows])
+    assert frame["delta"].tolist() == pytest.approx([r["delta"] for r in rows])
 
 
 def test_groups_show_how_a_gain_grows_with_their_size(uri):
@@ -219,10 +221,10 @@ def test_groups_show_how_a_gain_grows_with_their_size(uri):
     alone = np.mean([after("a", 0.05, s) for s in range(3)]) - BEFORE["a"].mean()
     for row, gains in ((two, (0.10, 0.30)), (three, (0.4,))):
         gain = np.mean([after("a", g, s) for g in gains for s in range(3)]) - BEFORE["a"].mean()
-        assert row["delta_top1"] == pytest.approx(100 * gain)
+        assert row["delta"] == pytest.approx(100 * gain)
         assert row["control_delta"] == pytest.approx(100 * alone)
         assert row["net_delta"] == pytest.approx(100 * (gain - alone))
-        assert row["delta_low"] < row["delta_top1"] < row["delta_high"]
+        assert row["delta_low"] < row["delta"] < row["delta_high"]
         assert row["seeds"] == 3
 
 
@@ -241,8 +243,8 @@ def test_classes_show_gains_class_by_class(tmp_path):
         before, alone = BEFORE["a"][of].mean(), after("a", 0.05, 0)[of].mean()
         assert row["n"] == of.sum()
         assert row["partner"] == "b"
-        assert row["top1_before"] == pytest.approx(100 * before)
-        assert row["delta_top1"] == pytest.approx(100 * (ends["a"][of].mean() - before))
+        assert row["before"] == pytest.approx(100 * before)
+        assert row["delta"] == pytest.approx(100 * (ends["a"][of].mean() - before))
         assert row["control_delta"] == pytest.approx(100 * (alone - before))
 
 
@@ -257,13 +259,13 @@ def test_files_of_an_older_schema_are_read_with_nulls_where_they_lack_a_column(t
     store = Store(uri)
     whole = store.table("results").num_rows
     path = next(iter(Reader(store.uri).fs.listing("results", ".parquet")))
-    older = pq.read_table(path).drop_columns(["top1_after", "weights"])
-    pq.write_table(older.replace_schema_metadata({"bikd_schema": "0"}), path)
+    older = pq.read_table(path).drop_columns(["after", "weights"])
+    pq.write_table(older, path)
     if merged:
         compact(uri)
     rows = Store(uri).table("results").to_pylist()
     assert len(rows) == whole
-    lacking = {row["job_id"] for row in rows if row["top1_after"] is None}
+    lacking = {row["job_id"] for row in rows if row["after"] is None}
     assert lacking == {older["job_id"][0].as_py()}
     assert Store(uri).partners("a")["seeds"].to_pylist() == [2]
 
@@ -288,7 +290,7 @@ def test_curves_are_plain_means_over_the_seeds(tmp_path):
             and sorted(jobs[r["job_id"]]) == members
         ]
         assert row["seeds"] == len(same) == 3
-        for name in ("top1", "ce"):
+        for name in ("score", "loss"):
             values = [r[name] for r in same if r[name] is not None]
             assert row[name] == (pytest.approx(sum(values) / len(values)) if values else None)
     assert store.curves("a").num_rows == sum(row["model"] == "a" for row in found)

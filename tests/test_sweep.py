@@ -46,26 +46,27 @@ def test_a_sweep_does_every_job_once_and_a_rerun_nothing(cluster, spec_file, cap
     assert pq.read_table(f"{store.uri}/jobs").num_rows == 12  # none twice
     assert all(is_merged(path) for path in Reader(store.uri).listing("results"))  # at its end
     assert store.done() == {job.job_id for job in planned}
-    assert store.table("results").num_rows == 2 * (6 + 2 * 6)  # two selections
+    assert store.table("results").num_rows == 4 * 2 * (6 + 2 * 6)  # metrics, selections
     assert store.table("pairs").num_rows == 3
     assert [r["seeds"] for r in store.partners("small").to_pylist()] == [2, 2]
-    kept = [path for path in store.table("results")["weights"].to_pylist() if path]
+    kept = [path for path in store.table("results")["weights"].unique().to_pylist() if path]
     assert len(kept) == 6 + 2 * 6
     assert all(Reader(store.uri).fs.exists(path) for path in kept)
 
     # before every job each model was what its baseline says, image for image
-    tops = {r["model"]: r["top1"] for r in store.baselines().to_pylist()}
+    tops = {r["model"]: r["value"] for r in store.baselines().to_pylist()}
     stored = {}
     for row in store.table("results").to_pylist():
-        assert row["top1_before"] == pytest.approx(tops[row["model"]])
-        stored[row["job_id"], row["model"], row["selection"]] = row
+        if row["metric"] == "top1":
+            assert row["before"] == pytest.approx(tops[row["model"]])
+        stored[row["job_id"], row["model"], row["selection"], row["metric"]] = row
 
     # a job that ran after others in a warm slot equals the same job in a fresh process
     for job in planned[-2:]:
         end = result_of(JobRequest(job, "tiny", "/nowhere"))
         for row in end.results:
-            same = stored[row["job_id"], row["model"], row["selection"]]
-            assert (same["correct"], same["top1_after"]) == (row["correct"], row["top1_after"])
+            same = stored[row["job_id"], row["model"], row["selection"], row["metric"]]
+            assert (same["bits"], same["after"]) == (row["bits"], row["after"])
 
     out, err = capfd.readouterr()
     assert out == ""  # progress and notes go to standard error, and Ray says nothing
@@ -191,10 +192,11 @@ def test_models_on_workers_of_their_own_go_on_where_one_was_killed(cluster, spec
 
     (job,) = plan_jobs(load_spec(path), str(tmp_path / "empty"))
     end = result_of(JobRequest(job, "tiny", report.store))  # alone, at one go
-    stored = {(r["model"], r["selection"]): r for r in store.table("results").to_pylist()}
+    rows = store.table("results").to_pylist()
+    stored = {(r["model"], r["selection"], r["metric"]): r for r in rows}
     for row in end.results:
-        same = stored[row["model"], row["selection"]]
-        assert (same["correct"], same["epoch"]) == (row["correct"], row["epoch"])
+        same = stored[row["model"], row["selection"], row["metric"]]
+        assert (same["bits"], same["epoch"]) == (row["bits"], row["epoch"])
     used = store.table("jobs").to_pylist()[0]["resources"]
     assert '"placement":"one_model_per_worker"' in used
     assert '"workers":2' in used

@@ -16,9 +16,11 @@ from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
 from bikd_ray.sweep.events import EpochEnd, Heartbeat, JobRequest, JobResult
 from bikd_ray.sweep.job import run_job
-from bikd_ray.tasks.classification import measurement
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.base import measured
 from bikd_ray.train import NonFiniteLoss
 from bikd_ray.zoo import build
+from tests.answers import statistics
 from tests.failing import BadGradient
 from tests.jobs import result_of
 from tests.plain_loop import (
@@ -155,7 +157,7 @@ def test_models_see_the_same_images_each_in_its_own_size_and_normalisation(tiny)
     sizes = {m.input.view.size for m in job.members}
     assert sizes == {8, 9}
     assert len(rows) == 3
-    assert all(np.isfinite(r.ce) and np.isfinite(r.kl) for r in rows[-1])
+    assert all(np.isfinite(r.loss) and np.isfinite(r.kl) for r in rows[-1])
 
 
 def test_an_epochs_row_is_the_mean_over_its_samples_whatever_the_batches(spec_file):
@@ -185,10 +187,10 @@ def test_an_epochs_row_is_the_mean_over_its_samples_whatever_the_batches(spec_fi
             "case4": student & right[k] & ~right[teacher],
         }
         expected = {
-            "top1": done.chosen["last"][k].outcome.top1,
-            "train_top1": 100 * right[k].double().mean().item(),
+            "score": done.chosen["last"][k].outcome.values["top1"],
+            "train_score": 100 * right[k].double().mean().item(),
             "train_loss": (0.5 * ce[k].mean() + 2 * kl).item(),
-            "ce": ce[k].mean().item(),
+            "loss": ce[k].mean().item(),
             "kl": kl.item(),
             **{name: share.double().mean().item() for name, share in shares.items()},
         }
@@ -225,13 +227,13 @@ def test_every_selection_keeps_its_epoch_for_each_member_by_itself(spec_file, im
         Scripted(second, {40: {0, 4}, 16: set()}),  # right when untouched; wrong throughout
     ]
     rows, done = run(job, networks)
-    assert [row[0].top1 for row in rows] == [0, 0, 100, 100, 0]
-    assert [row[0].select_top1 for row in rows] == [0, 100, 0, 0, 100]
+    assert [row[0].score for row in rows] == [0, 0, 100, 100, 0]
+    assert [row[0].select_score for row in rows] == [0, 100, 0, 0, 100]
     chosen = {name: [c.epoch for c in found] for name, found in done.chosen.items()}
     assert chosen == {"last": [4, 4], "best_val": [2, 0], "best_select": [1, 0]}
     for found in done.chosen.values():
         assert [int(whole(c.state)["age"]) for c in found] == [c.epoch for c in found]
-    top1 = {name: [c.outcome.top1 for c in found] for name, found in done.chosen.items()}
+    top1 = {name: [c.outcome.values["top1"] for c in found] for name, found in done.chosen.items()}
     assert top1 == {"last": [0, 100], "best_val": [100, 100], "best_select": [0, 100]}
     assert_equal(done.chosen["best_val"][1].state, networks[1].state_dict())
 
@@ -293,14 +295,21 @@ def test_a_job_yields_its_epochs_and_then_the_rows_to_store(tiny, tmp_path):
     assert [(e.epoch, e.epochs) for e in epochs] == [(e, 2) for e in (0, 1, 2)]
     assert [row["epoch"] for e in epochs for row in e.rows] == [0, 0, 1, 1, 2, 2]
     assert end.error is None
-    assert [(r["model"], r["selection"]) for r in end.results] == [
-        (name, s) for s in ("last", "best_val") for name in job.names
+    assert [(r["model"], r["selection"], r["metric"]) for r in end.results] == [
+        (name, s, metric)
+        for s in ("last", "best_val")
+        for name in job.names
+        for metric in ("top1", "top5", "nll", "ece")
     ]
     for row in end.results:
-        assert row["delta_top1"] == pytest.approx(row["top1_after"] - row["top1_before"])
-        assert row["delta_top1"] == pytest.approx(100 * (row["gained"] - row["lost"]) / row["n"])
+        assert row["delta"] == pytest.approx(row["after"] - row["before"])
+        assert (row["bits"] is None) == (row["metric"] in ("nll", "ece")) != (row["scores"] is None)
+        if row["scores"]:
+            assert np.frombuffer(row["scores"], "<f4").mean() == pytest.approx(row["after"])
+            continue
+        assert row["delta"] == pytest.approx(100 * (row["gained"] - row["lost"]) / row["n"])
         assert (row["p_value"] is None) == (row["selection"] == "best_val")
-    kept = [r["weights"] for r in end.results if r["weights"]]
+    kept = [r["weights"] for r in end.results if r["weights"] and r["metric"] == "top1"]
     assert len(kept) == 2
     from safetensors.torch import load_file
 
@@ -319,12 +328,12 @@ def test_metrics_equal_plain_definitions():
     g = torch.Generator().manual_seed(0)
     z = torch.randn(500, 12, generator=g) * 2
     y = torch.randint(12, (500,), generator=g)
-    o = measurement(z, y)
+    values = measured(task_of(), statistics(z, y)).values
     p = z.softmax(-1)
-    assert o.top1 == pytest.approx(100 * (z.argmax(-1) == y).float().mean().item())
+    assert values["top1"] == pytest.approx(100 * (z.argmax(-1) == y).float().mean().item())
     top5 = sum(y[i] in z[i].topk(5).indices for i in range(500)) / 5
-    assert o.top5 == pytest.approx(top5)
-    assert o.nll == pytest.approx(cross_entropy(z, y).item(), rel=1e-6)
+    assert values["top5"] == pytest.approx(top5)
+    assert values["nll"] == pytest.approx(cross_entropy(z, y).item(), rel=1e-6)
     confidence, right = p.max(-1).values, z.argmax(-1) == y
     ece = 0.0
     for b in range(15):
@@ -332,13 +341,13 @@ def test_metrics_equal_plain_definitions():
         if inside.any():
             gap = right[inside].float().mean() - confidence[inside].mean()
             ece += inside.float().mean().item() * abs(gap.item())
-    assert o.ece == pytest.approx(ece, abs=1e-6)
+    assert values["ece"] == pytest.approx(ece, abs=1e-6)
 
 
 def test_a_tie_of_classes_goes_to_the_lowest_as_argmax_has_it():
-    o = measurement(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
-    assert o.predicted_N.tolist() == [0, 0, 0]
-    assert o.top_classes_Nk.tolist() == [[0, 1, 2, 3]] * 3
+    found = statistics(torch.zeros(3, 4), torch.tensor([0, 1, 2]))
+    assert found["predicted"].tolist() == [0, 0, 0]
+    assert found["top_classes"].tolist() == [[0, 1, 2, 3]] * 3
 
 
 def test_a_long_epoch_says_how_far_it_is(tiny):
@@ -352,4 +361,4 @@ def test_a_long_epoch_says_how_far_it_is(tiny):
     assert {int(m.epoch) for m in beats[:-1]} == {0, 1}
     assert len(beats) > 2
     assert isinstance(end, JobResult)
-    assert [row["correct"] for row in end.results] == [row["correct"] for row in plain.results]
+    assert [row["bits"] for row in end.results] == [row["bits"] for row in plain.results]

@@ -154,7 +154,7 @@ def test_a_model_that_only_loses_less_is_not_to_be_trained(tmp_path, capsys):
     uri = made(tmp_path, world)
     (row, *_) = Store(uri).partners("ResNet").to_pylist()
     assert (row["partner"], row["verdict"]) == ("ViT", v.LESS)
-    assert row["delta_top1"] < 0 < row["net_low"]
+    assert row["delta"] < 0 < row["net_low"]
     for name, text in surfaces(uri, capsys).items():
         assert "No partner is sure to improve any model" in text, name
         assert "1 model only loses less than alone, do not train it: ResNet (with ViT" in text, name
@@ -198,7 +198,7 @@ def row(**changes) -> dict:
         "selection": "last",
         "best": True,
         "tie": False,
-        "delta_top1": 1.0,
+        "delta": 1.0,
         "delta_low": 0.5,
         "net_delta": 1.0,
         "q_value": 0.01,
@@ -213,8 +213,8 @@ def row(**changes) -> dict:
     [
         ({}, v.IMPROVES),
         ({"delta_low": -0.1}, v.MORE),
-        ({"delta_top1": 0.0, "delta_low": -1.0}, v.LESS),
-        ({"delta_top1": -3.0, "delta_low": -4.0}, v.LESS),
+        ({"delta": 0.0, "delta_low": -1.0}, v.LESS),
+        ({"delta": -3.0, "delta_low": -4.0}, v.LESS),
         ({"net_delta": -1.0}, v.HARMED),
         ({"q_value": 0.05}, v.NOTHING),
         ({"net_delta": None, "q_value": None}, v.NO_CONTROL),
@@ -256,11 +256,23 @@ def wide(name: str) -> dict:
     row = {**numbers, "model": long, "partner": f"{long} + {long}", "role": "student"}
     row |= {"model_a": long, "model_b": long, "members": f"{long} + {long}"}
     more = (
-        *("top1", "top5", "nll", "ece", "seconds", "published_top1", "params", "flops", "memory"),
-        *("n", "features", "to_do", "done", "failed", "epoch", "train_top1", "ce", "kl", "size"),
+        *("value", "top1", "seconds", "published", "params", "flops", "memory"),
+        *(
+            "n",
+            "features",
+            "to_do",
+            "done",
+            "failed",
+            "epoch",
+            "train_score",
+            "score",
+            "loss",
+            "kl",
+            "size",
+        ),
         *("teacher_share", "students", "teachers", "groups", "label", "files", "into", "bytes"),
         *("gained", "gained_known", "lost", "lost_known", "control_gained", "control_lost"),
-        *("top1_a", "top1_b", "ensemble_top1", "error_overlap", "disagreement", "kappa", "seed"),
+        *("score_a", "score_b", "ensemble", "error_overlap", "disagreement", "kappa", "seed"),
         *("paper_delta", "paper_std", "paper_ensemble", "paper_recovered"),
     )
     row |= {name: 12345.0 if name in ("n", "params", "flops") else 99.0 for name in more}
@@ -268,13 +280,13 @@ def wide(name: str) -> dict:
     for mean in ("teaches", "learns"):
         row |= {mean: -100.0, f"{mean}_low": -100.0, f"{mean}_high": 100.0}
     for side in "ab":
-        row |= {f"delta_top1_{side}": -100.0, f"delta_low_{side}": -100.0}
+        row |= {f"delta_{side}": -100.0, f"delta_low_{side}": -100.0}
         row |= {f"delta_high_{side}": 100.0}
     row |= {"best": True, "tie": True, "verdict": v.LESS, "seeds": 12, "measure": "net_delta"}
     row |= {"objective": "kd(temperature=4.0, alpha=0.9)", "recipe_id": name * 16}
     row |= {"data_id": name * 16, "kind": "model", "name": long, "weights": long, "licence": long}
     row |= {"table": "similarities", "job_id": "0123456789abcdef", "our_objective": "bikd"}
-    row |= {"input": "224"}
+    row |= {"input": "224", "metric": "top1", "unit": "%", "eval_set": "val"}
     return row | {"error": "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"}
 
 
@@ -300,7 +312,8 @@ def test_no_table_cuts_a_number(view, width):
 def test_what_all_rows_agree_on_stands_above():
     lines = [line.plain for line in laid_out([wide("a"), wide("a")], VIEWS["partners"], None)]
     assert lines[0] == (
-        "seeds 12 · objective kd(temperature=4.0, alpha=0.9) · recipe aaaaaa · data aaaaaa"
+        "seeds 12 · metric top1, pp · on val · objective kd(temperature=4.0, alpha=0.9) · "
+        "recipe aaaaaa · data aaaaaa"
     )
     lines = [line.plain for line in laid_out([wide("a"), wide("b")], VIEWS["partners"], None)]
     assert "recipe" in lines[1]

@@ -29,7 +29,13 @@ def job_rows(job: int, number: int) -> dict[str, list[Row]]:
     models = [f"m{job % 5}", f"m{5 + job % 3}", *(["m8"] if job % 4 == 0 else [])]
     found: dict[str, list[Row]] = {"jobs": [{"members": models, "status": "done"}]}
     found["results"] = [
-        {"model_id": m, "selection": s, "correct": f"{job_id} {m} {s} {number} ".encode() * 20}
+        {
+            "model_id": m,
+            "selection": s,
+            "metric": "top1",
+            "eval_set": "val",
+            "bits": f"{job_id} {m} {s} {number} ".encode() * 20,
+        }
         for m in models
         for s in ("last", "best_val")
     ]

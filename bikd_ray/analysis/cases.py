@@ -23,7 +23,7 @@ def cases(before: Row | None, epochs: Sequence[Row], after: Sequence[Row]) -> tu
     """What the two got right before, in each epoch of training, and after.
 
     before: the pair's row of the table `pairs`, on val. epochs: curve rows of both with each
-    other, on the training images. after: rows with top1_a, top1_b, error_overlap_after and the
+    other, on the training images. after: rows with score_a, score_b, error_overlap_after and the
     case shares (none in older stores) of each job, on val.
     """
     found = []
@@ -38,7 +38,8 @@ def cases(before: Row | None, epochs: Sequence[Row], after: Sequence[Row]) -> tu
             c1, c2, c3, c4 = (share / sum(shares) for share in shares)
             found.append(Case(f"epoch {epoch}", c1, c2 + c4, c3, c2))
     joint = [
-        shares_after(r["top1_a"] / 100, r["top1_b"] / 100, r["error_overlap_after"]) for r in after
+        shares_after(r["score_a"] / 100, r["score_b"] / 100, r["error_overlap_after"])
+        for r in after
     ]
     if joint:
         both, none = (fmean(values) for values in zip(*joint, strict=True))

@@ -2,7 +2,7 @@
 
     gain[r] = learns[learner[r]] + teaches[teacher[r]] + rest[r],   sum of teaches = 0
 
-by least squares. Suffixes: R pairings (ordered), M models, N images.
+by least squares. Suffixes: R pairings (ordered), M models, N units (images, videos).
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from bikd_ray.analysis.significance import Estimates
 class Effects:
     """`learns`: the gain with an average teacher; `teaches`: what a teacher adds to that average.
 
-    Percentage points; their intervals count the images and the pairings, as if both were drawn.
+    In the metric's unit; their intervals count the units and the pairings, as if both were drawn.
     The shares are of the variance of the gains: that of the learner first, then what the teacher
     adds to it.
     """
@@ -28,20 +28,25 @@ class Effects:
 
 
 class PairGains:
-    """Gains of ordered pairings, added learner by learner: only sums are held."""
+    """Gains of ordered pairings, added learner by learner: only sums are held.
 
-    def __init__(self, models: int, n: int) -> None:
+    binary: of scores of 0 and 1, whose metric is in percent; of others the variance over the
+    units is that with n - 1.
+    """
+
+    def __init__(self, models: int, n: int, *, binary: bool = True) -> None:
         self.n = n
+        self.binary = binary
         self.models = models
         self.learner: list[int] = []
         self.teacher: list[int] = []
         self.gains: list[float] = []
-        self.sums = np.zeros((2 * models, n), np.float32)  # over pairings, per image
+        self.sums = np.zeros((2 * models, n), np.float32)  # over pairings, per unit
 
     def add(self, learner: int, teachers_T: np.ndarray, gains_TN: np.ndarray) -> None:
         """A learner's pairings, each teacher once.
 
-        gains_TN: per image, after minus before (or minus control), mean over the seeds.
+        gains_TN: `Scores.unit_gains` of after less before (or less control).
         """
         self.learner += [learner] * len(teachers_T)
         self.teacher += teachers_T.tolist()
@@ -69,12 +74,14 @@ class PairGains:
         free = len(gains) - rank
         if rank < seen.sum() - 1:
             effect = np.full_like(effect, np.nan)
-        per_image = fit @ self.sums
+        per_unit, scale = fit @ self.sums, 100.0 if self.binary else 1.0
+        with np.errstate(invalid="ignore", divide="ignore"):  # of one unit
+            of_units = per_unit.var(1, dtype=np.float64, ddof=0 if self.binary else 1)
         noise = rest @ rest / free if free else np.nan
         estimates = Estimates(
-            100 * effect,
-            1e4 * per_image.var(1, dtype=np.float64) / self.n,
-            1e4 * noise * ((fit @ normal) * fit).sum(1),
+            scale * effect,
+            scale**2 * of_units / self.n,
+            scale**2 * noise * ((fit @ normal) * fit).sum(1),
             np.full(len(effect), free + 1),
             self.n,
         )

@@ -80,9 +80,9 @@ def _measures(n: int, n11: int, right_a: int, right_b: int) -> Row:
         "n10": n10,
         "n01": n01,
         "n00": n00,
-        "top1_a": 100 * right_a / n,
-        "top1_b": 100 * right_b / n,
-        "oracle_top1": 100 * (1 - n00 / n),
+        "score_a": 100 * right_a / n,
+        "score_b": 100 * right_b / n,
+        "oracle": 100 * (1 - n00 / n),
         "error_inconsistency": (n10 + n01) / n,
         "double_fault": n00 / n,
         "error_overlap": _ratio(n00, n10 + n01 + n00),
@@ -103,7 +103,7 @@ def pair_statistics(
 ) -> Iterator[tuple[int, int, Row, Undecided]]:
     """(i, j, row, undecided) of each pair, by default all i < j.
 
-    The row's `ensemble_top1` is None as long as there are undecided samples: see `settle`.
+    The row's `ensemble` is None as long as there are undecided samples: see `settle`.
     """
     for i, j, row in overlaps([a.predicted_N for a in answers], labels_N, pairs):
         predicted_N, certain_N = ensemble(answers[i], answers[j])
@@ -112,7 +112,7 @@ def pair_statistics(
         a, b = answers[i], answers[j]
         right_a_N, right_b_N = (one.predicted_N == labels_N for one in (a, b))
         row |= case_shares(right_a_N, right_b_N, a.label_prob_N, b.label_prob_N)
-        row["ensemble_top1"] = None if len(undecided.samples_U) else 100 * right / row["n"]
+        row["ensemble"] = None if len(undecided.samples_U) else 100 * right / row["n"]
         yield i, j, row, undecided
 
 
@@ -144,12 +144,12 @@ def settle(
     probs_b_UC: np.ndarray,
     labels_U: np.ndarray,
 ) -> Row:
-    """The row with its `ensemble_top1`, from both models' probabilities of all classes on the
+    """The row with its `ensemble`, from both models' probabilities of all classes on the
     undecided samples, in float32 as they were stored.
     """
     winner_U = np.add(probs_a_UC, probs_b_UC, dtype=np.float64).argmax(1)
     right = undecided.right + int((winner_U == labels_U).sum())
-    return {**row, "ensemble_top1": 100 * right / row["n"]}
+    return {**row, "ensemble": 100 * right / row["n"]}
 
 
 def ensemble(a: StoredPredictions, b: StoredPredictions) -> tuple[np.ndarray, np.ndarray]:

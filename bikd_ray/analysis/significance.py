@@ -1,32 +1,25 @@
-"""Intervals and tests from per-sample correctness of the same images.
+"""Intervals and tests from the scores of the same units: images, or videos.
 
-Everything here is a *contrast*: a weighted sum of correctness vectors (after minus before, job
-minus control, partner minus partner), whose variance comes from counts of the images on which two
-vectors are both right. Suffixes: V vectors, S seeds, P and Q candidates, B bytes; arrays may have
-axes before.
+Everything here is a *contrast*: a weighted sum of vectors of scores (after minus before, job
+minus control, partner minus partner), whose variance comes from sums over the units of products
+of two vectors; see `analysis.scores`. Suffixes: V vectors, S seeds, P and Q candidates; arrays may
+have axes before.
 """
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import combinations_with_replacement
 
 import numpy as np
 import scipy  # special is loaded where it is first used; scipy.stats would take a second more
 
-from bikd_ray.analysis.bits import ones_of, words_of
+from bikd_ray.analysis.scores import Bits, Scores
 
 LEVEL = 0.95
 
 POWER = 0.8
 """Of the smallest effect that is called detectable."""
 
-SPLITS = 20
-"""Random halvings of the images behind a cross-fitted difference."""
-
-CHUNK = 512  # bytes of each vector that are counted at a time, unpacked to floats
-
 ROUNDING = 1e-9
-"""Percentage points that two sums of the same gains may differ by."""
+"""In the metric's unit, that two sums of the same gains may differ by."""
 
 SMALLEST = np.log(1e-300)
 """Of the logarithm of a level: smaller ones are no numbers any more."""
@@ -34,11 +27,11 @@ SMALLEST = np.log(1e-300)
 
 @dataclass(frozen=True)
 class Estimates:
-    """Mean differences in percentage points, each with the two variances of its mean.
+    """Mean differences in the metric's unit, each with the two variances of its mean.
 
-    All arrays have one shape. `var_images`: from which `n` images were drawn. `var_seeds`: from
-    which seeds were drawn; 0 with one seed, where intervals speak of image sampling only. Without
-    any seed everything is NaN.
+    Of percent that is percentage points. All arrays have one shape. `var_images`: from which `n`
+    units (images, videos) were drawn. `var_seeds`: from which seeds were drawn; 0 with one seed,
+    where intervals speak of the sampling of units only. Without any seed everything is NaN.
     """
 
     mean: np.ndarray
@@ -58,7 +51,11 @@ class Estimates:
 
     @property
     def se(self) -> np.ndarray:
-        return np.sqrt(self.var_images + self.var_seeds)
+        return np.sqrt(self._variance)
+
+    @property
+    def _variance(self) -> np.ndarray:
+        return self.var_images + self.var_seeds
 
     def critical(self, alpha: np.ndarray | float) -> np.ndarray:
         """The one-sided critical value of mean / se (Cochran & Cox 1950).
@@ -68,8 +65,9 @@ class Estimates:
         94% (3 seeds that differ a lot; docs/statistics.md); this covers at least 94%.
         """
         images, seeds = (_t(df, alpha) for df in self._degrees)
-        parts = images * self.var_images + seeds * self.var_seeds
-        return -parts / (self.var_images + self.var_seeds)
+        parts, total = images * self.var_images + seeds * self.var_seeds, self._variance
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return -np.where(total == 0, images, parts / total)
 
     @property
     def half_width(self) -> np.ndarray:
@@ -88,7 +86,7 @@ class Estimates:
         """Two-sided: twice the alpha whose critical value the mean just reaches.
 
         It lies between those of the two t distributions, and is found by Newton's method on its
-        logarithm, within that bracket.
+        logarithm, within that bracket. A difference that is 0 on every unit has 1.
         """
         with np.errstate(invalid="ignore", divide="ignore"):
             reached = np.abs(self.mean) / self.se
@@ -108,7 +106,8 @@ class Estimates:
                 moved, log_alpha = np.abs(there - log_alpha), there
                 if not (moved > 1e-12).any():
                     break
-        return 2 * np.exp(log_alpha)
+        same = (self.mean == 0) & (self._variance == 0)
+        return np.where(same, 1.0, 2 * np.exp(log_alpha))
 
     @property
     def _degrees(self) -> tuple[int, np.ndarray]:
@@ -120,7 +119,7 @@ class Estimates:
         alpha = np.exp(log_alpha)
         parts = zip(self._degrees, (self.var_images, self.var_seeds), strict=True)
         rise = sum(alpha * var / _density(df, _t(df, alpha)) for df, var in parts)
-        return rise / (self.var_images + self.var_seeds)
+        return rise / self._variance
 
     @property
     def detectable(self) -> np.ndarray:
@@ -149,86 +148,55 @@ def _density(df: np.ndarray | int, t: np.ndarray) -> np.ndarray:
     return np.exp(scale - np.log(np.pi * df) / 2 - (np.asarray(df) + 1) / 2 * np.log1p(t * t / df))
 
 
-def contrast(gram_VV: np.ndarray, n: int, weights_SV: np.ndarray) -> Estimates:
-    """The mean over seeds and images of sum_v w[..., s, v] * correct_v, in percentage points.
+def contrast(scores: Scores, weights_SV: np.ndarray) -> Estimates:
+    """The mean over seeds and units of sum_v w[..., s, v] * score_v, in the metric's unit.
 
-    gram_VV: joint counts of the correctness vectors over the same n images; weights_SV: one row
-    of weights for each seed, and any axes before.
+    weights_SV: one row of weights for each seed, and any axes before.
 
-    Var(mean) = Var_images(per-image mean over seeds) / n + Var_seeds / S: the images and the
-    seeds are both drawn. Pseudo-images, one and a half that gain and as many that lose, keep
-    the first part above zero where few images or none changed (after Agresti & Min 2005, who
-    add half of each; a count of gains without losses is then covered at 94% at least, and at
-    86% with theirs); they do not move the mean.
+    Var(mean) = Var_units(per-unit mean over seeds) / n + Var_seeds / S: the units and the seeds
+    are both drawn. `Bits.variance` says what keeps the first part above zero.
     """
-    per_seed = weights_SV @ np.diag(gram_VV) / n
-    w_V = weights_SV.sum(-2) / max(1, weights_SV.shape[-2])
-    square = ((w_V @ gram_VV) * w_V).sum(-1)  # sum over images of the per-image mean, squared
-    return _estimates(per_seed, np.ones_like(per_seed, bool), square, n)
+    totals, square = scores.combined(weights_SV)
+    return _estimates(scores, totals / scores.n, np.ones_like(totals, bool), square)
 
 
-def differences(bits_VB: np.ndarray, n: int, plus_S: np.ndarray, minus_S: np.ndarray) -> Estimates:
+def differences(scores: Scores, plus_S: np.ndarray, minus_S: np.ndarray) -> Estimates:
     """The `contrast` of one vector less another for each seed, over the seeds that have both.
 
-    bits_VB: correctness vectors (`bits.stack`) over n images. plus_S, minus_S: integers [..., S]
-    that broadcast: which vector, or -1 for none.
+    plus_S, minus_S: integers [..., S] that broadcast: which vector, or -1 for none.
     """
-    words, ones = words_of(bits_VB), ones_of(bits_VB)
+    totals = scores.totals
     plus_S, minus_S = np.broadcast_arrays(plus_S, minus_S)
     both = (plus_S >= 0) & (minus_S >= 0)
-    per_seed = np.where(both, ones[plus_S] - ones[minus_S], 0) / n
-    square = np.zeros(both.shape[:-1])
-    for s, t in combinations_with_replacement(range(both.shape[-1]), 2):
-        joint = sum(
-            sign * np.bitwise_count(words[u] & words[v]).sum(-1, dtype=np.int64)
-            for u, v, sign in (
-                (plus_S[..., s], plus_S[..., t], 1),
-                (minus_S[..., s], minus_S[..., t], 1),
-                (plus_S[..., s], minus_S[..., t], -1),
-                (minus_S[..., s], plus_S[..., t], -1),
-            )
-        )
-        square += np.where(both[..., s] & both[..., t], (1 + (s != t)) * joint, 0)
-    return _estimates(per_seed, both, square / np.maximum(1, both.sum(-1)) ** 2, n)
+    per_seed = np.where(both, totals[plus_S] - totals[minus_S], 0) / scores.n
+    square = scores.differing(plus_S, minus_S, both)
+    return _estimates(scores, per_seed, both, square / np.maximum(1, both.sum(-1)) ** 2)
 
 
-def rivals(bits_VB: np.ndarray, n: int, at_PS: np.ndarray) -> Estimates:
-    """[Q, P]: `differences` of every candidate q less every candidate p.
+def rivals(scores: Scores, at_PS: np.ndarray) -> Estimates:
+    """[Q, P]: by how much every candidate q is better than every candidate p.
 
-    Candidates that share the same seeds are taken together: a product of two matrices counts for
-    all of them, on how many seeds each was right, image by image.
+    They are the `differences`, q less p; p less q where lower is better. Candidates that share the
+    same seeds are taken together: a product of two matrices has the sums of all of them.
     """
-    ones, there_PS = ones_of(bits_VB), at_PS >= 0
+    totals, there_PS = scores.sign * scores.totals, at_PS >= 0
     shape = len(at_PS), len(at_PS)
-    mean, of_images, of_seeds = np.full((3, *shape), np.nan)
-    found = Estimates(mean, of_images, of_seeds, np.zeros(shape, int), n)
+    mean, of_units, of_seeds = np.full((3, *shape), np.nan)
+    found = Estimates(mean, of_units, of_seeds, np.zeros(shape, int), scores.n)
     for shared_S in _shared(there_PS):
         mine = np.flatnonzero((there_PS >= shared_S).all(1))
         at_CI = at_PS[mine][:, shared_S].T
         seeds = len(at_CI)
-        joint = _gram_of_sums(bits_VB, at_CI)
-        square = (joint.diagonal()[:, None] + joint.diagonal() - 2 * joint) / seeds**2
-        per_seed = [(ones[at][:, None] - ones[at]) / n for at in at_CI]
+        square = scores.apart(at_CI) / seeds**2
+        per_seed = [(totals[at][:, None] - totals[at]) / scores.n for at in at_CI]
         mean = np.sum(per_seed, axis=0) / seeds
         spread = np.sum([(one - mean) ** 2 for one in per_seed], axis=0) / max(1, seeds - 1) / seeds
         here = np.ix_(mine, mine)
-        found.mean[here] = 100 * mean
-        found.var_images[here] = 1e4 * _of_images(square, mean, n)
-        found.var_seeds[here] = 1e4 * spread if seeds > 1 else 0
+        found.mean[here] = scores.scale * mean
+        found.var_images[here] = scores.scale**2 * scores.variance(square, mean)
+        found.var_seeds[here] = scores.scale**2 * spread if seeds > 1 else 0
         found.seeds[here] = seeds
     return found
-
-
-def _gram_of_sums(bits_VB: np.ndarray, at_CI: np.ndarray) -> np.ndarray:
-    """float64 [I, I]: the sum over images of sum_c right[at[c, i]] * sum_c right[at[c, j]]."""
-    joint = np.zeros((at_CI.shape[1], at_CI.shape[1]))
-    for start in range(0, bits_VB.shape[1], CHUNK):
-        some_VB = bits_VB[:, start : start + CHUNK]
-        sums = np.zeros((at_CI.shape[1], 8 * some_VB.shape[1]), np.float32)
-        for at in at_CI:
-            sums += np.unpackbits(some_VB[at], axis=1)
-        joint += sums @ sums.T  # whole numbers, exact in float32
-    return joint
 
 
 def _shared(there_PS: np.ndarray) -> list[np.ndarray]:
@@ -238,20 +206,31 @@ def _shared(there_PS: np.ndarray) -> list[np.ndarray]:
     return sorted((shared_S for shared_S in both if shared_S.any()), key=np.sum)
 
 
-def _of_images(square: np.ndarray, mean: np.ndarray, n: int) -> np.ndarray:
-    """The images' part of the variance of a mean; see `contrast` for the pseudo-images."""
-    return ((square + 3) / n - mean**2) / n
-
-
-def _estimates(per_seed: np.ndarray, present: np.ndarray, square: np.ndarray, n: int) -> Estimates:
-    """Per-seed means [..., S] of which some count; sums over images of the squared mean [...]."""
+def _estimates(
+    scores: Scores, per_seed: np.ndarray, present: np.ndarray, square: np.ndarray
+) -> Estimates:
+    """From per-seed means [..., S], of which some count, and the squares [...] of their mean."""
     seeds = present.sum(-1)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(present, per_seed, 0).sum(-1) / seeds
         spread = np.where(present, (per_seed - mean[..., None]) ** 2, 0).sum(-1)
         var_seeds = np.where(seeds > 1, spread / np.maximum(1, seeds - 1) / seeds, 0.0)
-        var_images = _of_images(square, mean, n)
-    return Estimates(100 * mean, 1e4 * var_images, 1e4 * var_seeds, seeds, n)
+        var_images = scores.variance(square, mean)
+    scale, square_scale = scores.scale, scores.scale**2
+    return Estimates(
+        scale * mean, square_scale * var_images, square_scale * var_seeds, seeds, scores.n
+    )
+
+
+def p_value(scores: Scores) -> float:
+    """Two-sided, of the difference of two vectors of one job, before and after: McNemar's test of
+    bits, a paired t test of all other scores.
+    """
+    if isinstance(scores, Bits):
+        before_B, after_B = scores.bits_VB
+        changed = (after_B & ~before_B, before_B & ~after_B)
+        return mcnemar(*(int(np.bitwise_count(bits).sum()) for bits in changed))
+    return float(differences(scores, np.array([1]), np.array([0])).p_value)
 
 
 def mcnemar(gained: int, lost: int) -> float:
@@ -267,14 +246,15 @@ def mcnemar(gained: int, lost: int) -> float:
 def best_set(rivals_QP: Estimates) -> np.ndarray:
     """Booleans [P]: who is in the set that holds the true best with 95%.
 
-    rivals_QP: every candidate q minus every candidate p; the diagonal does not count. A candidate
-    p leaves the set when some rival is better by a one-sided test at 5% / (rivals of p): the
-    first step of Holm over p's rivals, so the true best leaves with at most 5%. (Multiple
-    comparisons with the best, Hsu 1984.)
+    rivals_QP: by how much every candidate q is better than every candidate p; the diagonal does
+    not count. A candidate p leaves the set when some rival is better by a one-sided test at 5% /
+    (rivals of p): the first step of Holm over p's rivals, so the true best leaves with at most 5%.
+    (Multiple comparisons with the best, Hsu 1984.) One whose scores are NaN is not in the set.
     """
-    compared = (rivals_QP.seeds > 0) & ~np.eye(len(rivals_QP.mean), dtype=bool)
+    known = ~np.isnan(rivals_QP.mean)
+    compared = known & ~np.eye(len(known), dtype=bool)
     alpha = (1 - LEVEL) / np.maximum(1, compared.sum(0))
-    return np.asarray(~(rivals_QP.above_zero(alpha) & compared).any(0))
+    return np.asarray(known.diagonal() & ~(rivals_QP.above_zero(alpha) & compared).any(0))
 
 
 def false_discovery(p: np.ndarray) -> np.ndarray:
@@ -290,41 +270,36 @@ def false_discovery(p: np.ndarray) -> np.ndarray:
     return q
 
 
-def cross_fitted(bits_VB: np.ndarray, n: int, at_PS: np.ndarray, before: int) -> float:
-    """The gain of the best candidate where luck does not choose it, percentage points.
+def cross_fitted(scores: Scores, at_PS: np.ndarray, before: int) -> float:
+    """The difference that the best candidate makes where luck does not choose it.
 
-    The candidate with the largest gain on one random half of the images and all seeds but one is
+    The candidate with the largest gain on one random half of the units and all seeds but one is
     measured on the other half with that seed: the mean over both halves, all seeds and SPLITS
-    halvings. Where several have the largest gain, it is the mean over them. On the images and
-    seeds that chose it, the best one's gain is too high on average.
-    A candidate of one seed is passed over; where there are no others, images alone are split.
+    halvings. Where several have the largest gain, it is the mean over them. On the units and
+    seeds that chose it, the best one's gain is too high on average. Where lower is better the
+    largest gain is the lowest difference.
+    A candidate of one seed is passed over, and so is one whose scores are NaN; where there are no
+    others with two seeds, units alone are split. NaN for a pooled metric whose `parts` are unknown.
 
-    bits_VB: correctness vectors (`bits.stack`) over n images. at_PS: which vector is candidate p
-    after training with seed s, -1 for none. before: which is the untouched model.
+    at_PS: which vector is candidate p after training with seed s, -1 for none. before: which is
+    the untouched model.
     """
-    words, right_V = words_of(bits_VB), ones_of(bits_VB)
-    in_half = [np.bitwise_count(words & half).sum(1, dtype=np.int64) for half in _halves(n)]
-    in_half_TV = np.array(in_half)
-    gain_2TPS = np.stack(
-        [
-            100 * (right_TV[:, at_PS] - right_TV[:, before, None, None]) / size
-            for right_TV, size in ((in_half_TV, n // 2), (right_V - in_half_TV, n - n // 2))
-        ]
-    )
-    choose_FPS, measure_FPS = _seed_folds(at_PS >= 0)
-    chosen_by = (choose_FPS * gain_2TPS[..., None, :, :]).sum(-1)
-    measured = (measure_FPS * gain_2TPS[::-1, :, None]).sum(-1)
-    with np.errstate(invalid="ignore"):
-        largest = chosen_by >= np.nanmax(chosen_by, axis=-1, keepdims=True) - ROUNDING
-    return float(((measured * largest).sum(-1) / largest.sum(-1)).mean())
-
-
-@lru_cache(4)
-def _halves(n: int) -> np.ndarray:
-    """uint64 [SPLITS, words]: random halves of n images, the same for everyone who asks."""
-    rng = np.random.default_rng(n)
-    halves = rng.permuted(np.tile(np.arange(n) < n // 2, (SPLITS, 1)), axis=1)
-    return words_of(np.packbits(halves, axis=1))
+    halves_2TV, sizes = scores.in_halves()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        made_2TPS = np.stack(
+            [
+                scores.scale * (half_TV[:, at_PS] - half_TV[:, before, None, None]) / size
+                for half_TV, size in zip(halves_2TV, sizes, strict=True)
+            ]
+        )
+        made_2TPS = np.where(at_PS >= 0, made_2TPS, 0)
+        choose_FPS, measure_FPS = _seed_folds(at_PS >= 0)
+        chosen_by = scores.sign * (choose_FPS * made_2TPS[..., None, :, :]).sum(-1)
+        measured = (measure_FPS * made_2TPS[::-1, :, None]).sum(-1)
+        most = np.fmax.reduce(chosen_by, axis=-1, keepdims=True)
+        largest = chosen_by >= most - ROUNDING
+        made = np.where(largest, measured, 0).sum(-1) / largest.sum(-1)
+    return float(made.mean())
 
 
 def _seed_folds(present_PS: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -5,24 +5,25 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bikd_ray.data.content import content_hashes, content_id, spot_check
 from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.labels import Names, class_list, label_space, relabelled
 from bikd_ray.data.sampled import refuse_all_bad
-from bikd_ray.data.sources import EncodedImages, ImageSet, open_images
+from bikd_ray.data.sources import EncodedImages, ImageSet
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed, digest
 from bikd_ray.plan import ResolvedData, ResolvedSplit
 from bikd_ray.specs import Data, DataSource
+from bikd_ray.tasks import DEFAULT, task_of
 
 SPLITS = ("train", "val")
 
 
-def resolve_data(data: Data) -> ResolvedData:
+def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
-    opened = {split: open_images(getattr(data, split)) for split in SPLITS}
+    opener = task_of(task)
+    opened = {split: opener.open(getattr(data, split)) for split in SPLITS}
     given = class_list(data.classes) if data.classes else None
     space = label_space(opened, num_classes=data.num_classes, given=given)
     if data.on_bad_image == "skip":
@@ -36,16 +37,18 @@ def resolve_data(data: Data) -> ResolvedData:
         _resolved(images, space.classes, hashes[split]) for split, images in opened.items()
     )
     said = [f"{split}: {note}" for split, images in opened.items() for note in images.notes]
+    other = () if task == DEFAULT else (task,)
     return ResolvedData(
         data=data,
-        data_id=digest("data", train.content_id, val.content_id, space.num_classes),
-        sample_set_id=digest("samples", val.content_id),
+        data_id=digest("data", train.content_id, val.content_id, space.num_classes, *other),
+        unit_set_id=digest("samples", val.content_id),
         train=train,
         val=val,
         num_classes=space.num_classes,
         classes=space.classes,
         notes=(*said, *space.notes, *_in_both(opened, hashes)),
         class_order=space.order,
+        task=task,
     )
 
 
@@ -89,14 +92,14 @@ def open_split(data: ResolvedData, split: str) -> ImageSet:
     Raises BikdError where they are not those that were planned with.
     """
     source: Any = getattr(data.data, split)  # frozen, so hashable; no checker sees that
-    return _opened(source, getattr(data, split), data.classes, split)
+    return _opened(source, getattr(data, split), data.classes, split, data.task)
 
 
 @lru_cache(maxsize=4)
 def _opened(
-    source: DataSource, planned: ResolvedSplit, classes: Names | None, split: str
+    source: DataSource, planned: ResolvedSplit, classes: Names | None, split: str, task: str
 ) -> ImageSet:
-    images = open_images(source)
+    images = task_of(task).open(source)
     if (images.source_id, spot_check(images)) != (planned.listing_id, planned.spot_id):
         raise BikdError(
             f"data.{split}: {getattr(source, 'path', source.source)} on this node is not what was "
@@ -107,30 +110,6 @@ def _opened(
     if isinstance(images, EncodedImages):
         images.stamps = images.stamps[:0]  # not to be sent to each loader process
     return images
-
-
-class Subset:
-    """The images `rows` of another set, under an identity of their own."""
-
-    def __init__(self, images: ImageSet, rows: np.ndarray) -> None:
-        self.images, self.rows = images, rows
-        self.labels, self.classes = images.labels[rows], images.classes
-        self.source_id = digest("subset", images.source_id, rows.tolist())
-        self.notes = images.notes
-
-    def image(self, index: int) -> Image.Image:
-        """Image `rows[index]` of the whole set."""
-        return self.images.image(int(self.rows[index]))
-
-    def where(self, index: int) -> str:
-        """How messages name image `index`."""
-        return named(self.images, int(self.rows[index]))
-
-
-def named(images: ImageSet, index: int) -> str:
-    """How messages name image `index` of any set."""
-    where = getattr(images, "where", None)
-    return where(index) if where else f"sample {index}"
 
 
 def split_train(

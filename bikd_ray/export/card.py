@@ -14,7 +14,7 @@ from bikd_ray.export.licence import UNKNOWN, hub_licence, is_non_commercial
 from bikd_ray.export.snippet import snippet
 from bikd_ray.export.summary import Row, SelectedResult
 from bikd_ray.export.tables import classes, code, plain, results
-from bikd_ray.formatting import signed
+from bikd_ray.formatting import difference_unit, digits_of, number, signed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data, DataSource, TimmData
 from bikd_ray.store.verdicts import ON_VAL, delta_text, in_words, net_text
@@ -101,18 +101,26 @@ def _warnings(choice: SelectedResult) -> list[str]:
 
 def _summary(choice: SelectedResult) -> str:
     gain = choice.gain
+    metric, digits = choice.metric, digits_of(choice.metric.unit)
+    unit = "%" if metric.unit == "%" else f" {metric.unit}".rstrip()
     text = (
-        f"Top-1 {gain['top1_before']:.2f}% → **{gain['top1_after']:.2f}%** on {gain['n']:,} "
-        f"images: Δ {delta_text(gain)} percentage points."
+        f"{metric.title[:1].upper()}{metric.title[1:]} {number(gain['before'], digits)}{unit} → "
+        f"**{number(gain['after'], digits)}{unit}** on {gain['n']:,} images: "
+        f"Δ {delta_text(gain)}{_in_words(difference_unit(metric.unit))}."
     )
     if gain["net_delta"] is not None:
         return (
-            f"{text} The same training without a partner gave {signed(gain['control_delta'])}: "
+            f"{text} The same training without a partner gave "
+            f"{signed(gain['control_delta'], digits)}: "
             f"net Δ {net_text(gain)}, {_verdict(choice)}."
         )
     if gain["partner"]:
         text += " There is no control: how much of it the same training alone gives is unknown."
     return text
+
+
+def _in_words(unit: str) -> str:
+    return " percentage points" if unit == "pp" else f" {unit}".rstrip()
 
 
 def _verdict(choice: SelectedResult) -> str:

@@ -22,6 +22,7 @@ from bikd_ray.export.licence import is_non_commercial
 from bikd_ray.export.origin import origin
 from bikd_ray.export.select import select_result
 from bikd_ray.export.summary import SelectedResult
+from bikd_ray.formatting import difference, digits_of, plain
 from bikd_ray.store import Store
 from bikd_ray.zoo import rebuild
 
@@ -75,12 +76,14 @@ def export_model(
     check_free(out)
     choice = select_result(store, **vars(request))
     result = choice.result
+    digits = digits_of(choice.metric.unit)
     if choice.got_worse and not allow_worse:
         with_whom = f" with {choice.gain['partner']}" if choice.gain["partner"] else ""
         raise UserError(
-            f"{result['model']} got worse{with_whom} (seed {result['seed']}): top-1 "
-            f"{result['top1_before']:.2f} to {result['top1_after']:.2f}; choose another --partner "
-            "or --seed, or add --allow-worse"
+            f"{result['model']} got worse{with_whom} (seed {result['seed']}): "
+            f"{choice.metric.title} {plain(result['before'], digits)} to "
+            f"{plain(result['after'], digits)}; choose another --partner or --seed, or add "
+            "--allow-worse"
         )
     source = origin(choice)
     state = _kept_state(store, choice)
@@ -119,9 +122,10 @@ def _notes(choice: SelectedResult) -> list[str]:
         if is_non_commercial(row["licence"])
     ]
     net = choice.gain["net_delta"]
-    if net is not None and net <= 0:
+    if net is not None and choice.metric.sign * net <= 0:
+        told = difference(net, choice.metric.unit)
         notes.append(
-            f"{choice.result['model']} gained as much or more alone (net Δ {net:+.2f} points); "
+            f"{choice.result['model']} gained as much or more alone (net Δ {told}); "
             "its control may be the better model"
         )
     return notes

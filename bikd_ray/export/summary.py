@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Any
 
+from bikd_ray.metrics import Metric
 from bikd_ray.specs import CONTROL
 from bikd_ray.store import Store
 from bikd_ray.store.gains import class_columns, net_columns
 from bikd_ray.store.read import pc
+from bikd_ray.store.upgrade import VAL
 
 Row = dict[str, Any]
 
@@ -15,15 +17,20 @@ Row = dict[str, Any]
 class SelectedResult:
     """One result whose weights were kept, and what the store knows around it.
 
-    result, job, baseline, models: rows of the store's tables (models by model_id, the partners'
-    too; the job's members have the names they were trained under). gain: the result with
-    `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of its own seed. together:
-    the same over all seeds, a row of GAINS.
+    result, job, baseline, models: rows of the store's tables, the first and third of the primary
+    `metric` on val (models by model_id, the partners' too; the job's members have the names they
+    were trained under). metrics: all of the data, by name. measured: rows of `results` of this
+    checkpoint for every metric and set, with `before` and `delta` where older rows lack them.
+    gain: the result with `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of its own
+    seed. together: the same over all seeds, a row of GAINS.
     classes: a row for each class of this checkpoint, empty where the store has lost the
     predictions. why: sentences that say how it was chosen.
     """
 
+    metric: Metric
+    metrics: dict[str, Metric]
     result: Row
+    measured: list[Row]
     job: Row
     baseline: Row
     models: dict[str, Row]
@@ -39,14 +46,16 @@ class SelectedResult:
 
     @property
     def got_worse(self) -> bool:
-        return self.result["lost"] > self.result["gained"]
+        return self.metric.sign * self.result["delta"] < 0
 
 
 def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
     """A result row with everything that its card says."""
     data_id, model_id = result["data_id"], result["model_id"]
     mine = (pc.field("data_id") == data_id) & (pc.field("model_id") == model_id)
-    (baseline,) = store.table("baselines", where=mine).to_pylist()
+    metric = store.metric(data_id)
+    known = store.table("baselines", where=mine).to_pylist()
+    (baseline,) = (r for r in known if (r["metric"], r["eval_set"]) == (metric.name, VAL))
     own_job = pc.field("job_id") == result["job_id"]
     (job,) = store.as_written("jobs", own_job).to_pylist()
     control = _control(store, result)
@@ -58,11 +67,19 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
     here = (pc.field("data_id") == data_id) & pc.field("model_id").isin(members)
     models = store.table("models", where=here).to_pylist()
     return SelectedResult(
+        metric=metric,
+        metrics={one.name: one for one in store.metrics[data_id]},
         result=result,
+        measured=_measured(store, result, known),
         job=job,
         baseline=baseline,
         models={row["model_id"]: row for row in models},
-        gain={**result, "partner": " + ".join(result["partners"]), **net_columns(result, control)},
+        gain={
+            **result,
+            "unit": metric.unit,
+            "partner": " + ".join(result["partners"]),
+            **net_columns(result, control, metric),
+        },
         together=_over_seeds(store, result),
         classes=class_columns(labels_N, baseline, [result], controls) if whole else [],
         why=why,
@@ -70,8 +87,30 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
 
 
 def results(store: Store, where: Any) -> list[Row]:
-    """Rows of the table `results`; where: a pyarrow expression over its columns."""
-    return store.table("results", where=where).to_pylist()
+    """Rows of the table `results` of each data set's primary metric on val; where: a pyarrow
+    expression over its columns.
+    """
+    primary = {data_id: metrics[0].name for data_id, metrics in store.metrics.items()}
+    where &= (pc.field("eval_set") == VAL) & pc.field("metric").isin([*primary.values()])
+    rows = store.table("results", where=where).to_pylist()
+    return [row for row in rows if row["metric"] == primary.get(row["data_id"])]
+
+
+def _measured(store: Store, result: Row, baselines: list[Row]) -> list[Row]:
+    where = pc.field("job_id") == result["job_id"]
+    where &= pc.field("model_id") == result["model_id"]
+    where &= pc.field("selection") == result["selection"]
+    before = {(row["eval_set"], row["metric"]): row["value"] for row in baselines}
+    rows = []
+    for row in store.table("results", where=where).to_pylist():
+        was = row["before"]
+        was = before.get((row["eval_set"], row["metric"])) if was is None else was
+        delta = None if was is None else row["after"] - was
+        rows.append({**row, "before": was, "delta": delta})
+    order = [metric.name for metric in store.metrics[result["data_id"]]]
+    return sorted(
+        rows, key=lambda r: (r["eval_set"] != VAL, r["eval_set"], order.index(r["metric"]))
+    )
 
 
 def results_of(store: Store, row: Row) -> list[Row]:

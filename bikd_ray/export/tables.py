@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from bikd_ray.export.summary import SelectedResult
-from bikd_ray.formatting import NONE, number, recovered, signed
+from bikd_ray.export.summary import Row, SelectedResult
+from bikd_ray.formatting import NONE, difference_unit, digits_of, number, recovered, signed
+from bikd_ray.store.upgrade import VAL
 from bikd_ray.store.verdicts import delta_text, net_text
 
 LOSSES = 10
@@ -13,7 +14,9 @@ LOSSES = 10
 def results(choice: SelectedResult) -> str:
     """The checkpoint beside the mean of all seeds, and how to read that."""
     result, gain, seeds = choice.result, choice.gain, choice.seeds
-    n = result["n"]
+    n, metric = result["n"], choice.metric
+    digits = digits_of(metric.unit)
+    named = f"{metric.title}, {metric.unit}" if metric.unit else metric.title
 
     def both(show: Any) -> list[str]:
         return [show(gain), *([show(seeds)] if seeds else [])]
@@ -28,20 +31,26 @@ def results(choice: SelectedResult) -> str:
     rows = [
         ["", "this checkpoint", *mean],
         ["---", *["---:"] * (1 + len(mean))],
-        ["top-1 before, %", *both(lambda r: f"{r['top1_before']:.2f}")],
-        ["top-1 after, %", *both(lambda r: f"{r['top1_after']:.2f}")],
-        ["Δ top-1 [95%]", *both(delta_text)],
-        ["control: Δ without a partner", *both(lambda r: signed(r["control_delta"]))],
+        [f"{named} before", *both(lambda r: number(r["before"], digits))],
+        [f"{named} after", *both(lambda r: number(r["after"], digits))],
+        [f"Δ {metric.title} [95%]", *both(delta_text)],
+        ["control: Δ without a partner", *both(lambda r: signed(r["control_delta"], digits))],
         ["net Δ [95%]", *both(net_text)],
-        ["ensemble before, %", *both(lambda r: number(r["ensemble_top1_before"], 2))],
+        ["ensemble before", *both(lambda r: number(r["ensemble_before"], digits))],
         [
             "recovered of the ensemble's lead, %",
             *both(lambda r: recovered(r["recovered"], 1) or NONE),
         ],
-        ["wrong before, right now", *once(images(result["gained"]))],
-        ["right before, wrong now (negative flips)", *once(images(result["lost"]))],
-        ["negative log-likelihood", *once(_change(choice, "nll"))],
-        ["calibration error (ECE)", *once(_change(choice, "ece"))],
+    ]
+    if metric.binary:
+        rows += [
+            ["wrong before, right now", *once(images(result["gained"]))],
+            ["right before, wrong now (negative flips)", *once(images(result["lost"]))],
+        ]
+    rows += [
+        [_measure(row, choice), *once(_change(row, choice))]
+        for row in choice.measured
+        if (row["eval_set"], row["metric"]) != (VAL, metric.name)
     ]
     if not gain["partner"]:
         rows = [row for row in rows if not row[0].startswith(("ensemble", "recovered"))]
@@ -57,12 +66,25 @@ def _reading(choice: SelectedResult) -> str:
         )
     else:
         text = "Intervals of this checkpoint count which images were drawn, not which seed."
-    return f"Differences are in percentage points. {text} " + plain(" ".join(choice.why))
+    unit = difference_unit(choice.metric.unit)
+    said = {"pp": "Differences are in percentage points. ", "": ""}
+    return f"{said.get(unit, f'Differences are in {unit}. ')}{text} " + plain(" ".join(choice.why))
 
 
-def _change(choice: SelectedResult, name: str) -> str:
-    before, after = choice.baseline[name], choice.result[f"{name}_after"]
-    return f"{number(before, 3)} → {number(after, 3)}"
+def _measure(row: Row, choice: SelectedResult) -> str:
+    metric = choice.metrics[row["metric"]]
+    where = "" if row["eval_set"] == VAL else f" on {plain(row['eval_set'])}"
+    unit = f", {metric.unit}" if metric.unit else ""
+    better = "" if metric.higher_is_better else " (lower is better)"
+    return f"{metric.title}{where}{unit}{better}"
+
+
+def _change(row: Row, choice: SelectedResult) -> str:
+    """`0.512 → 0.498, Δ −0.014 [−0.020, −0.008]`."""
+    unit = choice.metrics[row["metric"]].unit
+    digits = digits_of(unit)
+    change = f"{number(row['before'], digits)} → {number(row['after'], digits)}"
+    return change if row["delta"] is None else f"{change}, Δ {delta_text({**row, 'unit': unit})}"
 
 
 def classes(choice: SelectedResult, names: tuple[str, ...] | None) -> str:
@@ -70,8 +92,8 @@ def classes(choice: SelectedResult, names: tuple[str, ...] | None) -> str:
     if not choice.classes:
         return "Not known: the store has no predictions of the base model."
     rows = choice.classes
-    lost = sorted((r for r in rows if r["delta_top1"] < 0), key=lambda r: r["delta_top1"])
-    won = sum(r["delta_top1"] > 0 for r in rows)
+    lost = sorted((r for r in rows if r["delta"] < 0), key=lambda r: r["delta"])
+    won = sum(r["delta"] > 0 for r in rows)
     each = sorted(r["n"] for r in rows)
     few = f"{each[0]:,}" if each[0] == each[-1] else f"{each[0]:,} to {each[-1]:,}"
     text = (
@@ -82,7 +104,7 @@ def classes(choice: SelectedResult, names: tuple[str, ...] | None) -> str:
         return text
     shown = [
         f"| {plain(names[r['label']]) if names else r['label']} | {r['n']:,} "
-        f"| {r['top1_before']:.2f} | {r['top1_after']:.2f} | {signed(r['delta_top1'])} "
+        f"| {r['before']:.2f} | {r['after']:.2f} | {signed(r['delta'])} "
         f"| {signed(r['control_delta'])} |"
         for r in lost[:LOSSES]
     ]

@@ -5,13 +5,14 @@ from itertools import chain
 from typing import Annotated, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     ConfigDict,
     Field,
     model_validator,
 )
 
-from bikd_ray.errors import choices
+from bikd_ray.errors import UserError, choices
 from bikd_ray.specs.data import Data
 from bikd_ray.specs.running import Logger, Resources
 from bikd_ray.specs.training import Objective, Pairings, Recipe
@@ -23,11 +24,20 @@ from bikd_ray.specs.values import (
     named,
 )
 from bikd_ray.specs.zoo import ZooEntry
+from bikd_ray.tasks import DEFAULT, check_name
 
 Selection = Literal["last", "best_val", "best_select"]
 
 CHOSEN_ON_VAL = "best_val"
 """The selection whose epoch was chosen on the reported images: no interval and no rank is fair."""
+
+
+def _task(name: str) -> str:
+    try:
+        check_name(name)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return name
 
 
 class Spec(Frozen):
@@ -42,6 +52,9 @@ class Spec(Frozen):
 
     name: str = Field(default="sweep", min_length=1)
     zoo: tuple[ZooEntry, ...] = Field(min_length=1)
+    task: Annotated[str, AfterValidator(_task)] = Field(
+        default=DEFAULT, description="what is learned and measured: a name, or MODULE:CLASS"
+    )
     data: Data
     pairings: Pairings = Pairings()
     objectives: Annotated[

@@ -50,7 +50,15 @@ class Pairings(Frozen):
 
 
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "bikd": ("temperature", "ties", "detach_teacher", "mask", "ce_weight", "kl_weight"),
+    "bikd": (
+        "temperature",
+        "ties",
+        "detach_teacher",
+        "mask",
+        "ce_weight",
+        "kl_weight",
+        "confidence",
+    ),
     "dml": ("temperature", "detach_teacher", "ce_weight", "kl_weight"),
     "kd": ("temperature", "kd_weight"),
     "kl_dp": ("temperature",),
@@ -84,6 +92,10 @@ class Objective(Frozen):
     ce_weight: Float = Field(default=1.0, ge=0)
     kl_weight: Float = Field(default=1.0, ge=0)
     kd_weight: Float = Field(default=0.5, ge=0, le=1, description="kd: share of the divergence")
+    confidence: Literal["auto", "label", "max"] = Field(
+        default="auto",
+        description="who teaches: the surest of the label, or the surest of anything; auto: label",
+    )
 
     @model_validator(mode="after")
     def _knows_its_options(self) -> Self:

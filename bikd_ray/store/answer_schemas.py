@@ -1,6 +1,6 @@
 """The columns of every answer and what they mean. docs/statistics.md has the definitions.
 
-Gains, intervals and accuracies are percentage points; intervals are 95%.
+Gains are in the metric's unit, percentage points for percent; intervals are 95%.
 """
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ _LEARNER: list[Column] = [
     ("objective", _S, "who taught whom"),
 ]
 _DELTAS: list[Column] = [
-    ("delta_top1", _F, "top-1 after less before, mean of the seeds"),
+    ("delta", _F, "the metric after less before, mean of the seeds"),
     ("delta_low", _F, "null where the epoch was chosen on these images"),
     ("delta_high", _F, ""),
     ("control_delta", _F, "of the same training without a partner, the same seeds"),
@@ -28,7 +28,10 @@ _DELTAS: list[Column] = [
 ]
 _IDENTITY: list[Column] = [
     ("seeds", _I, ""),
-    ("n", _I, "val images"),
+    ("n", _I, "units: images; of video, videos"),
+    ("metric", _S, "what is measured: see the table `metrics`"),
+    ("unit", _S, "of the metric: %, nats, …; of its differences pp where that is %"),
+    ("eval_set", _S, "on which set: val, or one that is only measured on"),
     ("selection", _S, "which epoch: last, best_val (chosen on these images) or best_select"),
     ("data_id", _S, ""),
     ("recipe_id", _S, ""),
@@ -37,7 +40,7 @@ _IDENTITY: list[Column] = [
 _PARTNERS: list[Column] = [("partners", _LIST, "aliases"), ("partner_ids", _LIST, "model_ids")]
 
 PAIR_GAINS = (
-    "delta_top1",
+    "delta",
     "delta_low",
     "delta_high",
     "net_delta",
@@ -45,15 +48,15 @@ PAIR_GAINS = (
     "net_high",
     "q_value",
     "recovered",
-    "top1_after",
+    "after",
 )
 CASES_AFTER = tuple(f"case{c}_after" for c in (1, 2, 3, 4))
 LIKENESS = ("cca_before", "cca_after")
 CURVE_MEANS = (
-    "top1",
-    "train_top1",
+    "score",
+    "train_score",
     "train_loss",
-    "ce",
+    "loss",
     "kl",
     "teacher_share",
     *(f"case{c}" for c in (1, 2, 3, 4)),
@@ -86,9 +89,9 @@ GAINS = _schema(
         ("recovered", _F, "100 delta / (ensemble - before); null if that is not > 0"),
         ("tie", pa.bool_(), "in the set that holds the best partner, which has several"),
         ("best", pa.bool_(), "in the set that holds the best partner with 95%"),
-        ("top1_before", _F, "percent"),
-        ("top1_after", _F, "percent"),
-        ("ensemble_top1_before", _F, "percent, of the untouched members"),
+        ("before", _F, "the metric of the untouched model"),
+        ("after", _F, "before and delta"),
+        ("ensemble_before", _F, "of the untouched members"),
         ("net_seeds", _I, "seeds with a control"),
         ("interval", _S, "what delta's interval counts: images, or images and seeds"),
         *_IDENTITY,
@@ -103,7 +106,7 @@ GROWTH = _schema(
         ("groups", _I, "such groups with this model; the row is their mean"),
         *_LEARNER[2:],
         *_DELTAS,
-        ("top1_before", _F, "percent"),
+        ("before", _F, "the metric of the untouched model"),
         *_IDENTITY,
     ]
 )
@@ -112,9 +115,9 @@ CLASSES = _schema(
     [
         *_LEARNER,
         ("label", _I, "the class, as the data numbers it"),
-        ("top1_before", _F, "percent of the class"),
-        ("top1_after", _F, "percent of the class, mean of the seeds"),
-        ("delta_top1", _F, "after less before"),
+        ("before", _F, "percent of the class"),
+        ("after", _F, "percent of the class, mean of the seeds"),
+        ("delta", _F, "after less before"),
         ("control_delta", _F, "the same without a partner"),
         ("seeds", _I, ""),
         ("n", _I, "val images of the class"),
@@ -141,7 +144,7 @@ TEACHERS = _schema(
     [
         ("model", _S, "alias, to show"),
         ("objective", _S, "who taught whom"),
-        ("measure", _S, "net_delta, or delta_top1 where a pairing has no control"),
+        ("measure", _S, "net_delta, or delta where a pairing has no control"),
         ("teaches", _F, "what its partners gain above what they gain on average"),
         ("teaches_low", _F, "counts the images and the pairings"),
         ("teaches_high", _F, ""),
@@ -161,6 +164,7 @@ PAIRS = _schema(
         *_stored("pairs", *(name for name in SCHEMAS["pairs"].names if name != "attempt")),
         ("objective", _S, "null where the pair is not trained yet"),
         ("recipe_id", _S, ""),
+        ("unit", _S, "of the metric"),
         *_stored("results", *CASES_AFTER),
         *_stored("similarities", *LIKENESS),
         *(
@@ -178,7 +182,7 @@ CURVES = _schema(
         ("epoch", _I, "0 is the untouched model"),
         ("seeds", _I, ""),
         *_stored("curves", *CURVE_MEANS),
-        *_IDENTITY[3:],
+        *_IDENTITY[6:],
         ("partner_ids", _LIST, "model_ids"),
     ]
 )

@@ -10,6 +10,7 @@ from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import at_work
 from bikd_ray.store.read import Reader, damage, is_merged, joined, pc, schema_version, stem
 from bikd_ray.store.schema import COMMITTED_BY, KEYS, SCHEMA_VERSION, SCHEMAS
+from bikd_ray.store.upgrade import old_name
 
 FINDINGS = pa.schema(
     [
@@ -57,9 +58,15 @@ def _files(fs: StoreFS, table: str) -> Iterator[Finding]:
         if (version := schema_version(schema)) > SCHEMA_VERSION:
             what = f"has schema {version}, this bikd reads up to {SCHEMA_VERSION}"
             yield Finding("error", path, what, "install a newer bikd-ray")
-        elif missing := [name for name in (*KEYS[table], "attempt") if name not in schema.names]:
+        elif missing := [name for name in _keys(table, version) if name not in schema.names]:
             what = f"is no file of {table}: it has no {', '.join(missing)}"
             yield Finding("error", path, what, "move it out of the store")
+
+
+def _keys(table: str, version: int) -> list[str]:
+    """Columns that every file of a table has."""
+    keys = [*KEYS[table], "attempt"]
+    return [old_name(table, name) for name in keys] if version < 2 else keys
 
 
 def _jobs(reader: Reader) -> Iterator[Finding]:

@@ -44,7 +44,7 @@ def most_different(one: pa.Table, alone: Mapping[str, float], most: int) -> tupl
     known = pa.array(alone, pa.string())
     control = pa.array(alone.values(), pa.float64())
     control_M = np.asarray(control.take(pc.index_in(one["model_id"].combine_chunks(), known)))
-    delta_M = np.asarray(one["delta_top1"])
+    delta_M = np.asarray(one["delta"])
     low_P = np.full(code_M.max() + 1, np.inf)
     high_P = -low_P
     for values_M in (delta_M, control_M):
@@ -68,18 +68,18 @@ def summaries(one: pa.Table, order: Sequence[str]) -> tuple[ObjectiveSummary, ..
     if not order:
         return ()
     keys = ["model_id", "partner"]
-    first = one.filter(pc.equal(one["objective"], order[0])).select([*keys, "delta_top1"])
+    first = one.filter(pc.equal(one["objective"], order[0])).select([*keys, "delta"])
     joined = one.join(first.rename_columns([*keys, "first"]), keys, join_type="left outer")
     out = []
     for name in order:
         mine = joined.filter(pc.equal(joined["objective"], name))
-        less = pc.drop_null(pc.subtract(mine["delta_top1"], mine["first"]))
+        less = pc.drop_null(pc.subtract(mine["delta"], mine["first"]))
         less = less if name != order[0] else less.slice(0, 0)
         out.append(
             ObjectiveSummary(
                 name,
                 len(mine),
-                pc.mean(mine["delta_top1"]).as_py(),
+                pc.mean(mine["delta"]).as_py(),
                 pc.mean(mine["net_delta"]).as_py(),
                 len(less),
                 pc.mean(less).as_py(),

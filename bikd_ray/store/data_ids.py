@@ -42,7 +42,7 @@ def as_stored(data: ResolvedData, reader: Reader) -> tuple[ResolvedData, str | N
             "they are not mixed with those of this data"
         )
     samples = digest("samples", data.val.listing_id)
-    return replace(data, data_id=first_id, sample_set_id=samples), note
+    return replace(data, data_id=first_id, unit_set_id=samples), note
 
 
 def _noted(reader: Reader, path: str, content: str) -> str | None:

@@ -5,7 +5,7 @@ no job of a model is added: what has not changed is not read again.
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from hashlib import blake2b
 
 import numpy as np
@@ -16,14 +16,16 @@ from bikd_ray.cache_dir import cache_root, replace_file
 from bikd_ray.identity import digest
 from bikd_ray.store.gains import p_values
 from bikd_ray.store.read import Reader, joined
-from bikd_ray.store.series import NEEDED, DoneJobs, model_series
+from bikd_ray.store.series import NEEDED, DoneJobs, Measure, model_series
+from bikd_ray.store.upgrade import VAL
 
-VERSION = 1
+VERSION = 2
 """Raised when a change to the code changes a p-value."""
 
+SETTING = ("data_id", "recipe_id", "objective")
 Setting = tuple[str, ...]
 Family = dict[Setting, dict[str, np.ndarray]]
-"""data_id, recipe_id, objective -> model_id -> [P], in no order."""
+"""SETTING -> model_id -> [P], in no order."""
 
 REMEMBERED = pa.schema(
     [
@@ -37,17 +39,26 @@ REMEMBERED = pa.schema(
 )
 
 
-def family(reader: Reader, selection: str) -> Family:
-    """The p-values of net Δ of every setting of a selection."""
+def family(reader: Reader, selection: str, measure: Measure) -> Family:
+    """The p-values of net Δ of every setting of a selection and measure."""
+    if measure.eval_set != VAL:  # such results may come without a job
+        return _p_values(reader, None, selection, measure)
     jobs, baselines = reader.committed("jobs"), reader.committed("baselines")
     return reader.derived(
-        f"p-values, {selection}", lambda *_: _family(reader, selection), jobs, baselines
+        f"p-values, {selection}, {measure}",
+        lambda *_: _family(reader, selection, measure),
+        jobs,
+        baselines,
     )
 
 
-def _family(reader: Reader, selection: str) -> Family:
+def _family(reader: Reader, selection: str, measure: Measure) -> Family:
     stamps = _stamps(reader)
-    path = cache_root() / "answers" / f"{digest(VERSION, reader.fs.uri, selection)}.parquet"
+    path = (
+        cache_root()
+        / "answers"
+        / f"{digest(VERSION, reader.fs.uri, selection, measure.metric, measure.eval_set)}.parquet"
+    )
     kept = []
     with contextlib.suppress(OSError, pa.ArrowException):  # none yet, or damaged
         kept = pq.read_table(path, schema=REMEMBERED).to_pylist()
@@ -56,12 +67,11 @@ def _family(reader: Reader, selection: str) -> Family:
     if missing:
         nothing = dict.fromkeys(REMEMBERED.names)
         seen = set()
-        for learner in model_series(reader, missing, None, selection, NEEDED):
-            seen.add(learner.model_id)
-            p = p_values(learner)
-            row = {name: getattr(learner, name) for name in ("data_id", "recipe_id", "objective")}
-            row |= {"model_id": learner.model_id, "p": p[~np.isnan(p)]}
-            kept.append({**row, "stamp": stamps[learner.model_id]})
+        for setting, of_models in _p_values(reader, missing, selection, measure).items():
+            for model_id, p in of_models.items():
+                seen.add(model_id)
+                row = dict(zip(SETTING, setting, strict=True))
+                kept.append({**row, "model_id": model_id, "p": p, "stamp": stamps[model_id]})
         kept += [{**nothing, "model_id": i, "stamp": stamps[i]} for i in missing - seen]
         with contextlib.suppress(OSError):
             sink = pa.BufferOutputStream()
@@ -70,8 +80,20 @@ def _family(reader: Reader, selection: str) -> Family:
     found: Family = {}
     for row in kept:
         if row["p"] is not None:
-            setting = (row["data_id"], row["recipe_id"], row["objective"])
+            setting = tuple(row[name] for name in SETTING)
             found.setdefault(setting, {})[row["model_id"]] = np.asarray(row["p"], float)
+    return found
+
+
+def _p_values(
+    reader: Reader, models: Collection[str] | None, selection: str, measure: Measure
+) -> Family:
+    """Worked out now; models: None for all."""
+    found: Family = {}
+    for learner in model_series(reader, models, None, selection, NEEDED, measure):
+        p = p_values(learner)
+        setting = tuple(getattr(learner, name) for name in SETTING)
+        found.setdefault(setting, {})[learner.model_id] = p[~np.isnan(p)]
     return found
 
 
@@ -81,7 +103,9 @@ def _stamps(reader: Reader) -> Mapping[str, str]:
     stems = joined(done.jobs, ["job_id", "attempt"]).to_pylist()
     numbers = np.array([_number(stem) for stem in stems], np.uint64)
     stamps: dict[str, int] = {}
-    for row in reader.committed("baselines").select(["model_id", "data_id", "attempt"]).to_pylist():
+    names = ["model_id", "data_id", "attempt"]
+    baselines = reader.committed("baselines").group_by(names).aggregate([])
+    for row in baselines.to_pylist():
         model_id = row["model_id"]
         own = numbers[done.jobs_of(model_id)].sum(dtype=np.uint64) if len(numbers) else 0
         number = _number(f"{row['data_id']}-{row['attempt']}")

@@ -1,7 +1,7 @@
 """The arithmetic behind the answers: a learner's results of several seeds to rows with intervals.
 
-Everything comes from the packed bits of `correct`: a difference is a contrast of bit vectors of
-the same images, paired seed by seed.
+Everything comes from the scores: a difference is a contrast of vectors of the same units, paired
+seed by seed.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bikd_ray.analysis.bits import gram, ones_of, stack
 from bikd_ray.analysis.classes import class_gains
+from bikd_ray.analysis.scores import Scores
 from bikd_ray.analysis.significance import (
     Estimates,
     best_set,
@@ -21,13 +21,14 @@ from bikd_ray.analysis.significance import (
     false_discovery,
     rivals,
 )
+from bikd_ray.metrics import Metric
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.answer_schemas import FLIPS, GAINS
 from bikd_ray.store.series import ModelSeries, Row, Seeds
 
 
 class Vectors:
-    """Correctness vectors of one learner: its untouched self is 0, then rows as they come."""
+    """Vectors of scores of one learner: its untouched self is 0, then rows as they come."""
 
     def __init__(self, learner: ModelSeries) -> None:
         self.learner = learner
@@ -44,8 +45,8 @@ class Vectors:
         return places
 
     @property
-    def bits_VB(self) -> np.ndarray:
-        return stack([row["correct"] for row in self.rows])
+    def scores(self) -> Scores:
+        return Scores.of(self.rows, self.learner.n, self.learner.metric)
 
 
 def gain_table(learner: ModelSeries) -> pa.Table:
@@ -53,13 +54,13 @@ def gain_table(learner: ModelSeries) -> pa.Table:
     vectors = Vectors(learner)
     control_S = np.array(vectors.at(learner.control))
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
-    bits, n, fair = vectors.bits_VB, learner.n, learner.fair
-    delta = _from(learner, differences(bits, n, at_PS, np.zeros_like(control_S)))
-    net = net_delta(bits, n, at_PS, control_S)
-    best_P = best_set(rivals(bits, n, at_PS)) if fair else np.zeros(len(at_PS), bool)
+    scores, metric, fair = vectors.scores, learner.metric, learner.fair
+    delta = _from(learner, differences(scores, at_PS, np.zeros_like(control_S)))
+    net = net_delta(scores, metric, at_PS, control_S)
+    best_P = best_set(rivals(scores, at_PS)) if fair else np.zeros(len(at_PS), bool)
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
-    ensemble_P = np.array([row["ensemble_top1_before"] for row in firsts], float)
-    room_P = ensemble_P - learner.baseline["top1"]
+    ensemble_P = np.array([row["ensemble_before"] for row in firsts], float)
+    room_P = ensemble_P - learner.baseline["value"]
     recovered_P = np.full(len(room_P), np.nan)
     np.divide(100 * delta.mean, room_P, out=recovered_P, where=room_P > 0)
     seeds_P = (at_PS >= 0).sum(1)
@@ -67,14 +68,14 @@ def gain_table(learner: ModelSeries) -> pa.Table:
         **learner.about,
         **_bounded("delta", delta, fair),
         **_bounded("net", net, fair),
-        "control_delta": _alone(ones_of(bits), n, at_PS, control_S),
-        "self_delta": mean(row["delta_top1"] for row in learner.own.values()),
-        "crossfit_delta": cross_fitted(bits, n, at_PS, 0) if fair else None,
+        "control_delta": _alone(scores, at_PS, control_S),
+        "self_delta": mean(row["delta"] for row in learner.own.values()),
+        "crossfit_delta": cross_fitted(scores, at_PS, 0) if fair else None,
         "p_value": net.p_value if fair else None,
         "detectable": net.detectable if fair else None,
-        "top1_after": learner.baseline["top1"] + delta.mean,
+        "after": learner.baseline["value"] + delta.mean,
         "recovered": recovered_P,
-        "ensemble_top1_before": ensemble_P,
+        "ensemble_before": ensemble_P,
         "best": best_P,
         "tie": best_P & (best_P.sum() > 1),
         "seeds": seeds_P,
@@ -92,35 +93,45 @@ def p_values(learner: ModelSeries) -> np.ndarray:
     vectors = Vectors(learner)
     control_S = np.array(vectors.at(learner.control))
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
-    return net_delta(vectors.bits_VB, learner.n, at_PS, control_S).p_value
+    return net_delta(vectors.scores, learner.metric, at_PS, control_S).p_value
 
 
-def net_delta(bits_VB: np.ndarray, n: int, at_PS: np.ndarray, control_S: np.ndarray) -> Estimates:
+def net_delta(
+    scores: Scores, metric: Metric, at_PS: np.ndarray, control_S: np.ndarray
+) -> Estimates:
     """[P]: the gain of each candidate less the control's, seed by seed; see `differences`."""
-    return differences(bits_VB, n, at_PS, control_S).within(-100, 100)
+    return _between(metric, differences(scores, at_PS, control_S))
 
 
-def net_columns(result: Row, control: Row | None) -> Row:
+def net_columns(result: Row, control: Row | None, metric: Metric) -> Row:
     """The columns of GAINS that hold net Δ, of one result and the control of its seed."""
     if control is None:
         return dict.fromkeys(("control_delta", "net_delta", "net_low", "net_high"))
-    bits_VB = stack([control["correct"], result["correct"]])
-    net = net_delta(bits_VB, result["n"], np.array([1]), np.array([0]))
+    scores = Scores.of([control, result], result["n"], metric)
+    net = net_delta(scores, metric, np.array([1]), np.array([0]))
     columns = _bounded("net", net, result["selection"] != CHOSEN_ON_VAL)
-    return {"control_delta": control["delta_top1"], **{k: _number(v) for k, v in columns.items()}}
+    return {"control_delta": control["delta"], **{k: _number(v) for k, v in columns.items()}}
 
 
 def _from(learner: ModelSeries, delta: Estimates) -> Estimates:
-    """A Δ of a learner, whose accuracy stays within 0 and 100."""
-    return delta.within(-learner.baseline["top1"], 100 - learner.baseline["top1"])
+    """A Δ of a learner, whose percentage stays within 0 and 100."""
+    if learner.metric.unit != "%":
+        return delta
+    return delta.within(-learner.baseline["value"], 100 - learner.baseline["value"])
 
 
-def _alone(ones_V: np.ndarray, n: int, at_PS: np.ndarray, control_S: np.ndarray) -> np.ndarray:
-    """[P]: the control's gain over the seeds that a candidate has, too, percentage points."""
+def _between(metric: Metric, difference: Estimates) -> Estimates:
+    """A difference of two values of a metric; percentages stay within 0 and 100."""
+    return difference.within(-100, 100) if metric.unit == "%" else difference
+
+
+def _alone(scores: Scores, at_PS: np.ndarray, control_S: np.ndarray) -> np.ndarray:
+    """[P]: the control's gain over the seeds that a candidate has, too, in the metric's unit."""
+    totals_V = scores.totals
     paired_PS = (at_PS >= 0) & (control_S >= 0)
     seeds_P = paired_PS.sum(1)
-    gained_PS = np.where(paired_PS, ones_V[control_S] - ones_V[0], 0)
-    return 100 * gained_PS.sum(1) / np.where(seeds_P > 0, n * seeds_P, np.nan)
+    gained_PS = np.where(paired_PS, totals_V[control_S] - totals_V[0], 0)
+    return scores.scale * gained_PS.sum(1) / np.where(seeds_P > 0, scores.n * seeds_P, np.nan)
 
 
 def _mates(learner: ModelSeries) -> dict[str, list]:
@@ -171,7 +182,7 @@ def growth_rows(learner: ModelSeries) -> list[Row]:
         vectors = Vectors(learner)
         control_S = np.array(vectors.at(learner.control))
         at_GS = np.array([vectors.at(found) for found in groups])
-        counts = gram(vectors.bits_VB)
+        scores = vectors.scores
         there_GS = at_GS >= 0
         some_S, paired_S = there_GS.any(0), there_GS.any(0) & (control_S >= 0)
         each = np.eye(len(vectors.rows))
@@ -179,9 +190,9 @@ def growth_rows(learner: ModelSeries) -> list[Row]:
         together_SV = np.zeros((len(control_S), len(each)))
         np.add.at(together_SV, (np.arange(len(control_S)), at_GS), share_GS)
         alone_SV, before_V = each[control_S], each[0]
-        delta = _from(learner, contrast(counts, learner.n, (together_SV - before_V)[some_S]))
-        net = contrast(counts, learner.n, (together_SV - alone_SV)[paired_S]).within(-100, 100)
-        alone = contrast(counts, learner.n, (alone_SV - before_V)[paired_S])
+        delta = _from(learner, contrast(scores, (together_SV - before_V)[some_S]))
+        net = _between(learner.metric, contrast(scores, (together_SV - alone_SV)[paired_S]))
+        alone = contrast(scores, (alone_SV - before_V)[paired_S])
         bounds = _bounded("delta", delta, learner.fair) | _bounded("net", net, learner.fair)
         rows.append(
             {
@@ -222,23 +233,28 @@ def class_rows(learner: ModelSeries, labels_N: np.ndarray) -> list[Row]:
 def class_columns(
     labels_N: np.ndarray, baseline: Row, results: Iterable[Row], controls: Iterable[Row]
 ) -> list[Row]:
-    """The columns of `answers.CLASSES` that `class_gains` gives, from rows with `correct`."""
-    after, alone = ([row["correct"] for row in rows] for rows in (results, controls))
+    """The columns of `answers.CLASSES` that `class_gains` gives, of a binary metric."""
+    before, after, alone = (
+        [row["bits"] for row in rows] for rows in ([baseline], results, controls)
+    )
     return [
         {
             "label": gain.label,
             "n": gain.n,
-            "top1_before": gain.before,
-            "top1_after": gain.after,
-            "delta_top1": gain.delta,
+            "before": gain.before,
+            "after": gain.after,
+            "delta": gain.delta,
             "control_delta": gain.control,
         }
-        for gain in class_gains(labels_N, baseline["correct"], after, alone)
+        for gain in class_gains(labels_N, before[0], after, alone)
     ]
 
 
 def flip_table(learner: ModelSeries, known: Mapping[tuple[str, str], Row]) -> pa.Table:
-    """`answers.FLIPS` of a learner. known: (data_id, model_id) -> baseline, of partners too."""
+    """`answers.FLIPS` of a learner, of a binary metric.
+
+    known: (data_id, model_id) -> baseline, of partners too.
+    """
     before = _bits(learner.baseline)
     alone = [_bits(row) for row in learner.control.values()]
     knew_P = []
@@ -248,7 +264,7 @@ def flip_table(learner: ModelSeries, known: Mapping[tuple[str, str], Row]) -> pa
         knew_P.append(np.bitwise_or.reduce([np.zeros_like(before), *knew]))
     counts_P = np.array([len(seeds) for seeds in learner.by_partners.values()])
     jobs = [row for seeds in learner.by_partners.values() for row in seeds.values()]
-    after_R = stack([row["correct"] for row in jobs])
+    after_R = np.stack([_bits(row) for row in jobs])
     knew_R = np.repeat(knew_P, counts_P, axis=0)
     first_P = np.cumsum(counts_P) - counts_P
     gained_R, lost_R = after_R & ~before, before & ~after_R
@@ -279,7 +295,7 @@ def mean(values: Iterable[float | None]) -> float | None:
 
 
 def _bits(row: Row) -> np.ndarray:
-    return np.frombuffer(row["correct"], np.uint8)
+    return np.frombuffer(row["bits"], np.uint8)
 
 
 def _ones(vectors: Iterable[np.ndarray]) -> float | None:
@@ -287,9 +303,9 @@ def _ones(vectors: Iterable[np.ndarray]) -> float | None:
 
 
 def _bounded(name: str, estimate: Estimates, fair: bool) -> dict[str, np.ndarray | None]:
-    """`name`_delta (or delta_top1) with its bounds, which an unfair choice of epoch has not."""
+    """`name`_delta (or delta) with its bounds, which an unfair choice of epoch has not."""
     return {
-        "delta_top1" if name == "delta" else f"{name}_delta": estimate.mean,
+        "delta" if name == "delta" else f"{name}_delta": estimate.mean,
         f"{name}_low": estimate.low if fair else None,
         f"{name}_high": estimate.high if fair else None,
     }

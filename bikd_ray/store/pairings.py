@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from bikd_ray.errors import UserError
+from bikd_ray.metrics import Metric
 from bikd_ray.store.answer_schemas import CASES_AFTER, LIKENESS, PAIR_GAINS
 from bikd_ray.store.gains import mean
 from bikd_ray.store.read import Reader, pc
@@ -15,8 +16,9 @@ from bikd_ray.store.series import Row
 
 SYMMETRIC = (
     "error_overlap",
-    "ensemble_top1",
-    "oracle_top1",
+    "ensemble",
+    "oracle",
+    "correlation",
     "disagreement",
     "cca_before",
     "cca_after",
@@ -30,13 +32,23 @@ SETTING = ("data_id", "objective", "recipe_id")
 PAIR = ("model_id_a", "model_id_b")
 AFTER = ("error_overlap_after", "case2_after")
 
-DIRECTED = ("delta_top1", "net_delta", "q_value", "recovered", "top1_after")
-METRICS = (*DIRECTED, *SYMMETRIC)
+DIRECTED = ("delta", "net_delta", "q_value", "recovered", "after")
+COMPARED = (*DIRECTED, *SYMMETRIC)
 """What a pair matrix can show: directed ones have the learner as row, the partner as column."""
 
 
-def pair_rows(reader: Reader, gains: Iterable[Row], selection: str) -> list[Row]:
-    """Rows of `answers.PAIRS`; gains: rows of GAINS, of that selection."""
+def pair_rows(
+    reader: Reader,
+    stored: Iterable[Row],
+    gains: Iterable[Row],
+    selection: str,
+    metrics: Mapping[str, Metric],
+) -> list[Row]:
+    """Rows of `answers.PAIRS`.
+
+    stored: rows of the table `pairs`, gains: of GAINS with that selection; both of the metric of
+    their data set in `metrics`.
+    """
     gained: dict[tuple, dict[tuple, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
     for row in gains:
         if len(row["partner_ids"]) == 1:
@@ -44,14 +56,14 @@ def pair_rows(reader: Reader, gains: Iterable[Row], selection: str) -> list[Row]
             gained[pair][row["objective"], row["recipe_id"]][row["model_id"]] = row
     alike, cases = _likeness(reader), _cases_after(reader, selection)
     out, seen = [], set()
-    stored = sorted(reader.table("pairs").to_pylist(), key=_by_name)
-    for row in stored:
+    for row in sorted(stored, key=_by_name):
         pair = (row["data_id"], frozenset((row["model_id_a"], row["model_id_b"])))
         if pair in seen:
             continue
         seen.add(pair)
         for (label, recipe_id), sides in (gained.get(pair) or {(None, None): {}}).items():
             both: Row = {"objective": label, "recipe_id": recipe_id}
+            both["unit"] = metrics[row["data_id"]].unit
             both |= alike.get((*pair, label, recipe_id), {})
             both |= cases.get((*pair, label, recipe_id), {})
             for side in "ab":
@@ -107,7 +119,7 @@ def _likeness(reader: Reader) -> dict[tuple, Row]:
 def _cases_after(reader: Reader, selection: str) -> dict[tuple, dict[str, float | None]]:
     """(data, pair, objective, recipe) -> the mean case shares of its jobs of two after them."""
     identity = ["job_id", "data_id", "model_id", "partner_ids", "objective", "recipe_id"]
-    where = pc.field("selection") == selection
+    where = (pc.field("selection") == selection) & pc.field("case1_after").is_valid()
     found: dict[tuple, dict[str, Row]] = defaultdict(dict)  # both learners of a job say the same
     for row in reader.table("results", [*identity, *CASES_AFTER], where).to_pylist():
         if len(row["partner_ids"]) == 1:
@@ -151,18 +163,18 @@ def _unordered(data_id: Any, a: Any, b: Any) -> pa.ChunkedArray:
 
 
 def rows_after(results: pa.Table, a: str, b: str, untouched: Mapping[str, float]) -> list[Row]:
-    """See `Store.pair_after`; untouched: a model's top-1 before."""
+    """See `Store.pair_after`; untouched: a model's metric before."""
     jobs: dict[str, dict[str, float]] = {}
     both: dict[str, Row] = {}
     for learner, partner in ((a, b), (b, a)):
         for row in with_partner(results, learner, partner).to_pylist():
             if row["error_overlap_after"] is not None:
-                jobs.setdefault(row["job_id"], {})[learner] = row["top1_after"]
+                jobs.setdefault(row["job_id"], {})[learner] = row["after"]
                 both[row["job_id"]] = {name: row[name] for name in AFTER}
     return [
         {
-            "top1_a": after.get(a, untouched[a]),  # a frozen teacher stays as it was
-            "top1_b": after.get(b, untouched[b]),
+            "score_a": after.get(a, untouched[a]),  # a frozen teacher stays as it was
+            "score_b": after.get(b, untouched[b]),
             **both[job_id],
         }
         for job_id, after in jobs.items()
@@ -181,8 +193,8 @@ def with_partner(rows: pa.Table, model_id: str, partner_id: str) -> pa.Table:
     return single.filter(pc.equal(partner, partner_id))
 
 
-def matrix(pairs: pa.Table, baselines: pa.Table, metric: str) -> pa.Table:
-    """One of METRICS as an N x N table; see `Store.matrix`."""
+def matrix(pairs: pa.Table, baselines: pa.Table, what: str) -> pa.Table:
+    """One of COMPARED as an N x N table; see `Store.matrix`."""
     rows = pairs.to_pylist()
     settings = {(r["data_id"], r["recipe_id"], r["objective"]) for r in rows}
     shown = {s for s in settings if s[2] is not None} or settings
@@ -195,10 +207,10 @@ def matrix(pairs: pa.Table, baselines: pa.Table, metric: str) -> pa.Table:
         if row["data_id"] != data_id:
             continue
         a, b = row["model_id_a"], row["model_id_b"]
-        if metric in SYMMETRIC:
-            values[a, b] = values[b, a] = row[metric]
+        if what in SYMMETRIC:
+            values[a, b] = values[b, a] = row[what]
         else:
-            values[a, b], values[b, a] = row[f"{metric}_a"], row[f"{metric}_b"]
+            values[a, b], values[b, a] = row[f"{what}_a"], row[f"{what}_b"]
     known = {i for pair in values for i in pair}
     models = [r for r in baselines.to_pylist() if r["data_id"] == data_id]
     models = [r for r in models if r["model_id"] in known]

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from bikd_ray.errors import BikdError, UserError, choices
+from bikd_ray.metrics import Metric
 from bikd_ray.plan import ResolvedData
 from bikd_ray.specs import ALONE
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
@@ -29,16 +30,17 @@ from bikd_ray.store.gains import (
     growth_rows,
     with_q_values,
 )
-from bikd_ray.store.pairings import AFTER, METRICS, SYMMETRIC, matrix, pair_rows, rows_after
+from bikd_ray.store.pairings import AFTER, COMPARED, SYMMETRIC, matrix, pair_rows, rows_after
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
-from bikd_ray.store.series import ModelSeries, Row, baselines, model_series
+from bikd_ray.store.series import Measure, ModelSeries, Row, baselines, model_series
 from bikd_ray.store.teachers import teacher_rows
+from bikd_ray.store.upgrade import VAL, with_old_names
 from bikd_ray.store.verdicts import failed_sentence, judged
 
 log = logging.getLogger(__name__)
 
-__all__ = ["METRICS", "SYMMETRIC", "Store", "open_store"]
+__all__ = ["COMPARED", "SYMMETRIC", "Store", "open_store"]
 
 
 def open_store(uri: str | None = None) -> "Store":
@@ -56,11 +58,12 @@ def open_store(uri: str | None = None) -> "Store":
 class Store:
     """Answers from the tables under one URI: committed rows only, as `pyarrow` tables.
 
-    Accuracies, Δ and intervals are in percent or percentage points (95%, over images and seeds),
-    overlaps and shares are fractions; docs/statistics.md has the definitions and their sources,
-    `bikd schema` every column. A model is given by its name or its id. selection: `last`,
-    `best_val` or `best_select`. Raises UserError for names that the store does not have, and
-    BikdError where it cannot be read.
+    Δ and intervals are in the metric's unit, percentage points for percent (95%, over units and
+    seeds), overlaps and shares are fractions; docs/statistics.md has the definitions and their
+    sources, `bikd schema` every column. A model is given by its name or its id. selection: `last`,
+    `best_val` or `best_select`. metric: a name of the table `metrics`; None for the primary one of
+    each data set. eval_set: `val`, or a set that models are only measured on. Raises UserError for
+    names that the store does not have, and BikdError where it cannot be read.
     """
 
     def __init__(self, uri: str) -> None:
@@ -123,7 +126,7 @@ class Store:
                 read = {name.casefold() for name in connection.get_table_names(query)}
                 for name, schema in SCHEMAS.items():  # the others can still be described
                     table = self.table(name) if name in read else schema.empty_table()
-                    connection.register(name, table)
+                    connection.register(name, with_old_names(name, table))
                 connection.execute("SET lock_configuration = true")
                 relation = connection.sql(query)
                 _refuse_changed(relation.columns, relation.types)
@@ -136,7 +139,8 @@ class Store:
         """Ids of the jobs whose results are stored and whole."""
         jobs = self._reader.table("jobs", ["job_id", "status"])
         done = jobs.filter(pc.equal(jobs["status"], "done"))["job_id"].to_pylist()
-        return set(done) & set(self._reader.table("results", ["job_id"])["job_id"].to_pylist())
+        stored = self._reader.table("results", ["job_id"])["job_id"].unique()
+        return set(done) & set(stored.to_pylist())
 
     def failures(self) -> dict[str, str]:
         """Failed jobs that no later attempt has done: job_id to error."""
@@ -167,12 +171,40 @@ class Store:
             raise UserError(f"no model {name!r} in the store {self.uri}; {there}")
         return set(ids)
 
-    def baselines(self) -> pa.Table:
-        """One row for each model and data set, the most accurate first."""
-        columns = [name for name in SCHEMAS["baselines"].names if name != "correct"]
-        table = self._reader.committed("baselines").select(columns)
-        ties = [("model", "ascending"), ("model_id", "ascending")]
-        return table.sort_by([("data_id", "ascending"), ("top1", "descending"), *ties])
+    @property
+    def metrics(self) -> dict[str, tuple[Metric, ...]]:
+        """data_id -> what is measured on it, the primary metric first."""
+        return self._reader.metrics
+
+    def metric(self, data_id: str, name: str | None = None) -> Metric:
+        """A metric of a data set; its primary one where no name is given. Raises UserError."""
+        known = self.metrics[data_id]
+        found = [metric for metric in known if metric.name == (name or known[0].name)]
+        if not found:
+            there = choices(name or "", [metric.name for metric in known])
+            raise UserError(f"unknown metric {name!r}; {there}")
+        return found[0]
+
+    def eval_sets(self) -> list[str]:
+        """Names of the sets that models were measured on: val, then the others by their names."""
+        found = set(self._reader.committed("baselines")["eval_set"].unique().to_pylist())
+        return sorted(found, key=lambda name: (name != VAL, name))
+
+    def baselines(self, metric: str | None = None, eval_set: str = VAL) -> pa.Table:
+        """One row for each model and data set, the best first.
+
+        metric: None for each data set's primary one.
+        """
+        rows = baselines(self._reader, Measure(metric, eval_set))
+        metrics = Measure(metric, eval_set).of_data(self._reader)
+
+        def rank(row: Row) -> tuple:
+            value = -metrics[row["data_id"]].sign * row["value"]
+            return (row["data_id"], value, row["model"], row["model_id"])
+
+        schema = SCHEMAS["baselines"]
+        schema = pa.schema([f for f in schema if f.name not in ("bits", "scores")])
+        return pa.Table.from_pylist(sorted(rows.values(), key=rank), schema)
 
     def renamed(self, zoo: Mapping[str, str]) -> dict[str, str]:
         """Names of a zoo (to model_id) that the store calls otherwise, to what it calls them."""
@@ -201,35 +233,58 @@ class Store:
         return failed or f"no finished job with a partner for {model}; see bikd status"
 
     def partners(
-        self, model: str, objective: str | None = None, selection: str = "last"
+        self,
+        model: str,
+        objective: str | None = None,
+        selection: str = "last",
+        metric: str | None = None,
+        eval_set: str = VAL,
     ) -> pa.Table:
         """The partners of a model, best first, with intervals, net Δ, recovered % and ties.
 
         objective: its label, or its name if only one in the store has it. Columns: `GAINS`.
         Raises UserError for a model or objective that is not in the store.
         """
-        return self._gains(self.model_ids(model), objective, selection)
+        return self._gains(self.model_ids(model), objective, selection, Measure(metric, eval_set))
 
-    def gains(self, objective: str | None = None, selection: str = "last") -> pa.Table:
+    def gains(
+        self,
+        objective: str | None = None,
+        selection: str = "last",
+        metric: str | None = None,
+        eval_set: str = VAL,
+    ) -> pa.Table:
         """What every model gained with every partner set; as `partners`, for the whole zoo."""
-        return self._gains(None, objective, selection)
+        return self._gains(None, objective, selection, Measure(metric, eval_set))
 
-    def controls(self, selection: str = "last", objective: str = "ce") -> pa.Table:
+    def controls(
+        self,
+        selection: str = "last",
+        objective: str = "ce",
+        metric: str | None = None,
+        eval_set: str = VAL,
+    ) -> pa.Table:
         """What every model gained without a partner; columns as `partners`.
 
         objective: `ce`, or `self` (taught by its own frozen start).
         """
-        return self._gains(None, objective, selection)
+        return self._gains(None, objective, selection, Measure(metric, eval_set))
 
     def groups(
-        self, model: str | None = None, objective: str | None = None, selection: str = "last"
+        self,
+        model: str | None = None,
+        objective: str | None = None,
+        selection: str = "last",
+        metric: str | None = None,
+        eval_set: str = VAL,
     ) -> pa.Table:
         """How a model's (None: every model's) gain grows with how many models train together.
 
         One row for each model and size, the mean over all such groups. Columns: `GROWTH`.
         """
         wanted = None if model is None else self.model_ids(model)
-        found = model_series(self._reader, wanted, objective, selection)
+        measure = Measure(metric, eval_set)
+        found = model_series(self._reader, wanted, objective, selection, measure=measure)
         return pa.Table.from_pylist(_rows(found, growth_rows), GROWTH)
 
     def classes(
@@ -262,7 +317,13 @@ class Store:
         parts = _sorted((learner, flip_table(learner, known)) for learner in found)
         return pa.concat_tables([FLIPS.empty_table(), *(part for _, part in parts)])
 
-    def teachers(self, objective: str | None = None, selection: str = "last") -> pa.Table:
+    def teachers(
+        self,
+        objective: str | None = None,
+        selection: str = "last",
+        metric: str | None = None,
+        eval_set: str = VAL,
+    ) -> pa.Table:
         """Who teaches well and who learns well, whatever the partner. Columns: `TEACHERS`.
 
         From pairs only: of several partners nobody can say which one taught.
@@ -270,54 +331,86 @@ class Store:
         names: dict[str, dict[str, str]] = {}
         for row in self._known.sort_by("model_id").to_pylist():
             names.setdefault(row["data_id"], {})[row["model_id"]] = row["model"]
-        found = model_series(self._reader, None, objective, selection)
+        measure = Measure(metric, eval_set)
+        found = model_series(self._reader, None, objective, selection, measure=measure)
         return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
 
-    def pairs(self, objective: str | None = None, selection: str = "last") -> pa.Table:
+    def pairs(
+        self,
+        objective: str | None = None,
+        selection: str = "last",
+        metric: str | None = None,
+        eval_set: str = VAL,
+    ) -> pa.Table:
         """One row for each unordered pair: its statistics before training, what each gained, and
         the case shares after it.
 
         A pair trained under several objectives or recipes has a row for each; one not trained
         yet has nulls there. Gains of groups of three or more are in `gains`. Columns: `PAIRS`.
         """
-        gains = self.gains(objective, selection).to_pylist()
-        return pa.Table.from_pylist(pair_rows(self._reader, gains, selection), PAIRS)
+        measure = Measure(metric, eval_set)
+        gains = self._gains(None, objective, selection, measure).to_pylist()
+        metrics = measure.of_data(self._reader)
+        stored = self.pairs_before(metric, eval_set).to_pylist()
+        rows = pair_rows(self._reader, stored, gains, selection, metrics)
+        return pa.Table.from_pylist(rows, PAIRS)
+
+    def pairs_before(self, metric: str | None = None, eval_set: str = VAL) -> pa.Table:
+        """Rows of the table `pairs` for a metric: what each pair knows before any training."""
+        metrics = Measure(metric, eval_set).of_data(self._reader)
+        rows = self.table("pairs", where=pc.field("eval_set") == eval_set)
+        wanted = pa.array([f"{data_id} {of.name}" for data_id, of in metrics.items()], pa.string())
+        mine = pc.binary_join_element_wise(rows["data_id"], rows["metric"], " ")
+        return rows.filter(pc.is_in(mine, value_set=wanted))
 
     def pair_after(
         self, a: str, b: str, data_id: str, recipe_id: str, objective: str, selection: str
     ) -> list[Row]:
         """What two models (by their ids) know after each job of just them, under one setting.
 
-        Rows with `top1_a`, `top1_b`, `error_overlap_after` and `case2_after` (None where an older
+        Rows with `score_a`, `score_b`, `error_overlap_after` and `case2_after` (None where an older
         bikd stored the job); without jobs that did not store the first three.
         """
         where = pc.field("model_id").isin([a, b]) & (pc.field("selection") == selection)
         where &= pc.field("objective") == objective
         where &= pc.field("data_id") == data_id
         where &= pc.field("recipe_id") == recipe_id
-        columns = ["job_id", "model_id", "partner_ids", "top1_after", *AFTER]
-        known = self.table("baselines", ["model_id", "top1"], pc.field("data_id") == data_id)
-        untouched = dict(zip(*known.to_pydict().values(), strict=True))
+        columns = ["job_id", "model_id", "partner_ids", "after", *AFTER]
+        primary = self.metrics[data_id][0].name if data_id in self.metrics else ""
+        where &= (pc.field("metric") == primary) & (pc.field("eval_set") == VAL)
+        known = baselines(self._reader)
+        untouched = {i: row["value"] for (of, i), row in known.items() if of == data_id}
         return rows_after(self.table("results", columns, where), a, b, untouched)
 
     def matrix(
-        self, metric: str = "delta_top1", objective: str | None = None, selection: str = "last"
+        self,
+        what: str = "delta",
+        objective: str | None = None,
+        selection: str = "last",
+        metric: str | None = None,
+        eval_set: str = VAL,
     ) -> pa.Table:
-        """An N x N table of one metric: column `model`, then one column for each partner.
+        """An N x N table of one of COMPARED: column `model`, then one column for each partner.
 
         Needs one combination of data, recipe and objective; raises UserError if there are more.
         """
-        return self.matrices([metric], objective, selection)[0]
+        return self.matrices([what], objective, selection, metric, eval_set)[0]
 
     def matrices(
-        self, metrics: Iterable[str], objective: str | None = None, selection: str = "last"
+        self,
+        wanted: Iterable[str],
+        objective: str | None = None,
+        selection: str = "last",
+        metric: str | None = None,
+        eval_set: str = VAL,
     ) -> list[pa.Table]:
-        """As `matrix`, for several metrics at once."""
-        for metric in metrics:
-            if metric not in METRICS:
-                raise UserError(f"unknown metric {metric!r}; {choices(metric, METRICS)}")
-        pairs, baselines = self.pairs(objective, selection), self.baselines()
-        return [matrix(pairs, baselines, metric) for metric in metrics]
+        """As `matrix`, for several at once."""
+        for what in wanted:
+            if what not in COMPARED:
+                raise UserError(f"unknown matrix {what!r}; {choices(what, COMPARED)}")
+        pairs = self.pairs(objective, selection, metric, eval_set)
+        known = self.baselines(metric, eval_set)
+        return [matrix(pairs, known, what) for what in wanted]
 
     def curves(self, model: str | None = None) -> pa.Table:
         """Mean over seeds of a model's (None: every model's) learning curves, with its partners.
@@ -330,20 +423,27 @@ class Store:
     @property
     def _known(self) -> pa.Table:
         columns = ["model", "model_id", "weights_id", "data_id"]
-        return self._reader.committed("baselines").select(columns)
+        return self._reader.committed("baselines").select(columns).group_by(columns).aggregate([])
 
     def _gains(
-        self, models: Collection[str] | None, objective: str | None, selection: str
+        self,
+        models: Collection[str] | None,
+        objective: str | None,
+        selection: str,
+        measure: Measure,
     ) -> pa.Table:
-        found = model_series(self._reader, models, objective, selection)
+        found = model_series(self._reader, models, objective, selection, measure=measure)
         parts = _sorted((learner, gain_table(learner)) for learner in found)
-        others = {} if models is None or objective in ALONE else family(self._reader, selection)
+        others = (
+            {} if models is None or objective in ALONE else family(self._reader, selection, measure)
+        )
+        signs = {data_id: m.sign for data_id, m in measure.of_data(self._reader).items()}
         settings = []
         for setting, some in groupby(parts, lambda part: part[0][:3]):
             gains = pa.concat_tables([part for _, part in some])
             rest = [p for i, p in others.get(setting, {}).items() if i not in (models or ())]
             gains = with_q_values(gains, np.concatenate([[], *rest]))
-            settings.append(gains if objective in ALONE else judged(gains))
+            settings.append(gains if objective in ALONE else judged(gains, signs[setting[0]]))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
 
 

@@ -8,9 +8,9 @@ reader takes each once.
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from operator import is_
+from operator import is_, itemgetter
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -19,9 +19,12 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 
 from bikd_ray.errors import BikdError, UserError
+from bikd_ray.metrics import Metric
 from bikd_ray.store.filesystem import Listing, StoreFS
 from bikd_ray.store.names import KEY_OF, Names
 from bikd_ray.store.schema import ATTEMPT_LENGTH, COMMITTED_BY, KEYS, ROW, SCHEMA_VERSION, SCHEMAS
+from bikd_ray.store.upgrade import CHANGED, upgraded
+from bikd_ray.tasks.classification_metrics import METRICS as CLASSIFICATION
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +42,8 @@ INDEX = {
     for table in KEYS
     if table not in COMMITTED_BY
 } | {
-    "baselines": tuple(SCHEMAS["baselines"].names),
+    "baselines": tuple(name for name in SCHEMAS["baselines"].names if name != "scores"),
+    "metrics": tuple(SCHEMAS["metrics"].names),
     "models": (*KEYS["models"], "attempt", "model"),
 }
 """Columns that a reader holds in memory of the tables that say what is committed."""
@@ -71,6 +75,7 @@ class Reader:
         self._derived: dict[str, tuple[tuple[Any, ...], Any]] = {}
         self._large: dict[str, tuple[Listing, pads.Dataset]] = {}
         self._damaged: dict[tuple[str, tuple[int, int]], bool] = {}
+        self._old: dict[tuple[str, tuple[int, int]], bool] = {}
         self._lock = threading.RLock()  # what is held is the same for all threads
 
     def table(
@@ -127,6 +132,14 @@ class Reader:
         """What the models are called now."""
         with self._lock:
             return self.derived("names", Names, self._index("models"), self._index("baselines"))
+
+    @property
+    def metrics(self) -> dict[str, tuple[Metric, ...]]:
+        """data_id -> what is measured on it, the primary metric first."""
+        with self._lock:
+            return self.derived(
+                "metrics", _metrics, self._index("metrics"), self._index("baselines")
+            )
 
     def derived(self, what: str, make: Callable[..., T], *parts: Any) -> T:
         """What `make` makes of its arguments; under each name it is kept until others come."""
@@ -237,16 +250,38 @@ class Reader:
             lot = min(LOT, 1 + len(small) // threads)
 
             def read(start: int) -> pa.Table:
-                parts = [self._decoded(path, wanted) for path in small[start : start + lot]]
+                parts = [self._decoded(name, path, wanted) for path in small[start : start + lot]]
                 rows = pa.concat_tables(parts).combine_chunks()
                 return (rows if where is None else rows.filter(where)).select(columns)
 
             with ThreadPoolExecutor(threads) as pool:
                 tables += pool.map(read, range(0, len(small), lot))
-        if large := {path: stamp for path, stamp in files.items() if stamp[0] > WHOLE}:
+        large = {path: stamp for path, stamp in files.items() if stamp[0] > WHOLE}
+        old = {path: large.pop(path) for path in [*large] if self._is_old(name, path, files[path])}
+        if large:
             dataset = self._dataset(name, large)
             tables.append(dataset.to_table(columns=columns, filter=where))
+        for path in old:
+            tables += self._upgraded(name, path, columns, where)
         return pa.concat_tables(tables)
+
+    def _is_old(self, name: str, path: str, stamp: tuple[int, int]) -> bool:
+        """Whether a file has rows as version 1 had them; each file is asked once."""
+        if name not in CHANGED:
+            return False
+        if (path, stamp) not in self._old:
+            schema = pq.read_schema(path, filesystem=self.fs.filesystem)
+            self._old[path, stamp] = schema_version(schema) < 2
+        return self._old[path, stamp]
+
+    def _upgraded(
+        self, name: str, path: str, columns: list[str], where: pads.Expression | None
+    ) -> Iterator[pa.Table]:
+        """Rows of a large file of version 1, a part at a time."""
+        dataset = pads.dataset([path], format="parquet", filesystem=self.fs.filesystem)
+        for batch in dataset.to_batches():
+            rows = upgraded(name, pa.Table.from_batches([batch]))
+            yield (rows if where is None else rows.filter(where)).select(columns)
 
     def _dataset(self, name: str, files: Listing) -> pads.Dataset:
         """Of some files of a table; of merged ones it is kept, since it remembers their footers.
@@ -263,9 +298,11 @@ class Reader:
                 self._large[name] = files, dataset
             return dataset
 
-    def _decoded(self, path: str, wanted: pa.Schema) -> pa.Table:
+    def _decoded(self, name: str, path: str, wanted: pa.Schema) -> pa.Table:
         """The columns of a small file, with nulls in those that an older schema lacks."""
         file = pq.ParquetFile(pa.BufferReader(self.fs.read_path(path)))
+        if name in CHANGED and schema_version(file.schema_arrow) < 2:
+            return upgraded(name, file.read(use_threads=False)).select(wanted.names)
         rows = file.read(columns=wanted.names, use_threads=False)
         if rows.schema.equals(wanted):
             return rows.replace_schema_metadata(wanted.metadata)
@@ -347,6 +384,23 @@ def _named(files: Listing, committed: pa.Array) -> Listing:
     return {path: stamp for path, stamp in files.items() if path not in unwanted}
 
 
+def _metrics(rows: pa.Table, baselines: pa.Table) -> dict[str, tuple[Metric, ...]]:
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in sorted(rows.to_pylist(), key=itemgetter("attempt")):
+        found.setdefault(row["data_id"], {})[row["metric"]] = row
+    metrics = {
+        data_id: tuple(
+            Metric(row["metric"], *(row[name] for name in _OF_METRIC))
+            for row in sorted(of_data.values(), key=itemgetter("position"))
+        )
+        for data_id, of_data in found.items()
+    }
+    return dict.fromkeys(baselines["data_id"].unique().to_pylist(), CLASSIFICATION) | metrics
+
+
+_OF_METRIC = ("title", "unit", "higher_is_better", "binary", "pooled")
+
+
 def _winners(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     rank = rows["attempt"]
     if "status" in rows.column_names:
@@ -356,7 +410,9 @@ def _winners(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
     best = ranked.group_by(keys).aggregate([("rank", "max")]).rename_columns([*keys, "rank"])
     names = [*keys, "rank"]
     believed = pc.is_in(joined(ranked, names), value_set=joined(best, names))
-    return _distinct(rows.filter(believed), [*keys, "attempt"])
+    rows = rows.filter(believed)
+    parts = [name for name in ("metric",) if name in rows.column_names and name not in keys]
+    return _distinct(rows, [*keys, "attempt", *parts])
 
 
 def _distinct(rows: pa.Table, unique: Sequence[str]) -> pa.Table:

@@ -1,12 +1,14 @@
 """Every table and column, with its unit and meaning, in one place.
 
-Accuracies, ensembles, differences and intervals are percentage points; overlaps, disagreement and
-shares are fractions. `attempt` grows with time as text; readers take one attempt of a job.
+What is measured stands in rows, one for each metric: its values and differences are in the
+metric's unit (percent and percentage points; nats; …), as the table `metrics` says. Overlaps,
+disagreement and shares are fractions. `attempt` grows with time as text; readers take one attempt
+of a job. What version 1 had, and how it is read, is in `store/upgrade.py`.
 """
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 ATTEMPT_LENGTH = 21
 """Characters of an attempt's name: milliseconds since 1970 in hex, then chance."""
@@ -22,6 +24,17 @@ _MODEL = [
     ("model", _S, "alias, to show"),
     ("model_id", _S, "identity: weights, architecture, arguments and input; the key of queries"),
     ("weights_id", _S, "hash of the tensors alone"),
+]
+_SET = ("eval_set", _S, "val, or the name of a set that is only measured on")
+_MEASURE = [
+    _SET,
+    ("metric", _S, "which one: see the table `metrics`"),
+    ("n", _I, "units: images; of video, videos"),
+]
+_SCORES = [
+    ("bits", _B, "of a binary metric: one bit a unit, in their order, first in the highest bit"),
+    ("scores", _B, "of any other: float32 a unit, little-endian; their mean is the metric"),
+    ("unit_set_id", _S, "which units, in which order"),
 ]
 _RUN = [
     ("objective", _S, "who teaches whom, with every setting that is not the default"),
@@ -44,23 +57,28 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("licence", _S, "of the pretrained weights, where known"),
         ("resolved", _S, "JSON: all that it takes to build it again"),
     ],
+    "metrics": [
+        ("task", _S, "by which these images are measured"),
+        ("metric", _S, "its name in every other table"),
+        ("position", _I, "0 is the primary one: by it epochs are selected and partners ranked"),
+        ("title", _S, "for people"),
+        ("unit", _S, "%, nats, …; empty for a plain number"),
+        ("higher_is_better", pa.bool_(), ""),
+        ("binary", pa.bool_(), "each score is 0 or 1: `bits` holds them"),
+        ("pooled", pa.bool_(), "a ratio of sums: scores are influence values"),
+    ],
     "baselines": [
         *_MODEL,
-        ("split", _S, "val"),
-        ("n", _I, "images"),
-        ("top1", _F, "percent"),
-        ("published_top1", _F, "percent, by timm for these weights and this input, where known"),
-        ("top5", _F, "percent"),
-        ("nll", _F, "mean negative log-likelihood, nats"),
-        ("ece", _F, "expected calibration error, 15 bins, fraction"),
-        ("correct", _B, "one bit an image, sample order, first in the highest bit"),
-        ("sample_set_id", _S, "which images, in which order"),
+        *_MEASURE,
+        ("value", _F, "of the metric"),
+        ("published", _F, "by timm for these weights and this input, where known"),
+        *_SCORES,
         ("seconds", _F, "of evaluation"),
     ],
     "predictions": [
         *_MODEL,
-        ("split", _S, "val"),
-        ("sample", _I, "index into the split"),
+        _SET,
+        ("sample", _I, "index into the set"),
         ("label", pa.int32(), ""),
         ("predicted", pa.int32(), ""),
         ("label_prob", pa.float32(), "probability of the label"),
@@ -72,21 +90,21 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("model_b", _S, "alias, to show"),
         ("model_id_a", _S, ""),
         ("model_id_b", _S, ""),
-        ("split", _S, "val"),
-        ("n", _I, "images"),
-        ("n11", _I, "both right"),
+        *_MEASURE,
+        ("score_a", _F, "the metric of a"),
+        ("score_b", _F, "the metric of b"),
+        ("ensemble", _F, "of the mean distribution of the untouched models"),
+        ("oracle", _F, "if the better of both answered each unit; null where pooled"),
+        ("correlation", _F, "of both models' scores; null where they do not vary"),
+        ("n11", _I, "both right; from here on null where the metric is not binary"),
         ("n10", _I, "only a right"),
         ("n01", _I, "only b right"),
         ("n00", _I, "both wrong"),
-        ("top1_a", _F, "percent"),
-        ("top1_b", _F, "percent"),
-        ("ensemble_top1", _F, "percent; argmax of the mean softmax of the untouched models"),
-        ("oracle_top1", _F, "percent; at least one right"),
         ("case1", _F, "share: teacher (who gives the label more) and student both right"),
         ("case2", _F, "share: only the teacher right; the paper adds case 4 to it"),
         ("case3", _F, "share: both wrong"),
         ("case4", _F, "share: only the student right"),
-        ("disagreement", _F, "share of images with different predicted classes"),
+        ("disagreement", _F, "share of units with different predictions"),
         ("error_inconsistency", _F, "share with exactly one right"),
         ("double_fault", _F, "share with both wrong"),
         ("error_overlap", _F, "both wrong / at least one wrong (Jaccard)"),
@@ -117,27 +135,24 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("role", _S, "peer, student (of frozen partners) or control (ce, self)"),
         ("selection", _S, "last; best_val: chosen on the reported images; best_select: held out"),
         ("epoch", _I, "the selected one; 0 is the untouched model"),
-        ("n", _I, "val images"),
-        ("top1_before", _F, "percent"),
-        ("top1_after", _F, "percent"),
-        ("delta_top1", _F, "percentage points"),
-        ("delta_low", _F, "95% interval over images; null for best_val"),
-        ("delta_high", _F, "95% interval over images; null for best_val"),
-        ("p_value", _F, "McNemar, two-sided mid-p; null for best_val"),
-        ("gained", _I, "images wrong before and right after"),
-        ("lost", _I, "images right before and wrong after"),
-        ("nll_after", _F, "mean negative log-likelihood, nats"),
-        ("ece_after", _F, "expected calibration error, 15 bins, fraction"),
-        ("ensemble_top1_before", _F, "percent, of all members untouched"),
-        ("ensemble_top1_after", _F, "percent, of all members after the last epoch; selection last"),
-        ("error_overlap_after", _F, "images that all members get wrong / that any does"),
+        *_MEASURE,
+        ("before", _F, "the metric of the untouched model"),
+        ("after", _F, ""),
+        ("delta", _F, "after less before"),
+        ("delta_low", _F, "95% interval over units; null for best_val"),
+        ("delta_high", _F, "95% interval over units; null for best_val"),
+        ("p_value", _F, "two-sided: McNemar's mid-p, or a paired t; null for best_val"),
+        ("gained", _I, "units wrong before and right after; null where not binary"),
+        ("lost", _I, "units right before and wrong after; null where not binary"),
+        ("ensemble_before", _F, "of all members untouched; null on sets only measured on"),
+        ("ensemble_after", _F, "of all members after the last epoch; selection last"),
+        ("recovered", _F, "100 delta / (ensemble - before); null if that is no gain"),
+        ("error_overlap_after", _F, "units that all members get wrong / that any does"),
         ("case1_after", _F, "share, of two members: teacher (by the label) and student both right"),
         ("case2_after", _F, "… only the teacher right; the paper adds case 4 to it"),
         ("case3_after", _F, "… both wrong"),
         ("case4_after", _F, "… only the student right; all four null in older rows"),
-        ("recovered", _F, "100 (after - before) / (ensemble - before); null if that is not > 0"),
-        ("correct", _B, "after; one bit an image, sample order, first in the highest bit"),
-        ("sample_set_id", _S, "which images, in which order"),
+        *_SCORES,
         ("weights", _S, "path in this store of the kept weights; null where none are kept"),
     ],
     "curves": [
@@ -145,11 +160,11 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         *_MODEL,
         *_RUN,
         ("epoch", _I, "0 is the untouched model"),
-        ("top1", _F, "val, percent"),
-        ("select_top1", _F, "on the held-out part of train, percent"),
-        ("train_top1", _F, "percent of the training samples, in training mode"),
-        ("train_loss", _F, "ce and kl with their weights, nats"),
-        ("ce", _F, "mean cross-entropy, nats"),
+        ("score", _F, "the primary metric on val"),
+        ("select_score", _F, "… on the held-out part of train"),
+        ("train_score", _F, "… of the training samples, in training mode, where it is binary"),
+        ("train_loss", _F, "own loss and divergence with their weights, nats"),
+        ("loss", _F, "mean own loss (classification: cross-entropy), nats"),
         ("kl", _F, "mean divergence from its teachers, nats"),
         ("teacher_share", _F, "share of training samples on which it taught the rest"),
         ("case1", _F, "share on which it was the student: both right"),
@@ -179,9 +194,10 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
 
 KEYS: dict[str, tuple[str, ...]] = {
     "models": ("data_id", "model_id"),
-    "baselines": ("data_id", "model_id", "split"),
-    "predictions": ("data_id", "model_id", "split"),
-    "pairs": ("data_id", "split", "model_id_a", "model_id_b"),
+    "metrics": ("data_id", "metric"),
+    "baselines": ("data_id", "model_id", "eval_set"),
+    "predictions": ("data_id", "model_id", "eval_set"),
+    "pairs": ("data_id", "eval_set", "model_id_a", "model_id_b"),
     "jobs": ("job_id",),
     "results": ("job_id",),
     "curves": ("job_id",),
@@ -190,8 +206,10 @@ KEYS: dict[str, tuple[str, ...]] = {
 """What one attempt is chosen for: rows of equal keys and different attempts are repetitions."""
 
 ROW: dict[str, tuple[str, ...]] = {
+    "baselines": ("metric",),
     "predictions": ("sample",),
-    "results": ("model_id", "selection"),
+    "pairs": ("metric",),
+    "results": ("model_id", "selection", "eval_set", "metric"),
     "curves": ("model_id", "epoch"),
     "similarities": ("model_id_a", "model_id_b"),
 }

@@ -14,8 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from bikd_ray.errors import UserError, choices
+from bikd_ray.metrics import Metric
 from bikd_ray.specs import ALONE, CHOSEN_ON_VAL
 from bikd_ray.store.read import Reader, pc
+from bikd_ray.store.upgrade import VAL
 
 Row = dict[str, Any]
 Seeds = dict[int, Row]
@@ -26,27 +28,10 @@ PORTION = 128 << 20
 """Bytes of results that are read at a time."""
 
 ROW_BYTES = 1500
-"""Of a result in memory, beside its bits."""
+"""Of a result in memory, beside its scores."""
 
 NO_JOBS = np.empty(0, np.int64)
 """Rows of jobs of a model that was in none."""
-
-COLUMNS = (
-    "job_id",
-    "model_id",
-    "partners",
-    "partner_ids",
-    "data_id",
-    "recipe_id",
-    "objective",
-    "seed",
-    "role",
-    "selection",
-    "n",
-    "delta_top1",
-    "ensemble_top1_before",
-    "correct",
-)
 
 NEEDED = (
     "job_id",
@@ -56,9 +41,14 @@ NEEDED = (
     "recipe_id",
     "objective",
     "seed",
-    "correct",
+    "metric",
+    "after",
+    "bits",
+    "scores",
 )
 """Columns of a result without which no learner is sorted out."""
+
+COLUMNS = (*NEEDED, "partners", "role", "selection", "n", "delta", "ensemble_before")
 
 
 @dataclass
@@ -68,6 +58,8 @@ class ModelSeries:
     data_id: str
     recipe_id: str
     objective: str
+    metric: Metric
+    eval_set: str
     baseline: Row  # of the table `baselines`
     selection: str
     by_partners: dict[tuple[str, ...], Seeds] = field(default_factory=dict)
@@ -80,7 +72,7 @@ class ModelSeries:
 
     @property
     def n(self) -> int:
-        """Val images."""
+        """Units of the evaluation set."""
         return self.baseline["n"]
 
     @property
@@ -94,7 +86,10 @@ class ModelSeries:
         return {
             "model": self.baseline["model"],
             "objective": self.objective,
-            "top1_before": self.baseline["top1"],
+            "metric": self.metric.name,
+            "unit": self.metric.unit,
+            "eval_set": self.eval_set,
+            "before": self.baseline["value"],
             "n": self.n,
             "selection": self.selection,
             "data_id": self.data_id,
@@ -127,10 +122,63 @@ class DoneJobs:
         return self._jobs.get(model_id, NO_JOBS)
 
 
-def baselines(reader: Reader) -> dict[tuple[str, str], Row]:
-    """(data_id, model_id) -> its row of the table `baselines`."""
-    rows = reader.committed("baselines").to_pylist()
-    return {(row["data_id"], row["model_id"]): row for row in rows}
+@dataclass(frozen=True)
+class Measure:
+    """What is asked about: metric (None: the primary one of each data set), and on which set."""
+
+    metric: str | None = None
+    eval_set: str = VAL
+
+    def of_data(self, reader: Reader) -> dict[str, Metric]:
+        """data_id -> its metric, of the data sets that have it. Raises UserError where none has, or
+        where no model was measured on the set.
+        """
+        found = {
+            data_id: metric
+            for data_id, metrics in reader.metrics.items()
+            for metric in metrics
+            if metric.name == (self.metric or metrics[0].name)
+        }
+        if not found and reader.metrics:
+            known = sorted({m.name for metrics in reader.metrics.values() for m in metrics})
+            raise UserError(f"unknown metric {self.metric!r}; {choices(self.metric, known)}")
+        if self.eval_set != VAL:
+            sets = reader.committed("baselines")["eval_set"].unique().to_pylist()
+            if self.eval_set not in sets:
+                raise UserError(
+                    f"no evaluation set {self.eval_set!r} in the store {reader.fs.uri}; "
+                    f"{choices(self.eval_set, sets)}"
+                )
+        return found
+
+
+PRIMARY = Measure()
+
+
+def baselines(reader: Reader, measure: Measure = PRIMARY) -> dict[tuple[str, str], Row]:
+    """(data_id, model_id) -> its row of the table `baselines` for a measure."""
+    metrics = measure.of_data(reader)
+    rows = reader.committed("baselines")
+    rows = rows.filter(pc.equal(rows["eval_set"], measure.eval_set))
+    floats = {data_id for data_id, metric in metrics.items() if not metric.binary}
+    scores: dict[tuple[str, str], bytes] = {}
+    if floats:  # these are large, and not held in memory
+        where = pc.field("eval_set") == measure.eval_set
+        where &= pc.field("metric").isin({metrics[data_id].name for data_id in floats})
+        kept = reader.table("baselines", ["data_id", "model_id", "metric", "scores"], where)
+        scores = {
+            (row["data_id"], row["model_id"]): row["scores"]
+            for row in kept.to_pylist()
+            if row["data_id"] in floats and row["metric"] == metrics[row["data_id"]].name
+        }
+    return {
+        (row["data_id"], row["model_id"]): {
+            **row,
+            "scores": scores.get((row["data_id"], row["model_id"])),
+        }
+        for row in rows.to_pylist()
+        if row["data_id"] in metrics and row["metric"] == metrics[row["data_id"]].name
+    }
 
 
 def model_series(
@@ -139,6 +187,7 @@ def model_series(
     objective: str | None,
     selection: str,
     columns: Collection[str] = COLUMNS,
+    measure: Measure = PRIMARY,
 ) -> Iterator[ModelSeries]:
     """Every learner, in an order of their ids; results of some models are in memory at a time.
 
@@ -152,15 +201,35 @@ def model_series(
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
     done = reader.derived("done", DoneJobs, reader.committed("jobs"))
     label = objective if objective in ALONE else _label(done, objective)
-    known = baselines(reader)
-    for models, theirs in _portions(done, known, wanted):
+    metrics, known = measure.of_data(reader), baselines(reader, measure)
+    names = {metric.name for metric in metrics.values()}
+    for models, theirs in _portions(done, known, wanted, metrics):
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)
+        where &= (pc.field("eval_set") == measure.eval_set) & pc.field("metric").isin(names)
         if objective in ALONE:  # a row or two of each model instead of all of them
             where &= pc.field("objective") == objective
         rows = reader.table("results", columns, where, theirs).to_pylist()
         # a result whose baseline file is damaged says nothing until the baseline is run again
-        rows = [row for row in rows if (row["data_id"], row["model_id"]) in known]
-        yield from _sorted_out(rows, known, label, selection)
+        rows = [
+            row
+            for row in rows
+            if (row["data_id"], row["model_id"]) in known
+            and row["metric"] == metrics[row["data_id"]].name
+        ]
+        for who, by_partners, control, own in _sorted_out(rows, label):
+            data_id, recipe_id, model_id, name = who
+            yield ModelSeries(
+                data_id,
+                recipe_id,
+                name,
+                metrics[data_id],
+                measure.eval_set,
+                known[data_id, model_id],
+                selection,
+                by_partners,
+                control,
+                own,
+            )
 
 
 _IN_ORDER = itemgetter("model_id", "partner_ids", "seed", "job_id")
@@ -168,21 +237,20 @@ _IN_ORDER = itemgetter("model_id", "partner_ids", "seed", "job_id")
 
 
 def _sorted_out(
-    rows: Sequence[Row], known: Mapping[tuple[str, str], Row], label: str | None, selection: str
-) -> Iterator[ModelSeries]:
+    rows: Sequence[Row], label: str | None
+) -> Iterator[tuple[tuple[str, ...], dict[tuple[str, ...], Seeds], Seeds, Seeds]]:
+    """((data_id, recipe_id, model_id, objective), its results by partners, controls, self)."""
     found: dict[tuple, dict[tuple[str, ...], Seeds]] = defaultdict(lambda: defaultdict(dict))
     for row in sorted(rows, key=_IN_ORDER):
         who = (row["data_id"], row["recipe_id"], row["model_id"], row["objective"])
         found[who][tuple(row["partner_ids"])][row["seed"]] = row
     for (*who, objective), by_partners in found.items():
         if label == objective or (label is None and objective not in ALONE):
-            data_id, recipe_id, model_id = who
-            baseline = known[data_id, model_id]
-            learner = ModelSeries(data_id, recipe_id, objective, baseline, selection, by_partners)
-            if objective not in ALONE:
-                alone = [found.get((*who, name), {}).get((), {}) for name in ALONE]
-                learner.control, learner.own = alone
-            yield learner
+            control, own = (
+                {} if objective in ALONE else found.get((*who, name), {}).get((), {})
+                for name in ALONE
+            )
+            yield (*who, objective), by_partners, control, own
 
 
 def _label(done: DoneJobs, wanted: str | None) -> str | None:
@@ -197,10 +265,15 @@ def _label(done: DoneJobs, wanted: str | None) -> str | None:
 
 
 def _portions(
-    done: DoneJobs, known: Mapping[tuple[str, str], Row], wanted: Collection[str] | None
+    done: DoneJobs,
+    known: Mapping[tuple[str, str], Row],
+    wanted: Collection[str] | None,
+    metrics: Mapping[str, Metric],
 ) -> Iterator[tuple[list[str], pa.Table]]:
     """Models whose results fit into PORTION, and the jobs in which they took part."""
-    size = ROW_BYTES + max((row["n"] for row in known.values()), default=0) // 8
+    units = max((row["n"] for row in known.values()), default=0)
+    binary = all(metric.binary for metric in metrics.values())
+    size = ROW_BYTES + (units // 8 if binary else 4 * units)
     portions: list[list[str]] = [[]]
     held = 0
     for one in sorted({i for _, i in known} if wanted is None else wanted):

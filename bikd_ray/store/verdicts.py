@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bikd_ray.formatting import count, signed, with_span
+from bikd_ray.formatting import count, difference, difference_unit, digits_of, with_span
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.read import pc
 
@@ -57,8 +57,10 @@ class Cause:
     remedy: str
 
 
-def judged(gains: pa.Table) -> pa.Table:
+def judged(gains: pa.Table, sign: int = 1) -> pa.Table:
     """Rows of GAINS of one setting, q-values filled: with `verdict`, in the order of preference.
+
+    sign: -1 where a lower metric is better.
 
     The models stay in their order. Of a model's partner sets come first those that improve it,
     then those that are better than alone, then those with which it loses less; then the set that
@@ -67,16 +69,17 @@ def judged(gains: pa.Table) -> pa.Table:
     """
     column = {
         name: np.asarray(gains[name].to_numpy(), float)
-        for name in ("net_delta", "q_value", "delta_top1", "delta_low")
+        for name in ("net_delta", "q_value", "delta", "delta_low", "delta_high")
     }
-    net, delta = column["net_delta"], column["delta_top1"]
+    net, delta = sign * column["net_delta"], sign * column["delta"]
+    worst = column["delta_low"] if sign > 0 else -column["delta_high"]
     on_val = np.asarray(pc.equal(gains["selection"], CHOSEN_ON_VAL))
     told = column["q_value"] < LEVEL
     cases = [
         (on_val, ON_VAL),
         (np.isnan(net), NO_CONTROL),
         (told & (net < 0), HARMED),
-        (told & (net > 0) & (column["delta_low"] > 0), IMPROVES),
+        (told & (net > 0) & (worst > 0), IMPROVES),
         (told & (net > 0) & (delta > 0), MORE),
         (told & (net > 0), LESS),
     ]
@@ -107,12 +110,20 @@ def standing(row: Row) -> str:
 
 def delta_text(gain: Row) -> str:
     """Δ of a row of GAINS with its 95% interval, where it has a fair one."""
-    return with_span(gain["delta_top1"], gain["delta_low"], gain["delta_high"])
+    digits = digits_of(gain["unit"])
+    return with_span(gain["delta"], gain["delta_low"], gain["delta_high"], digits)
 
 
 def net_text(gain: Row) -> str:
     """As `delta_text`, net Δ."""
-    return with_span(gain["net_delta"], gain["net_low"], gain["net_high"])
+    digits = digits_of(gain["unit"])
+    return with_span(gain["net_delta"], gain["net_low"], gain["net_high"], digits)
+
+
+def detectable(row: Row) -> str:
+    """The smallest net Δ that a row of GAINS could have shown, with its unit."""
+    text = f"{row['detectable']:.{digits_of(row['unit'])}f} {difference_unit(row['unit'])}"
+    return text.rstrip()
 
 
 def in_words(row: Row) -> str:
@@ -120,7 +131,7 @@ def in_words(row: Row) -> str:
     if row["verdict"] == LESS:
         return f"{LESS}: do not train it"
     if row["verdict"] == NOTHING and row["detectable"] is not None:
-        return f"{NOTHING} (one comparison detects {row['detectable']:.2f} pp with 80% power)"
+        return f"{NOTHING} (one comparison detects {detectable(row)} with 80% power)"
     return row["verdict"]
 
 
@@ -206,10 +217,10 @@ def _sentence(known: pa.Table, names: Mapping[str, str]) -> str:
 
 def _named(found: Mapping[str, Row], names: Mapping[str, str]) -> str:
     """The first NAMED models with their partners, the largest net Δ first."""
-    ranked = sorted(found.values(), key=lambda row: -row["net_delta"])
+    ranked = sorted(found.values(), key=lambda row: -abs(row["net_delta"]))
     told = [
         f"{names.get(row['model_id'], row['model'])} (with {partners_of(row, names)}, net Δ "
-        f"{signed(row['net_delta'])} pp)"
+        f"{difference(row['net_delta'], row['unit'])})"
         for row in ranked[:NAMED]
     ]
     rest = len(ranked) - len(told)
@@ -229,10 +240,10 @@ def _notes(gains: pa.Table, known: pa.Table) -> tuple[str, ...]:
     fair = np.sort(known["detectable"].to_numpy())
     fair = fair[~np.isnan(fair)]
     if len(fair):
-        middle = fair[len(fair) // 2]
+        middle = {"detectable": fair[len(fair) // 2], "unit": known["unit"][0].as_py()}
         notes.append(
-            f"These images and seeds would detect a true net Δ of {middle:.2f} pp with 80% power "
-            "(median of the cases, each taken by itself)."
+            f"These units and seeds would detect a true net Δ of {detectable(middle)} with 80% "
+            "power (median of the cases, each taken by itself)."
         )
     if len(known) > 1:
         notes.append(

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bikd_ray.identity import digest
+from bikd_ray.metrics import Metric
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.schema import SCHEMAS
 
@@ -50,15 +51,33 @@ class Writer:
                 self._put(table, name, found, attempt)
         self._put("jobs", name, [job], attempt)
 
-    def commit_baseline(self, baseline: Row, predictions: pa.Table, model: Row) -> None:
-        """Store one model's baseline: the model and its predictions first, the baseline last."""
-        attempt = new_attempt()
-        name = digest("baseline", baseline["model_id"], baseline["data_id"], baseline["split"])
-        keys = ("model", "model_id", "weights_id", "split", "data_id")
-        same = {key: baseline[key] for key in keys}
+    def commit_baseline(
+        self,
+        baseline: Sequence[Row],
+        model: Row,
+        statistics: pa.Table | None = None,
+        table: str = "predictions",
+    ) -> None:
+        """Store one model's baseline on one evaluation set: the model and the statistics of its
+        answers first, the baseline last.
+
+        baseline: a row for each metric. statistics: rows of `table`, less what they all share.
+        """
+        attempt, first = new_attempt(), baseline[0]
+        name = digest("baseline", first["model_id"], first["data_id"], first["eval_set"])
         self._put("models", name, [model], attempt)
-        self._put("predictions", name, predictions, attempt, same)
-        self._put("baselines", name, [baseline], attempt)
+        if statistics is not None:
+            keys = ("model", "model_id", "weights_id", "eval_set", "data_id")
+            self._put(table, name, statistics, attempt, {key: first[key] for key in keys})
+        self._put("baselines", name, baseline, attempt)
+
+    def write_metrics(self, data_id: str, task: str, metrics: Sequence[Metric]) -> None:
+        """Store what is measured on a data set, the primary metric first."""
+        rows = [
+            {**vars(metric), "metric": metric.name, "position": i, "task": task, "data_id": data_id}
+            for i, metric in enumerate(metrics)
+        ]
+        self._put("metrics", digest("metrics", data_id), rows, new_attempt())
 
     def write_names(self, models: pa.Table, names: Mapping[str, str]) -> None:
         """Store new names (by model_id) of models of the table `models`."""

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,69 +12,66 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from bikd_ray.errors import BikdError, UserError
+from bikd_ray.formatting import shown
 from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.queries import Store
+from bikd_ray.store.read import pc
+from bikd_ray.store.upgrade import VAL
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.capacity import CapacityMonitor, ResourceRequest
 from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import nodes, task_options
 from bikd_ray.sweep.scheduler import POLL_SECONDS
-
-SPLIT = "val"
+from bikd_ray.tasks import task_of
 
 ONE_CPU = ResourceRequest(1, 0)
 
 
 @dataclass(frozen=True)
-class Measured:
-    baseline: dict[str, Any]
-    predictions: pa.Table
-    suspicion: str | None  # why these answers may not be what the model can do
+class Baseline:
+    """One model on one set: rows of `baselines`, one for each metric, the primary one first.
+
+    statistics: rows of the task's table, where it has one. doubt: why these answers may not be
+    what the model can do.
+    """
+
+    rows: list[dict[str, Any]]
+    statistics: pa.Table | None
+    doubt: str | None
 
 
 def measure(
     model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, store: str
-) -> Measured:
+) -> Baseline:
     """Evaluate one untouched model on val. Runs in a Ray task."""
-    from bikd_ray.analysis.bits import pack
-    from bikd_ray.tasks.plausible import plausibility
+    from bikd_ray.sweep.measured_rows import baseline_rows
     from bikd_ray.train import evaluate
     from bikd_ray.zoo.published import published_for
 
-    member, loader = _at_work(model, data, needs, store)
+    (member,), loader = at_work([model], data, needs, store)
     known = published_for(model, data.n_val)
     start = time.monotonic()
-    evaluation = evaluate([member], loader)
-    result = evaluation.outcomes[0]
-    baseline = {
+    task = task_of(data.task)
+    evaluation = evaluate([member], loader, task=task)
+    (found,) = evaluation.outcomes
+    about = {
         "model": model.name,
         "model_id": model.model_id,
         "weights_id": model.weights_id,
         "data_id": data.data_id,
-        "split": SPLIT,
-        "n": len(result.label_N),
-        "top1": result.top1,
-        "published_top1": known.top1 if known else None,
-        "top5": result.top5,
-        "nll": result.nll,
-        "ece": result.ece,
-        "correct": pack(result.correct_N),
-        "sample_set_id": data.sample_set_id,
+        "eval_set": VAL,
+        "unit_set_id": data.unit_set_id,
         "seconds": time.monotonic() - start,
     }
-    predictions = pa.table(
-        {
-            "sample": evaluation.rows,
-            "label": result.label_N,
-            "predicted": result.predicted_N,
-            "label_prob": result.label_prob_N,
-            "top_classes": list(result.top_classes_Nk),
-            "top_probs": list(result.top_probs_Nk),
-        }
+    rows = baseline_rows(task, found, known.top1 if known else None)
+    kept = {"sample": evaluation.rows, **task.columns(found.statistics)} if task.table else None
+    return Baseline(
+        [{**about, **row} for row in rows],
+        kept and pa.table(kept),
+        task.doubt(found.statistics),
     )
-    return Measured(baseline, predictions, plausibility(result, result.label_N).suspicion)
 
 
 def probabilities(
@@ -89,18 +86,21 @@ def probabilities(
 
     from bikd_ray.train.evaluate import EVAL_BATCH
 
-    member, loader = _at_work(model, data, needs, store)
+    task = task_of(data.task)
+    (member,), loader = at_work([model], data, needs, store)
     member.network.eval()
     with torch.inference_mode():
         parts = [
-            member.logits(batch).float().log_softmax(-1).exp().cpu()  # as stored ones are made
+            torch.exp(task.predict(member.output(batch), batch).log_prob_BEP.float()).cpu()
             for batch in loader.batches(samples_U, EVAL_BATCH)
         ]
-    return torch.cat(parts).numpy()
+    return torch.cat(parts).squeeze(2).numpy()
 
 
-def _at_work(model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, store: str) -> Any:
-    """(member, loader): a model on its device and the val images, in a Ray task."""
+def at_work(
+    models: Sequence[ResolvedModel], data: ResolvedData, needs: ResourceRequest, store: str
+) -> tuple[list[Any], Any]:
+    """(members, loader): models on the device and the val images, in a Ray task."""
     import torch
 
     from bikd_ray.data import open_split
@@ -112,15 +112,17 @@ def _at_work(model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, s
     torch.set_num_threads(needs.threads)
     device = device_of(needs.gpus)
     loader = Loader(
-        open_split(data, SPLIT),
-        [model.input.view],
+        open_split(data, VAL),
+        [model.input.view for model in models],
         device,
         cache=data.data.cache,
         disk_fraction=DISK_FRACTIONS["val"],
         workers=needs.threads - 1 if needs.gpus else 0,
         skip=data.data.on_bad_image == "skip",
+        task=task_of(data.task),
     )
-    return Member(model, network_of(model, StoreFS.at(store)), device), loader
+    fs = StoreFS.at(store)
+    return [Member(model, network_of(model, fs), device) for model in models], loader
 
 
 def prepare(
@@ -146,6 +148,7 @@ def prepare(
             disk_fraction=DISK_FRACTIONS[split],
             skip=data.data.on_bad_image == "skip",
             augment=augment,
+            task=task_of(data.task),
         )
         faults = list(loader.kept.faults.values()) if loader.kept else []
         if faults:
@@ -169,8 +172,8 @@ def missing_baselines(
     zoo: Mapping[str, ResolvedModel], data: ResolvedData, store: Store
 ) -> list[ResolvedModel]:
     """The models of the zoo that the store has no baseline of on these images."""
-    known = store.table("baselines", ["data_id", "model_id"]).to_pylist()
-    have = {row["model_id"] for row in known if row["data_id"] == data.data_id}
+    where = (pc.field("data_id") == data.data_id) & (pc.field("eval_set") == VAL)
+    have = set(store.table("baselines", ["model_id"], where)["model_id"].to_pylist())
     return [model for model in zoo.values() if model.model_id not in have]
 
 
@@ -189,6 +192,9 @@ def run_baselines(
     occupies. Returns why models could not be measured, model_id to error, after the others are
     stored. Raises UserError for bad data, and BikdError where no model could be measured.
     """
+    measuring = task_of(data.task)
+    if data.data_id not in store.table("metrics", ["data_id"])["data_id"].to_pylist():
+        writer.write_metrics(data.data_id, data.task, measuring.metrics)
     missing = missing_baselines(zoo, data, store)
     progress.enter(f"baselines of {len(missing)} models" if missing else "images")
     task = ray.remote(prepare).options(**task_options(ONE_CPU))
@@ -210,15 +216,17 @@ def run_baselines(
         ready = first_of({task: share for task, (_, share) in pending.items()}, watch)
         model, _ = pending.pop(ready)
         try:
-            measured: Measured = ray.get(ready)
+            measured: Baseline = ray.get(ready)
         except RayError as error:
             problem = ours(error, f"baseline of {model.name} failed")
             problems[model.model_id] = problem
             progress.note(f"{model.name}: {problem}")
             continue
-        writer.commit_baseline(measured.baseline, measured.predictions, _model_row(model, data))
-        progress.note(f"{model.name}: top-1 {measured.baseline['top1']:.2f} %")
-        doubts = [measured.suspicion] if measured.suspicion else []
+        table, primary = measuring.table or "", measuring.metrics[0]
+        writer.commit_baseline(measured.rows, _model_row(model, data), measured.statistics, table)
+        value = measured.rows[0]["value"]
+        progress.note(f"{model.name}: {shown(value, primary.unit, primary.title)}")
+        doubts = [measured.doubt] if measured.doubt else []
         for note in [*model.notes, *(f"warning: {doubt}" for doubt in doubts)]:
             progress.note(f"{model.name}: {note}")
     if len(problems) == len(zoo):

@@ -5,19 +5,16 @@ import time
 import traceback
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from bikd_ray import train
-from bikd_ray.analysis.bits import pack
-from bikd_ray.analysis.pairs import case_shares
-from bikd_ray.analysis.significance import contrast, mcnemar
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, ResolvedModel
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.filesystem import StoreFS
+from bikd_ray.store.upgrade import VAL
 from bikd_ray.sweep.checkpoints import StoredStates
 from bikd_ray.sweep.events import (
     EpochEnd,
@@ -28,7 +25,8 @@ from bikd_ray.sweep.events import (
     job_row,
     run_columns,
 )
-from bikd_ray.tasks import classification
+from bikd_ray.sweep.measured_rows import result_rows
+from bikd_ray.tasks import task_of
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.best_epochs import BestEpoch
 from bikd_ray.train.fit import LOG_EVERY, Likeness
@@ -172,7 +170,7 @@ def _results(request: JobRequest, fitted: Fit, workers: Workers) -> list[Row]:
         for k, chosen in enumerate(members):
             kept = selection in request.keep
             weights = _keep_weights(request, k, selection, chosen, workers) if kept else None
-            rows.append(_result(request.job, fitted, k, selection, chosen, weights))
+            rows += _result(request, fitted, k, selection, chosen, weights)
     return rows
 
 
@@ -194,72 +192,38 @@ def _likeness(job: Job, found: Likeness) -> Row:
 
 
 def _result(
-    job: Job, fitted: Fit, k: int, selection: str, chosen: BestEpoch, weights: str | None
-) -> Row:
-    member = job.members[k]
-    mates = [m for m in job.members if m is not member]
-    before, after = fitted.before.outcomes[k], chosen.outcome
-    n = len(before.correct_N)
-    gained = int((after.correct_N & ~before.correct_N).sum())
-    lost = int((before.correct_N & ~after.correct_N).sum())
-    both = np.stack([before.correct_N, after.correct_N]).astype(np.int64)
-    interval = contrast(both @ both.T, n, np.array([[-1.0, 1.0]]))
-    interval = interval.within(-before.top1, 100 - before.top1)
-    fair = selection != CHOSEN_ON_VAL
-    together = fitted.ensemble_top1_after if mates else None
-    room = fitted.before.ensemble_top1 - before.top1
-    delta = after.top1 - before.top1
-    return {
+    request: JobRequest, fitted: Fit, k: int, selection: str, chosen: BestEpoch, weights: str | None
+) -> list[Row]:
+    """A learner's rows at the epoch of a selection, one for each metric."""
+    job, task = request.job, task_of(request.job.data.task)
+    mates = [m for i, m in enumerate(job.members) if i != k]
+    learned = [one.outcome for one in fitted.chosen[selection]]
+    ensembles = {}
+    if mates and fitted.before.ensemble:
+        ensembles["before"] = fitted.before.ensemble
+        if selection == "last":
+            ensembles["after"] = fitted.ensemble_after
+    about = {
         **run_columns(job),
-        **_identity(member),
+        **_identity(job.members[k]),
         "partners": [m.name for m in mates],
         "partner_ids": [m.model_id for m in mates],
         "role": job.role,
         "selection": selection,
         "epoch": chosen.epoch,
-        "n": n,
-        "top1_before": before.top1,
-        "top1_after": after.top1,
-        "delta_top1": delta,
-        "delta_low": float(interval.low) if fair else None,
-        "delta_high": float(interval.high) if fair else None,
-        "p_value": mcnemar(gained, lost) if fair else None,
-        "gained": gained,
-        "lost": lost,
-        "nll_after": after.nll,
-        "ece_after": after.ece,
-        "ensemble_top1_before": fitted.before.ensemble_top1 if mates else None,
-        "ensemble_top1_after": together if selection == "last" else None,
-        "error_overlap_after": _error_overlap(fitted, selection) if mates else None,
-        **_cases_after(fitted, selection),
-        "recovered": 100 * delta / room if mates and room > 0 else None,
-        "correct": pack(after.correct_N),
-        "sample_set_id": job.data.sample_set_id,
+        "eval_set": VAL,
+        "unit_set_id": job.data.unit_set_id,
         "weights": weights,
     }
-
-
-def _after(fitted: Fit, selection: str) -> list[classification.Measurement]:
-    """What each member answers at the epoch of a selection; teachers as they are."""
-    learned = [chosen.outcome for chosen in fitted.chosen[selection]]
-    return [*learned, *fitted.before.outcomes[len(learned) :]]
-
-
-def _cases_after(fitted: Fit, selection: str) -> Row:
-    """The case shares of a job of two; of others there are none."""
-    members = _after(fitted, selection)
-    if len(members) != 2:
-        return {}
-    a, b = members
-    shares = case_shares(a.correct_N, b.correct_N, a.label_prob_N, b.label_prob_N)
-    return {f"{case}_after": share for case, share in shares.items()}
-
-
-def _error_overlap(fitted: Fit, selection: str) -> float | None:
-    """Images that all members get wrong / that any does."""
-    wrong = np.stack([~outcome.correct_N for outcome in _after(fitted, selection)])
-    some = int(wrong.any(0).sum())
-    return int(wrong.all(0).sum()) / some if some else None
+    measured = result_rows(
+        task,
+        fitted.before.outcomes[k],
+        chosen.outcome,
+        fair=selection != CHOSEN_ON_VAL,
+        ensembles=ensembles,
+        members=[*learned, *fitted.before.outcomes[len(learned) :]],
+    )
+    return [{**about, **row} for row in measured]
 
 
 def _keep_weights(

@@ -17,10 +17,11 @@ from ray import tune
 
 from bikd_ray.errors import UserError
 from bikd_ray.specs import Logger, Spec
+from bikd_ray.store.upgrade import VAL
 from bikd_ray.sweep.events import EpochEnd, JobRequest, JobResult, Row
 
-EPOCH = ("top1", "select_top1", "train_top1", "train_loss", "ce", "kl", "teacher_share")
-END = ("top1_before", "top1_after", "delta_top1", "delta_low", "delta_high", "recovered")
+EPOCH = ("score", "select_score", "train_score", "train_loss", "loss", "kl", "teacher_share")
+END = ("before", "after", "delta", "delta_low", "delta_high", "recovered")
 """Columns of `curves` and `results` that become metrics, each after its model's name."""
 
 CLOSE_PATIENCE = 30.0
@@ -76,8 +77,7 @@ class RunLogger(tune.Callback):
             metrics = metrics_of(message.rows, EPOCH)
             self._queue.put(lambda: self._runs[job_id].log(metrics, message.epoch))
         elif isinstance(message, JobResult):
-            rows = [row for row in message.results if row["selection"] == "last"]
-            metrics = metrics_of(rows, END)
+            metrics = results_of(row for row in message.results if row["selection"] == "last")
             self._queue.put(lambda: self._runs.pop(job_id).end(metrics, message.error))
 
     def fail(self, job_id: str, error: str) -> None:
@@ -127,6 +127,19 @@ def metrics_of(rows: Iterable[Row], columns: Iterable[str]) -> Metrics:
         for name in names
         if row.get(name) is not None
     }
+
+
+def results_of(rows: Iterable[Row]) -> Metrics:
+    """'MODEL/METRIC_column' of rows of `results`, or 'MODEL/SET/METRIC_column' of other sets."""
+    found: Metrics = {}
+    for row in rows:
+        where = "" if row["eval_set"] == VAL else f"{row['eval_set']}/"
+        found |= {
+            f"{row['model']}/{where}{row['metric']}_{name}": float(row[name])
+            for name in END
+            if row.get(name) is not None
+        }
+    return found
 
 
 def config_of(request: JobRequest) -> dict[str, Any]:

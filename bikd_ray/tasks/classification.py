@@ -1,69 +1,121 @@
-"""What one model's logits say about labelled images.
+"""Images of classes: what logits are compared by, taught by and measured by.
 
-Suffixes: N samples, C classes, k = min(C, TOP_K).
+Suffixes: B and N samples, C classes, k = min(C, TOP_K); E = C events at P = 1 position.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bikd_ray.tasks.base import Prediction, Statistics, Task
+from bikd_ray.tasks.classification_metrics import METRICS
+
+if TYPE_CHECKING:
+    from bikd_ray.data.loader import Batch
+    from bikd_ray.plan import ResolvedData, ResolvedModel
+
 TOP_K = 32
 ECE_BINS = 15
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One model on N samples. Ties between classes go to the lowest index, as argmax has it."""
+class Classification(Task):
+    """One class for each image. Ties between classes go to the lowest index, as argmax has it."""
 
-    label_N: np.ndarray
-    predicted_N: np.ndarray
-    label_prob_N: np.ndarray
-    nll_N: np.ndarray
-    top_classes_Nk: np.ndarray
-    top_probs_Nk: np.ndarray
+    name = "classification"
+    metrics = METRICS
+    table = "predictions"
+    features = True
 
-    @property
-    def correct_N(self) -> np.ndarray:
-        return self.predicted_N == self.label_N
+    def check(self, model: "ResolvedModel", data: "ResolvedData") -> None:
+        """The head has the data's classes, in their order."""
+        from bikd_ray.zoo import check_classes
 
-    @property
-    def top1(self) -> float:
-        """Percentage of samples whose most probable class is the label."""
-        return 100 * float(self.correct_N.mean())
+        check_classes(model, data.num_classes, data.classes)
 
-    @property
-    def top5(self) -> float:
-        """Percentage of samples whose label is among the five most probable classes."""
-        hit = self.top_classes_Nk[:, :5] == self.label_N[:, None]
-        return 100 * float(hit.any(1).mean())
+    def predict(self, output: Any, batch: "Batch") -> Prediction:
+        return Prediction(_raised(_logits(output)).log_softmax(-1)[..., None])
 
-    @property
-    def nll(self) -> float:
-        """Mean negative log-likelihood of the labels, nats."""
-        return float(self.nll_N.mean())
+    def loss(self, output: Any, prediction: Prediction, batch: "Batch") -> Tensor:
+        """Cross-entropy."""
+        log_prob_BC = prediction.log_prob_BEP.squeeze(2)
+        return -log_prob_BC.gather(1, batch.target[:, None]).squeeze(1)
 
-    @property
-    def ece(self) -> float:
-        """Expected calibration error, a fraction: 15 equal bins of the top probability."""
-        confidence = self.top_probs_Nk[:, 0]
-        bins = np.minimum((confidence * ECE_BINS).astype(int), ECE_BINS - 1)
-        gap = np.bincount(bins, self.correct_N - confidence.astype(float), ECE_BINS)
-        return float(np.abs(gap).sum() / len(confidence))
+    def right(self, prediction: Prediction, batch: "Batch") -> Tensor:
+        return prediction.log_prob_BEP.squeeze(2).argmax(1) == batch.target
+
+    def answer(self, output: Any, batch: "Batch") -> Tensor:
+        return _logits(output).float().log_softmax(-1)[..., None]
+
+    def ensemble(self, answers: Sequence[Any]) -> Tensor:
+        return torch.stack(tuple(answers)).logsumexp(0) - math.log(len(answers))
+
+    def measure(self, answer: Any, batch: "Batch") -> dict[str, Tensor]:
+        """`top_classes` and `top_probs` [B, k], the most probable first; the others [B]."""
+        return statistics_of(answer.squeeze(2), batch.target)
+
+    def scores(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        """top5: whether the label is among the five most probable classes."""
+        label_N, correct_N = statistics["label"], correct(statistics)
+        return {
+            "top1": correct_N,
+            "top5": (statistics["top_classes"][:, :5] == label_N[:, None]).any(1),
+            "nll": statistics["nll"],
+            "ece": _calibration(correct_N, statistics["top_probs"][:, 0]),
+        }
+
+    def columns(self, statistics: Statistics) -> dict[str, Any]:
+        single = {name: statistics[name] for name in ("label", "predicted", "label_prob")}
+        return single | {name: list(statistics[name]) for name in ("top_classes", "top_probs")}
+
+    def certain_of_truth(self, statistics: Statistics) -> np.ndarray:
+        return statistics["label_prob"]
+
+    def doubt(self, statistics: Statistics) -> str | None:
+        from bikd_ray.tasks.plausible import plausibility
+
+        return plausibility(statistics, statistics["label"]).suspicion
 
 
-def measure(logits_NC: Tensor, labels_N: Tensor) -> tuple[Tensor, ...]:
-    """What `Outcome` holds, field by field, on the device of the logits; in float32."""
-    logp = logits_NC.float().log_softmax(-1)
-    nll_N = -logp.gather(1, labels_N[:, None]).squeeze(1)
+def statistics_of(log_prob_BC: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
+    """What is kept of a model's answers."""
+    nll_B = -log_prob_BC.gather(1, labels_B[:, None]).squeeze(1)
     # a stable sort keeps equal probabilities in class order, so that [:, 0] is the argmax
-    order = logp.sort(dim=1, descending=True, stable=True)
-    k = min(logp.shape[1], TOP_K)
-    classes_Nk, probs_Nk = order.indices[:, :k].int(), order.values[:, :k].exp()
-    return labels_N, order.indices[:, 0], torch.exp(-nll_N), nll_N, classes_Nk, probs_Nk
+    order = log_prob_BC.sort(dim=1, descending=True, stable=True)
+    k = min(log_prob_BC.shape[1], TOP_K)
+    return {
+        "label": labels_B,
+        "predicted": order.indices[:, 0],
+        "label_prob": torch.exp(-nll_B),
+        "nll": nll_B,
+        "top_classes": order.indices[:, :k].int(),
+        "top_probs": order.values[:, :k].exp(),
+    }
 
 
-def measurement(logits_NC: Tensor, labels_N: Tensor) -> Measurement:
-    """Measure logits against labels; the result is on the host."""
-    return Measurement(*(tensor.cpu().numpy() for tensor in measure(logits_NC, labels_N)))
+def correct(statistics: Statistics) -> np.ndarray:
+    """Bool [N]"""
+    return statistics["predicted"] == statistics["label"]
+
+
+def _calibration(correct_N: np.ndarray, confidence_N: np.ndarray) -> np.ndarray:
+    """The influence values of the expected calibration error (15 equal bins of the top
+    probability): sign(gap of the bin) * (correct - confidence), whose mean it is.
+    """
+    confidence_N = confidence_N.astype(float)
+    bins_N = np.minimum((confidence_N * ECE_BINS).astype(int), ECE_BINS - 1)
+    gap_N = correct_N - confidence_N
+    return np.sign(np.bincount(bins_N, gap_N, ECE_BINS))[bins_N] * gap_N
+
+
+def _logits(output: Any) -> Tensor:
+    from bikd_ray.zoo.adapters import logits_of
+
+    return logits_of(output, "a model")
+
+
+def _raised(logits: Tensor) -> Tensor:
+    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()

@@ -10,7 +10,8 @@ import torch
 from scipy.special import bdtr, bdtrc
 from torch import Tensor
 
-from bikd_ray.tasks.classification import Measurement
+from bikd_ray.tasks.base import Statistics
+from bikd_ray.tasks.classification import correct
 
 UNLIKELY = 0.01
 """Of a test against chance: larger, and the accuracy is as good as chance."""
@@ -131,20 +132,20 @@ class Plausibility:
 
 
 def plausibility(
-    outcome: Measurement, labels: np.ndarray, published: float | None = None
+    statistics: Statistics, labels: np.ndarray, published: float | None = None
 ) -> Plausibility:
-    """Judge an outcome on some or all images of a set whose labels are `labels`.
+    """Judge a classifier's answers on some or all images of a set whose labels are `labels`.
 
     published: percent, where it is known.
     """
-    predicted = outcome.predicted_N
+    predicted = statistics["predicted"]
     return Plausibility(
-        right=int(outcome.correct_N.sum()),
+        right=int(correct(statistics).sum()),
         n=len(predicted),
         chance=100 * float(np.bincount(labels).max()) / len(labels),
         published=published,
         one_answer=bool((predicted == predicted[0]).all()),
-        reordered=_reordered(predicted, outcome.label_N),
+        reordered=_reordered(predicted, statistics["label"]),
     )
 
 

@@ -1,13 +1,14 @@
 """Which epoch of each learner to keep: the last, and the best by what has been measured."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bikd_ray.tasks.classification import Measurement
+from bikd_ray.metrics import Metric
+from bikd_ray.tasks.base import Measured
 from bikd_ray.train.evaluate import Evaluation
 from bikd_ray.train.member import Member
 
@@ -17,7 +18,7 @@ class BestEpoch:
     """What one learner was at the epoch that a selection picks."""
 
     epoch: int
-    outcome: Measurement
+    outcome: Measured
     state: dict[str, Tensor] | None = field(repr=False)  # None: another worker's, or not wanted
 
 
@@ -25,26 +26,32 @@ class BestEpochs:
     """Keeps, for every learner, the epoch that each selection would pick so far.
 
     The untouched model is epoch 0 and can win; an equal later epoch does not displace an earlier.
-    keep: selections whose weights are wanted; those of others are never copied.
+    keep: selections whose weights are wanted; those of others are never copied. metric: by which
+    epochs are compared.
     """
 
-    def __init__(self, members: Sequence[Member | None], keep: Collection[str]) -> None:
-        self.members, self.keep = members, frozenset(keep)
+    def __init__(
+        self, members: Sequence[Member | None], keep: Collection[str], metric: Metric
+    ) -> None:
+        self.members, self.keep, self.metric = members, frozenset(keep), metric
         self.best: dict[str, dict[int, tuple[float, BestEpoch]]] = {}
         self.last: tuple[int, Evaluation] | None = None
 
     def see(self, epoch: int, val: Evaluation, held: Evaluation | None) -> None:
         self.last = (epoch, val)
         for k in range(len(self.members)):
-            scores = {"best_val": val.outcomes[k].top1}
+            scores = {"best_val": self._goodness(val.outcomes[k])}
             if held:
-                scores["best_select"] = held.outcomes[k].top1
+                scores["best_select"] = self._goodness(held.outcomes[k])
             won = {s: score for s, score in scores.items() if self._beats(s, k, score)}
             if won:
                 now = self._now(k, wanted=bool(self.keep & won.keys()))
                 for selection, score in won.items():
                     chosen = now if selection in self.keep else replace(now, state=None)
                     self.best.setdefault(selection, {})[k] = (score, chosen)
+
+    def _goodness(self, outcome: Measured) -> float:
+        return self.metric.sign * outcome.values[self.metric.name]
 
     def _beats(self, selection: str, member: int, score: float) -> bool:
         held = self.best.get(selection, {}).get(member)
@@ -92,12 +99,21 @@ class BestEpochs:
 
 
 def _packed(chosen: BestEpoch) -> dict[str, Any]:
-    outcome = {
-        f.name: torch.from_numpy(getattr(chosen.outcome, f.name)) for f in fields(Measurement)
+    tensors = {
+        part: {name: torch.from_numpy(array) for name, array in arrays.items()}
+        for part, arrays in (
+            ("statistics", chosen.outcome.statistics),
+            ("scores", chosen.outcome.scores),
+        )
     }
+    outcome = {**tensors, "values": chosen.outcome.values}
     return {"epoch": chosen.epoch, "outcome": outcome, "state": chosen.state}
 
 
 def _unpacked(packed: dict[str, Any], *, wanted: bool) -> BestEpoch:
-    outcome = Measurement(**{name: tensor.numpy() for name, tensor in packed["outcome"].items()})
+    statistics, scores = (
+        {name: tensor.numpy() for name, tensor in packed["outcome"][part].items()}
+        for part in ("statistics", "scores")
+    )
+    outcome = Measured(statistics, scores, packed["outcome"]["values"])
     return BestEpoch(packed["epoch"], outcome, packed["state"] if wanted else None)

@@ -1,8 +1,9 @@
-"""All members over one pass of the images, in eval mode and float32."""
+"""All members over one pass of the samples, in eval mode and float32."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ import torch
 from torch import Tensor
 
 from bikd_ray.data.loader import Loader
-from bikd_ray.data.resolve import named
+from bikd_ray.data.sources import named
 from bikd_ray.errors import BikdError
-from bikd_ray.tasks.classification import Measurement, measure
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.base import Measured, Statistics, Task, measured
 from bikd_ray.train.member import Member
 from bikd_ray.train.numerics import out_of_memory, tf32
 from bikd_ray.train.parallel import ALONE, Workers
@@ -23,10 +25,10 @@ EVAL_BATCH = 256
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One outcome for each member, and how often their mean softmax is right."""
+    """What each member answers, and what their mean distribution does."""
 
-    outcomes: tuple[Measurement, ...]
-    ensemble_top1: float  # percent
+    outcomes: tuple[Measured, ...]
+    ensemble: Measured | None  # of all members; None where it was not asked for
     rows: np.ndarray  # the samples that were measured: all that decode
     features: tuple[Tensor | None, ...] = ()  # float32 [N, D] of each member, where asked for
 
@@ -35,45 +37,54 @@ def evaluate(
     members: Sequence[Member | None],
     loader: Loader,
     *,
+    task: Task | None = None,
     features: bool = False,
+    ensemble: bool = True,
     workers: Workers = ALONE,
     batch_size: int = EVAL_BATCH,
 ) -> Evaluation:
-    """Measure every member on every image, decoded once; and read its pre-logits features.
+    """Measure every member on every sample, decoded once; and read its pre-logits features.
 
     members: those of the job in their order, None for one of another worker. Every worker gets the
-    whole evaluation. Where memory runs out, fewer images are taken at a time. Raises BikdError
-    where a model answers NaN or infinite logits.
+    whole evaluation. task: the default one where None. Where memory runs out, fewer samples are
+    taken at a time. Raises BikdError where a model answers NaN or infinite numbers.
     """
+    task = task or task_of()
     try:
-        mine = _at_once(members, loader, features, workers, batch_size)
+        mine = _at_once(members, loader, task, features, ensemble, workers, batch_size)
     except (RuntimeError, MemoryError) as error:
         # several workers exchange what they have of every batch: none can begin again alone
         if not out_of_memory(error) or batch_size == 1 or workers.count > 1:
             raise
         smaller = batch_size // 2
     else:
-        return _whole(members, mine, loader, workers)
-    return evaluate(members, loader, features=features, batch_size=smaller)
+        return _whole(members, mine, loader, task, workers)
+    return evaluate(
+        members, loader, task=task, features=features, ensemble=ensemble, batch_size=smaller
+    )
 
 
 @dataclass
-class _Measured:
-    """What one worker has seen: samples [M], a field of `Outcome` for each member, features."""
+class _Seen:
+    """What one worker has measured: samples [M], statistics and features of each member.
+
+    None: of a member that another worker has. The last of the statistics are the ensemble's.
+    """
 
     rows: np.ndarray
-    outcomes: list[Measurement]
-    ensemble_right: np.ndarray  # bool [M]
+    statistics: list[Statistics | None]
     features: list[Tensor | None]
 
 
 def _at_once(
     members: Sequence[Member | None],
     loader: Loader,
+    task: Task,
     features: bool,
+    ensemble: bool,
     workers: Workers,
     batch_size: int,
-) -> _Measured:
+) -> _Seen:
     here = [member for member in members if member is not None]
     taps = [FeatureTap(m.network) if features and m else None for m in members]
     modes = [member.network.training for member in here]
@@ -86,82 +97,139 @@ def _at_once(
             stack.enter_context(tf32(False))
             for tap in filter(None, taps):
                 stack.enter_context(tap)
-            mine = _measure(members, loader, workers, batch_size)
+            together = ensemble and len(members) > 1
+            mine = _measure(members, loader, task, together, workers, batch_size)
     finally:
         for member, mode in zip(here, modes, strict=True):
             member.network.train(mode)
     mine.features = [tap.features_ND if tap else None for tap in taps]
+    if ensemble and len(members) == 1:
+        mine.statistics[-1] = mine.statistics[0]
     return mine
 
 
 def _measure(
-    members: Sequence[Member | None], loader: Loader, workers: Workers, batch_size: int
-) -> _Measured:
+    members: Sequence[Member | None],
+    loader: Loader,
+    task: Task,
+    together: bool,
+    workers: Workers,
+    batch_size: int,
+) -> _Seen:
     seen: list[Tensor] = []
-    right: list[Tensor] = []
-    parts: list[list[tuple[Tensor, ...]]] = [[] for _ in members]
-    rows = workers.shard(np.arange(len(loader.labels)))
+    parts: list[list[dict[str, Tensor]]] = [[] for _ in range(len(members) + 1)]
+    rows = workers.shard(np.arange(len(loader)))
     for batch in loader.batches(rows, batch_size):
-        logits_K = [None if m is None else m.logits(batch) for m in members]
-        cut_K = workers.exchange(logits_K, range(len(members)))
-        cut_K = [logits.float() for logits in cut_K]
-        for part, logits in zip(parts, cut_K, strict=True):
-            part.append(measure(logits, batch.labels))
-        mean = torch.stack([z.softmax(-1) for z in cut_K]).mean(0)
-        right.append(mean.argmax(-1) == batch.labels)
+        answers = [None if m is None else task.answer(m.output(batch), batch) for m in members]
+        measured_here = [None if a is None else task.measure(a, batch) for a in answers]
+        if together:
+            of_all = workers.exchange(answers, range(len(members)))
+            measured_here.append(task.measure(task.ensemble(of_all), batch))
+        for part, statistics in zip(parts, measured_here, strict=False):
+            if statistics is not None:
+                part.append(statistics)
         seen.append(batch.index)
-    if not seen:
-        return _Measured(rows[:0], [], np.zeros(0, bool), [])
     # what a batch says stays on the device until here: nothing waits between batches
-    outcomes = [
-        Measurement(*(torch.cat(column).cpu().numpy() for column in zip(*part, strict=True)))
-        for part in parts
-    ]
-    return _Measured(torch.cat(seen).numpy(), outcomes, torch.cat(right).cpu().numpy(), [])
+    found = torch.cat(seen).numpy() if seen else rows[:0]
+    return _Seen(found, [_on_host(part) for part in parts], [])
+
+
+def evaluate_pairs(
+    members: Sequence[Member],
+    pairs: Sequence[tuple[int, int]],
+    loader: Loader,
+    task: Task,
+    batch_size: int = EVAL_BATCH,
+) -> tuple[list[Measured], list[Measured]]:
+    """Measure every member, and the ensemble of each pair of them, in one pass over the samples.
+
+    Where memory runs out, fewer samples are taken at a time.
+    """
+    for member in members:
+        member.network.eval()
+    parts: list[list[dict[str, Tensor]]] = [[] for _ in range(len(members) + len(pairs))]
+    try:
+        with torch.no_grad(), tf32(False):
+            for batch in loader.batches(np.arange(len(loader)), batch_size):
+                answers = [task.answer(member.output(batch), batch) for member in members]
+                both = (task.ensemble([answers[a], answers[b]]) for a, b in pairs)
+                for part, answer in zip(parts, chain(answers, both), strict=True):
+                    part.append(task.measure(answer, batch))
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or batch_size == 1:
+            raise
+    else:
+        found = [_on_host(part) for part in parts]
+        if None in found:
+            raise BikdError(f"none of the {len(loader)} images to evaluate on can be read")
+        done = [measured(task, statistics) for statistics in found if statistics is not None]
+        return done[: len(members)], done[len(members) :]
+    return evaluate_pairs(members, pairs, loader, task, batch_size // 2)
+
+
+def _on_host(part: Sequence[dict[str, Tensor]]) -> Statistics | None:
+    if not part:
+        return None
+    return {name: torch.cat([of[name] for of in part]).cpu().numpy() for name in part[0]}
 
 
 def _whole(
-    members: Sequence[Member | None], mine: _Measured, loader: Loader, workers: Workers
+    members: Sequence[Member | None], mine: _Seen, loader: Loader, task: Task, workers: Workers
 ) -> Evaluation:
     """The evaluation from those of all workers."""
     names = [member and member.model.name for member in members]
-    read: Sequence[Tensor | None] = mine.features
-    found = [mine]
+    everyone: list[tuple[list[str | None], _Seen]] = [(names, mine)]
+    if workers.count > 1:
+        everyone = workers.gather((names, mine))
     if workers.by_samples:
-        found = [part for part in workers.gather(mine) if len(part.rows)]
-    elif workers.by_models:
-        everyone = workers.gather((names, mine.features))
-        names, read = (
-            [_known(of_k) for of_k in zip(*told, strict=True)]
-            for told in zip(*everyone, strict=True)
+        everyone = [(of, seen) for of, seen in everyone if len(seen.rows)]
+    if not everyone or not len(everyone[0][1].rows):
+        raise BikdError(f"none of the {len(loader)} images to evaluate on can be read")
+    names = [_known(of_k) for of_k in zip(*(names for names, _ in everyone), strict=True)]
+    found = [seen for _, seen in everyone]
+    # of each member, what each worker has of it
+    statistics_W = list(zip(*(seen.statistics for seen in found), strict=True))
+    features_W = list(zip(*(seen.features for seen in found), strict=True))
+    statistics: list[Statistics | None]
+    if workers.by_samples:
+        rows = np.concatenate([seen.rows for seen in found])
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        statistics = [_joined(of_k, order) for of_k in statistics_W]
+        features = [_stacked(of_k, order) for of_k in features_W]
+    else:
+        rows = found[0].rows
+        statistics = [_known(of_k) for of_k in statistics_W]
+        features = [_known(of_k) for of_k in features_W]
+    *of_members, of_all = statistics
+    for name, own in zip(names, of_members, strict=True):
+        assert own is not None
+        _refuse_not_finite(name, own, rows, loader)
+    outcomes = tuple(measured(task, own) for own in of_members if own is not None)
+    together = None
+    if of_all is not None:
+        together = outcomes[0] if len(outcomes) == 1 else measured(task, of_all)
+    return Evaluation(outcomes, together, rows, tuple(features))
+
+
+def _refuse_not_finite(name: str, own: Statistics, rows: np.ndarray, loader: Loader) -> None:
+    bad_N = np.zeros(len(rows), bool)
+    for array in own.values():
+        if array.dtype.kind == "f":
+            bad_N |= ~np.isfinite(array).reshape(len(rows), -1).all(1)
+    bad = np.flatnonzero(bad_N)
+    if len(bad):
+        raise BikdError(
+            f"{name} answers NaN or infinite numbers on {len(bad)} of {len(rows)} images, "
+            f"first on {named(loader.images, int(rows[bad[0]])).removeprefix('data: ')}"
         )
-    if not found or not len(found[0].rows):
-        raise BikdError(f"none of the {len(loader.labels)} images to evaluate on can be read")
-    rows = np.concatenate([part.rows for part in found])
-    order = np.argsort(rows, kind="stable")
-    outcomes = tuple(
-        _joined([part.outcomes[k] for part in found], order) for k in range(len(members))
-    )
-    if workers.by_samples:
-        of_k = [[part.features[k] for part in found] for k in range(len(members))]
-        read = [_stacked(features, order) for features in of_k]
-    right = np.concatenate([part.ensemble_right for part in found])
-    rows = rows[order]
-    for k, result in enumerate(outcomes):
-        bad = np.flatnonzero(~np.isfinite(result.nll_N))
-        if len(bad):
-            raise BikdError(
-                f"{names[k]} answers NaN or infinite logits on {len(bad)} of {len(rows)} images, "
-                f"first on {named(loader.images, int(rows[bad[0]])).removeprefix('data: ')}"
-            )
-    return Evaluation(outcomes, 100 * float(right.mean()), rows, tuple(read))
 
 
-def _joined(parts: Sequence[Measurement], order: np.ndarray) -> Measurement:
-    if len(parts) == 1:
-        return parts[0]
-    columns = ([getattr(part, f.name) for part in parts] for f in fields(Measurement))
-    return Measurement(*(np.concatenate(column)[order] for column in columns))
+def _joined(parts: Sequence[Statistics | None], order: np.ndarray) -> Statistics | None:
+    known = [part for part in parts if part is not None]
+    if not known:
+        return None
+    return {name: np.concatenate([part[name] for part in known])[order] for name in known[0]}
 
 
 def _stacked(features: Sequence[Tensor | None], order: np.ndarray) -> Tensor | None:

@@ -1,6 +1,7 @@
 """A whole job: K models, R epochs, one row for each member and epoch as they come."""
 
 import copy
+import math
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,11 +14,14 @@ from torch import Tensor, nn
 
 from bikd_ray.data import open_split
 from bikd_ray.data.loader import DISK_FRACTIONS, Loader, parts_of
-from bikd_ray.data.resolve import Subset, split_train
+from bikd_ray.data.resolve import split_train
+from bikd_ray.data.sources import Subset
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job
 from bikd_ray.specs import Resources, Selection
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.base import Measured, Task
 from bikd_ray.train.best_epochs import BestEpoch, BestEpochs
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
 from bikd_ray.train.member import Learner, Member, fast_layout
@@ -43,17 +47,20 @@ class NonFiniteLoss(BikdError):
 class EpochRow:
     """One learner after one epoch; epoch 0 is the untouched model, with no training columns.
 
-    The case shares and the teacher share are of the training samples, and None where no sample
-    has one teacher.
+    score, select_score: the task's primary metric on val and on what is held out of train.
+    train_score: percent of the training samples that are right. loss: the model's own; train_loss:
+    what it was trained by, with the lessons (kl). The case shares and the teacher share are of the
+    training samples, and None where no sample has one teacher. What asks who is right is None where
+    the task does not say it.
     """
 
     member: int
     epoch: int
-    top1: float
-    select_top1: float | None = None
-    train_top1: float | None = None
+    score: float
+    select_score: float | None = None
+    train_score: float | None = None
     train_loss: float | None = None
-    ce: float | None = None
+    loss: float | None = None
     kl: float | None = None
     teacher_share: float | None = None
     case1: float | None = None
@@ -91,7 +98,7 @@ class Fit:
 
     before: Evaluation  # of all members, learners first
     chosen: dict[str, list[BestEpoch]]  # selection -> one for each learner
-    ensemble_top1_after: float  # percent, of all members after the last epoch
+    ensemble_after: Measured  # of all members after the last epoch
     likeness: list[Likeness]
     images_per_s: float  # of training, each counted once however many models see it
     micro_batch: int | None  # images at a time, where memory or the spec asked for parts
@@ -141,12 +148,16 @@ class _Run:
         keep: Collection[str],
     ) -> None:
         self.job, self.device, self.workers, self.resources = job, device, workers, resources
+        self.task = task_of(job.data.task).joined(job.members)
+        self.metric = self.task.metrics[0]
         self.members = [
             net and Member(m, net, device, fast_layout(net, device, job.recipe.precision))
             for m, net in zip(job.members, networks, strict=True)
         ]
-        self.similarity = similarity and len(self.members) > 1
-        self.train, self.val, self.held, self.rows = _loaders(job, self.members, device, decoders)
+        self.similarity = similarity and len(self.members) > 1 and self.task.features
+        self.train, self.val, self.held, self.rows = _loaders(
+            job, self.task, self.members, device, decoders
+        )
         self.batches = len(parts_of(self.rows, job.recipe.batch_size))
         live = len(job.live)
         frozen = _frozen(job, self.members)
@@ -156,13 +167,14 @@ class _Run:
         ]
         self.measured = [learner and learner.measured for learner in self.learners]
         self.sources = Sources(
-            self.learners, job.objective, job.seed, frozen, job.recipe.precision, workers
+            self.learners, job.objective, job.seed, frozen, job.recipe.precision, workers, self.task
         )
-        self.selections = BestEpochs(self.measured, keep)
+        self.selections = BestEpochs(self.measured, keep, self.metric)
         self.tally = self._nothing()
         micro = resources.micro_batch
         self.at = Position(micro_batch=None if micro == "auto" else micro)
-        self.before = self.after = self._evaluate(self.members, self.val, self.similarity)
+        self.before = self._evaluate(self.members, self.val, self.similarity, True)
+        self.after = self.before
 
     def epochs(
         self, states: States | None, beat: float | None, log_every: int
@@ -170,7 +182,7 @@ class _Run:
         """Train, and yield the rows of each epoch; those of before the saved state at once."""
         select = self._select()
         self.selections.see(0, self.before, select)
-        done = [_rows(0, len(self.learners), self.before, select)]
+        done = [self._rows(0, self.before, select)]
         done = self._resume(states) or done
         yield from done
         saved = told = time.monotonic()
@@ -187,13 +199,12 @@ class _Run:
                     told = time.monotonic()
             last = epoch == self.job.recipe.epochs
             of_all = [*self.measured, *self.members[len(self.learners) :]]
-            self.after = self._evaluate(
-                of_all if last else self.measured, self.val, self.similarity and last
-            )
+            members = of_all if last else self.measured
+            self.after = self._evaluate(members, self.val, self.similarity and last, last)
             select = self._select()
             self.selections.see(epoch, self.after, select)
             tally = self.tally.over(self.workers)
-            done.append(_rows(epoch, len(self.learners), self.after, select, tally))
+            done.append(self._rows(epoch, self.after, select, tally))
             yield done[-1]
             self.tally = self._nothing()
             self.at = replace(self.at, epoch=epoch + 1, batch=0)
@@ -255,11 +266,37 @@ class _Run:
         return EpochSums.zero(len(self.job.live), self.device)
 
     def _evaluate(
-        self, members: Sequence[Member | None], loader: Loader, features: bool = False
+        self,
+        members: Sequence[Member | None],
+        loader: Loader,
+        features: bool = False,
+        ensemble: bool = False,
     ) -> Evaluation:
         # where training does not fit in one piece, a larger batch may not fit here either
         most = min(EVAL_BATCH, 2 * (self.at.micro_batch or EVAL_BATCH))
-        return evaluate(members, loader, features=features, workers=self.workers, batch_size=most)
+        return evaluate(
+            members,
+            loader,
+            task=self.task,
+            features=features,
+            ensemble=ensemble,
+            workers=self.workers,
+            batch_size=most,
+        )
+
+    def _rows(
+        self,
+        epoch: int,
+        val: Evaluation,
+        held: Evaluation | None,
+        tally: EpochSums | None = None,
+    ) -> list[EpochRow]:
+        rows, name = [], self.metric.name
+        for k in range(len(self.learners)):
+            select = held.outcomes[k].values[name] if held else None
+            lessons = _lessons(tally, k) if tally else {}
+            rows.append(EpochRow(k, epoch, val.outcomes[k].values[name], select, **lessons))
+        return rows
 
     def _select(self) -> Evaluation | None:
         return self._evaluate(self.measured, self.held) if self.held else None
@@ -294,10 +331,11 @@ class _Run:
     def end(self) -> Fit:
         images = len(self.rows) * self.job.recipe.epochs
         likeness = _likeness(self.before, self.after, self.device) if self.similarity else ()
+        assert self.after.ensemble is not None
         return Fit(
             self.before,
             self.selections.chosen(),
-            self.after.ensemble_top1,
+            self.after.ensemble,
             list(likeness),
             images / max(self.at.seconds, 1e-9),
             self.at.micro_batch,
@@ -305,8 +343,8 @@ class _Run:
 
 
 def _frozen(job: Job, members: Sequence[Member | None]) -> list[Member | None]:
-    """The sources that do not learn, in the order of `joint_loss`: the first learner as it is now,
-    where the objective compares with it, then the teachers.
+    """The sources that do not learn, in the order of `transfer_loss`: the first learner as it is
+    now, where the objective compares with it, then the teachers.
     """
     start = []
     if OBJECTIVES[job.objective.name].old_self:
@@ -333,7 +371,7 @@ def _likeness(before: Evaluation, after: Evaluation, device: torch.device) -> It
 
 
 def _loaders(
-    job: Job, members: Sequence[Member | None], device: torch.device, decoders: int
+    job: Job, task: Task, members: Sequence[Member | None], device: torch.device, decoders: int
 ) -> tuple[Loader, Loader, Loader | None, np.ndarray]:
     """(train, val, held-out part of train or None, rows of train to learn from)."""
     data, views = job.data.data, [m.model.input.view for m in members if m is not None]
@@ -341,6 +379,7 @@ def _loaders(
         "cache": data.cache,
         "workers": decoders,
         "skip": data.on_bad_image == "skip",
+        "task": task,
     }
     images = open_split(job.data, "train")
     rows, select = split_train(
@@ -356,30 +395,16 @@ def _loaders(
     return train, val, held, rows
 
 
-def _rows(
-    epoch: int,
-    learners: int,
-    val: Evaluation,
-    held: Evaluation | None,
-    tally: EpochSums | None = None,
-) -> list[EpochRow]:
-    rows = []
-    for k in range(learners):
-        select = held.outcomes[k].top1 if held else None
-        lessons = _lessons(tally, k) if tally else {}
-        rows.append(EpochRow(k, epoch, val.outcomes[k].top1, select, **lessons))
-    return rows
-
-
 def _lessons(tally: EpochSums, k: int) -> dict[str, float | None]:
     """The training columns of learner k."""
-    taught = float(tally.taught_K.sum() + tally.cases_K4.sum()) > 0
+    taught = float(tally.one_teacher) > 0
     cases = (tally.cases_K4[k] / tally.samples).tolist()
+    judged = not any(map(math.isnan, cases))
     return {
-        "train_top1": 100 * float(tally.right_K[k]) / tally.samples,
+        "train_score": 100 * float(tally.right_K[k]) / tally.samples if judged else None,
         "train_loss": float(tally.loss_K[k]) / tally.samples,
-        "ce": float(tally.ce_K[k]) / tally.samples,
+        "loss": float(tally.own_K[k]) / tally.samples,
         "kl": float(tally.divergence_K[k]) / tally.samples,
         "teacher_share": float(tally.taught_K[k]) / tally.samples if taught else None,
-        **{f"case{c}": share if taught else None for c, share in enumerate(cases, 1)},
+        **{f"case{c}": share if taught and judged else None for c, share in enumerate(cases, 1)},
     }

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -25,7 +26,6 @@ from bikd_ray.specs import Recipe, Resources
 from bikd_ray.train.optim import make_optimizer
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.sync_batchnorm import SharedBatchNorm
-from bikd_ray.zoo import logits_of
 
 _DEFAULTS = Resources()
 
@@ -43,11 +43,11 @@ class Member:
         self.network.to(device=self.device, memory_format=self.layout)  # type: ignore[call-overload]
         self.normalise = Normalise(self.model.input, self.device)
 
-    def logits(self, batch: Batch, through: nn.Module | None = None) -> Tensor:
-        """[B, C] for the member's own view of the batch; through: what wraps its network."""
+    def output(self, batch: Batch, through: nn.Module | None = None) -> Any:
+        """What its network returns for its own view of the batch; through: what wraps it."""
         images = self.normalise(batch.views[self.model.input.view])
         images = images.contiguous(memory_format=self.layout)
-        return logits_of((through or self.network)(images), self.model.name)
+        return (through or self.network)(images)
 
 
 def fast_layout(network: nn.Module, device: torch.device, precision: str) -> torch.memory_format:
@@ -128,22 +128,27 @@ class Learner:
         random.seed(stream)
         np.random.seed(stream % 2**32)
 
-    def logits(self, batch: Batch) -> Tensor:
-        """[B, C] in training; where workers share a batch, it is normalised over all of it."""
+    def output(self, batch: Batch) -> Any:
+        """What it returns in training; where workers share a batch, it is normalised over all."""
         shared = isinstance(self.forward, DistributedDataParallel)
         with SharedBatchNorm(batch.counted) if shared else nullcontext():
-            return self.member.logits(batch, self.forward)
+            return self.member.output(batch, self.forward)
 
-    def backward(self, logits: Tensor, gradient: Tensor) -> None:
-        """Pass the gradient of the loss on to the weights, where it is added up.
+    def backward(self, roots: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:
+        """Pass gradients of what the loss was cut at on to the weights, where they are added up.
 
-        Under fp16 it is scaled, by a scale of each learner's own: a partner whose gradient
-        overflows then changes nothing, as a control asks for.
+        None: the loss does not see that root. Under fp16 they are scaled, by a scale of each
+        learner's own: a partner whose gradient overflows then changes nothing, as a control asks
+        for. (In float32: in fp16 the gradient would be rounded before.)
         """
-        if self.scaler.is_enabled():
-            # scaled in float32: in fp16 the gradient would be rounded before
-            logits, gradient = logits.float(), self.scaler.scale(gradient)
-        logits.backward(gradient.to(logits.dtype))
+        scale = self.scaler.scale if self.scaler.is_enabled() else lambda gradient: gradient
+        seen = [
+            (root, scale(gradient).to(root.dtype))
+            for root, gradient in zip(roots, gradients, strict=True)
+            if gradient is not None and root.requires_grad
+        ]
+        if seen:
+            torch.autograd.backward([root for root, _ in seen], [gradient for _, gradient in seen])
 
     @torch.no_grad()
     def note_buffers(self) -> None:

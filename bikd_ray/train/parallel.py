@@ -1,6 +1,6 @@
 """How the workers of one job share its work: by models, by samples, or not at all.
 
-Suffixes: S sources (K learners, then frozen ones), B samples, C classes.
+Suffixes: S sources (K learners, then frozen ones), B samples.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ class Workers:
     """The workers of a job as one of them sees them; alone it has everything.
 
     `models`: worker k has member k, and all see the same samples. What they need of each other is
-    B x C logits a step, since a loss of all logits gives each model its own gradient.
+    what models are compared by and lose, since a loss of these gives each model its own gradient.
     `samples`: every worker has all members and its share of each batch.
     Both take the default process group of torch.distributed.
     """
@@ -43,20 +43,21 @@ class Workers:
         """This worker's samples of a batch; there may be none."""
         return np.array_split(part_B, self.count)[self.rank] if self.by_samples else part_B
 
-    def exchange(self, logits_S: Sequence[Tensor | None], owners: Sequence[int]) -> list[Tensor]:
-        """Every source's logits [B, C], detached and in float32 at least; None: of another worker.
+    def exchange(self, own_S: Sequence[Any], owners: Sequence[int]) -> list[Any]:
+        """Every source's tensor, or list of tensors, detached; None: of another worker.
 
-        owners: the member whose worker computes source s.
+        Of one shape and type for all sources. owners: the member whose worker computes source s.
         """
-        own = [None if z is None else _raised(z.detach()) for z in logits_S]
+        own = [_detached(value) for value in own_S]
         if not self.by_models:
-            return [z for z in own if z is not None]
-        like = next(z for z in own if z is not None)
+            return [value for value in own if value is not None]
+        like = next(value for value in own if value is not None)
         found = []
-        for z, owner in zip(own, owners, strict=True):
-            z = torch.empty_like(like) if z is None else z.contiguous()
-            dist.broadcast(z, owner % self.count)
-            found.append(z)
+        for value, owner in zip(own, owners, strict=True):
+            value = _empty_like(like) if value is None else value
+            for tensor in value if isinstance(value, list) else [value]:
+                dist.broadcast(tensor, owner % self.count)
+            found.append(value)
         return found
 
     def gather(self, value: Any) -> list[Any]:
@@ -85,5 +86,13 @@ class Workers:
 ALONE = Workers()
 
 
-def _raised(logits: Tensor) -> Tensor:
-    return logits if logits.dtype in (torch.float32, torch.float64) else logits.float()
+def _detached(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_detached(tensor) for tensor in value]
+    return None if value is None else value.detach().contiguous()
+
+
+def _empty_like(value: Any) -> Any:
+    if isinstance(value, list):
+        return [torch.empty_like(tensor) for tensor in value]
+    return torch.empty_like(value)

@@ -1,28 +1,35 @@
 """One optimiser step of K models on one batch, and what it says of the lesson.
 
-Suffixes: S sources (K learners, then frozen ones), B samples, C classes. Nothing here waits for the
-device: measurements are added up where they are, and read by the caller at its log points.
+Suffixes: S sources (K learners, then frozen ones), B samples, E events, P positions. Nothing here
+waits for the device: measurements are added up where they are, and read by the caller at its log
+points.
 
-The loss is cut from the networks at the logits: its gradient is taken there for all models at once,
-and each network then passes its own on. So the models may live on several workers, or see the
-batch in several parts, and the loss is the same.
+The loss is cut from the networks at two places: what models are compared by, and each model's own
+loss. Its gradient is taken there for all models at once, and each network then passes its own on.
+So the models may live on several workers, or see the batch in several parts, and the loss is the
+same.
 """
 
 import gc
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bikd_ray.data.loader import Batch
+from bikd_ray.identity import derived_seed
 from bikd_ray.specs import Objective
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.base import Prediction, Task
 from bikd_ray.train.member import Learner, Member
 from bikd_ray.train.numerics import AUTOCAST, out_of_memory, tf32
 from bikd_ray.train.parallel import ALONE, Workers
-from bikd_ray.transfer import OBJECTIVES, joint_loss
+from bikd_ray.transfer import OBJECTIVES, JointLoss, compete_by, transfer_loss
 
 CASES = 4
 
@@ -34,24 +41,25 @@ class StepOutput:
     """What a step measured on the samples of this worker that count."""
 
     samples: int
-    supervised_K: Tensor  # sum over samples of the cross-entropy
-    divergence_K: Tensor  # sum over samples of T^2 * KL from the teachers
+    supervised_K: Tensor  # sum over samples of the models' own losses
+    divergence_K: Tensor  # sum over samples of T^2 * divergence from the teachers
     weights: tuple[float, float]  # of the two in the loss
     teacher_B: Tensor  # int64: index of the source, -1 for none or several
-    right_SB: Tensor  # bool
+    right_SB: Tensor | None  # bool; None where the task does not say who is right
     micro_batch: int | None = None  # samples that fitted into memory at a time; None: the batch
 
 
 @dataclass
 class EpochSums:
-    """Sums over the samples of an epoch, on the device."""
+    """Sums over the samples of an epoch, on the device. NaN: the task does not say who is right."""
 
     samples: int
-    ce_K: Tensor
+    own_K: Tensor
     divergence_K: Tensor
     loss_K: Tensor
     right_K: Tensor
     taught_K: Tensor  # samples on which member k was the teacher
+    one_teacher: Tensor  # samples with one teacher
     cases_K4: Tensor  # samples on which it was the student, by who of the two was right
     first_bad_K: Tensor  # the first step at which k's loss was not finite, -1 while there is none
 
@@ -61,20 +69,28 @@ class EpochSums:
             return torch.zeros(members, *shape, device=device, dtype=torch.float64)
 
         never = torch.full((members,), -1, device=device)
-        return cls(0, zeros(), zeros(), zeros(), zeros(), zeros(), zeros(CASES), never)
+        one_teacher = torch.zeros((), device=device, dtype=torch.float64)
+        own, divergence, loss, right, taught = (zeros() for _ in range(5))
+        cases = zeros(CASES)
+        return cls(0, own, divergence, loss, right, taught, one_teacher, cases, never)
 
     def add(self, lesson: StepOutput, step: int) -> None:
-        members, (supervision, divergence) = len(self.ce_K), lesson.weights
+        members, (supervision, divergence) = len(self.own_K), lesson.weights
         self.samples += lesson.samples
-        self.ce_K += lesson.supervised_K
+        self.own_K += lesson.supervised_K
         self.divergence_K += lesson.divergence_K
         loss_K = supervision * lesson.supervised_K + divergence * lesson.divergence_K
         self.loss_K += loss_K
-        self.right_K += lesson.right_SB[:members].sum(1)
-        teacher_B = lesson.teacher_B
+        teacher_B, right_SB = lesson.teacher_B, lesson.right_SB
+        self.one_teacher += (teacher_B >= 0).sum()
         is_teacher_KB = teacher_B == torch.arange(members, device=teacher_B.device)[:, None]
         self.taught_K += is_teacher_KB.sum(1)
-        self.cases_K4 += _cases(lesson, is_teacher_KB)
+        if right_SB is None:
+            self.right_K += torch.nan
+            self.cases_K4 += torch.nan
+        else:
+            self.right_K += right_SB[:members].sum(1)
+            self.cases_K4 += _cases(teacher_B, right_SB, is_teacher_KB)
         # a teacher that fails spoils its students' losses too: it alone is to blame
         failed_K = ~lesson.supervised_K.isfinite()
         bad_K = torch.where(failed_K.any(), failed_K, ~loss_K.isfinite())
@@ -98,15 +114,14 @@ class EpochSums:
         return EpochSums(self.samples, **{name: t.to(device) for name, t in tensors.items()})
 
 
-def _cases(lesson: StepOutput, is_teacher_KB: Tensor) -> Tensor:
+def _cases(teacher_B: Tensor, right_SB: Tensor, is_teacher_KB: Tensor) -> Tensor:
     """int64 [K, 4]: for each student the samples with 1 both right, 2 only the teacher, 3 none,
     4 only the student (Jain et al. 2025, whose case 2 counts the fourth too). Samples without one
     teacher are in none.
     """
-    teacher_B = lesson.teacher_B
     is_student_KB = ~is_teacher_KB & (teacher_B >= 0)
-    teacher_right_B = lesson.right_SB.gather(0, teacher_B.clamp(min=0)[None])[0]
-    student_right_KB = lesson.right_SB[: len(is_teacher_KB)]
+    teacher_right_B = right_SB.gather(0, teacher_B.clamp(min=0)[None])[0]
+    student_right_KB = right_SB[: len(is_teacher_KB)]
     cases = (
         student_right_KB & teacher_right_B,
         ~student_right_KB & teacher_right_B,
@@ -129,6 +144,7 @@ class Sources:
     frozen: Sequence[Member | None] = ()
     precision: str = "fp32"
     workers: Workers = ALONE
+    task: Task = field(default_factory=task_of)
 
     @property
     def here(self) -> list[Learner]:
@@ -152,7 +168,7 @@ def train_step(
     halves it and begins the step again, with the buffers (running statistics) as they were.
     """
     while True:
-        held = min(micro_batch or len(batch.labels), len(batch.labels))
+        held = min(micro_batch or len(batch.index), len(batch.index))
         if again := sources.workers.count == 1 and held > 1:
             for learner in sources.here:
                 learner.note_buffers()
@@ -187,7 +203,7 @@ def _gradients(sources: Sources, batch: Batch, step: int, micro_batch: int | Non
     workers, lessons = sources.workers, []
     whole = batch.counted
     if workers.by_samples:  # the workers' gradients will be averaged, not added up
-        counted = torch.tensor(whole, dtype=torch.float64, device=batch.labels.device)
+        counted = torch.tensor(whole, dtype=torch.float64, device=batch.device)
         whole = workers.sum(counted) / workers.count
     parts = list(_parts(batch, workers, micro_batch))
     for number, part in enumerate(parts):
@@ -201,12 +217,12 @@ def _gradients(sources: Sources, batch: Batch, step: int, micro_batch: int | Non
 
 def _parts(batch: Batch, workers: Workers, micro_batch: int | None) -> Iterator[Batch]:
     """The batch in parts of `micro_batch` samples at most, as many on every worker."""
-    held = -(-batch.planned // workers.count) if workers.by_samples else len(batch.labels)
+    held = -(-batch.planned // workers.count) if workers.by_samples else len(batch.index)
     count = -(-held // (micro_batch or held))
     if count == 1:
         yield batch
         return
-    for rows in torch.arange(len(batch.labels)).tensor_split(count):
+    for rows in torch.arange(len(batch.index)).tensor_split(count):
         if len(rows):
             yield batch.part(slice(int(rows[0]), int(rows[-1]) + 1))
         elif workers.by_samples:  # the others wait for it
@@ -220,43 +236,102 @@ def _lesson(
     learners, objective, workers = sources.learners, sources.objective, sources.workers
     rank = workers.rank if workers.by_samples else 0
     stream = (number, rank) if number or rank else ()
-    device, dtype = part.labels.device, AUTOCAST[sources.precision]
+    part = replace(part, draw=derived_seed("draw", sources.seed, step, *stream))
+    device, dtype = part.device, AUTOCAST[sources.precision]
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-        logits_S: list[Tensor | None] = []
+        output_S: list[Any] = []
         for learner in learners:
             if learner is not None:
                 learner.reseed(sources.seed, step, *stream)
-            logits_S.append(None if learner is None else learner.logits(part))
+            output_S.append(None if learner is None else learner.output(part))
         with torch.no_grad():
-            logits_S += [None if m is None else m.logits(part) for m in sources.frozen]
-    cut_S = workers.exchange(logits_S, sources.owners)
-    leaf_K, frozen_F = cut_S[: len(learners)], cut_S[len(learners) :]
-    loss = joint_loss(
-        [leaf.requires_grad_() for leaf in leaf_K],
-        part.labels,
-        objective.name,
-        temperature=objective.temperature,
-        ties=objective.ties,
-        detach_teacher=objective.detach_teacher,
-        frozen=frozen_F or None,
-        kd_weight=objective.kd_weight,
-        mask=objective.mask,
-        ce_weight=objective.ce_weight,
-        kl_weight=objective.kl_weight,
+            output_S += [None if m is None else m.output(part) for m in sources.frozen]
+    present = [*learners, *sources.frozen]
+    cut_S = [
+        None if model is None else _cut(sources.task, output, part, learns=k < len(learners))
+        for k, (model, output) in enumerate(zip(present, output_S, strict=True))
+    ]
+    valid_BP = next(cut.prediction.valid_BP for cut in cut_S if cut is not None)
+    seen_S = workers.exchange(
+        [cut and cut.prediction.log_prob_BEP for cut in cut_S], sources.owners
     )
-    gradient_K = torch.autograd.grad(loss.total, leaf_K)
-    for learner, logits, gradient in zip(learners, logits_S, gradient_K, strict=False):
-        if learner is not None and logits is not None:
-            learner.backward(logits, gradient * share)
-    right = [z.detach().argmax(-1) == part.labels for z in cut_S]
+    lost_S = workers.exchange([cut and cut.loss_B for cut in cut_S], sources.owners)
+    prediction_S = [Prediction(log_prob_BEP, valid_BP) for log_prob_BEP in seen_S]
+    loss, gradients_K = _joint(sources.task, objective, prediction_S, lost_S, len(learners), part)
+    for learner, cut, gradients in zip(learners, cut_S, gradients_K, strict=False):
+        if learner is not None and cut is not None:
+            roots = (cut.prediction.log_prob_BEP, cut.loss_B)
+            learner.backward(roots, [None if g is None else g * share for g in gradients])
+    right = [sources.task.right(prediction, part) for prediction in prediction_S]
+    judged = [right_B for right_B in right if right_B is not None]
     return StepOutput(
         part.counted,
         loss.supervised * part.counted,
         loss.divergence * part.counted,
         loss.weights,
         loss.teacher[: part.counted],
-        torch.stack(right)[:, : part.counted],
+        torch.stack(judged)[:, : part.counted] if len(judged) == len(right) else None,
     )
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """Where the loss is cut from a network."""
+
+    prediction: Prediction
+    loss_B: Tensor
+
+
+def _cut(task: Task, output: Any, part: Batch, *, learns: bool) -> _Cut:
+    with torch.set_grad_enabled(learns):
+        prediction = task.predict(output, part)
+        return _Cut(prediction, task.loss(output, prediction, part))
+
+
+Gradients = tuple[Tensor | None, Tensor | None]
+
+
+def _joint(
+    task: Task,
+    objective: Objective,
+    prediction_S: Sequence[Prediction],
+    loss_S: Sequence[Tensor],
+    live: int,
+    part: Batch,
+) -> tuple[JointLoss, list[Gradients]]:
+    """The loss of all models, and its gradient by what each learner answers and loses."""
+    by_label = compete_by(objective.name, objective.confidence) == "label"
+    confidence = [
+        task.confidence(prediction, loss_B, part) if by_label else task.certainty(prediction)
+        for prediction, loss_B in zip(prediction_S, loss_S, strict=True)
+    ]
+    log_probs = [prediction.log_prob_BEP for prediction in prediction_S]
+    leaves = [*log_probs[:live], *loss_S[:live]]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    loss = transfer_loss(
+        torch.stack(log_probs),
+        torch.stack(tuple(loss_S[:live])),
+        torch.stack(confidence),
+        objective.name,
+        valid_BP=prediction_S[0].valid_BP,
+        temperature=objective.temperature,
+        ties=objective.ties,
+        detach_teacher=objective.detach_teacher,
+        kd_weight=objective.kd_weight,
+        mask=objective.mask,
+        ce_weight=objective.ce_weight,
+        kl_weight=objective.kl_weight,
+        divergence=task.divergence and partial(_own, task, prediction_S[0].valid_BP),
+    )
+    gradient = torch.autograd.grad(loss.total, leaves, allow_unused=True)
+    return loss, list(zip(gradient[:live], gradient[live:], strict=True))
+
+
+def _own(task: Task, valid_BP: Tensor | None, student_BEP: Tensor, teacher_BEP: Tensor) -> Tensor:
+    """The task's divergence [B]."""
+    assert task.divergence is not None
+    return task.divergence(Prediction(student_BEP, valid_BP), Prediction(teacher_BEP, valid_BP))
 
 
 def _together(lessons: Sequence[StepOutput]) -> StepOutput:
@@ -264,11 +339,12 @@ def _together(lessons: Sequence[StepOutput]) -> StepOutput:
     first, *rest = lessons
     if not rest:
         return first
+    right = [lesson.right_SB for lesson in lessons if lesson.right_SB is not None]
     return StepOutput(
         sum(lesson.samples for lesson in lessons),
         torch.stack([lesson.supervised_K for lesson in lessons]).sum(0),
         torch.stack([lesson.divergence_K for lesson in lessons]).sum(0),
         first.weights,
         torch.cat([lesson.teacher_B for lesson in lessons]),
-        torch.cat([lesson.right_SB for lesson in lessons], dim=1),
+        torch.cat(right, dim=1) if right else None,
     )

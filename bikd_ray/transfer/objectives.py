@@ -14,6 +14,7 @@ from torch import Tensor
 
 Ties = Literal["auto", "first", "last", "drop"]
 TIES: tuple[str, ...] = ("auto", "first", "last", "drop")
+CONFIDENCES: tuple[str, ...] = ("auto", "label", "max")
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ class Rule:
     """One objective.
 
     `lessons(confidence_SN, live, ties)`: who teaches whom.
-    `confidence`: what sources compete by: the probability of the true class, or the highest one.
+    `confidence`: what sources compete by where the objective is not told: what labels say of them
+    (of a class, its probability), or the highest probability.
     `supervised`, `divergence`: the weights of the two terms; a function where kd_weight sets them.
     `frozen`: (fewest, most) frozen sources it takes; `live`: the same for live models.
     `mixed`: frozen sources are averaged into one before they teach.
@@ -47,15 +49,19 @@ class Rule:
 
 
 def most_confident(confidence_SN: Tensor, ties: str) -> Tensor:
-    """The index [N] of the most confident source; a tie goes by `ties`, -1 under `drop`."""
+    """The index [N] of the most confident source; a tie goes by `ties`, -1 under `drop`.
+
+    -1 also where every source has -inf.
+    """
     sources = confidence_SN.shape[0]
+    most_N = confidence_SN.amax(0)
     if ties == "last":
-        return sources - 1 - confidence_SN.flip(0).argmax(0)
-    teacher_N = confidence_SN.argmax(0)  # the first of equals
+        teacher_N = sources - 1 - confidence_SN.flip(0).argmax(0)
+    else:
+        teacher_N = confidence_SN.argmax(0)  # the first of equals
     if ties == "drop":
-        tied_N = (confidence_SN == confidence_SN.amax(0)).sum(0) > 1
-        teacher_N = teacher_N.masked_fill(tied_N, -1)
-    return teacher_N
+        teacher_N = teacher_N.masked_fill((confidence_SN == most_N).sum(0) > 1, -1)
+    return teacher_N.masked_fill(most_N == -torch.inf, -1)
 
 
 def _one_hot(teacher_N: Tensor, sources: int, live: int, dtype: torch.dtype) -> Tensor:
@@ -94,7 +100,8 @@ def _frozen_most_confident(confidence_SN: Tensor, live: int, ties: str) -> Teach
     The old self is the first frozen source, so that `first` gives it the ties.
     """
     sources = confidence_SN.shape[0]
-    teacher_N = live + most_confident(confidence_SN[live:], "first")
+    teacher_N = most_confident(confidence_SN[live:], "first")
+    teacher_N = torch.where(teacher_N < 0, teacher_N, live + teacher_N)
     return Teaching(_one_hot(teacher_N, sources, live, confidence_SN.dtype), teacher_N)
 
 

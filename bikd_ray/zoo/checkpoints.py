@@ -83,12 +83,14 @@ PLAIN_DATA = (
 """Classes and constructors of plain values that training scripts leave in checkpoints."""
 
 
-def load_checkpoint(model: nn.Module, entry: ZooEntry) -> list[str]:
+def load_checkpoint(model: nn.Module, entry: ZooEntry, *, strict: bool = True) -> list[str]:
     """Load the entry's checkpoint (safetensors or a weights-only torch file) into `model`.
 
     All of the model's tensors must be in the file with their shapes, but for those that its
-    modules' own loading does without. Returns what was taken and what was left out, in one line,
-    or nothing where the file is a plain state_dict. Raises UserError, also in one line.
+    modules' own loading does without. Not strict: half of them are enough, and the file may hold
+    others; all that are in both must have the same shapes.
+    Returns what was taken and what was left out, in one line, or nothing where the file is a
+    plain state_dict. Raises UserError, also in one line.
     """
     path, name = entry.checkpoint or "", entry.name
     states = list(states_in(_read(path, name)))
@@ -100,8 +102,11 @@ def load_checkpoint(model: nn.Module, entry: ZooEntry) -> list[str]:
     chosen, outside = _chosen(states, entry)
     arch = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
     fits = Fitter(model, arch if entry.timm else None).fits(chosen, given=bool(entry.prefix))
-    fit = _first(fits, entry) if fits[0].good else None
-    if fit is None:
+    if fits[0].good:
+        fit = _first(fits, entry)
+    elif not strict and _is_half(fits[0], model):
+        fit, fits = fits[0], []
+    else:
         raise UserError(_misfit(fits[0], entry, states))
     try:
         model.load_state_dict(with_versions(fit.tensors, fit.versions), strict=False)
@@ -111,9 +116,14 @@ def load_checkpoint(model: nn.Module, entry: ZooEntry) -> list[str]:
             "architecture"
         ) from None
     own = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-    left = [*outside.get(fit.path, ()), *fit.left]
+    left = [*outside.get(fit.path, ()), *fit.left, *(fit.prefix + k for k in fit.unexpected)]
     others = [other for other in fits if other is not fit]
     return _notes(fit, entry, own, left, others)
+
+
+def _is_half(fit: CheckpointFit, model: nn.Module) -> bool:
+    """Whether a file has half of a model's tensors, or more, and none of another shape."""
+    return not (fit.shaped or fit.failed) and 2 * len(fit.missing) <= len(model.state_dict())
 
 
 def _chosen(states: list[State], entry: ZooEntry) -> tuple[list[State], dict[str, list[str]]]:
@@ -249,7 +259,8 @@ def _notes(
     if left:
         said.append(f"left out {_tensors_named(left)}")
     if absent := [k for k in own if k not in fit.tensors]:
-        said.append(f"it lacks {_tensors_named(absent)}, optional, kept as built")
+        optional = "" if fit.missing else "optional, "
+        said.append(f"it lacks {_tensors_named(absent)}, {optional}kept as built")
     cast = sorted(
         {
             f"{str(v.dtype).removeprefix('torch.')} to {str(own[k].dtype).removeprefix('torch.')}"

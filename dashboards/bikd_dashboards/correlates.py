@@ -5,20 +5,20 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from bikd_dashboards.figures import ALONE_ID, METRICS, Heatmap
+from bikd_dashboards.figures import ALONE_ID, Heatmap, HeatmapMetric
 from bikd_dashboards.formatting import label
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, SEQUENTIAL, VERMILION
 from bikd_ray.analysis.correlation import LEAST, Correlation, centred, correlation
-from bikd_ray.formatting import count, plain, signed, with_span
+from bikd_ray.formatting import count, plain, with_span
 
 CLOUD = 2_000
 """Points up to which each is drawn; more are counted in a grid."""
 
 REASONS = {
     "error_overlap": ("error overlap", "Low: the two fail on different images."),
-    "ensemble_gain": ("ensemble gain, pp", "High: together they would be much better than alone."),
+    "ensemble_gain": ("ensemble gain", "High: together they would be much better than alone."),
     "accuracy_gap": (
-        "partner's top-1 less the learner's, pp",
+        "partner less learner, before",
         "Right of 0: the partner is better.",
     ),
 }
@@ -30,7 +30,8 @@ class Scatter:
     """One point for each learner and partner [M]; `within` compares only points of one learner."""
 
     reason: str
-    gain: str
+    gain: HeatmapMetric
+    net: bool
     x_M: np.ndarray
     y_M: np.ndarray
     muted_M: np.ndarray
@@ -44,7 +45,7 @@ class Scatter:
 def scatter_info(reason: str, gain: Heatmap, x: Heatmap | np.ndarray) -> Scatter:
     """The gains of a matrix against a reason of `REASONS`.
 
-    x: the heatmap of the reason, or the models' top-1 [L] for the accuracy gap.
+    x: the heatmap of the reason, or the models' metric [L] for the accuracy gap.
     """
     models = len(gain.learners)
     x_LL = np.full((models, models), np.nan)
@@ -62,7 +63,8 @@ def scatter_info(reason: str, gain: Heatmap, x: Heatmap | np.ndarray) -> Scatter
     few = len(x_M) <= CLOUD
     return Scatter(
         reason,
-        gain.metric,
+        gain.about,
+        gain.what == "net_delta",
         x_M,
         y_M,
         gain.muted_LP[learner_M, partner_M],
@@ -96,7 +98,6 @@ def _r(found: Correlation) -> str:
 
 def scatter_figure(info: Scatter) -> go.Figure:
     """Points, filled where the gain's interval leaves 0 out; of very many their counts."""
-    about = METRICS[info.gain]
     figure = go.Figure()
     if len(info.x_M) > CLOUD:
         counts, x, y = np.histogram2d(info.x_M, info.y_M, bins=(70, 50))
@@ -118,12 +119,16 @@ def scatter_figure(info: Scatter) -> go.Figure:
         figure.add_vline(0, line={"color": GREY, "width": 1, "dash": "dot"})
     figure.update_layout(template=LIGHT, height=330, showlegend=False, hovermode="closest")
     figure.update_xaxes(title=REASONS[info.reason][0], zeroline=False, nticks=7)
-    figure.update_yaxes(title=f"{about.title}, {about.unit}", zeroline=True, zerolinewidth=1.5)
+    figure.update_yaxes(
+        title=", ".join(filter(None, (info.gain.title, info.gain.unit))),
+        zeroline=True,
+        zerolinewidth=1.5,
+    )
     return figure
 
 
 def _points(info: Scatter, at: np.ndarray, muted: bool) -> go.Scatter:
-    colour = BLUE if info.gain == "net_delta" else VERMILION
+    colour = BLUE if info.net else VERMILION
     many = len(info.x_M) > 300
     return go.Scatter(
         x=np.round(info.x_M[at], 4).tolist(),
@@ -137,7 +142,7 @@ def _points(info: Scatter, at: np.ndarray, muted: bool) -> go.Scatter:
         },
         hovertext=[
             f"<b>{label(info.learners_M[i])}</b> with <b>{label(info.partners_M[i])}</b><br>"
-            f"{METRICS[info.gain].title} {signed(float(info.y_M[i]))} pp<br>"
+            f"{info.gain.title} {info.gain.text(float(info.y_M[i]))} {info.gain.unit}<br>"
             f"{REASONS[info.reason][0]} {plain(float(info.x_M[i]))}"
             for i in at
         ],

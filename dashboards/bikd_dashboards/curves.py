@@ -8,13 +8,14 @@ import pyarrow as pa
 from bikd_dashboards.formatting import label
 from bikd_dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
 from bikd_ray.formatting import count
+from bikd_ray.metrics import Metric
 
 MEASURES = {
-    "top1": ("val top-1, %", "Accuracy on the val images; epoch 0 is the untouched model."),
-    "ce": ("cross-entropy, nats", "Mean cross-entropy on the training images."),
+    "score": ("val {metric}", "On the val set; epoch 0 is the untouched model."),
+    "loss": ("own loss, nats", "Mean of the model's own loss on the training samples."),
     "kl": (
         "divergence, nats",
-        "Mean KL divergence from whichever model taught each training image; alone there is none.",
+        "Mean divergence from whichever model taught each training sample; alone there is none.",
     ),
     "teacher_share": (
         "teacher share",
@@ -39,11 +40,14 @@ class CurveLine:
 class Curves:
     model: str
     measure: str
+    title: str
     lines: tuple[CurveLine, ...]
 
 
-def curves_info(model: str, measure: str, curves: pa.Table) -> Curves:
+def curves_info(model: str, measure: str, primary: Metric, curves: pa.Table) -> Curves:
     """The lines of one model for one of `MEASURES`, the control last.
+
+    primary: the metric that `score` is.
 
     curves: rows of `Store.curves()` with one data set, recipe and objective, and its control.
     Epochs without the measure are left out, and so is a line without any.
@@ -59,12 +63,13 @@ def curves_info(model: str, measure: str, curves: pa.Table) -> Curves:
         if points and not (partner == "" and measure in ("kl", "teacher_share")):
             epochs, values, seeds = zip(*sorted(points), strict=True)
             lines.append(CurveLine(partner, slots.get(partner), epochs, values, seeds))
-    return Curves(model, measure, tuple(lines))
+    named = ", ".join(filter(None, (primary.title, primary.unit)))
+    return Curves(model, measure, MEASURES[measure][0].format(metric=named), tuple(lines))
 
 
 def curves_figure(info: Curves) -> go.Figure:
     """A line with markers for each partner, the control dashed and grey."""
-    title, _ = MEASURES[info.measure]
+    title = info.title
     figure = go.Figure([_line(line, title) for line in info.lines])
     figure.update_layout(
         template=LIGHT,

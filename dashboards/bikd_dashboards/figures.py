@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.compute
 
 from bikd_dashboards.formatting import label
-from bikd_dashboards.theme import DIVERGING, LIGHT, NEUTRAL, SEQUENTIAL
-from bikd_ray.formatting import plain, signed
+from bikd_dashboards.theme import DIVERGING, LIGHT, NEUTRAL, REVERSED, SEQUENTIAL
+from bikd_ray.formatting import difference, difference_unit, digits_of, plain, signed, span
+from bikd_ray.metrics import Metric
 from bikd_ray.store.pairings import one_partner
 from bikd_ray.store.verdicts import TOLD
 
@@ -31,6 +32,10 @@ SATURATED = 0.8
 ARRAYS = ("value_LP", "low_LP", "high_LP", "seeds_LP", "n_LP", "told_LP")
 TICK = 24
 """Characters of a model's name on an axis; the whole name stands in the hover."""
+
+
+OF_METRIC = "of the metric"
+"""A unit: that of a difference of the metric which a page shows."""
 
 
 @dataclass(frozen=True)
@@ -51,21 +56,21 @@ class HeatmapMetric:
         return signed(value, self.digits) if self.diverging else plain(value, self.digits)
 
 
-METRICS: dict[str, HeatmapMetric] = {
+_COMPARED: dict[str, HeatmapMetric] = {
     "net_delta": HeatmapMetric(
-        "net Δ top-1",
-        "pp",
+        "net Δ {metric}",
+        OF_METRIC,
         "What the partner adds: the learner's gain with this partner minus its gain when trained "
         "alone, same recipe, images and seeds.",
         learner=True,
         tested=True,
         diverging=True,
     ),
-    "delta_top1": HeatmapMetric(
-        "Δ top-1",
-        "pp",
-        "The learner's top-1 after training with this partner minus before. Compare along the row "
-        "with the column “alone”: what is equal there is not the partner's doing.",
+    "delta": HeatmapMetric(
+        "Δ {metric}",
+        OF_METRIC,
+        "The learner's {metric} after training with this partner minus before. Compare along the "
+        "row with the column “alone”: what is equal there is not the partner's doing.",
         learner=True,
         tested=True,
         diverging=True,
@@ -73,7 +78,7 @@ METRICS: dict[str, HeatmapMetric] = {
     "recovered": HeatmapMetric(
         "recovered",
         "%",
-        "Share of the way from the learner's own top-1 to that of the pair's ensemble that it "
+        "Share of the way from the learner's own {metric} to that of the pair's ensemble that it "
         "went. Empty where the ensemble is not better than the learner, or the learner lost.",
         learner=True,
         tested=True,
@@ -82,8 +87,8 @@ METRICS: dict[str, HeatmapMetric] = {
     ),
     "ensemble_gain": HeatmapMetric(
         "ensemble gain",
-        "pp",
-        "Top-1 of the averaged probabilities of both models before any training, less the "
+        OF_METRIC,
+        "{metric} of the averaged probabilities of both models before any training, less the "
         "learner's own: the headroom the partner offers.",
         learner=True,
         diverging=True,
@@ -117,22 +122,51 @@ METRICS: dict[str, HeatmapMetric] = {
 }
 
 
+COMPARED = tuple(_COMPARED)
+"""What a matrix can show."""
+
+
+def about(what: str, metric: Metric) -> HeatmapMetric:
+    """One of COMPARED, in words for a metric."""
+    known = _COMPARED[what]
+    own = known.unit == OF_METRIC
+    return replace(
+        known,
+        title=known.title.format(metric=metric.title),
+        meaning=known.meaning.format(metric=metric.title),
+        unit=difference_unit(metric.unit) if own else known.unit,
+        digits=digits_of(metric.unit) if own else known.digits,
+    )
+
+
 @dataclass(frozen=True)
 class Interval:
     """A value with its 95% interval; the ends are None where the method allows none.
 
-    told: whether it is told from 0 after the correction for all comparisons (q < 0.05).
+    told: whether it is told from 0 after the correction for all comparisons (q < 0.05). unit: of
+    the metric whose difference it is.
     """
 
     value: float
     low: float | None = None
     high: float | None = None
     told: bool = False
+    unit: str = "%"
+
+    @property
+    def text(self) -> str:
+        """The value with its unit: `+0.42 pp`."""
+        return difference(self.value, self.unit)
+
+    @property
+    def ends(self) -> str:
+        """The interval in brackets; empty where there is none."""
+        return span(self.low, self.high, digits_of(self.unit))
 
 
 @dataclass(frozen=True, eq=False)
 class Heatmap:
-    """A matrix of one metric; NaN where there is nothing.
+    """A matrix of one of COMPARED; NaN where there is nothing.
 
     ids are those of the models, `learners` and `partners` their names; low and high are the ends
     of the 95% interval, seeds and n what it was measured with. The last partner may be ALONE,
@@ -140,7 +174,8 @@ class Heatmap:
     of what the cells could have shown.
     """
 
-    metric: str
+    what: str
+    metric: Metric
     learner_ids: tuple[str, ...]
     partner_ids: tuple[str, ...]
     learners: tuple[str, ...]
@@ -154,13 +189,17 @@ class Heatmap:
     detectable: float = 0.0
 
     @property
+    def about(self) -> HeatmapMetric:
+        return about(self.what, self.metric)
+
+    @property
     def known_LP(self) -> np.ndarray:
         return ~np.isnan(self.value_LP)
 
     @property
     def muted_LP(self) -> np.ndarray:
-        """Cells whose net Δ is not told from zero, of a metric that depends on it."""
-        if not METRICS[self.metric].tested:
+        """Cells whose net Δ is not told from zero, where what is shown depends on it."""
+        if not self.about.tested:
             return np.zeros_like(self.known_LP)
         return self.known_LP & (self.told_LP != 1)
 
@@ -179,11 +218,16 @@ class Heatmap:
 
 
 def heatmap_info(
-    metric: str, gains: pa.Table, controls: pa.Table, pairs: pa.Table, names: Mapping[str, str]
+    what: str,
+    metric: Metric,
+    gains: pa.Table,
+    controls: pa.Table,
+    pairs: pa.Table,
+    names: Mapping[str, str],
 ) -> Heatmap:
-    """The matrix of one metric of `METRICS`: row = learner, column = partner.
+    """The matrix of one of COMPARED: row = learner, column = partner.
 
-    pairs: rows of the table `pairs`, with cca_before and cca_after where known. Δ top-1 has a
+    pairs: rows of the table `pairs`, with cca_before and cca_after where known. Δ has a
     last column with the controls. Groups of three or more are left out.
     """
     known = pa.array([*names, ALONE_ID], pa.string())
@@ -198,18 +242,18 @@ def heatmap_info(
             found = np.asarray(pc.cast(values, pa.float64()))
             arrays[name][row[there], column[there]] = found[there]
 
-    if METRICS[metric].learner and metric != "ensemble_gain":
-        ends = {"delta_top1": ("delta_low", "delta_high"), "net_delta": ("net_low", "net_high")}
+    if _COMPARED[what].learner and what != "ensemble_gain":
+        ends = {"delta": ("delta_low", "delta_high"), "net_delta": ("net_low", "net_high")}
         fill = [one_partner(gains)]
-        if metric == "delta_top1":
+        if what == "delta":
             fill.append((controls, pa.repeat(pa.scalar(ALONE_ID), len(controls))))
         for rows, partner in fill:
-            bounds = zip(("low", "high"), ends.get(metric, ()), strict=False)
+            bounds = zip(("low", "high"), ends.get(what, ()), strict=False)
             put(
                 rows,
                 rows["model_id"],
                 partner,
-                value=rows[metric],
+                value=rows[what],
                 seeds=rows["seeds"],
                 n=rows["n"],
                 told=pc.is_in(rows["verdict"], value_set=pa.array(TOLD)),
@@ -218,18 +262,19 @@ def heatmap_info(
     else:
         for learner, partner in ("ab", "ba"):
             value = (
-                pc.subtract(pairs["ensemble_top1"], pairs[f"top1_{learner}"])
-                if metric == "ensemble_gain"
-                else pairs[metric]
+                pc.subtract(pairs["ensemble"], pairs[f"score_{learner}"])
+                if what == "ensemble_gain"
+                else pairs[what]
             )
             ids = pairs[f"model_id_{learner}"], pairs[f"model_id_{partner}"]
             put(pairs, *ids, value=value, n=pairs["n"])
-    if metric == "recovered":  # of a model that lost it says nothing
+    if what == "recovered":  # of a model that lost it says nothing
         arrays["value"][arrays["value"] < 0] = np.nan
     there = ~np.isnan(arrays["value"])
     shown = np.flatnonzero(there.any(1) | there[:, :-1].any(0))
     ids, titles = [*names], [*names.values()]
     whole = Heatmap(
+        what,
         metric,
         tuple(ids),
         (*ids, ALONE_ID),
@@ -261,7 +306,7 @@ def _reach(info: Heatmap) -> float:
     """
     shown = np.abs(info.value_LP[info.known_LP & ~info.muted_LP])
     most = float(np.quantile(shown, SATURATED)) if shown.size else 0.0
-    if info.metric == "recovered":
+    if info.what == "recovered":
         return min(most, 100.0) or 100.0
     return max(most, info.detectable) or 1.0
 
@@ -272,11 +317,12 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
     A cell's x and y are the numbers of its column and row, so that a browser can draw a large
     matrix as an image; meta has what they stand for.
     """
-    about = METRICS[info.metric]
+    about = info.about
     known = info.value_LP[info.known_LP]
     if about.diverging:
         reach = _reach(info)
-        low, high, scale = -reach, reach, DIVERGING
+        low, high = -reach, reach
+        scale = DIVERGING if info.metric.higher_is_better or info.what == "recovered" else REVERSED
     else:
         low, high = (float(known.min()), float(known.max())) if known.size else (0.0, 1.0)
         scale = SEQUENTIAL
@@ -339,7 +385,7 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
 
 
 def _cells(info: Heatmap, shown_LP: np.ndarray, colours: dict[str, Any], form: str) -> go.Heatmap:
-    about, roomy = METRICS[info.metric], len(info.partners) <= ROOMY
+    about, roomy = info.about, len(info.partners) <= ROOMY
     rounded = np.round(info.value_LP, about.digits + 1).astype(np.float32)
     each: dict[str, Any] = {}
     if roomy:
@@ -362,7 +408,7 @@ def _said(info: Heatmap) -> dict[str, Any]:
     An array where cells differ, one number where they do not, None where there is nothing. Names
     are not escaped: they are set as text.
     """
-    about, known = METRICS[info.metric], info.known_LP
+    about, known = info.about, info.known_LP
     return {
         "title": about.title,
         "unit": about.unit,

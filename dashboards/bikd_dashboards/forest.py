@@ -11,7 +11,9 @@ from bikd_dashboards.formatting import label
 from bikd_dashboards.headline import interval
 from bikd_dashboards.marks import hover_text, interval_marks
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
-from bikd_ray.formatting import count, signed
+from bikd_dashboards.units import difference_title
+from bikd_ray.formatting import count
+from bikd_ray.metrics import Metric
 from bikd_ray.store.verdicts import partners_of, standing
 
 
@@ -55,7 +57,7 @@ def forest_info(
     partners = tuple(
         Partner(
             partners_of(r, names),
-            Interval(r["delta_top1"], r["delta_low"], r["delta_high"]),
+            Interval(r["delta"], r["delta_low"], r["delta_high"], unit=r["unit"]),
             interval(r, "net"),
             standing(r) if total > 1 else "",
             r["seeds"],
@@ -71,7 +73,7 @@ def forest_info(
 @dataclass(frozen=True)
 class Frame:
     """What the forests of one page share, so that they can be compared down a column: the range
-    of the x axis, in percentage points, and the room for names on the left, in pixels.
+    of the x axis, in the metric's unit, and the room for names on the left, in pixels.
     """
 
     low: float
@@ -97,7 +99,7 @@ def _ends(interval: Interval | None) -> list[float]:
     return [x for x in (interval.low, interval.value, interval.high) if x is not None]
 
 
-def forest_figure(info: Forest, shared: Frame) -> go.Figure:
+def forest_figure(info: Forest, shared: Frame, metric: Metric) -> go.Figure:
     """Two marks for each partner: Δ (circle) and net Δ (diamond), filled where it is told from
     zero. The control is the last row, and a dashed line through all.
     """
@@ -121,7 +123,10 @@ def forest_figure(info: Forest, shared: Frame) -> go.Figure:
         hovermode="closest",
     )
     figure.update_xaxes(
-        range=[shared.low, shared.high], zeroline=True, zerolinewidth=1.5, title="percentage points"
+        range=[shared.low, shared.high],
+        zeroline=True,
+        zerolinewidth=1.5,
+        title=difference_title(metric),
     )
     figure.update_yaxes(
         tickvals=list(range(len(ticks))),
@@ -148,7 +153,7 @@ def _marks(
     name: str, symbol: str, colour: str, rows: list[tuple[float, Interval, str]]
 ) -> go.Scatter:
     """One kind of mark; rows: where on the y axis, what to draw, what it is about."""
-    hover = [hover_text(about, f"{name} {signed(i.value)} pp", i) for _, i, about in rows]
+    hover = [hover_text(about, f"{name} {i.text}", i) for _, i, about in rows]
     at, gains = [y for y, _, _ in rows], [i for _, i, _ in rows]
     how = {"mode": "markers", "name": name, "showlegend": True, "marker_color": colour}
     return interval_marks("x", gains, at, hover, symbol, colour, **how)

@@ -10,7 +10,9 @@ from bikd_dashboards.figures import Interval, pc
 from bikd_dashboards.headline import interval
 from bikd_dashboards.marks import hover_text, interval_marks
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
-from bikd_ray.formatting import count, signed
+from bikd_dashboards.units import difference_title
+from bikd_ray.formatting import count
+from bikd_ray.metrics import Metric
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def sizes_info(model_id: str, name: str, growth: pa.Table, control: Interval | N
         Size(
             r["size"],
             r["groups"],
-            Interval(r["delta_top1"], r["delta_low"], r["delta_high"]),
+            Interval(r["delta"], r["delta_low"], r["delta_high"], unit=r["unit"]),
             interval(r, "net"),
         )
         for r in rows
@@ -48,7 +50,7 @@ def sizes_info(model_id: str, name: str, growth: pa.Table, control: Interval | N
     return Sizes(name, tuple(found), control)
 
 
-def sizes_figure(info: Sizes) -> go.Figure:
+def sizes_figure(info: Sizes, metric: Metric) -> go.Figure:
     """Δ and net Δ with their intervals over K; the control is K = 1."""
     figure = go.Figure()
     delta = [(s.models - 0.06, s.delta, s) for s in info.sizes]
@@ -73,14 +75,14 @@ def sizes_figure(info: Sizes) -> go.Figure:
         showgrid=False,
         zeroline=False,
     )
-    figure.update_yaxes(title="percentage points", zeroline=True, zerolinewidth=1.5, nticks=6)
+    figure.update_yaxes(title=difference_title(metric), zeroline=True, zerolinewidth=1.5, nticks=6)
     return figure
 
 
 def _marks(
     name: str, symbol: str, colour: str, rows: Sequence[tuple[float, Interval, Size | None]]
 ) -> go.Scatter:
-    hover = [hover_text(_about(size), f"{name} {signed(i.value)} pp", i) for _, i, size in rows]
+    hover = [hover_text(_about(size), f"{name} {i.text}", i) for _, i, size in rows]
     at, gains = [x for x, _, _ in rows], [i for _, i, _ in rows]
     line = {"color": colour, "width": 1.5, "dash": "dot"}
     how = {"mode": "lines+markers", "name": name, "line": line}

@@ -33,7 +33,7 @@ class Headline:
     """
 
     model: str
-    top1_before: float
+    before: float
     partners: tuple[str, ...]
     others: int
     standing: str
@@ -59,7 +59,7 @@ def headlines(
     (of several, without a test, or where even the best does not help), "only" (no other to compare
     with), or nothing (none trained).
     """
-    top1 = {r["model_id"]: r["top1"] for r in baselines}
+    before = {r["model_id"]: r["value"] for r in baselines}
     alone = {r["model_id"]: r for r in controls}
     trained = {found["values"]: found["counts"] for found in _counts(gains["model_id"])}
     held = gains.filter(gains["best"])
@@ -72,7 +72,7 @@ def headlines(
     answers = [
         _answer(
             name,
-            top1[model_id],
+            before[model_id],
             ranked.get(model_id, []),
             trained.get(model_id, 0),
             tied.get(model_id, 0),
@@ -90,7 +90,7 @@ def _clearest(answer: Headline) -> tuple[int, float]:
     told = [SHORT.get(verdict, verdict) for verdict in TOLD]
     if answer.verdict not in told or answer.net is None:
         return len(told), 0.0
-    return told.index(answer.verdict), -answer.net.value
+    return told.index(answer.verdict), -abs(answer.net.value)
 
 
 def _counts(column: pa.ChunkedArray) -> list[Row]:
@@ -117,7 +117,7 @@ def _untrained(model_id: str, jobs: pa.Table) -> str:
 
 def _answer(
     name: str,
-    top1: float,
+    before: float,
     ranked: list[Row],
     trained: int,
     tied: int,
@@ -127,7 +127,7 @@ def _answer(
 ) -> Headline:
     control = interval(alone, "delta") if alone else None
     if not ranked:
-        return Headline(name, top1, (), 0, "", None, control, None, verdict=untrained)
+        return Headline(name, before, (), 0, "", None, control, None, verdict=untrained)
     if trained == 1:
         standing, chosen = "only", 1
     elif not tied:
@@ -139,7 +139,7 @@ def _answer(
         standing = "highest"  # nobody should take it for a recommendation
     return Headline(
         name,
-        top1,
+        before,
         tuple(partners_of(r, names) for r in shown),
         chosen - len(shown),
         standing,
@@ -154,7 +154,7 @@ def _answer(
 
 def interval(row: Row, which: str) -> Interval | None:
     """The "delta" or "net" of a row of gains; None where it has none."""
-    value = row["delta_top1" if which == "delta" else "net_delta"]
+    value = row["delta" if which == "delta" else "net_delta"]
     told = which == "net" and row.get("verdict") in TOLD
     low, high = row[f"{which}_low"], row[f"{which}_high"]
-    return None if value is None else Interval(value, low, high, told)
+    return None if value is None else Interval(value, low, high, told, row["unit"])

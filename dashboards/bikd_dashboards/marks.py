@@ -6,7 +6,6 @@ from typing import Any, Literal
 import plotly.graph_objects as go
 
 from bikd_dashboards.figures import Interval
-from bikd_ray.formatting import span
 
 
 def interval_marks(
@@ -47,5 +46,5 @@ def interval_marks(
 
 def hover_text(about: str, text: str, gain: Interval) -> str:
     """What a mark says: what it is about, its number in words, and its interval if it has one."""
-    bounds = [] if gain.low is None else [f"95% interval {span(gain.low, gain.high)}"]
+    bounds = [] if gain.low is None else [f"95% interval {gain.ends}"]
     return "<br>".join([about, text, *bounds])

@@ -22,7 +22,9 @@ from bikd_dashboards.forest import Forest, forest_figure, forest_info, frame
 from bikd_dashboards.group_size import sizes_figure, sizes_info
 from bikd_dashboards.headline import interval
 from bikd_dashboards.snapshot import SettingView
-from bikd_ray.formatting import count, listed, percent, plain, signed
+from bikd_dashboards.units import units
+from bikd_ray.formatting import count, listed, percent, plain
+from bikd_ray.metrics import Metric
 from bikd_ray.store.verdicts import partners_of, short, standing
 
 
@@ -47,15 +49,15 @@ def about(view: SettingView, model_id: str) -> list[Block]:
     """All that is known of one model."""
     name = view.names[model_id]
     info = forest_info(model_id, view.gains, view.controls, view.names, view.limits.partners)
-    plots = [_forest(info)]
+    plots = [_forest(info, view.metric)]
     sizes = sizes_info(model_id, name, view.sizes(model_id), info.control)
     if len(sizes.sizes) + bool(sizes.control) > 1:
-        says = "; ".join(f"K = {s.models}: Δ {signed(s.delta.value)}" for s in sizes.sizes)
+        says = "; ".join(f"K = {s.models}: Δ {s.delta.text}" for s in sizes.sizes)
         plots.append(
             Plot(
                 f"dose-{model_id}",
                 "Gain against the number of models",
-                sizes_figure(sizes),
+                sizes_figure(sizes, view.metric),
                 f"{name}: {says}",
                 meaning="The mean over all groups of that size; K = 1 is training alone.",
             )
@@ -74,13 +76,13 @@ def about(view: SettingView, model_id: str) -> list[Block]:
     ]
 
 
-def _forest(info: Forest) -> Plot:
-    ranked = [f"{p.name} {signed(p.delta.value)}" for p in info.partners]
-    says = f"Δ top-1 of {info.model} with each partner: {listed(ranked, 12)}"
+def _forest(info: Forest, metric: Metric) -> Plot:
+    ranked = [f"{p.name} {p.delta.text}" for p in info.partners]
+    says = f"Δ {metric.title} of {info.model} with each partner: {listed(ranked, 12)}"
     if info.control:
-        says += f"; alone {signed(info.control.value)}"
+        says += f"; alone {info.control.text}"
     shared = frame([info])
-    figure = forest_figure(info, shared)
+    figure = forest_figure(info, shared, metric)
     return Plot("forest", f"{info.model}: partners ranked", figure, says, shared.left + 180)
 
 
@@ -97,8 +99,10 @@ def _curves(view: SettingView, model_id: str, name: str) -> list[Block]:
     kept, total = ranked[: view.limits.lines], len(ranked)
     rows = rows.filter(pc.is_in(rows["partner"], value_set=pa.array([*kept, ""], pa.string())))
     plots = []
-    for measure, (title, meaning) in MEASURES.items():
-        info = curves_info(rows["model"][0].as_py() if len(rows) else name, measure, rows)
+    for measure, (_, meaning) in MEASURES.items():
+        first = rows["model"][0].as_py() if len(rows) else name
+        info = curves_info(first, measure, view.primary, rows)
+        title = info.title
         if info.lines:
             says = f"{title} of {name} over the epochs, {count(len(info.lines), 'line')}"
             key = f"curve-{model_id}-{measure}"
@@ -119,13 +123,13 @@ def _table(view: SettingView, model_id: str) -> Table:
     left = len(rows) - len(shown)
     return Table(
         "All partners",
-        "Percentage points, 95% intervals",
+        units(view.metric),
         (
             TableColumn("Partner"),
             TableColumn("Verdict"),
             TableColumn("Net Δ", number=True),
             TableColumn("q", number=True),
-            TableColumn("Δ top-1", number=True),
+            TableColumn("Δ", number=True),
             TableColumn("Recovered"),
             TableColumn("Seeds", number=True),
         ),

@@ -11,7 +11,8 @@ from bikd_dashboards.formatting import label
 from bikd_dashboards.headline import interval
 from bikd_dashboards.marks import hover_text, interval_marks
 from bikd_dashboards.theme import GREY, LIGHT, LINES, SYMBOLS
-from bikd_ray.formatting import signed
+from bikd_dashboards.units import difference_title
+from bikd_ray.metrics import Metric
 from bikd_ray.store.contrasts import ObjectiveSummary, most_different, ordered, summaries
 from bikd_ray.store.pairings import one_partner
 
@@ -46,14 +47,14 @@ def objectives_info(
     whose objectives differ most.
     """
     single, partner = one_partner(gains)
-    columns = ["model_id", "objective", "delta_top1", "delta_low", "delta_high", "net_delta"]
+    columns = ["model_id", "objective", "delta", "delta_low", "delta_high", "net_delta", "unit"]
     one = single.select(columns).append_column("partner", partner)
     order = ordered(one["objective"].unique().to_pylist())
     alone = {r["model_id"]: interval(r, "delta") for r in controls.to_pylist()}
     kept, left_out = most_different(one, {i: c.value for i, c in alone.items() if c}, most)
     found: dict[tuple[str, str], dict[str, Interval]] = {}
     for row in kept.to_pylist():
-        gain = Interval(row["delta_top1"], row["delta_low"], row["delta_high"])
+        gain = Interval(row["delta"], row["delta_low"], row["delta_high"], unit=row["unit"])
         found.setdefault((row["model_id"], row["partner"]), {})[row["objective"]] = gain
     place = {model_id: i for i, model_id in enumerate(names)}
     lines = []
@@ -67,7 +68,7 @@ def objectives_info(
     return Objectives(labels, tuple(lines), summaries(one, order), left_out)
 
 
-def objectives_figure(info: Objectives) -> go.Figure:
+def objectives_figure(info: Objectives, metric: Metric) -> go.Figure:
     """A row for each learner and partner, a mark for each objective, open where zero is inside."""
     figure = go.Figure()
     count = len(info.names)
@@ -103,7 +104,7 @@ def objectives_figure(info: Objectives) -> go.Figure:
         showlegend=True,
         hovermode="closest",
     )
-    figure.update_xaxes(zeroline=True, zerolinewidth=1.5, title="Δ top-1, percentage points")
+    figure.update_xaxes(zeroline=True, zerolinewidth=1.5, title=f"Δ {difference_title(metric)}")
     figure.update_yaxes(
         tickvals=list(range(len(info.lines))),
         ticktext=[
@@ -122,4 +123,4 @@ def _hover(objective: str, gain: Interval, line: ObjectiveLine) -> str:
         who = f"<b>{label(line.learner)}</b> alone (control)"
     else:
         who = f"<b>{label(line.learner)}</b> with <b>{label(line.partner)}</b>"
-    return hover_text(who, f"{label(objective)}: Δ {signed(gain.value)} pp", gain)
+    return hover_text(who, f"{label(objective)}: Δ {gain.text}", gain)

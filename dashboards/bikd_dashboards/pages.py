@@ -25,7 +25,7 @@ from bikd_dashboards.blocks import (
     Text,
 )
 from bikd_dashboards.correlates import REASONS, says, scatter_figure, scatter_info, single_partners
-from bikd_dashboards.figures import METRICS, Heatmap, heatmap_figure, heatmap_info, pc
+from bikd_dashboards.figures import COMPARED, Heatmap, about, heatmap_figure, heatmap_info, pc
 from bikd_dashboards.headline import Headline, headlines
 from bikd_dashboards.model_page import model_page
 from bikd_dashboards.objectives import objectives_figure, objectives_info
@@ -33,7 +33,9 @@ from bikd_dashboards.ordering import ORDERS, order
 from bikd_dashboards.pair_page import pair_blocks
 from bikd_dashboards.runs import runs
 from bikd_dashboards.snapshot import SettingView
-from bikd_ray.formatting import NONE, count, plain, signed
+from bikd_dashboards.units import units
+from bikd_ray.formatting import NONE, count, digits_of, plain, signed
+from bikd_ray.metrics import Metric
 from bikd_ray.store.verdicts import headline
 
 Chosen = Mapping[str, str]
@@ -70,18 +72,18 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
         )
     table = Table(
         "Headline table",
-        "Percentage points, 95% intervals",
+        units(view.metric),
         (
             TableColumn("Model"),
-            TableColumn("Top-1 before, %", number=True),
+            TableColumn("Before", number=True),
             TableColumn("Best partner"),
             TableColumn("Verdict"),
             TableColumn("Net Δ", number=True),
             TableColumn("Net Δ around 0"),
-            TableColumn("Δ top-1", number=True),
+            TableColumn("Δ", number=True),
             TableColumn("Alone (control)", number=True),
         ),
-        tuple(_headline(a, reach) for a in shown),
+        tuple(_headline(a, reach, view.metric) for a in shown),
         left_out,
     )
     blocks: list[Block] = [Text(view.label, "label"), Text(sentence, "verdict")]
@@ -89,7 +91,9 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
     return [*blocks, table, Downloads(("gains", "controls", "baselines"))]
 
 
-def _headline(answer: Headline, reach: float) -> tuple[Cell | tuple[Cell, ...], ...]:
+def _headline(
+    answer: Headline, reach: float, metric: Metric
+) -> tuple[Cell | tuple[Cell, ...], ...]:
     named: tuple[Cell, ...] = (NONE,)
     if answer.partners:
         known = answer.standing in ("best", "tie")
@@ -103,7 +107,7 @@ def _headline(answer: Headline, reach: float) -> tuple[Cell | tuple[Cell, ...], 
         Link(answer.model, "model", (("model", answer.model_id),))
         if answer.model_id
         else answer.model,
-        plain(answer.top1_before),
+        plain(answer.before, digits_of(metric.unit)),
         named,
         answer.verdict,
         net,
@@ -113,16 +117,16 @@ def _headline(answer: Headline, reach: float) -> tuple[Cell | tuple[Cell, ...], 
     )
 
 
-def heatmap(view: SettingView, metric: str) -> Heatmap:
+def heatmap(view: SettingView, what: str) -> Heatmap:
     """The whole matrix of a view, worked out once."""
-    key = ("heatmap", view.setting, metric)
-    inputs = (view.gains, view.controls, view.pairs, view.names)
-    return view.snapshot.once(key, lambda: heatmap_info(metric, *inputs))
+    key = ("heatmap", view.setting, what)
+    inputs = (view.metric, view.gains, view.controls, view.pairs, view.names)
+    return view.snapshot.once(key, lambda: heatmap_info(what, *inputs))
 
 
 def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
     """The heatmap of one metric, and the pair that was opened."""
-    there = [m for m in METRICS if heatmap(view, m).known_LP.any()]
+    there = [m for m in COMPARED if heatmap(view, m).known_LP.any()]
     if not there:
         return [Text("No pair has been compared yet.")]
     metric = chosen.get("metric", "")
@@ -140,7 +144,9 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
     key = ("orders", view.setting, view.limits, metric)
     orders = view.snapshot.once(key, lambda: {name: order(info, name) for name in ORDERS})
     titles = tuple(
-        (m, METRICS[m].title + (f", {METRICS[m].unit}" if METRICS[m].unit else "")) for m in there
+        (m, ", ".join(filter(None, (found.title, found.unit))))
+        for m in there
+        for found in [about(m, view.metric)]
     )
     blocks: list[Block] = [
         ChoiceBox("metric", "Show", titles, metric),
@@ -172,26 +178,26 @@ def opened(view: SettingView, chosen: Chosen) -> list[Block]:
 
 def heatmap_plot(info: Heatmap, orders: dict) -> Plot:
     """The heatmap with what it says to who cannot see it."""
-    about, columns = METRICS[info.metric], len(info.partners)
+    of, columns = info.about, len(info.partners)
     known = info.value_LP[info.known_LP]
     text = (
-        f"Heatmap of {about.title}, {count(len(info.learners), 'model')}: from "
-        f"{about.text(float(known.min()))} to {about.text(float(known.max()))} {about.unit}"
+        f"Heatmap of {of.title}, {count(len(info.learners), 'model')}: from "
+        f"{of.text(float(known.min()))} to {of.text(float(known.max()))} {of.unit}"
     )
-    if about.tested:
+    if of.tested:
         told = int((info.known_LP & ~info.muted_LP).sum())
         text = f"{text.rstrip()}; {told:,} of {known.size:,} cells differ from 0"
     roomy = columns <= 30
     return Plot(
-        f"heatmap-{info.metric}",
-        about.title,
+        f"heatmap-{info.what}",
+        of.title,
         heatmap_figure(info),
         text.rstrip(),
         96 + 50 * columns if roomy else 290,
         190 + 104 * columns if roomy else 1100,
-        about.meaning,
+        of.meaning,
         opens=True,
-        legend=about.tested,
+        legend=of.tested,
         orders=orders,
     )
 
@@ -200,14 +206,14 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
     """Whether what differs between two models predicts what they gain."""
     gain = heatmap(view, "net_delta")
     if not single_partners(gain):
-        gain = heatmap(view, "delta_top1")
+        gain = heatmap(view, "delta")
     if not single_partners(gain):
         return [Text("No pair has been trained yet: there is no gain to explain.")]
-    top1 = {r["model_id"]: r["top1"] for r in view.baselines}
+    before = {r["model_id"]: r["value"] for r in view.baselines}
     plots, notes = [], []
     for reason, (axis, meaning) in REASONS.items():
         x = (
-            np.array([top1[i] for i in gain.learner_ids])
+            np.array([before[i] for i in gain.learner_ids])
             if reason == "accuracy_gap"
             else heatmap(view, reason)
         )
@@ -218,10 +224,10 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
             Plot(f"why-{reason}", title, scatter_figure(info), told, meaning=f"{meaning} {told}")
         )
         notes.append(told)
-    about = METRICS[gain.metric].title
+    shown = gain.about.title
     return [
         Text(
-            f"Does diversity predict {about} here? One mark for each learner and partner; filled "
+            f"Does diversity predict {shown} here? One mark for each learner and partner; filled "
             "where net Δ differs from 0 (q < 0.05). Intervals of r are 95%, over the models: "
             "pairs that share a model count as related. Learners differ much more than partners "
             "do, so use the second r, among the partners of one learner, to choose a partner."
@@ -236,15 +242,15 @@ def objectives(view: SettingView, chosen: Chosen) -> list[Block]:
     info = objectives_info(view.of_every_objective, view.controls, view.names)
     if not info.summaries:
         return [Text("No pairing has been trained yet.")]
-    first = info.names[0]
+    first, digits = info.names[0], digits_of(view.metric.unit)
     table = Table(
         "Objectives",
-        f"Means over learners and partners, percentage points. Only learner–partner pairs "
+        f"Means over learners and partners, {units(view.metric)}. Only learner–partner pairs "
         f"trained with both objectives are compared with {first}.",
         (
             TableColumn("Objective"),
             TableColumn("Cases", number=True),
-            TableColumn("Mean Δ top-1", number=True),
+            TableColumn("Mean Δ", number=True),
             TableColumn("Mean net Δ", number=True),
             TableColumn(f"Δ − Δ({first})", number=True),
             TableColumn("Ahead : behind", number=True),
@@ -253,9 +259,9 @@ def objectives(view: SettingView, chosen: Chosen) -> list[Block]:
             (
                 s.objective,
                 f"{s.cases:,}",
-                signed(s.delta),
-                signed(s.net),
-                signed(s.difference),
+                signed(s.delta, digits),
+                signed(s.net, digits),
+                signed(s.difference, digits),
                 f"{s.ahead:,} : {s.behind:,}" if s.shared else NONE,
             )
             for s in info.summaries
@@ -272,9 +278,17 @@ def objectives(view: SettingView, chosen: Chosen) -> list[Block]:
         text = f"Only {first} is here: name others under objectives in the spec to compare them."
         blocks.append(Text(text))
     if info.lines:
-        text = f"Δ top-1 by objective for {count(len(info.lines), 'learner and partner pair')}"
+        of = count(len(info.lines), "learner and partner pair")
+        text = f"Δ {view.metric.title} by objective for {of}"
         blocks.append(
-            Plot("objectives", "Learner and partner", objectives_figure(info), text, 320, 1000)
+            Plot(
+                "objectives",
+                "Learner and partner",
+                objectives_figure(info, view.metric),
+                text,
+                320,
+                1000,
+            )
         )
     if info.left_out:
         text = f"{info.left_out:,} more left out: shown are those whose objectives differ most."

@@ -9,8 +9,10 @@ import plotly.graph_objects as go
 from bikd_dashboards.figures import TICK
 from bikd_dashboards.formatting import label
 from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_dashboards.units import difference_title
 from bikd_ray.analysis.cases import Case
-from bikd_ray.formatting import count, signed
+from bikd_ray.formatting import count, difference
+from bikd_ray.metrics import Metric
 
 Row = Mapping[str, Any]
 
@@ -125,14 +127,14 @@ class Classes:
 
 def classes_info(model: str, partner: str, rows: Sequence[Row]) -> Classes:
     """Δ class by class, the largest gain first. rows: of `Store.classes`, one partner set."""
-    ranked = sorted(rows, key=lambda r: -r["delta_top1"])
+    ranked = sorted(rows, key=lambda r: -r["delta"])
     half = CLASSES // 2
     shown = ranked if len(ranked) <= CLASSES else [*ranked[:half], *ranked[-half:]]
-    gains = (ClassBar(r["label"], r["n"], r["delta_top1"], r["control_delta"]) for r in shown)
+    gains = (ClassBar(r["label"], r["n"], r["delta"], r["control_delta"]) for r in shown)
     return Classes(model, partner, tuple(gains), len(ranked) - len(shown))
 
 
-def classes_figure(info: Classes) -> go.Figure:
+def classes_figure(info: Classes, metric: Metric) -> go.Figure:
     """A bar for each class, and a mark where training alone has brought it."""
     names = [f"class {c.label}" for c in info.gains]
     figure = go.Figure(
@@ -143,8 +145,8 @@ def classes_figure(info: Classes) -> go.Figure:
             name=f"with {label(info.partner, TICK)}",
             marker={"color": [BLUE if c.delta >= 0 else VERMILION for c in info.gains]},
             hovertext=[
-                f"class {c.label}, n = {c.n:,}<br>Δ {signed(c.delta)} pp"
-                + ("" if c.control is None else f"<br>alone {signed(c.control)} pp")
+                f"class {c.label}, n = {c.n:,}<br>Δ {difference(c.delta, metric.unit)}"
+                + ("" if c.control is None else f"<br>alone {difference(c.control, metric.unit)}")
                 for c in info.gains
             ],
             hoverinfo="text",
@@ -169,6 +171,8 @@ def classes_figure(info: Classes) -> go.Figure:
         legend={"orientation": "h", "x": 0, "y": 1.01, "yanchor": "bottom"},
         bargap=0.3,
     )
-    figure.update_xaxes(title="Δ top-1 of the class, pp", zeroline=True, zerolinewidth=1.5)
+    figure.update_xaxes(
+        title=f"Δ {difference_title(metric)} of the class", zeroline=True, zerolinewidth=1.5
+    )
     figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
     return figure

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from bikd_dashboards.blocks import Block, Downloads, Grid, Plot, Table, TableColumn, Text
 from bikd_dashboards.curves import curves_figure, curves_info
-from bikd_dashboards.figures import METRICS, pc
+from bikd_dashboards.figures import COMPARED, about, pc
 from bikd_dashboards.headline import interval
 from bikd_dashboards.pair import (
     cases_figure,
@@ -16,12 +16,13 @@ from bikd_dashboards.pair import (
     flips_figure,
 )
 from bikd_dashboards.snapshot import SettingView
+from bikd_dashboards.units import units
 from bikd_ray.analysis.cases import cases
-from bikd_ray.formatting import percent, plain, signed
+from bikd_ray.formatting import digits_of, percent, plain, signed
 from bikd_ray.store.pairings import with_partner
 from bikd_ray.store.verdicts import in_words, net_text, short
 
-ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble_top1", "cca_before", "cca_after")
+ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble", "cca_before", "cca_after")
 
 
 def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
@@ -33,7 +34,7 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
     blocks: list[Block] = [Text(f"{name_a} and {name_b}", "head")]
     if pair:
         known = [
-            f"{METRICS[m].title if m in METRICS else 'ensemble top-1'} {plain(pair[m])}"
+            f"{about(m, view.metric).title if m in COMPARED else 'ensemble'} {plain(pair[m])}"
             for m in ALIKE
             if pair[m] is not None
         ]
@@ -86,8 +87,9 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
                 Plot(
                     f"classes-{model}-{partner}",
                     f"{info.model}: class by class",
-                    classes_figure(info),
-                    f"Δ top-1 of {info.model} with {info.partner} for {len(info.gains)} classes",
+                    classes_figure(info, view.metric),
+                    f"Δ {view.metric.title} of {info.model} with {info.partner} for "
+                    f"{len(info.gains)} classes",
                     meaning=f"Without intervals: many classes, few images each.{left}",
                 )
             )
@@ -104,18 +106,19 @@ def _pair(view: SettingView, a: str, b: str) -> dict[str, Any] | None:
 
 
 def _table(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> Table:
+    digits = digits_of(view.metric.unit)
     return Table(
         "What each gained",
-        "Percentage points, 95% intervals",
+        units(view.metric),
         (
             TableColumn("Learner"),
             TableColumn("Verdict"),
             TableColumn("Net Δ", number=True),
             TableColumn("q", number=True),
-            TableColumn("Δ top-1", number=True),
+            TableColumn("Δ", number=True),
             TableColumn("Alone", number=True),
-            TableColumn("Top-1 before, %", number=True),
-            TableColumn("Top-1 after, %", number=True),
+            TableColumn("Before", number=True),
+            TableColumn("After", number=True),
             TableColumn("Recovered"),
         ),
         tuple(
@@ -125,9 +128,9 @@ def _table(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> Ta
                 interval(r, "net"),
                 plain(r["q_value"], 3),
                 interval(r, "delta"),
-                signed(r["control_delta"]),
-                plain(r["top1_before"]),
-                plain(r["top1_after"]),
+                signed(r["control_delta"], digits),
+                plain(r["before"], digits),
+                plain(r["after"], digits),
                 percent(r["recovered"]),
             )
             for m, _, r in rows
@@ -141,15 +144,15 @@ def _curves(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> l
         own = view.curves(model)
         mates = with_partner(own, model, partner)
         alone = own.filter(pc.equal(pc.list_value_length(own["partner_ids"]), 0))
-        info = curves_info(row["model"], "top1", pa.concat_tables([mates, alone]))
+        info = curves_info(row["model"], "score", view.primary, pa.concat_tables([mates, alone]))
         if info.lines:
             name = view.names[model]
             plots.append(
                 Plot(
                     f"curve-{model}-{partner}",
-                    f"{name}: val top-1",
+                    f"{name}: val {view.primary.title}",
                     curves_figure(info),
-                    f"Val top-1 of {name} over the epochs",
+                    f"Val {view.primary.title} of {name} over the epochs",
                     meaning="Dashed: alone.",
                 )
             )

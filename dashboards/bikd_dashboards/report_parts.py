@@ -217,4 +217,4 @@ def _pairs(view: SettingView) -> tuple[list[tuple[str, str]], int]:
 
 
 def _measure(gains: pa.Table) -> str:
-    return "net_delta" if len(gains) > gains["net_delta"].null_count else "delta_top1"
+    return "net_delta" if len(gains) > gains["net_delta"].null_count else "delta"

@@ -12,10 +12,12 @@ import pyarrow as pa
 from bikd_dashboards.figures import pc
 from bikd_dashboards.runs import recipe_text
 from bikd_ray.errors import BikdError
+from bikd_ray.metrics import Metric
 from bikd_ray.specs import ALONE
 from bikd_ray.store import Store
 from bikd_ray.store.answer_schemas import CLASSES
 from bikd_ray.store.pairings import with_likeness
+from bikd_ray.store.upgrade import VAL
 
 SELECTIONS = {
     "last": "last epoch",
@@ -45,8 +47,10 @@ class Snapshot:
     nobody waits for another one.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, metric: str | None = None, eval_set: str = VAL) -> None:
+        """metric: None for the primary one of each data set."""
         self.store = store
+        self.measure = {"metric": metric, "eval_set": eval_set}
         self._lock = threading.Lock()
         self._held: dict[tuple, _Once] = {}
 
@@ -72,33 +76,44 @@ class Snapshot:
 
     @property
     def baselines(self) -> pa.Table:
-        return self.once(("baselines",), self.store.baselines)
+        return self.once(("baselines",), lambda: self.store.baselines(**self.measure))
 
     @property
     def pairs(self) -> pa.Table:
         """The table `pairs`: what each pair knows before training."""
-        return self.once(("pairs",), lambda: self.store.table("pairs"))
+        return self.once(("pairs",), lambda: self.store.pairs_before(**self.measure))
 
     @property
     def similarities(self) -> pa.Table:
         return self.once(("similarities",), lambda: self.store.table("similarities"))
 
     def gains(self, selection: str) -> pa.Table:
-        return self.once(("gains", selection), lambda: self.store.gains(selection=selection))
+        return self.once(
+            ("gains", selection), lambda: self.store.gains(selection=selection, **self.measure)
+        )
 
     def controls(self, selection: str) -> pa.Table:
-        return self.once(("controls", selection), lambda: self.store.controls(selection))
+        return self.once(
+            ("controls", selection), lambda: self.store.controls(selection, **self.measure)
+        )
 
     def groups(self, selection: str) -> pa.Table:
-        return self.once(("groups", selection), lambda: self.store.groups(selection=selection))
+        return self.once(
+            ("groups", selection), lambda: self.store.groups(selection=selection, **self.measure)
+        )
 
     def sizes(self, model_id: str, selection: str) -> pa.Table:
         """The rows of `groups` of one model, which is a small part of the work."""
         key = ("sizes", model_id, selection)
-        return self.once(key, lambda: self.store.groups(model_id, selection=selection))
+        return self.once(
+            key, lambda: self.store.groups(model_id, selection=selection, **self.measure)
+        )
 
     def teachers(self, selection: str) -> pa.Table:
-        return self.once(("teachers", selection), lambda: self.store.teachers(selection=selection))
+        return self.once(
+            ("teachers", selection),
+            lambda: self.store.teachers(selection=selection, **self.measure),
+        )
 
     def curves(self, model_id: str) -> pa.Table:
         return self.once(("curves", model_id), lambda: self.store.curves(model_id))
@@ -189,9 +204,18 @@ class SettingView:
     def __init__(self, snapshot: Snapshot, setting: Setting, limits: "Limits") -> None:
         self.snapshot, self.setting, self.limits = snapshot, setting, limits
 
+    @cached_property
+    def metric(self) -> Metric:
+        return self.snapshot.store.metric(self.setting.data_id, self.snapshot.measure["metric"])
+
     @property
     def label(self) -> str:
         return self.snapshot.labels[self.setting.key]
+
+    @cached_property
+    def primary(self) -> Metric:
+        """What learning curves are of."""
+        return self.snapshot.store.metric(self.setting.data_id)
 
     @cached_property
     def baselines(self) -> list[dict[str, Any]]:
@@ -199,7 +223,7 @@ class SettingView:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        return shown_names(self.baselines)
+        return shown_names(self.baselines, self.metric.sign)
 
     @cached_property
     def gains(self) -> pa.Table:
@@ -276,9 +300,12 @@ class Limits:
     """Rows of a file to download."""
 
 
-def shown_names(baselines: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """model_id to name, the most accurate first; equal names get the start of their id."""
-    ranked = sorted(baselines, key=lambda r: (-r["top1"], r["model"], r["model_id"]))
+def shown_names(baselines: Sequence[Mapping[str, Any]], sign: int = 1) -> dict[str, str]:
+    """model_id to name, the best first; equal names get the start of their id.
+
+    sign: -1 where a lower metric is better.
+    """
+    ranked = sorted(baselines, key=lambda r: (-sign * r["value"], r["model"], r["model_id"]))
     often = Counter(r["model"] for r in ranked)
     return {
         r["model_id"]: r["model"]

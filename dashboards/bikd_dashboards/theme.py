@@ -24,6 +24,10 @@ DIVERGING = (
     (0.5, "rgba(128, 136, 146, 0.16)"),
     (1.0, "rgba(0, 114, 178, 0.82)"),
 )
+REVERSED = tuple(
+    (at, colour) for (at, _), (_, colour) in zip(DIVERGING, reversed(DIVERGING), strict=True)
+)
+"""Where lower is better: blue is always the better side."""
 NEUTRAL = ((0.0, "rgba(128, 136, 146, 0.16)"), (1.0, "rgba(128, 136, 146, 0.16)"))
 """Of cells that say nothing: the middle of DIVERGING."""
 SEQUENTIAL = ((0.0, "rgba(0, 158, 115, 0.08)"), (1.0, "rgba(0, 158, 115, 0.82)"))

@@ -56,14 +56,14 @@ def _pace(model: ResolvedModel, job: Job, device: torch.device, seconds: float) 
 
     def look(batch: Batch) -> None:
         with torch.no_grad():  # what a network keeps from inference mode cannot be trained with
-            member.logits(batch)
+            member.output(batch)
 
     def step(batch: Batch) -> None:
         train_step(sources, batch, next(count))
 
     def timed(work: Callable[[Batch], None], size: int, limit: float) -> float:
         """Seconds an image."""
-        for images in (min(FEW, size, len(loader.labels)), min(size, len(loader.labels))):
+        for images in (min(FEW, size, len(loader)), min(size, len(loader))):
             batch = next(iter(loader.batches(np.arange(images), images)))
             found = _seconds(lambda b=batch: work(b), device, limit) / images
             if 3 * found * size > limit:

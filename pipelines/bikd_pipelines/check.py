@@ -14,9 +14,8 @@ from torch import nn
 
 from bikd_ray.data import open_split, resolve_data
 from bikd_ray.data.loader import Loader
-from bikd_ray.data.resolve import Subset
 from bikd_ray.data.sampled import counted, refuse_mostly_bad, undecodable
-from bikd_ray.data.sources import ImageSet
+from bikd_ray.data.sources import ImageSet, Subset
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
@@ -62,7 +61,7 @@ CHECKED = pa.schema(
         ("top1", pa.float64()),
         ("n", pa.int64()),
         ("chance", pa.float64()),
-        ("published_top1", pa.float64()),
+        ("published", pa.float64()),
         ("licence", pa.string()),
     ],
     metadata={
@@ -71,7 +70,7 @@ CHECKED = pa.schema(
         "memory": "bytes that a job of it takes at the recipe's batch size, estimated",
         "top1": "percent, on n val images drawn for all models alike",
         "chance": "percent, of always answering the most frequent class",
-        "published_top1": "percent, by timm for these weights and this input on ImageNet-1k",
+        "published": "percent, by timm for these weights and this input on ImageNet-1k",
     },
 )
 
@@ -160,7 +159,7 @@ class _Shown:
             raise UserError(str(error)) from None
         known = published_for(model, IMAGES)
         top1 = known.top1 if known else None
-        return plausibility(evaluation.outcomes[0], images.labels, top1)
+        return plausibility(evaluation.outcomes[0].statistics, images.labels, top1)
 
 
 def drawn(images: ImageSet, count: int) -> np.ndarray:
@@ -287,7 +286,7 @@ def _measured_row(measured: Plausibility | None) -> dict:
         "top1": measured.top1,
         "n": measured.n,
         "chance": measured.chance,
-        "published_top1": measured.published,
+        "published": measured.published,
     }
 
 

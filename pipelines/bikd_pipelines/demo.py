@@ -130,7 +130,7 @@ def _first_lessons(
         device,
         cache=str(cache),
     )
-    rows = np.arange(part, len(loader.labels), parts)
+    rows = np.arange(part, len(loader), parts)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
     learner = Learner.of(Member(model, network, device), recipe, steps)
     network.train()

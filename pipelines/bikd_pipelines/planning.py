@@ -301,12 +301,11 @@ def drift_lines(baselines: pa.Table) -> list[str]:
     from bikd_ray.zoo.published import WARN_BEYOND
 
     return [
-        f"{row['model']}: top-1 {row['top1']:.3f} %, published {row['published_top1']:.3f} % at "
-        f"the same input: {row['top1'] - row['published_top1']:+.3f} pp. Compare the images, the "
+        f"{row['model']}: {row['metric']} {row['value']:.3f} %, published {row['published']:.3f} % "
+        f"at the same input: {row['value'] - row['published']:+.3f} pp. Compare the images, the "
         "order of their classes and the versions of timm and Pillow before you sweep"
         for row in baselines.to_pylist()
-        if row["published_top1"] is not None
-        and abs(row["top1"] - row["published_top1"]) > WARN_BEYOND
+        if row["published"] is not None and abs(row["value"] - row["published"]) > WARN_BEYOND
     ]
 
 

@@ -12,11 +12,12 @@ from rich.text import Text
 from bikd_pipelines.layout import Column, Row, print_rows, say, terminal
 from bikd_pipelines.values import BYTES_SHOWN, column_values, finite, flat
 from bikd_pipelines.views import EMPTY, HEADLINE, VIEWS, every_column
-from bikd_ray.formatting import plain, signed
+from bikd_ray.formatting import difference, plain, signed
 from bikd_ray.store import Store
 from bikd_ray.store.verdicts import (
     LEVEL,
     all_failed,
+    detectable,
     headline,
 )
 
@@ -137,17 +138,16 @@ def partner_lines(gains: pa.Table) -> list[str]:
     lines: dict[tuple[str, ...], str] = {}
     for row in gains.to_pylist():
         if row["best"]:
-            found = row["detectable"]
             told = (
-                f"; one comparison would detect a true net Δ of {found:.2f} pp with 80% power"
-                if found is not None
+                f"; one comparison would detect a true net Δ of {detectable(row)} with 80% power"
+                if row["detectable"] is not None
                 else ""
             )
             lines.setdefault(
                 (row["data_id"], row["recipe_id"], row["objective"], row["model_id"]),
                 f"{row['objective']}, recipe {row['recipe_id'][:6]}: best partner's Δ, "
                 "cross-fitted (chosen on one half, measured on the other): "
-                f"{signed(row['crossfit_delta'])}{told}",
+                f"{difference(row['crossfit_delta'], row['unit'])}{told}",
             )
     return list(lines.values())
 

@@ -7,7 +7,15 @@ import pyarrow as pa
 
 from bikd_pipelines.layout import Column, Row
 from bikd_pipelines.values import as_text
-from bikd_ray.formatting import NONE, number, recovered, signed, with_span
+from bikd_ray.formatting import (
+    NONE,
+    difference_unit,
+    digits_of,
+    number,
+    recovered,
+    signed,
+    with_span,
+)
 from bikd_ray.store.verdicts import (
     TOLD,
     delta_text,
@@ -57,17 +65,22 @@ def _partner(row: Row) -> str:
 
 
 def _published(row: Row) -> str:
-    known = row["published_top1"]
-    return "" if known is None else f"{known:.2f} ({signed(row['top1'] - known)})"
+    known = row["published"]
+    return "" if known is None else f"{known:.2f} ({signed(row['value'] - known)})"
 
 
 def _number(name: str, digits: int) -> Callable[[Row], str]:
     return lambda row: number(row[name], digits)
 
 
+def _measured(name: str) -> Callable[[Row], str]:
+    """A value of the row's metric."""
+    return lambda row: number(row[name], digits_of(row["unit"]))
+
+
 def _gain(side: str) -> Callable[[Row], str]:
-    names = (f"delta_top1_{side}", f"delta_low_{side}", f"delta_high_{side}")
-    return lambda row: with_span(*(row[name] for name in names))
+    value, low, high = f"delta_{side}", f"delta_low_{side}", f"delta_high_{side}"
+    return lambda row: with_span(row[value], row[low], row[high], digits_of(row["unit"]))
 
 
 def _scaled(name: str, unit: float, digits: int) -> Callable[[Row], str]:
@@ -75,7 +88,8 @@ def _scaled(name: str, unit: float, digits: int) -> Callable[[Row], str]:
 
 
 def _effect(name: str) -> Callable[[Row], str]:
-    return lambda row: with_span(row[name], row[f"{name}_low"], row[f"{name}_high"])
+    low, high = f"{name}_low", f"{name}_high"
+    return lambda row: with_span(row[name], row[low], row[high], digits_of(row["unit"]))
 
 
 def _printed(row: Row) -> str:
@@ -111,8 +125,12 @@ _SEEDS = Column("seeds", lambda r: str(r["seeds"]), 5, same=True)
 _OBJECTIVE = _same("objective", lambda r: r["objective"] or NONE)
 _RECIPE = _same("recipe", lambda r: (r["recipe_id"] or NONE)[:6])
 _DATA = _same("data", lambda r: r["data_id"][:6])
-_SETTING = [_OBJECTIVE, _RECIPE, _DATA]
-_CONTROL = Column("control", lambda r: signed(r["control_delta"]), 6)
+_METRIC = _same(
+    "metric", lambda r: f"{r['metric']}{', ' + difference_unit(r['unit']) if r['unit'] else ''}"
+)
+_SET = _same("on", lambda r: r["eval_set"])
+_SETTING = [_METRIC, _SET, _OBJECTIVE, _RECIPE, _DATA]
+_CONTROL = Column("control", lambda r: signed(r["control_delta"], digits_of(r["unit"])), 6)
 
 VIEWS: dict[str, list[Column]] = {
     "check": [
@@ -131,7 +149,7 @@ VIEWS: dict[str, list[Column]] = {
         Column("net Δ [95%]", net_text, strong=_is_told),
         Column("verdict", _verdict, words=True, strong=_is_told),
         Column("q", _number("q_value", 3), 4),
-        Column("Δtop-1 [95%]", delta_text, 1),
+        Column("Δ [95%]", delta_text, 1),
         _CONTROL,
         Column("best?", standing, 2),
         Column("recovered %", lambda r: recovered(r["recovered"], 1), 8),
@@ -143,9 +161,9 @@ VIEWS: dict[str, list[Column]] = {
         Column("b", lambda r: r["model_b"], words=True, head=True),
         Column("Δ a [95%]", _gain("a")),
         Column("Δ b [95%]", _gain("b")),
-        Column("top-1 a", _number("top1_a", 2), 3),
-        Column("top-1 b", _number("top1_b", 2), 3),
-        Column("ensemble", _number("ensemble_top1", 2), 2),
+        Column("a before", _measured("score_a"), 3),
+        Column("b before", _measured("score_b"), 3),
+        Column("ensemble", _measured("ensemble"), 2),
         Column("error overlap", _number("error_overlap", 3), 4),
         Column("disagreement", _number("disagreement", 3), 5),
         Column("κ", _number("kappa", 3), 6),
@@ -163,9 +181,9 @@ VIEWS: dict[str, list[Column]] = {
     "paper 3": [
         Column("model", _pupil, words=True, head=True),
         Column("Δ", _printed),
-        Column("ours", lambda r: signed(r["delta_top1"])),
+        Column("ours", lambda r: signed(r["delta"])),
         Column("ens.", _number("paper_ensemble", 2)),
-        Column("ours", _number("ensemble_top1_before", 2)),
+        Column("ours", _number("ensemble_before", 2)),
         Column("rec. %", lambda r: f"{r['paper_recovered']:g}"),
         Column("ours", lambda r: recovered(r["recovered"], 1)),
         _same("run", _run, 1),
@@ -183,7 +201,7 @@ VIEWS: dict[str, list[Column]] = {
         Column("models", lambda r: str(r["size"]), head=True),
         Column("groups", lambda r: str(r["groups"])),
         Column("net Δ [95%]", net_text),
-        Column("Δtop-1 [95%]", delta_text),
+        Column("Δ [95%]", delta_text),
         _CONTROL,
         _SEEDS,
         *_SETTING,
@@ -213,9 +231,9 @@ VIEWS: dict[str, list[Column]] = {
         _name(),
         Column("partner", lambda r: r["partner"] or NONE, words=True, head=True),
         Column("epoch", lambda r: str(r["epoch"]), head=True),
-        Column("top-1", _number("top1", 2)),
-        Column("train top-1", _number("train_top1", 2), 2),
-        Column("ce", _number("ce", 3), 3),
+        Column("score", _number("score", 2)),
+        Column("train score", _number("train_score", 2), 2),
+        Column("loss", _number("loss", 3), 3),
         Column("kl", _number("kl", 4), 4),
         Column("taught", _number("teacher_share", 2), 5),
         _SEEDS,
@@ -231,9 +249,9 @@ VIEWS: dict[str, list[Column]] = {
         Column("partner", _partner, words=True, head=True),
         Column("class", lambda r: str(r["label"]), head=True),
         Column("n", lambda r: str(r["n"]), 3),
-        Column("before %", _number("top1_before", 2)),
-        Column("Δ", lambda r: signed(r["delta_top1"])),
-        Column("control", lambda r: signed(r["control_delta"])),
+        Column("before", _measured("before")),
+        Column("Δ", lambda r: signed(r["delta"], digits_of(r["unit"]))),
+        _CONTROL,
         _SEEDS,
         *_SETTING,
     ],
@@ -287,8 +305,8 @@ HEADLINE = [
     Column("best partner", lambda r: _partner(r) + (" (tie)" if r["tie"] else ""), words=True),
     Column("net Δ [95%]", net_text, strong=_is_told),
     Column("verdict", _verdict, words=True, strong=_is_told),
-    Column("Δtop-1 [95%]", delta_text, 1),
+    Column("Δ [95%]", delta_text, 1),
     _CONTROL,
-    Column("before", _number("top1_before", 2), 7),
+    Column("before", _measured("before"), 7),
     *_SETTING,
 ]

@@ -83,7 +83,7 @@ def _rates(
     """Images/s of each way."""
 
     def one_pass(loader: Loader, order: np.ndarray) -> int:
-        return sum(len(batch.labels) for batch in loader.batches(order, BATCH))
+        return sum(len(batch.index) for batch in loader.batches(order, BATCH))
 
     seconds = {way: [] for way in ways}
     for _ in range(1 + REPEATS):

@@ -158,7 +158,7 @@ def _look(page: Page, path: Path) -> None:
     page.wait_for_function(DRAWN, timeout=120_000)
     _line("heatmap, from scrolling there", time.perf_counter() - start, "s")
     _move(page, page.locator('[data-panel="metric"]:visible .nsewdrag').first)
-    page.locator('select[data-choice="metric"]:visible').select_option("delta_top1")
+    page.locator('select[data-choice="metric"]:visible').select_option("delta")
     start = time.perf_counter()
     page.wait_for_function(DRAWN, timeout=120_000)
     _line("another metric", time.perf_counter() - start, "s")
@@ -197,7 +197,7 @@ def _frames(what: str, milliseconds: list[float]) -> None:
 def _add_pairs(folder: Path) -> None:
     """What each pair knows before training, from the baselines' own bits."""
     table = Store(str(folder)).index("baselines").sort_by("model")
-    right_MN = np.stack([unpack(c, FEW_IMAGES) for c in table["correct"].to_pylist()])
+    right_MN = np.stack([unpack(c, FEW_IMAGES) for c in table["bits"].to_pylist()])
     right_MN = right_MN.astype(np.float32)
     both_MM = (right_MN @ right_MN.T).astype(int)
     a, b = np.triu_indices(len(right_MN), 1)
@@ -209,15 +209,16 @@ def _add_pairs(folder: Path) -> None:
     columns = {
         **{f"{c}_{s}": table[c].take(i) for s, i in (("a", a), ("b", b)) for c in ("model",)},
         **{f"model_id_{s}": table["model_id"].take(i) for s, i in (("a", a), ("b", b))},
-        "split": ["val"] * len(a),
+        "eval_set": ["val"] * len(a),
+        "metric": ["top1"] * len(a),
         "n": np.full(len(a), n),
         "n11": n11,
         "n10": n10,
         "n01": n01,
         "n00": n00,
-        "top1_a": 100 * own[a] / n,
-        "top1_b": 100 * own[b] / n,
-        "ensemble_top1": 100 * np.maximum(own[a], own[b]) / n + 2,
+        "score_a": 100 * own[a] / n,
+        "score_b": 100 * own[b] / n,
+        "ensemble": 100 * np.maximum(own[a], own[b]) / n + 2,
         "disagreement": (n10 + n01) / n * 1.2,
         "error_overlap": n00 / np.maximum(1, n - n11),
         "kappa": ((n11 + n00) / n - chance) / (1 - chance),

@@ -119,7 +119,7 @@ def _line(what: str, pairs: int, seconds: float, plain: float) -> None:
 
 
 def _about(rows: list[dict]) -> None:
-    top1 = [row[side] for row in rows for side in ("top1_a", "top1_b")]
+    top1 = [row[side] for row in rows for side in ("score_a", "score_b")]
     kappa, differ = (np.mean([row[name] for row in rows]) for name in ("kappa", "disagreement"))
     print(
         f"  top-1 {min(top1):.1f}-{max(top1):.1f}%, mean kappa {kappa:.2f}, "

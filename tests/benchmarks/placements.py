@@ -4,10 +4,10 @@ python tests/benchmarks/placements.py [--rounds 15]
 
 Two workers of one thread each have a ResNet-18 and a ViT-Ti (64 px, batch 32, 1,000 classes). Each
 round takes every model's own cross-entropy step while the other worker waits, and then the joint
-Bi-KD step, in which the workers exchange logits. Without exchange or waiting the joint step would
-take as long as the slower model's own; beside it stands how long both take their own steps at once,
-which is what the machine's memory and caches leave of that. It also prints what a state of the
-run costs: its size, and the seconds to pack it and to take it up again.
+Bi-KD step, in which the workers exchange what their models answer. Without exchange or waiting the
+joint step would take as long as the slower model's own; beside it stands how long both take their
+own steps at once, which is what the machine's memory and caches leave of that. It also prints what
+a state of the run costs: its size, and the seconds to pack it and to take it up again.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import torch.distributed as dist
 
 from bikd_ray.data.loader import Batch
 from bikd_ray.specs import CONTROL, Objective, Recipe
+from bikd_ray.tasks import task_of
 from bikd_ray.train.best_epochs import BestEpochs
 from bikd_ray.train.parallel import Workers
 from bikd_ray.train.state import Position, pack, unpack
@@ -89,7 +90,10 @@ def work(rank: int, address: str, rounds: int, said: Any) -> None:
             found["own"].append(own)
             found["at once"].append(at_once)
             found["joint"].append(both)
-    selections, tally = BestEpochs([None] * COUNT, ()), EpochSums.zero(COUNT, CPU)
+    selections, tally = (
+        BestEpochs([None] * COUNT, (), task_of().metrics[0]),
+        EpochSums.zero(COUNT, CPU),
+    )
     start = time.perf_counter()
     content = pack(Position(), mine, tally, selections, [])
     middle = time.perf_counter()

@@ -183,11 +183,12 @@ def _write_singly(folder: Path, table: str, rows: pa.Table) -> None:
 def _baseline(model: int, right_N: np.ndarray) -> dict[str, pa.Table]:
     who = {**_who(np.array([model])), "data_id": ["d"], "attempt": [_attempt(model)]}
     measured = {
-        "split": ["val"],
+        "eval_set": ["val"],
+        "metric": ["top1"],
         "n": [len(right_N)],
-        "top1": [100 * right_N.mean()],
-        "correct": [np.packbits(right_N).tobytes()],
-        "sample_set_id": ["s"],
+        "value": [100 * right_N.mean()],
+        "bits": [np.packbits(right_N).tobytes()],
+        "unit_set_id": ["s"],
     }
     return {"models": _table("models", who), "baselines": _table("baselines", {**who, **measured})}
 
@@ -226,23 +227,25 @@ def _jobs(
         "selection": ["last"] * len(model_R),
         "epoch": np.full(len(model_R), EPOCHS),
         "n": np.full(len(model_R), images),
-        "top1_before": top1_R,
-        "top1_after": after_R,
-        "delta_top1": after_R - top1_R,
+        "before": top1_R,
+        "after": after_R,
+        "delta": after_R - top1_R,
         "gained": (after_RN & ~before_RN).sum(1),
         "lost": (before_RN & ~after_RN).sum(1),
-        "ensemble_top1_before": np.where(partner_R == ALONE, np.nan, top1_R + 3),
-        "correct": [row.tobytes() for row in np.packbits(after_RN, axis=1)],
-        "sample_set_id": ["s"] * len(model_R),
+        "ensemble_before": np.where(partner_R == ALONE, np.nan, top1_R + 3),
+        "metric": ["top1"] * len(after_RN),
+        "eval_set": ["val"] * len(after_RN),
+        "bits": [row.tobytes() for row in np.packbits(after_RN, axis=1)],
+        "unit_set_id": ["s"] * len(model_R),
     }
     every = np.repeat(np.arange(len(model_R)), EPOCHS + 1)
     curves = {
         **{name: values.take(pa.array(every)) for name, values in run_R.items()},
         **_who(model_R[every]),
         "epoch": np.tile(np.arange(EPOCHS + 1), len(model_R)),
-        "top1": np.linspace(top1_R, after_R, EPOCHS + 1, axis=1).ravel(),
+        "score": np.linspace(top1_R, after_R, EPOCHS + 1, axis=1).ravel(),
         "train_loss": rng.random(len(every)),
-        "ce": rng.random(len(every)),
+        "loss": rng.random(len(every)),
     }
     about = {
         **run,

@@ -46,8 +46,8 @@ def partners(
 def pairs(
     store: StoreUri = None,
     metric: Annotated[
-        str, typer.Option(help="of the matrix: delta_top1, net_delta, recovered, error_overlap, …")
-    ] = "delta_top1",
+        str, typer.Option(help="of the matrix: delta, net_delta, recovered, error_overlap, …")
+    ] = "delta",
     matrix: Annotated[
         bool, typer.Option("--matrix", help="the N x N matrix of one metric")
     ] = False,
@@ -185,6 +185,6 @@ def sql(
 ) -> None:
     """Ask the store's tables with SQL, read only: models, baselines, pairs, jobs, results, ….
 
-    [dim]Example: bikd sql "select model, avg(delta_top1) from results group by model"[/dim]
+    [dim]Example: bikd sql "select model, avg(delta) from results group by model"[/dim]
     """
     show(opened(store).sql(query), format, "sql")

@@ -52,19 +52,22 @@ def weights_origin(model: Mapping[str, Any]) -> str | None:
 
 
 OURS = (
-    "top1_before",
-    "top1_after",
-    "delta_top1",
+    "before",
+    "after",
+    "delta",
     "delta_low",
     "delta_high",
     "control_delta",
     "net_delta",
     "net_low",
     "net_high",
-    "ensemble_top1_before",
+    "ensemble_before",
     "recovered",
     "seeds",
     "n",
+    "metric",
+    "unit",
+    "eval_set",
     "interval",
     "selection",
     "data_id",
@@ -119,6 +122,7 @@ def compared(store: Store, selection: str = "last") -> pa.Table:
             "paper_std": figure.std,
             "paper_ensemble": figure.ensemble,
             "paper_recovered": figure.recovered,
+            "unit": "%",
         }
         key = (figure.model, frozenset(figure.partners), figure.objective)
         rows += [theirs | _gained(row) for row in ours.get(key, ())] or [theirs]

@@ -17,7 +17,7 @@ Row = dict[str, Any]
 
 def notes(store: Store, table: pa.Table, selection: str) -> list[str]:
     """One line each, for `beside(store, selection)`: of the paper's side, then of ours."""
-    rows = [row for row in table.to_pylist() if row["delta_top1"] is not None]
+    rows = [row for row in table.to_pylist() if row["delta"] is not None]
     nothing = (
         f"the store {store.uri} has no results of the paper's pairings yet (selection {selection})"
         "; docs/paper.md says how to get them"
@@ -43,11 +43,11 @@ def _of_the_paper() -> Iterator[str]:
 
 
 def _of_ours(store: Store, rows: list[Row]) -> Iterator[str]:
-    far = max(rows, key=lambda row: abs(row["top1_before"] - row["paper_before"]))
+    far = max(rows, key=lambda row: abs(row["before"] - row["paper_before"]))
     yield (
         "Ours before training is within "
-        f"{abs(far['top1_before'] - far['paper_before']):.2f} pp of the paper's "
-        f"(farthest: {far['model']}, {far['top1_before']:.3f} to {far['paper_before']:.3f})"
+        f"{abs(far['before'] - far['paper_before']):.2f} pp of the paper's "
+        f"(farthest: {far['model']}, {far['before']:.3f} to {far['paper_before']:.3f})"
     )
     if other := sorted({row["n"] for row in rows} - {IMAGES}):
         counts = ", ".join(f"{n:,}" for n in other)

@@ -1,0 +1,196 @@
+"""What a task is: how its models are compared, taught and measured.
+
+A task is one file and one row of `bikd_ray.tasks.TASKS`, or a class that a spec names with its
+module (`task: my_package.depth:Depth`). Nothing outside `bikd_ray/tasks` knows one task from
+another. docs/extend.md has a whole one.
+
+Suffixes: K members, B samples, E events, P positions, N units (images; of video, videos).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+from bikd_ray.metrics import Metric
+
+if TYPE_CHECKING:
+    from bikd_ray.data.loader import Batch
+    from bikd_ray.data.sources import ImageSet
+    from bikd_ray.plan import ResolvedData, ResolvedModel, View
+    from bikd_ray.specs import DataSource
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What models are compared by: distributions over E events at P positions.
+
+    log_prob_BEP: float32 or wider; of one shape for all members of a job, whatever their networks.
+    valid_BP: bool, positions that count (all where None): padding does not.
+    Classification: E classes, P = 1. Segmentation: E classes, P cells of a grid. Saliency: E
+    pixels, P = 1.
+    """
+
+    log_prob_BEP: Tensor
+    valid_BP: Tensor | None = None
+
+
+Answer = Tensor | list[Tensor]
+"""What is measured of B samples: [B, …], or a list of B where their sizes differ."""
+
+Statistics = dict[str, np.ndarray]
+"""Name to an array [N, …]: what is kept of a model's answers, sufficient for every metric."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One model, or an ensemble, on N units."""
+
+    statistics: Statistics
+    scores: dict[str, np.ndarray]  # of every metric, [N]; bool where it is binary
+    values: dict[str, float]  # of every metric, in its unit
+
+
+class Task(ABC):
+    """One kind of task. The abstract methods are what a task has to say; it must pickle.
+
+    `output` is what a member's network returned for its view of the batch, and `batch.target` what
+    is right: the samples' labels [B], or by name what `render` gave: tensors [B, …], or lists of B.
+    """
+
+    name: str
+    metrics: tuple[Metric, ...]
+    """The first is primary: epochs are selected, partners ranked and headlines written by it."""
+
+    divergence: Callable[[Prediction, Prediction], Tensor] | None = None
+    """(student, teacher) to [B], in nats; None for KL(teacher || student), summed over the events
+    and averaged over the valid positions of each sample."""
+
+    table: str | None = None
+    """The store's table of what `columns` gives of untouched models; None where nothing is kept."""
+
+    ragged: tuple[str, ...] = ()
+    """Targets whose sizes differ from sample to sample: a batch has a list of them."""
+
+    features: bool = False
+    """Whether what the networks' classifiers read is compared and probed."""
+
+    # -- the data ----------------------------------------------------------------------
+
+    def open(self, source: "DataSource") -> "ImageSet":
+        """The samples that a data source of a spec names. Raises UserError."""
+        from bikd_ray.data.sources import open_images
+
+        return open_images(source)
+
+    def render(
+        self, images: "ImageSet", index: int, views: Sequence["View"], augment: str, seed: int
+    ) -> tuple[list[np.ndarray], dict[str, np.ndarray] | None]:
+        """Sample `index` as uint8 pixels of each view [3, …, H, W], and its target; None where the
+        target is the sample's label. augment: as the recipe says; seed: of this sample's draw.
+        The target is the same whichever views are asked for. Raises BadImage where a sample does
+        not decode.
+        """
+        from bikd_ray.data.render import rendered
+
+        return rendered(images.image(index), views, augment, seed), None
+
+    @property
+    def rendering(self) -> str:
+        """What caches of its pixels and targets are called; nothing where they are those of every
+        task. To be extended where `render` depends on more than the class.
+        """
+        own = type(self).render is not Task.render
+        return f"{type(self).__module__}:{type(self).__qualname__}" if own else ""
+
+    def check(self, model: "ResolvedModel", data: "ResolvedData") -> None:  # noqa: B027
+        """Raises UserError where a model does not fit the data; every one fits by default."""
+
+    # -- training ----------------------------------------------------------------------
+
+    def joined(self, models: Sequence["ResolvedModel"]) -> "Task":
+        """The task of a job of these models, which may be compared otherwise than others."""
+        return self
+
+    @abstractmethod
+    def predict(self, output: Any, batch: "Batch") -> Prediction:
+        """Differentiable, on the grid that all members of a batch share."""
+
+    @abstractmethod
+    def loss(self, output: Any, prediction: Prediction, batch: "Batch") -> Tensor:
+        """[B]: the model's own loss of each sample, nats, differentiable; of that sample alone, so
+        that parts of a batch add up to it.
+        """
+
+    def confidence(self, prediction: Prediction, loss_B: Tensor, batch: "Batch") -> Tensor:
+        """[B], by which teachers are chosen where labels may say it: minus the own loss. -inf where
+        the sample says nothing of the model: a source does not teach there.
+        """
+        return -loss_B
+
+    def certainty(self, prediction: Prediction) -> Tensor:
+        """[B], by which teachers are chosen without labels: the mean over the valid positions of
+        the largest log probability.
+        """
+        largest_BP = prediction.log_prob_BEP.amax(1)
+        if prediction.valid_BP is None:
+            return largest_BP.mean(1)
+        valid_BP = prediction.valid_BP.to(largest_BP.dtype)
+        return (largest_BP * valid_BP).sum(1) / valid_BP.sum(1).clamp(min=1)
+
+    def right(self, prediction: Prediction, batch: "Batch") -> Tensor | None:
+        """Which samples are right, bool [B]; None where a sample is not right or wrong."""
+        return None
+
+    # -- measuring ---------------------------------------------------------------------
+
+    def answer(self, output: Any, batch: "Batch") -> Answer:
+        """What is measured: float32, at the target's own size (a list where sizes differ)."""
+        return self.predict(output, batch).log_prob_BEP
+
+    @abstractmethod
+    def ensemble(self, answers: Sequence[Answer]) -> Answer:
+        """The answer of the mean distribution of several members."""
+
+    @abstractmethod
+    def measure(self, answer: Answer, batch: "Batch") -> dict[str, Tensor]:
+        """Sufficient statistics [B, …], on the device; whole answers are not kept. Finite, unless
+        the model answers what is not.
+        """
+
+    @abstractmethod
+    def scores(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        """Metric to its scores [N] in the metric's unit, whose mean is the metric; bool [N] where
+        it is binary. Given the statistics of a part of the set, of that part.
+        """
+
+    def columns(self, statistics: Statistics) -> dict[str, Any]:
+        """Columns of `table`, a value for each sample."""
+        return {}
+
+    def certain_of_truth(self, statistics: Statistics) -> np.ndarray | None:
+        """[N]: how sure a model is of what is right; who of two is surer is called the teacher in
+        the case shares of a binary metric. None where there are no such.
+        """
+        return None
+
+    def doubt(self, statistics: Statistics) -> str | None:
+        """Why an untouched model's answers may not be what it can do, in a line; None if nothing
+        looks wrong.
+        """
+        return None
+
+
+def measured(task: Task, statistics: Statistics) -> Measured:
+    """Every metric of a task; of a binary one the share of the units, in percent if that is its
+    unit.
+    """
+    scores = task.scores(statistics)
+    values = {}
+    for metric in task.metrics:
+        scale = 100 if metric.binary and metric.unit == "%" else 1
+        values[metric.name] = scale * float(scores[metric.name].mean())
+    return Measured(statistics, scores, values)
