@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bikd_ray.analysis.ranking import ranked
+from bikd_ray.analysis.scores import Bits
 from bikd_ray.analysis.twoway import fitted
 from bikd_ray.search.choose import (
     Belief,
@@ -299,12 +300,12 @@ def test_the_variance_of_images_is_of_differences_between_partners():
     rng = np.random.default_rng(0)
     before = rng.random(n) < 0.8
     changed = rng.random((3, n)) < 0.02
-    vectors = np.packbits(np.vstack([before, before ^ changed]), axis=1)
-    found = image_variance(vectors, n, np.array([[1], [2], [3]]))
+    vectors = Bits(np.packbits(np.vstack([before, before ^ changed]), axis=1), n)
+    found = image_variance(vectors, np.array([[1], [2], [3]]))
     # two that differ on 4% of half of the images, less what both changed
     assert found == pytest.approx(1e4 * 0.04 * 0.98 / 2000 / 2, rel=0.25)
-    assert np.isnan(image_variance(vectors, n, np.array([[1]])))
-    assert np.isnan(image_variance(vectors, n, np.array([[1, -1], [-1, 2]])))
+    assert np.isnan(image_variance(vectors, np.array([[1]])))
+    assert np.isnan(image_variance(vectors, np.array([[1, -1], [-1, 2]])))
 
 
 def test_a_store_of_other_seeds_counts_and_is_not_asked_for():

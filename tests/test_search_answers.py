@@ -8,6 +8,7 @@ import pytest
 
 from bikd_ray.analysis.bits import stack
 from bikd_ray.analysis.halves import deciding_half
+from bikd_ray.analysis.scores import Bits, Values
 from bikd_ray.analysis.significance import differences, rivals
 from bikd_ray.errors import UserError
 from bikd_ray.search.answers import (
@@ -37,12 +38,12 @@ AT_PS = 1 + np.arange(8).reshape(4, 2)
 
 def given_bits():
     given = VECTORS["elimination"]
-    return stack([bytes.fromhex(one) for one in given["bits_hex"]]), given["images"]
+    return Bits(stack([bytes.fromhex(one) for one in given["bits_hex"]]), given["images"])
 
 
 def test_rivals_and_the_set_at_any_time():
     given = VECTORS["elimination"]
-    found = rivals(*given_bits(), AT_PS)
+    found = rivals(given_bits(), AT_PS)
     off = ~np.eye(4, dtype=bool)
     for name in ("mean", "var_images", "var_seeds"):
         assert getattr(found, name)[off] == pytest.approx(np.array(given[name])[off], abs=1e-10)
@@ -52,10 +53,10 @@ def test_rivals_and_the_set_at_any_time():
 
 def test_intervals_with_own_and_with_pooled_seeds():
     given = VECTORS["adjusted_interval"]
-    bits, n = given_bits()
-    delta = differences(bits, n, AT_PS, np.array(0))
+    bits = given_bits()
+    delta = differences(bits, AT_PS, np.array(0))
     assert delta.mean == pytest.approx(given["delta"], abs=1e-10)
-    gains = 100 / n * np.bitwise_count(bits).sum(1)[AT_PS]
+    gains = gains_on_half(bits, AT_PS, 0, deciding=None)
     variance, df = pooled_variance(gains, 0.0, 0)
     assert (variance, df) == (
         pytest.approx(given["seed_variance_pooled"], abs=1e-10),
@@ -91,7 +92,7 @@ class Zoo:
         self.at = 1 + np.arange(models * seeds).reshape(models, seeds)
 
     def bits(self, i):
-        return np.packbits(np.array(self.right[i]), axis=1)
+        return Bits(np.packbits(np.array(self.right[i]), axis=1), self.n)
 
     def other_half_permuted(self):
         reporting = np.flatnonzero(~deciding_half(self.n))
@@ -102,12 +103,12 @@ class Zoo:
     def state(self, done):
         names, seen, variances = ids(self.models), [], {}
         for i in range(self.models):
-            gains = gains_on_half(self.bits(i), self.n, self.at, 0)
+            gains = gains_on_half(self.bits(i), self.at, 0)
             mine = [j for j in range(self.models) if {i, j} in done]
             seen += [
                 Seen(names[i], names[j], s, gains[j, s]) for j in mine for s in range(self.seeds)
             ]
-            variances[names[i]] = image_variance(self.bits(i), self.n, self.at[mine])
+            variances[names[i]] = image_variance(self.bits(i), self.at[mine])
         asked = question(self.models, range(self.seeds + 1), Rules(regret=0.0, share=0.9))
         return state_of(asked, seen, variances, self.n // 2)
 
@@ -116,9 +117,9 @@ def test_the_reporting_half_changes_no_decision():
     zoo = Zoo()
     done = [{i, (i + k) % 8} for i in range(8) for k in (1, 3)]
     first = decide(zoo.state(done), 5)
-    before = zoo.bits(0)
+    before = zoo.bits(0).bits_VB
     zoo.other_half_permuted()
-    assert not np.array_equal(zoo.bits(0), before)
+    assert not np.array_equal(zoo.bits(0).bits_VB, before)
     assert first.asks
     assert decide(zoo.state(done), 5) == first
 
@@ -129,7 +130,7 @@ def test_answers_are_of_the_reporting_half():
     control = zoo.at[3]
     at = zoo.at[:3].copy()
     at[2, 1] = -1
-    found = measured(zoo.bits(0), zoo.n, at, 0, control, (0.04, 6))
+    found = measured(zoo.bits(0), at, 0, control, (0.04, 6))
     gains = [
         [100 * (zoo.right[0][k][reporting].mean() - zoo.right[0][0][reporting].mean()) for k in row]
         for row in at[:2]
@@ -142,12 +143,27 @@ def test_answers_are_of_the_reporting_half():
     assert list(found.net.var_seeds) == pytest.approx([0.04, 0.04, 0.08])
     assert list(found.delta.seeds) == [7, 7, 7]
     assert found.best_P.any()
-    everything = measured(zoo.bits(0), zoo.n, at, 0, control, (0.04, 6), looks=3)
+    everything = measured(zoo.bits(0), at, 0, control, (0.04, 6), looks=3)
     assert everything.images == zoo.n
     assert everything.alpha == pytest.approx(0.025 / 9)
     # without seeds there is nothing to say, and no control leaves no net
-    none = measured(zoo.bits(0), zoo.n, at, 0, np.array([-1, -1]), (0.04, 6))
+    none = measured(zoo.bits(0), at, 0, np.array([-1, -1]), (0.04, 6))
     assert np.isnan(none.net.mean).all()
+
+
+def test_scores_where_lower_is_better_are_gains_when_they_fall():
+    rng = np.random.default_rng(0)
+    losses = rng.random((3, 200)).astype(np.float32)
+    at = np.array([[1], [2], [-1]])
+    gains = gains_on_half(Values(losses, sign=-1), at, 0)
+    half = deciding_half(200)
+    assert gains[:2, 0] == pytest.approx(
+        losses[0, half].mean() - losses[1:, half].mean(1), abs=1e-6
+    )
+    assert np.isnan(gains[2, 0])
+    found = measured(Values(losses, sign=-1), at, 0, np.array([-1]), (0.0001, 4))
+    assert found.delta.mean[0] == pytest.approx((losses[1] - losses[0])[~half].mean(), abs=1e-6)
+    assert list(found.best_P) == [True, True, False]
 
 
 def test_what_the_model_says_of_all_partners():

@@ -8,6 +8,7 @@ import pytest
 
 from bikd_ray.analysis.halves import deciding_half, on_half
 from bikd_ray.analysis.ranking import chances_better, ranked
+from bikd_ray.analysis.scores import Bits, Values
 from bikd_ray.analysis.twoway import GRID, Cells, apportioned, fitted, scale_of
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "search-vectors.json").read_text())
@@ -144,9 +145,9 @@ def test_the_deciding_half():
 @pytest.mark.parametrize("n", [16, 21])
 def test_halves_of_bits_are_halves_of_scores(n):
     right = np.random.default_rng(n).random((3, n)) < 0.6
+    bits, values = Bits(np.packbits(right, axis=1), n), Values(right.astype(np.float32))
     for deciding in (True, False):
-        bits, size = on_half(np.packbits(right, axis=1), n, deciding)
-        scores, same = on_half(right.astype(float), n, deciding)
-        assert size == same == scores.shape[1]
-        assert list(np.bitwise_count(bits).sum(1)) == list(scores.sum(1))
-    assert on_half(bits, n, None)[0] is bits
+        one, other = on_half(bits, deciding), on_half(values, deciding)
+        assert one.n == other.n == (n // 2 if deciding else n - n // 2)
+        assert list(one.totals) == list(other.totals)
+    assert on_half(bits, None) is bits

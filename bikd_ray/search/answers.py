@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bikd_ray.analysis.halves import on_half
+from bikd_ray.analysis.scores import Scores
 from bikd_ray.analysis.significance import LEVEL, Estimates, differences, rivals
 from bikd_ray.search.choose import Belief
 from bikd_ray.search.state import State
@@ -34,8 +35,7 @@ class Measured:
 
 
 def measured(
-    scores: np.ndarray,
-    n: int,
+    scores: Scores,
     at_PS: np.ndarray,
     before: int,
     control_S: np.ndarray,
@@ -44,22 +44,22 @@ def measured(
 ) -> Measured:
     """The answer for one learner.
 
-    scores: packed bits uint8 [V, B] or floats [V, n] of all n images. at_PS, control_S: which
-    vector is partner p's, or the control's, with seed s; -1 for none. before: the untouched
-    model's. seed_variance: s² and its degrees of freedom, `pooled_variance` of `gains_on_half` of
-    the reporting half. looks: None reports on the half that took no part; a number reports on all
-    images, where a search may have looked so often at each partner (the most seeds it may have),
-    with levels that allow for that and for choosing among the partners.
+    scores: of all units. at_PS, control_S: which vector is partner p's, or the control's, with
+    seed s; -1 for none. before: the untouched model's. seed_variance: s² and its degrees of
+    freedom, `pooled_variance` of `gains_on_half` of the reporting half. looks: None reports on the
+    half that took no part; a number reports on all units, where a search may have looked so often
+    at each partner (the most seeds it may have), with levels that allow for that and for choosing
+    among the partners.
     """
-    half, images = on_half(scores, n, deciding=None if looks else False)
-    delta = differences(half, images, at_PS, np.array(before))
-    net = differences(half, images, at_PS, control_S)
-    between = with_pooled_seeds(rivals(half, images, at_PS), seed_variance, of=2)
+    half = on_half(scores, deciding=None if looks else False)
+    delta = differences(half, at_PS, np.array(before))
+    net = differences(half, at_PS, control_S)
+    between = with_pooled_seeds(rivals(half, at_PS), seed_variance, of=2)
     return Measured(
         with_pooled_seeds(delta, seed_variance),
         with_pooled_seeds(net, seed_variance, of=2),
         best_set_after(between, looks or 1),
-        images,
+        half.n,
         (1 - LEVEL) / 2 / (looks * len(at_PS) if looks else 1),
     )
 
@@ -74,9 +74,10 @@ def best_set_after(rivals_QP: Estimates, looks: int) -> np.ndarray:
     """`best_set` at its level divided by so many looks: whenever the search stopped, the truly best
     partner has left with 5% at most (Bonferroni).
     """
-    compared = (rivals_QP.seeds > 0) & ~np.eye(len(rivals_QP.mean), dtype=bool)
+    known = ~np.isnan(rivals_QP.mean)
+    compared = known & ~np.eye(len(known), dtype=bool)
     alpha = (1 - LEVEL) / np.maximum(1, compared.sum(0)) / looks
-    return np.asarray(~(rivals_QP.above_zero(alpha) & compared).any(0))
+    return np.asarray(known.diagonal() & ~(rivals_QP.above_zero(alpha) & compared).any(0))
 
 
 def with_pooled_seeds(

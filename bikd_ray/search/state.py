@@ -11,9 +11,9 @@ from functools import cached_property
 
 import numpy as np
 
-from bikd_ray.analysis.bits import ones_of
 from bikd_ray.analysis.halves import on_half
 from bikd_ray.analysis.prediction import standardised
+from bikd_ray.analysis.scores import Scores
 from bikd_ray.analysis.significance import rivals
 from bikd_ray.analysis.twoway import DRAWS, Cells, scale_of
 from bikd_ray.identity import derived_seed
@@ -240,30 +240,24 @@ def pooled_variance(gain_CS: np.ndarray, prior: float, prior_df: int) -> tuple[f
 
 
 def gains_on_half(
-    scores: np.ndarray, n: int, at_PS: np.ndarray, before: int, deciding: bool | None = True
+    scores: Scores, at_PS: np.ndarray, before: int, deciding: bool | None = True
 ) -> np.ndarray:
-    """[P, S] in percentage points (of scores from 0 to 1): after less before on one half of the n
-    images (None: on all); NaN where `at_PS` has -1.
-
-    scores: packed bits uint8 [V, B], or floats [V, n]. at_PS: which vector is partner p's with
-    seed s.
+    """[P, S] in the metric's unit: how much better than before, on one half of the units (None: on
+    all); NaN where `at_PS`, which vector is partner p's with seed s, has -1.
     """
-    half, size = on_half(scores, n, deciding)
-    total_V = ones_of(half) if half.dtype == np.uint8 else half.sum(1)
-    gain_PS = 100 * (total_V[at_PS] - total_V[before]) / size
+    half = on_half(scores, deciding)
+    gain_PS = half.sign * half.scale * (half.totals[at_PS] - half.totals[before]) / half.n
     return np.where(at_PS >= 0, gain_PS, np.nan)
 
 
-def image_variance(
-    scores: np.ndarray, n: int, at_PS: np.ndarray, deciding: bool | None = True
-) -> float:
-    """What the images (by default the deciding half) add to the variance of a learner's cell.
+def image_variance(scores: Scores, at_PS: np.ndarray, deciding: bool | None = True) -> float:
+    """What the units (by default the deciding half) add to the variance of a learner's cell.
 
-    Percentage points squared: half of the mean, over pairs of its partners, of what they add to a
-    difference. NaN where no two partners share a seed.
+    In the metric's unit squared: half of the mean, over pairs of its partners, of what they add to
+    a difference. NaN where no two partners share a seed.
     """
     if len(at_PS) < 2:
         return float("nan")
-    between = rivals(*on_half(scores, n, deciding), at_PS)
-    pairs = np.triu(between.seeds > 0, 1)
+    between = rivals(on_half(scores, deciding), at_PS)
+    pairs = np.triu(~np.isnan(between.var_images), 1)
     return float(between.var_images[pairs].mean() / 2) if pairs.any() else float("nan")
