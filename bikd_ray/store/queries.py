@@ -6,7 +6,7 @@ answer, and ranks and ties are made within one combination of them.
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
 from operator import itemgetter
 
@@ -195,8 +195,9 @@ class Store:
 
         metric: None for each data set's primary one.
         """
-        rows = baselines(self._reader, Measure(metric, eval_set))
-        metrics = Measure(metric, eval_set).of_data(self._reader)
+        measure = Measure(metric, eval_set)
+        metrics = measure.of_data(self._reader)
+        rows = baselines(self._reader, measure, metrics)
 
         def rank(row: Row) -> tuple:
             value = -metrics[row["data_id"]].sign * row["value"]
@@ -437,11 +438,17 @@ class Store:
         measure: Measure,
     ) -> pa.Table:
         found = model_series(self._reader, models, objective, selection, measure=measure)
-        parts = _sorted((learner, gain_table(learner)) for learner in found)
+        signs: dict[str, int] = {}
+
+        def told() -> Iterator[tuple[ModelSeries, pa.Table]]:
+            for learner in found:
+                signs[learner.data_id] = learner.metric.sign
+                yield learner, gain_table(learner)
+
+        parts = _sorted(told())
         others = (
             {} if models is None or objective in ALONE else family(self._reader, selection, measure)
         )
-        signs = {data_id: m.sign for data_id, m in measure.of_data(self._reader).items()}
         settings = []
         for setting, some in groupby(parts, lambda part: part[0][:3]):
             gains = pa.concat_tables([part for _, part in some])
