@@ -60,7 +60,7 @@ def _found(rows: list, end: Fit) -> dict[str, Any]:
     return {
         "rows": rows,
         "states": [chosen.state for chosen in last],
-        "predicted": [chosen.outcome.statistics["predicted"] for chosen in last],
+        "statistics": [chosen.outcome.statistics for chosen in last],
         "ensemble": [e and e.values for e in (end.before.ensemble, end.ensemble_after)],
         "likeness": end.likeness,
     }

@@ -64,7 +64,7 @@ def test_skip_leaves_out_the_same_images_cached_decoded_or_augmented(damaged, tm
     random = batches(damaged, str(tmp_path / "copy"), skip=True, augment="timm")
     for some in (kept, fresh, random):
         assert [b.index.tolist() for b in some] == [[0, 1, 3], [4, 5, 6], [8, 9, 10, 11]]
-        assert all(b.labels.tolist() == [i % 4 for i in b.index.tolist()] for b in some)
+        assert all(b.target.tolist() == [i % 4 for i in b.index.tolist()] for b in some)
         assert all(len(b.views[VIEW]) == len(b.index) for b in some)
     assert all(torch.equal(a.views[VIEW], b.views[VIEW]) for a, b in zip(kept, fresh, strict=True))
 

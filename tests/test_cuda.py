@@ -86,6 +86,6 @@ def test_copies_beside_busy_kernels_arrive_whole(spec_file):
     busy = torch.rand(4096, 4096, device=CUDA)
     for plain, copied in zip(here.batches(order, 7), there.batches(order, 7), strict=True):
         busy = busy @ busy / 4096
-        assert torch.equal(copied.labels.cpu(), plain.labels)
+        assert torch.equal(copied.target.cpu(), plain.target)
         for view, pixels in plain.views.items():
             assert torch.equal(copied.views[view].cpu(), pixels)

@@ -351,8 +351,8 @@ def test_cached_and_uncached_batches_are_equal(images, tmp_path, workers):
     seen = []
     for a, b in pairs:
         assert torch.equal(a.index, b.index)
-        assert torch.equal(a.labels, b.labels)
-        assert a.labels.tolist() == [i % 3 for i in a.index.tolist()]
+        assert torch.equal(a.target, b.target)
+        assert a.target.tolist() == [i % 3 for i in a.index.tolist()]
         assert list(a.views) == list(b.views) == [SMALL, TALL]
         for view, tensor in a.views.items():
             assert torch.equal(tensor, b.views[view])

@@ -18,8 +18,8 @@ from bikd_ray.data.exclusions import LeftOut, is_hidden
 from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.hf import HFImages
 from bikd_ray.data.parquet import ParquetImages
-from bikd_ray.data.resolve import Subset, open_split, resolve_data
-from bikd_ray.data.sources import EncodedImages, open_images
+from bikd_ray.data.resolve import open_split, resolve_data
+from bikd_ray.data.sources import EncodedImages, Subset, open_images
 from bikd_ray.data.tars import TarImages
 from bikd_ray.errors import UserError
 from bikd_ray.resolve import resolve

@@ -81,7 +81,7 @@ def write_model(writer: Writer, alias: str) -> None:
     }
     model = {**dict.fromkeys(SCHEMAS["models"].names), **who}
     model |= {"source": source, "checkpoint": checkpoint}
-    writer.commit_baseline(row, SCHEMAS["predictions"].empty_table(), model)
+    writer.commit_baseline([row], model, SCHEMAS["predictions"].empty_table())
 
 
 def write_job(

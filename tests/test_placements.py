@@ -60,7 +60,9 @@ def assert_same(found, rows, end, owner):
     """found: of all ranks. owner: the rank that has a member's weights."""
     for k, chosen in enumerate(end.chosen["last"]):
         assert_close(found[owner(k)]["states"][k], chosen.state)
-        assert np.array_equal(found[0]["predicted"][k], chosen.outcome.statistics["predicted"])
+        assert np.array_equal(
+            found[0]["statistics"][k]["predicted"], chosen.outcome.statistics["predicted"]
+        )
     assert found[0]["ensemble"] == [
         e and e.values for e in (end.before.ensemble, end.ensemble_after)
     ]

@@ -182,10 +182,10 @@ def test_a_real_zoo_from_its_files_to_an_export(tmp_path: Path):
     writer = Writer(store)
     for name, answers in own.items():
         measured = measure(zoo[name], data, ResourceRequest(2, 0), store)
-        row = {**dict.fromkeys(SCHEMAS["models"].names), **measured.baseline}
+        row = {**dict.fromkeys(SCHEMAS["models"].names), **measured.rows[0]}
         row |= {"source": zoo[name].entry.source, "resolved": zoo[name].to_json()}
-        writer.commit_baseline(measured.baseline, measured.predictions, row)
-        top1 = measured.baseline["top1"]
+        writer.commit_baseline(measured.rows, row, measured.statistics)
+        top1 = measured.rows[0]["value"]
         right = np.equal(answers.argmax(1).numpy(), labels)
         known = [int(answers[i].argmax()) in KNOWN[files[i].name] for i in shown]
         print(f"{name}: top-1 {top1:.1f}% of {len(images)} photos, {sum(known)} of {len(known)}")

@@ -3,6 +3,7 @@
 import json
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,7 +106,8 @@ def test_bikd_by_the_highest_probability_needs_no_label(models):
     assert torch.equal(
         torch.autograd.grad(loss.total, z)[0], torch.autograd.grad(with_labels.total, z)[0]
     )
-    for options in ({}, {"confidence": "max"}, {"ce_weight": 0}):
+    short: list[dict[str, Any]] = [{}, {"confidence": "max"}, {"ce_weight": 0}]
+    for options in short:
         with pytest.raises(UserError, match=r"^bikd needs labels; without them: confidence max"):
             joint_loss(z, None, **options)
 
@@ -166,7 +168,11 @@ def test_an_infinite_divergence_of_one_who_does_not_teach_changes_nothing():
 )
 def test_what_does_not_fit_is_named(changes, message):
     log_prob, loss_KB, _ = drawn(2)
-    given = {"log_prob_SBEP": log_prob, "loss_KB": loss_KB, "confidence_SB": -loss_KB}
+    given: dict[str, Any] = {
+        "log_prob_SBEP": log_prob,
+        "loss_KB": loss_KB,
+        "confidence_SB": -loss_KB,
+    }
     with pytest.raises(UserError, match=f"^{message}"):
         transfer_loss(**{**given, **changes})
 

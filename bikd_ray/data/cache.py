@@ -1,4 +1,5 @@
-"""Decoded views on disk: one memory-mapped uint8 array for each (data, view) of a node.
+"""Decoded views on disk: one memory-mapped uint8 array for each (data, view) of a node, and the
+targets that a task renders beside them.
 
 A file is written aside and renamed, so whoever sees it sees all of it.
 """
@@ -8,10 +9,11 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +21,14 @@ from filelock import FileLock
 
 from bikd_ray.cache_dir import cache_root, claim, remove_abandoned, replace_file, usable_cpus
 from bikd_ray.data.decode import BadImage
+from bikd_ray.data.render import render
 from bikd_ray.data.sources import ImageSet
-from bikd_ray.data.views import pixels
+from bikd_ray.data.targets import Target, Targets, TargetsWriter
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import digest
 from bikd_ray.plan import View
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.base import Task
 
 VIEW_VERSION = 2
 _CHUNK = 256
@@ -33,13 +38,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Views:
-    """Decoded images: `arrays[view]` is uint8 [N, 3, size, size].
+    """Decoded images: `arrays[view]` is uint8 [N, 3, …, size, size].
 
-    `faults` says of each image that does not decode why; its rows hold nothing.
+    `faults` says of each image that does not decode why; its rows hold nothing. `targets`: where
+    the task renders them; else a sample's label is its target.
     """
 
     arrays: dict[View, np.ndarray]
     faults: dict[int, str]
+    targets: Targets | None = None
 
     @cached_property
     def bad(self) -> np.ndarray:
@@ -56,7 +63,7 @@ def cache_dir(setting: str) -> Path | None:
 
 def size_on_disk(count: int, view: View) -> int:
     """Bytes of `count` decoded images of a view."""
-    return count * 3 * view.size**2
+    return count * prod(view.shape)
 
 
 def fits(setting: str, wanted: int, share: float) -> bool:
@@ -71,14 +78,50 @@ def fits(setting: str, wanted: int, share: float) -> bool:
     return wanted <= share * shutil.disk_usage(folder).free
 
 
-def missing_bytes(images: ImageSet, views: Collection[View], folder: Path) -> int:
+def missing_bytes(images: ImageSet, views: Collection[View], folder: Path, task: Task) -> int:
     """What the views would take that the folder does not hold yet."""
-    count, paths = len(images.labels), _paths(images, views, folder)
-    return sum(size_on_disk(count, v) for v, path in paths.items() if not _whole(path, count, v))
+    count, paths = len(images.labels), _paths(images, views, folder, task)
+    missing = [view for view, path in paths.items() if not _whole(path, count, view, task)]
+    if not task.rendering:
+        return sum(size_on_disk(count, view) for view in missing)
+    targets = _targets(_targets_path(images, folder, task))
+    if targets is not None and not missing:
+        return 0
+    pixels, target = _first(images, list(views), task)
+    of_views = dict(zip(views, pixels, strict=True))
+    beside = [] if targets is not None else list((target or {}).values())
+    return count * sum(array.nbytes for array in [*(of_views[v] for v in missing), *beside])
 
 
-def _paths(images: ImageSet, views: Collection[View], folder: Path) -> dict[View, Path]:
-    return {v: folder / f"{_name(images, astuple(v))}.npy" for v in views}
+def _first(
+    images: ImageSet, views: Sequence[View], task: Task
+) -> tuple[list[np.ndarray], Target | None]:
+    """The first sample that decodes. Raises BadImage where none does."""
+    count = len(images.labels)
+    for index in range(count):
+        try:
+            return render(task, images, index, views)
+        except BadImage:
+            if index == count - 1:
+                raise
+    raise AssertionError("an image set holds an image")
+
+
+def _paths(images: ImageSet, views: Collection[View], folder: Path, task: Task) -> dict[View, Path]:
+    own = [task.rendering] if task.rendering else []
+    return {v: folder / f"{_name(images, astuple(v), *own)}.npy" for v in views}
+
+
+def _targets_path(images: ImageSet, folder: Path, task: Task) -> Path:
+    return folder / f"{_name(images, 'targets', task.rendering)}.json"
+
+
+def _targets(path: Path) -> Targets | None:
+    """Kept targets, if they are there in full (torn ones are rendered again)."""
+    try:
+        return Targets(path)
+    except (OSError, ValueError, EOFError):
+        return None
 
 
 def _name(images: ImageSet, *what: object) -> str:
@@ -86,19 +129,29 @@ def _name(images: ImageSet, *what: object) -> str:
 
 
 def decoded(
-    images: ImageSet, views: Collection[View], folder: Path, *, skip: bool = False
+    images: ImageSet,
+    views: Collection[View],
+    folder: Path,
+    *,
+    skip: bool = False,
+    task: Task | None = None,
 ) -> Views:
     """Every image in each view, decoded now where the folder lacks it, once for all such views.
 
-    Raises BadImage for images that do not decode, unless `skip` leaves them out, and BikdError
-    where the folder cannot hold them; nothing half-written is left under a final name.
+    task: what renders them, and their targets. Raises BadImage for images that do not decode,
+    unless `skip` leaves them out, and BikdError where the folder cannot hold them; nothing
+    half-written is left under a final name.
     """
-    count = len(images.labels)
-    paths = _paths(images, views, folder)
-    faults = folder / f"{_name(images, 'bad')}.json"
+    count, task = len(images.labels), task or task_of()
+    paths = _paths(images, views, folder, task)
+    own = [task.rendering] if task.rendering else []
+    faults = folder / f"{_name(images, 'bad', *own)}.json"
+    beside = _targets_path(images, folder, task) if own else None
 
     def missing() -> dict[View, Path]:
-        return {v: path for v, path in paths.items() if not _whole(path, count, v)}
+        if beside and _targets(beside) is None:
+            return paths
+        return {v: path for v, path in paths.items() if not _whole(path, count, v, task)}
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,8 +159,9 @@ def decoded(
             # the jobs of a node start together: one decodes, the others find it done
             with FileLock(folder / f"{images.source_id}.lock"):
                 if wanted := missing():
-                    _decode_all(images, wanted, faults, skip)
+                    _decode_all(images, wanted, faults, skip, task, beside)
         known = json.loads(faults.read_bytes()) if faults.exists() else {}
+        targets = Targets(beside) if beside else None
     except OSError as error:
         raise BikdError(
             f"cannot keep decoded images under {folder}: {error.strerror or error}; "
@@ -116,7 +170,7 @@ def decoded(
     bad = {int(index): why for index, why in known.items()}
     if bad and not skip:
         raise _refused(bad)
-    return Views({v: np.load(path, mmap_mode="r") for v, path in paths.items()}, bad)
+    return Views({v: np.load(path, mmap_mode="r") for v, path in paths.items()}, bad, targets)
 
 
 def _refused(bad: dict[int, str]) -> BadImage:
@@ -125,29 +179,46 @@ def _refused(bad: dict[int, str]) -> BadImage:
     return BadImage(first + more)
 
 
-def _whole(path: Path, count: int, view: View) -> bool:
+def _whole(path: Path, count: int, view: View, task: Task) -> bool:
     """Whether a cached array is there in full (a torn or foreign file is decoded again)."""
     try:
         array = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return False
-    return array.shape == (count, 3, view.size, view.size) and array.dtype == np.uint8
+    if task.rendering:
+        return array.ndim >= 4 and array.shape[:2] == (count, 3) and array.dtype == np.uint8
+    return array.shape == (count, *view.shape) and array.dtype == np.uint8
 
 
-def _decode_all(images: ImageSet, paths: dict[View, Path], faults: Path, skip: bool) -> None:
-    count = len(images.labels)
-    convert = {view: pixels(view) for view in paths}
+def _shapes(images: ImageSet, views: Sequence[View], task: Task) -> list[tuple[int, ...]]:
+    """Of each view's pixels."""
+    if not task.rendering:
+        return [view.shape for view in views]
+    return [array.shape for array in _first(images, views, task)[0]]
+
+
+def _decode_all(
+    images: ImageSet,
+    paths: dict[View, Path],
+    faults: Path,
+    skip: bool,
+    task: Task,
+    beside: Path | None,
+) -> None:
+    count, views = len(images.labels), list(paths)
+    writer = TargetsWriter(beside, count) if beside else None
     aside: dict[View, Path] = {}
     bad: dict[int, str] = {}
     remove_abandoned(faults.parent)
     try:
         arrays = {}
+        of_one = dict(zip(views, _shapes(images, views, task), strict=True))
         for view, path in paths.items():
             if path.exists():
                 log.warning("decoding again: %s is damaged", path)
             handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
             aside[view] = Path(name)
-            shape = (count, 3, view.size, view.size)
+            shape = (count, *of_one[view])
             os.fchmod(handle, 0o644)  # the next person on this node uses it too
             os.close(handle)
             arrays[view] = np.lib.format.open_memmap(name, "w+", np.uint8, shape)
@@ -158,12 +229,14 @@ def _decode_all(images: ImageSet, paths: dict[View, Path], faults: Path, skip: b
         def chunk(start: int) -> None:
             for index in range(start, min(start + _CHUNK, count)):
                 try:
-                    image = images.image(index)
+                    pixels, target = render(task, images, index, views)
                 except BadImage as error:
                     bad[index] = str(error)
                     continue
-                for view, array in arrays.items():
-                    array[index] = convert[view](image)
+                for view, found in zip(views, pixels, strict=True):
+                    arrays[view][index] = found
+                if writer and target:
+                    writer.add(index, target)
 
         with ThreadPoolExecutor(usable_cpus()) as pool:  # PIL frees the GIL
             list(pool.map(chunk, range(0, count, _CHUNK)))
@@ -174,6 +247,10 @@ def _decode_all(images: ImageSet, paths: dict[View, Path], faults: Path, skip: b
         for view, array in arrays.items():
             array.flush()
             os.replace(aside[view], paths[view])
+        if writer:
+            writer.keep()
     finally:
+        if writer:
+            writer.close()
         for path in aside.values():
             path.unlink(missing_ok=True)

@@ -1,23 +1,27 @@
 """Batches for K models at once: each image decoded once, each model its own view of it."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from bikd_ray.data.augment import augmentation, augmented_as
+from bikd_ray.data.augment import augmented_as
 from bikd_ray.data.cache import Views, cache_dir, decoded, fits, missing_bytes
 from bikd_ray.data.decode import BadImage
 from bikd_ray.data.encoded import encoded_copy
+from bikd_ray.data.render import render
 from bikd_ray.data.sources import EncodedImages, ImageSet
-from bikd_ray.data.views import pixels
+from bikd_ray.data.targets import Target
+from bikd_ray.errors import UserError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import View
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.base import Task
 
 DISK_FRACTIONS = {"val": 1.0, "train": 0.5}
 """Of the free disk, what `cache: auto` may take: val is kept wherever it can be, since every epoch
@@ -64,12 +68,20 @@ def _sliced(target: Any, rows: slice) -> Any:
     return target[rows]
 
 
+_Read = tuple[Tensor, dict[View, Tensor], dict[str, Any] | None]
+"""Indices, pixels and the rendered target of the samples of a batch that decode."""
+
+_Sample = tuple[int, tuple[list[np.ndarray], Target | None] | str]
+"""Index, and pixels of each kind with the target, or why it does not decode."""
+
+
 class Loader:
     """Batches of an image set in any order, from decoded arrays or decoded on the way.
 
     Without augmentation decoded arrays serve where `cache` allows them and they take less than
     `disk_fraction` of the free disk; else `workers` processes decode while the models compute, from
-    a copy of the encoded images where single images are expensive to read.
+    a copy of the encoded images where single images are expensive to read. `task` renders them, the
+    default one where it is None.
     `skip` leaves out images that do not decode; without it they raise BadImage.
     """
 
@@ -85,20 +97,23 @@ class Loader:
         skip: bool = False,
         augment: str = "none",
         seed: int = 0,
+        task: Task | None = None,
     ) -> None:
+        task = task or task_of()
         self.device, self.workers, self.skip = device, workers, skip
         self.views = tuple(dict.fromkeys(views))
         self.kept: Views | None = None
         folder = cache_dir(cache)
         if folder and augment == "none":
-            wanted = missing_bytes(images, self.views, folder)
+            wanted = missing_bytes(images, self.views, folder, task)
             if fits(cache, wanted, disk_fraction):
-                self.kept = decoded(images, self.views, folder, skip=skip)
-        if folder and not self.kept and isinstance(images, EncodedImages):
+                self.kept = decoded(images, self.views, folder, skip=skip, task=task)
+        plain = not task.rendering
+        if folder and not self.kept and plain and isinstance(images, EncodedImages):
             copy = not images.random_access and fits(cache, images.nbytes, disk_fraction)
             images = encoded_copy(images, folder) if copy else images
         self.images, self._labels = images, torch.from_numpy(images.labels)
-        self.decoding = _Decoding(images, self.views, augment, seed)
+        self.decoding = _Decoding(images, self.views, augment, seed, task)
         self._passes: _Passes | None = None
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
@@ -124,55 +139,77 @@ class Loader:
         parts = parts_of(order, batch_size)[begin:]
         own = [shard(part) for part in parts] if shard else parts
         source = self._from_arrays(own) if self.kept else self._decoded(own, epoch)
-        for part, (index, arrays) in zip(parts, source, strict=True):
+        for part, (index, arrays, target) in zip(parts, source, strict=True):
             if len(index):
-                of_views = (arrays[v] for v in self.views)
-                labels, *of_views = self._to_device(self._labels[index], *of_views)
-                views = dict(zip(self.views, of_views, strict=True))
-                yield Batch(views, labels, index, len(index), len(part))
+                yield self._batch(index, arrays, target, len(index), len(part))
             elif shard:
                 yield self._filler(len(part))
 
-    def _filler(self, planned: int) -> Batch:
-        black = {
-            v: torch.zeros(1, 3, v.size, v.size, dtype=torch.uint8, device=self.device)
-            for v in self.views
-        }
-        label = torch.zeros(1, dtype=torch.int64, device=self.device)
-        return Batch(black, label, torch.zeros(1, dtype=torch.int64), 0, planned)
+    def _batch(
+        self,
+        index: Tensor,
+        arrays: dict[View, Tensor],
+        target: dict[str, Any] | None,
+        counted: int,
+        planned: int,
+    ) -> Batch:
+        labels = self._labels[index] if target is None else None
+        on_device = self._to_device(([arrays[v] for v in self.views], labels, target))
+        of_views, labels, target = on_device
+        views = dict(zip(self.views, of_views, strict=True))
+        return Batch(views, labels if target is None else target, index, counted, planned)
 
-    def _to_device(self, *tensors: Tensor) -> list[Tensor]:
+    def _filler(self, planned: int) -> Batch:
+        """A sample of the set with black pixels: its target is such as the others have."""
+        found = (self.decoding[index, 0] for index in range(len(self)))
+        good = next(sample for sample in found if not isinstance(sample[1], str))
+        samples = _collate([good], self.decoding.ragged)
+        arrays = self._of_views([torch.zeros_like(array) for array in samples.arrays])
+        return self._batch(samples.index, arrays, samples.target, 0, planned)
+
+    def _to_device(self, held: Any) -> Any:
         """On CUDA the copies run beside the kernels of the batch before, which go on meanwhile."""
         if self._copying is None:
-            return list(tensors)
+            return held
         with torch.cuda.stream(self._copying):
-            copied = [t.pin_memory().to(self.device, non_blocking=True) for t in tensors]
+            copied = _each(held, lambda t: t.pin_memory().to(self.device, non_blocking=True))
         computing = torch.cuda.current_stream(self.device)
         computing.wait_stream(self._copying)
-        for tensor in copied:
-            tensor.record_stream(computing)  # its memory is not given away while it is read
+        # its memory is not given away while it is read
+        _each(copied, lambda t: t.record_stream(computing))
         return copied
 
-    def _from_arrays(self, parts: list[np.ndarray]) -> Iterator[tuple[Tensor, dict[View, Tensor]]]:
+    def _from_arrays(self, parts: list[np.ndarray]) -> Iterator[_Read]:
         assert self.kept is not None
         for part in parts:
             good = part[~np.isin(part, self.kept.bad)] if self.kept.faults else part
             arrays = {v: torch.from_numpy(self.kept.arrays[v][good]) for v in self.views}
-            yield torch.from_numpy(good), arrays
+            targets, target = self.kept.targets, None
+            if targets is not None:
+                found = [targets.of(index) for index in good.tolist()]
+                target = _target(found, self.decoding.ragged)
+            yield torch.from_numpy(good), arrays, target
 
-    def _decoded(
-        self, parts: list[np.ndarray], epoch: int
-    ) -> Iterator[tuple[Tensor, dict[View, Tensor]]]:
+    def _decoded(self, parts: list[np.ndarray], epoch: int) -> Iterator[_Read]:
         if self._passes is None:  # its processes serve every pass
             self._passes = _Passes(self.decoding, self.workers)
         for samples in self._passes.over(parts, epoch):
             if samples.bad and not self.skip:
                 raise BadImage(samples.bad[0])
-            by_kind = dict(
-                zip(self.decoding.kinds, samples.arrays, strict=False)
-            )  # empty if all bad
-            arrays = {v: by_kind[self.decoding.kind(v)] for v in self.views if by_kind}
-            yield samples.index, arrays
+            yield samples.index, self._of_views(samples.arrays), samples.target
+
+    def _of_views(self, arrays: list[Tensor]) -> dict[View, Tensor]:
+        by_kind = dict(zip(self.decoding.kinds, arrays, strict=False))  # empty if all are bad
+        return {v: by_kind[self.decoding.kind(v)] for v in self.views if by_kind}
+
+
+def _each(held: Any, do: Callable[[Tensor], Any]) -> Any:
+    """The same lists and dicts of other tensors."""
+    if isinstance(held, dict):
+        return {name: _each(value, do) for name, value in held.items()}
+    if isinstance(held, list | tuple):
+        return [_each(value, do) for value in held]
+    return None if held is None else do(held)
 
 
 def parts_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -189,6 +226,7 @@ class _Samples:
 
     index: Tensor
     arrays: list[Tensor]  # one for each kind
+    target: dict[str, Any] | None
     bad: list[str]
 
 
@@ -201,7 +239,7 @@ class _Passes:
         self._loader = DataLoader(
             decoding,
             batch_sampler=self,  # type: ignore[arg-type]
-            collate_fn=_collate,
+            collate_fn=partial(_collate, ragged=decoding.ragged),
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers else None,
@@ -219,38 +257,58 @@ class _Passes:
 
 
 class _Decoding(Dataset):
-    """(index, epoch) to the pixels of every distinct kind of view."""
+    """(index, epoch) to the pixels of every distinct kind of view, and the target."""
 
-    def __init__(self, images: ImageSet, views: Sequence[View], augment: str, seed: int) -> None:
-        self.images, self.augment, self.seed = images, augment, seed
+    def __init__(
+        self, images: ImageSet, views: Sequence[View], augment: str, seed: int, task: Task
+    ) -> None:
+        self.images, self.augment, self.seed, self.task = images, augment, seed, task
         self.kinds = list(dict.fromkeys(self.kind(v) for v in views))
-        self.views = {self.kind(v): v for v in views}
-        self._convert: list | None = None  # built in the process that uses it
+        of_kind = {self.kind(v): v for v in views}
+        self.views = [of_kind[kind] for kind in self.kinds]
+        self.ragged = task.ragged
 
     def kind(self, view: View) -> object:
         """What decides the pixels: views of one kind share them."""
-        return view if self.augment == "none" else augmented_as(self.augment, view)
+        plain = self.augment == "none" or self.task.rendering
+        return view if plain else augmented_as(self.augment, view)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[int, list[np.ndarray] | str]:
+    def __getitem__(self, key: tuple[int, int]) -> _Sample:
         index, epoch = key
+        seed = derived_seed("augment", self.seed, epoch, index)
         try:
-            image = self.images.image(index)
+            found = render(self.task, self.images, index, self.views, self.augment, seed)
         except BadImage as error:
             return index, str(error)  # raised here it would arrive with a traceback for a message
-        return index, self._pixels(image, index, epoch)
-
-    def _pixels(self, image: Image.Image, index: int, epoch: int) -> list[np.ndarray]:
-        views = [self.views[kind] for kind in self.kinds]
-        if self.augment == "none":
-            self._convert = self._convert or [pixels(v) for v in views]
-            return [convert(image) for convert in self._convert]
-        self._convert = self._convert or [augmentation(self.augment, v) for v in views]
-        seed = derived_seed("augment", self.seed, epoch, index)
-        return [convert(image, seed) for convert in self._convert]
+        return index, found
 
 
-def _collate(samples: list[tuple[int, list[np.ndarray] | str]]) -> _Samples:
-    good = [(i, arrays) for i, arrays in samples if not isinstance(arrays, str)]
-    stacked = [torch.from_numpy(np.stack(a)) for a in zip(*(a for _, a in good), strict=True)]
-    index = torch.tensor([i for i, _ in good], dtype=torch.int64)
-    return _Samples(index, stacked, [a for _, a in samples if isinstance(a, str)])
+def _collate(samples: list[_Sample], ragged: Collection[str]) -> _Samples:
+    good = [(index, found) for index, found in samples if not isinstance(found, str)]
+    pixels = zip(*(arrays for _, (arrays, _) in good), strict=True)
+    targets = [target for _, (_, target) in good if target is not None]
+    return _Samples(
+        torch.tensor([index for index, _ in good], dtype=torch.int64),
+        [torch.from_numpy(np.stack(arrays)) for arrays in pixels],
+        _target(targets, ragged) if targets else None,
+        [found for _, found in samples if isinstance(found, str)],
+    )
+
+
+def _target(targets: list[Target], ragged: Collection[str]) -> dict[str, Any]:
+    """Of a batch: a tensor for each name, or a list of them. Raises UserError."""
+    found: dict[str, Any] = {}
+    for name in targets[0] if targets else ():
+        arrays = [target[name] for target in targets]
+        shapes = {array.shape for array in arrays}
+        if name in ragged:
+            found[name] = [torch.from_numpy(array) for array in arrays]
+        elif len(shapes) == 1:
+            found[name] = torch.from_numpy(np.stack(arrays))
+        else:
+            some = " and ".join(str(list(shape)) for shape in sorted(shapes)[:2])
+            raise UserError(
+                f"render gave targets {name!r} of several shapes ({some}); they can be lists where "
+                "the task's `ragged` names them"
+            )
+    return found

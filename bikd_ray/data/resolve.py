@@ -5,11 +5,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from bikd_ray.data.content import content_hashes, content_id, spot_check
 from bikd_ray.data.folder import FolderImages
-from bikd_ray.data.labels import Names, class_list, label_space, relabelled
+from bikd_ray.data.labels import Names
 from bikd_ray.data.sampled import refuse_all_bad
 from bikd_ray.data.sources import EncodedImages, ImageSet
 from bikd_ray.errors import BikdError
@@ -17,6 +16,7 @@ from bikd_ray.identity import derived_seed, digest
 from bikd_ray.plan import ResolvedData, ResolvedSplit
 from bikd_ray.specs import Data, DataSource
 from bikd_ray.tasks import DEFAULT, task_of
+from bikd_ray.tasks.base import Task
 
 SPLITS = ("train", "val")
 
@@ -25,8 +25,7 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
     opener = task_of(task)
     opened = {split: opener.open(getattr(data, split)) for split in SPLITS}
-    given = class_list(data.classes) if data.classes else None
-    space = label_space(opened, num_classes=data.num_classes, given=given)
+    space = opener.label_space(opened, data)
     if data.on_bad_image == "skip":
         for split, images in opened.items():
             refuse_all_bad(split, images)
@@ -35,7 +34,7 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
         for split, images in opened.items()
     }
     train, val = (
-        _resolved(images, space.classes, hashes[split]) for split, images in opened.items()
+        _resolved(opener, images, space.classes, hashes[split]) for split, images in opened.items()
     )
     said = [f"{split}: {note}" for split, images in opened.items() for note in images.notes]
     other = () if task == DEFAULT else (task,)
@@ -53,9 +52,11 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
     )
 
 
-def _resolved(images: ImageSet, classes: Names | None, hashes: np.ndarray | None) -> ResolvedSplit:
+def _resolved(
+    task: Task, images: ImageSet, classes: Names | None, hashes: np.ndarray | None
+) -> ResolvedSplit:
     own = images.labels
-    images.labels = relabelled(images, classes)
+    task.relabel(images, classes)
     return ResolvedSplit(
         count=len(own),
         content_id=content_id(images, hashes),
@@ -100,41 +101,18 @@ def open_split(data: ResolvedData, split: str) -> ImageSet:
 def _opened(
     source: DataSource, planned: ResolvedSplit, classes: Names | None, split: str, task: str
 ) -> ImageSet:
-    images = task_of(task).open(source)
+    opener = task_of(task)
+    images = opener.open(source)
     if (images.source_id, spot_check(images)) != (planned.listing_id, planned.spot_id):
         raise BikdError(
             f"data.{split}: {getattr(source, 'path', source.source)} on this node is not what was "
             "planned with; it changed since, or this node has another copy"
         )
-    images.labels = relabelled(images, classes)
+    opener.relabel(images, classes)
     images.source_id = planned.content_id  # what caches of it are called
     if isinstance(images, EncodedImages):
         images.stamps = images.stamps[:0]  # not to be sent to each loader process
     return images
-
-
-class Subset:
-    """The images `rows` of another set, under an identity of their own."""
-
-    def __init__(self, images: ImageSet, rows: np.ndarray) -> None:
-        self.images, self.rows = images, rows
-        self.labels, self.classes = images.labels[rows], images.classes
-        self.source_id = digest("subset", images.source_id, rows.tolist())
-        self.notes = images.notes
-
-    def image(self, index: int) -> Image.Image:
-        """Image `rows[index]` of the whole set."""
-        return self.images.image(int(self.rows[index]))
-
-    def where(self, index: int) -> str:
-        """How messages name image `index`."""
-        return named(self.images, int(self.rows[index]))
-
-
-def named(images: ImageSet, index: int) -> str:
-    """How messages name image `index` of any set."""
-    where = getattr(images, "where", None)
-    return where(index) if where else f"sample {index}"
 
 
 def split_train(

@@ -15,6 +15,7 @@ from bikd_ray.data.hf import HFImages
 from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.tars import class_folders
 from bikd_ray.data.webdataset import webdataset
+from bikd_ray.identity import digest
 from bikd_ray.specs import DataSource, DigitsData, FolderData, ParquetData
 
 
@@ -43,9 +44,8 @@ class ImageSet(Protocol):
         ...
 
 
-@runtime_checkable
-class EncodedImages(ImageSet, Protocol):
-    """An image set whose images lie somewhere as JPEG, PNG, …"""
+class EncodedFiles(Protocol):
+    """Encoded files, such as images, whose content tells what they are."""
 
     location: str
     """Where it lies, for people and as a key of what is remembered of it."""
@@ -53,17 +53,22 @@ class EncodedImages(ImageSet, Protocol):
     """int64 [N, 5]: the file that holds each image (inode; 0 if unknown), its size, its times of
     modification and of change (ns), and the image's place in it. Equal rows: equal bytes."""
     nbytes: int
-    """All encoded images together, within a few percent."""
+    """All of them together, within a few percent."""
     random_access: bool
     """Whether one image alone is cheap to read; else `encoded_copy` makes it so."""
 
     def encoded(self, index: int) -> bytes:
-        """The content of image file `index`. Raises like `image`."""
+        """The content of file `index`. Raises BadImage or UserError."""
         ...
 
     def where(self, index: int) -> str:
-        """How messages name image `index`."""
+        """How messages name file `index`."""
         ...
+
+
+@runtime_checkable
+class EncodedImages(ImageSet, EncodedFiles, Protocol):
+    """An image set whose images lie somewhere as JPEG, PNG, …"""
 
 
 def open_images(source: DataSource) -> ImageSet:
@@ -77,3 +82,27 @@ def open_images(source: DataSource) -> ImageSet:
     if source.name.startswith("hfds/"):
         return HFImages(source)
     return webdataset(source) if source.name else class_folders(source)
+
+
+class Subset:
+    """The images `rows` of another set, under an identity of their own."""
+
+    def __init__(self, images: ImageSet, rows: np.ndarray) -> None:
+        self.images, self.rows = images, rows
+        self.labels, self.classes = images.labels[rows], images.classes
+        self.source_id = digest("subset", images.source_id, rows.tolist())
+        self.notes = images.notes
+
+    def image(self, index: int) -> Image.Image:
+        """Image `rows[index]` of the whole set."""
+        return self.images.image(int(self.rows[index]))
+
+    def where(self, index: int) -> str:
+        """How messages name image `index`."""
+        return named(self.images, int(self.rows[index]))
+
+
+def named(images: ImageSet, index: int) -> str:
+    """How messages name image `index` of any set."""
+    where = getattr(images, "where", None)
+    return where(index) if where else f"sample {index}"

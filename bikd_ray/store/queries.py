@@ -195,8 +195,9 @@ class Store:
 
         metric: None for each data set's primary one.
         """
-        rows = baselines(self._reader, Measure(metric, eval_set))
-        metrics = Measure(metric, eval_set).of_data(self._reader)
+        measure = Measure(metric, eval_set)
+        metrics = measure.of_data(self._reader)
+        rows = baselines(self._reader, measure, metrics)
 
         def rank(row: Row) -> tuple:
             value = -metrics[row["data_id"]].sign * row["value"]
@@ -295,9 +296,10 @@ class Store:
         metric: str | None = None,
         eval_set: str = VAL,
     ) -> pa.Table:
-        """What a model gained and lost class by class, with every partner. Columns: `CLASSES`.
+        """What a model gained and lost class by class, with every partner. Columns: `CLASSES`;
+        nothing where the primary metric is not binary.
 
-        Raises UserError for a metric that does not say of each unit whether it is right.
+        Raises UserError for a metric by name that is not.
         """
 
         def rows(learner: ModelSeries) -> list[Row]:
@@ -324,9 +326,10 @@ class Store:
         metric: str | None = None,
         eval_set: str = VAL,
     ) -> pa.Table:
-        """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`.
+        """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`; nothing
+        where the primary metric is not binary.
 
-        Raises UserError for a metric that does not say of each unit whether it is right.
+        Raises UserError for a metric by name that is not.
         """
         wanted = None if model is None else self.model_ids(model)
         known = baselines(self._reader, Measure(metric, eval_set))
@@ -342,18 +345,27 @@ class Store:
         metric: str | None,
         eval_set: str,
     ) -> Iterator[ModelSeries]:
-        """The learners for whose data the metric is binary. Raises UserError where that is none."""
+        """The learners for whose data the metric is binary."""
         measure = Measure(metric, eval_set)
-        asked = measure.of_data(self._reader).values()
-        if asked and not any(of.binary for of in asked):
-            every = {of.name for found in self.metrics.values() for of in found if of.binary}
-            there = f"choose from {', '.join(sorted(every))}" if every else "none is in the store"
-            raise UserError(
-                f"{next(iter(asked)).name} has no right and wrong answers, so nothing is learned "
-                f"or forgotten; it takes a --metric that has them: {there}"
-            )
+        if metric is not None:
+            self.check_binary(metric)
         found = model_series(self._reader, wanted, objective, selection, measure=measure)
-        return (learner for learner in found if learner.metric.binary)
+        return filter(_is_binary, found)
+
+    def check_binary(self, metric: str | None) -> None:
+        """Raises UserError where no data set's metric says of each unit whether it is right.
+
+        metric: None for the primary one of each data set.
+        """
+        asked = Measure(metric).of_data(self._reader).values()
+        if not asked or any(of.binary for of in asked):
+            return
+        every = {of.name for found in self.metrics.values() for of in found if of.binary}
+        there = f"choose from {', '.join(sorted(every))}" if every else "the store has none"
+        raise UserError(
+            f"{next(iter(asked)).name} has no right and wrong answers, so nothing is learned or "
+            f"forgotten; it takes a --metric that has them: {there}"
+        )
 
     def teachers(
         self,
@@ -471,13 +483,19 @@ class Store:
         measure: Measure,
     ) -> pa.Table:
         found = model_series(self._reader, models, objective, selection, measure=measure)
-        parts = _sorted((learner, gain_table(learner)) for learner in found)
+        signs: dict[str, int] = {}
+
+        def told() -> Iterator[tuple[ModelSeries, pa.Table]]:
+            for learner in found:
+                signs[learner.data_id] = learner.metric.sign
+                yield learner, gain_table(learner)
+
+        parts = _sorted(told())
         others = (
             {}
             if models is None or is_alone(objective)
             else family(self._reader, selection, measure)
         )
-        signs = {data_id: m.sign for data_id, m in measure.of_data(self._reader).items()}
         settings = []
         for setting, some in groupby(parts, lambda part: part[0][:3]):
             gains = pa.concat_tables([part for _, part in some])
@@ -514,6 +532,10 @@ def _told_apart(names: Sequence[str]) -> list[str]:
         taken.add(fresh)
         found.append(fresh)
     return found
+
+
+def _is_binary(learner: ModelSeries) -> bool:
+    return learner.metric.binary
 
 
 def _sorted(

@@ -157,9 +157,14 @@ class Measure:
 PRIMARY = Measure()
 
 
-def baselines(reader: Reader, measure: Measure = PRIMARY) -> dict[tuple[str, str], Row]:
-    """(data_id, model_id) -> its row of the table `baselines` for a measure."""
-    metrics = measure.of_data(reader)
+def baselines(
+    reader: Reader, measure: Measure = PRIMARY, metrics: Mapping[str, Metric] | None = None
+) -> dict[tuple[str, str], Row]:
+    """(data_id, model_id) -> its row of the table `baselines` for a measure.
+
+    metrics: what `measure.of_data` says, where it is known.
+    """
+    metrics = measure.of_data(reader) if metrics is None else metrics
     rows = reader.committed("baselines")
     rows = rows.filter(pc.equal(rows["eval_set"], measure.eval_set))
     floats = {data_id for data_id, metric in metrics.items() if not metric.binary}
@@ -203,7 +208,8 @@ def model_series(
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
     done = reader.derived("done", DoneJobs, reader.committed("jobs"))
     label = _label(done, objective)
-    metrics, known = measure.of_data(reader), baselines(reader, measure)
+    metrics = measure.of_data(reader)
+    known = baselines(reader, measure, metrics)
     names = {metric.name for metric in metrics.values()}
     for models, theirs in _portions(done, known, wanted, metrics):
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)

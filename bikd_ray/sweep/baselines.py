@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from bikd_ray.sweep.connection import ours
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import nodes, task_options
 from bikd_ray.sweep.scheduler import POLL_SECONDS
+from bikd_ray.tasks import task_of
 
 ONE_CPU = ResourceRequest(1, 0)
 
@@ -46,11 +47,10 @@ def measure(
 ) -> Baseline:
     """Evaluate one untouched model on val. Runs in a Ray task."""
     from bikd_ray.sweep.measured_rows import baseline_rows
-    from bikd_ray.tasks import task_of
     from bikd_ray.train import evaluate
     from bikd_ray.zoo.published import published_for
 
-    member, loader = _at_work(model, data, needs, store)
+    (member,), loader = at_work([model], data, needs, store)
     known = published_for(model, data.n_val)
     start = time.monotonic()
     task = task_of(data.task)
@@ -84,11 +84,10 @@ def probabilities(
     """float32 [U, C]: an untouched model's softmax on some val images. Runs in a Ray task."""
     import torch
 
-    from bikd_ray.tasks import task_of
     from bikd_ray.train.evaluate import EVAL_BATCH
 
     task = task_of(data.task)
-    member, loader = _at_work(model, data, needs, store)
+    (member,), loader = at_work([model], data, needs, store)
     member.network.eval()
     with torch.inference_mode():
         parts = [
@@ -98,8 +97,10 @@ def probabilities(
     return torch.cat(parts).squeeze(2).numpy()
 
 
-def _at_work(model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, store: str) -> Any:
-    """(member, loader): a model on its device and the val images, in a Ray task."""
+def at_work(
+    models: Sequence[ResolvedModel], data: ResolvedData, needs: ResourceRequest, store: str
+) -> tuple[list[Any], Any]:
+    """(members, loader): models on the device and the val images, in a Ray task."""
     import torch
 
     from bikd_ray.data import open_split
@@ -112,14 +113,16 @@ def _at_work(model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, s
     device = device_of(needs.gpus)
     loader = Loader(
         open_split(data, VAL),
-        [model.input.view],
+        [model.input.view for model in models],
         device,
         cache=data.data.cache,
         disk_fraction=DISK_FRACTIONS["val"],
         workers=needs.threads - 1 if needs.gpus else 0,
         skip=data.data.on_bad_image == "skip",
+        task=task_of(data.task),
     )
-    return Member(model, network_of(model, StoreFS.at(store)), device), loader
+    fs = StoreFS.at(store)
+    return [Member(model, network_of(model, fs), device) for model in models], loader
 
 
 def prepare(
@@ -145,6 +148,7 @@ def prepare(
             disk_fraction=DISK_FRACTIONS[split],
             skip=data.data.on_bad_image == "skip",
             augment=augment,
+            task=task_of(data.task),
         )
         faults = list(loader.kept.faults.values()) if loader.kept else []
         if faults:
@@ -188,8 +192,6 @@ def run_baselines(
     occupies. Returns why models could not be measured, model_id to error, after the others are
     stored. Raises UserError for bad data, and BikdError where no model could be measured.
     """
-    from bikd_ray.tasks import task_of
-
     measuring = task_of(data.task)
     if data.data_id not in store.table("metrics", ["data_id"])["data_id"].to_pylist():
         writer.write_metrics(data.data_id, data.task, measuring.metrics)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bikd_ray.analysis.pairs import case_shares
+from bikd_ray.analysis.pairs import case_shares, counts
 from bikd_ray.analysis.scores import Scores, stored
 from bikd_ray.analysis.significance import contrast, p_value
 from bikd_ray.metrics import Metric
@@ -95,3 +95,36 @@ def _together(task: Task, metric: Metric, members: Sequence[Measured]) -> Row:
         shares = case_shares(~wrong[0], ~wrong[1], sure[0], sure[1])
         row |= {f"{case}_after": share for case, share in shares.items()}
     return row
+
+
+def pair_rows(task: Task, a: Measured, b: Measured, together: Measured) -> list[Row]:
+    """What rows of `pairs` say of two untouched models on one set, and of their ensemble."""
+    rows = []
+    for metric in task.metrics:
+        name = metric.name
+        scores_a, scores_b = (found.scores[name] for found in (a, b))
+        row: Row = {
+            "metric": name,
+            "n": len(scores_a),
+            "score_a": a.values[name],
+            "score_b": b.values[name],
+            "ensemble": together.values[name],
+            "correlation": _correlation(scores_a, scores_b),
+        }
+        if metric.binary:
+            row |= counts(scores_a, scores_b)
+            sure = [task.certain_of_truth(found.statistics) for found in (a, b)]
+            if sure[0] is not None and sure[1] is not None:
+                row |= case_shares(scores_a, scores_b, sure[0], sure[1])
+        elif not metric.pooled:
+            best = np.maximum if metric.higher_is_better else np.minimum
+            row["oracle"] = float(best(scores_a, scores_b).mean())
+        rows.append(row)
+    return rows
+
+
+def _correlation(x_N: np.ndarray, y_N: np.ndarray) -> float | None:
+    """Pearson's; None where one of both does not vary."""
+    x_N, y_N = (values.astype(np.float64) - values.mean() for values in (x_N, y_N))
+    across = float(np.sqrt((x_N @ x_N) * (y_N @ y_N)))
+    return float(x_N @ y_N) / across if across > 0 else None

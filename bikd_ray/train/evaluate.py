@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bikd_ray.data.loader import Loader
-from bikd_ray.data.resolve import named
+from bikd_ray.data.sources import named
 from bikd_ray.errors import BikdError
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Measured, Statistics, Task, measured
@@ -131,6 +132,39 @@ def _measure(
     # what a batch says stays on the device until here: nothing waits between batches
     found = torch.cat(seen).numpy() if seen else rows[:0]
     return _Seen(found, [_on_host(part) for part in parts], [])
+
+
+def evaluate_pairs(
+    members: Sequence[Member],
+    pairs: Sequence[tuple[int, int]],
+    loader: Loader,
+    task: Task,
+    batch_size: int = EVAL_BATCH,
+) -> tuple[list[Measured], list[Measured]]:
+    """Measure every member, and the ensemble of each pair of them, in one pass over the samples.
+
+    Where memory runs out, fewer samples are taken at a time.
+    """
+    for member in members:
+        member.network.eval()
+    parts: list[list[dict[str, Tensor]]] = [[] for _ in range(len(members) + len(pairs))]
+    try:
+        with torch.no_grad(), tf32(False):
+            for batch in loader.batches(np.arange(len(loader)), batch_size):
+                answers = [task.answer(member.output(batch), batch) for member in members]
+                both = (task.ensemble([answers[a], answers[b]]) for a, b in pairs)
+                for part, answer in zip(parts, chain(answers, both), strict=True):
+                    part.append(task.measure(answer, batch))
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error) or batch_size == 1:
+            raise
+    else:
+        found = [_on_host(part) for part in parts]
+        if None in found:
+            raise BikdError(f"none of the {len(loader)} images to evaluate on can be read")
+        done = [measured(task, statistics) for statistics in found if statistics is not None]
+        return done[: len(members)], done[len(members) :]
+    return evaluate_pairs(members, pairs, loader, task, batch_size // 2)
 
 
 def _on_host(part: Sequence[dict[str, Tensor]]) -> Statistics | None:

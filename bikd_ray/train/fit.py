@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from bikd_ray.data import open_split
 from bikd_ray.data.loader import DISK_FRACTIONS, Loader, parts_of
-from bikd_ray.data.resolve import Subset, split_train
+from bikd_ray.data.resolve import split_train
+from bikd_ray.data.sources import Subset
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job
 from bikd_ray.specs import Resources, Selection
 from bikd_ray.tasks import task_of
-from bikd_ray.tasks.base import Measured
+from bikd_ray.tasks.base import Measured, Task
 from bikd_ray.train.best_epochs import BestEpoch, BestEpochs
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
 from bikd_ray.train.member import Learner, Member, fast_layout
@@ -154,7 +155,9 @@ class _Run:
             for m, net in zip(job.members, networks, strict=True)
         ]
         self.similarity = similarity and len(self.members) > 1 and self.task.features
-        self.train, self.val, self.held, self.rows = _loaders(job, self.members, device, decoders)
+        self.train, self.val, self.held, self.rows = _loaders(
+            job, self.task, self.members, device, decoders
+        )
         self.batches = len(parts_of(self.rows, job.recipe.batch_size))
         live = len(job.live)
         frozen = _frozen(job, self.members)
@@ -368,7 +371,7 @@ def _likeness(before: Evaluation, after: Evaluation, device: torch.device) -> It
 
 
 def _loaders(
-    job: Job, members: Sequence[Member | None], device: torch.device, decoders: int
+    job: Job, task: Task, members: Sequence[Member | None], device: torch.device, decoders: int
 ) -> tuple[Loader, Loader, Loader | None, np.ndarray]:
     """(train, val, held-out part of train or None, rows of train to learn from)."""
     data, views = job.data.data, [m.model.input.view for m in members if m is not None]
@@ -376,6 +379,7 @@ def _loaders(
         "cache": data.cache,
         "workers": decoders,
         "skip": data.on_bad_image == "skip",
+        "task": task,
     }
     images = open_split(job.data, "train")
     rows, select = split_train(

@@ -14,9 +14,8 @@ from torch import nn
 
 from bikd_ray.data import open_split, resolve_data
 from bikd_ray.data.loader import Loader
-from bikd_ray.data.resolve import Subset
 from bikd_ray.data.sampled import counted, refuse_mostly_bad, undecodable
-from bikd_ray.data.sources import ImageSet
+from bikd_ray.data.sources import ImageSet, Subset
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
@@ -270,7 +269,7 @@ def _model_row(entry: ZooEntry, about: _About | None, recipe: Recipe) -> dict:
     return {
         **row,
         "weights": about.weights,
-        "input": f"{how.size} px {how.interpolation}, crop {how.crop_pct:g}",
+        "input": f"{how.text} {how.interpolation}, crop {how.crop_pct:g}",
         "params": about.cost.params,
         "flops": about.cost.flops,
         "features": about.cost.features,

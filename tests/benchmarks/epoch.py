@@ -70,7 +70,7 @@ def our_way(
         start = time.perf_counter()
         train = Loader(FolderImages(str(folder / "train")), views, device, **how)
         tally = EpochSums.zero(len(learners), device)
-        order = np.random.default_rng(epoch).permutation(len(train.labels))
+        order = np.random.default_rng(epoch).permutation(len(train))
         for step, batch in enumerate(train.batches(order, BATCH, epoch)):
             tally.add(train_step(sources, batch, step), step)
         tally.first_bad_K.tolist()
