@@ -61,12 +61,18 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     ),
     "dml": ("temperature", "detach_teacher", "ce_weight", "kl_weight"),
     "kd": ("temperature", "kd_weight"),
-    "kl_dp": ("temperature",),
-    "kl_dp_supervised": ("temperature",),
+    "kl_dp": ("temperature", "confidence"),
+    "kl_dp_supervised": ("temperature", "confidence"),
     "self": ("temperature", "ce_weight", "kl_weight"),
     "ce": (),
 }
 """What each objective can be told."""
+
+CONFIDENCE = {"bikd": "label", "kl_dp": "max", "kl_dp_supervised": "label"}
+"""By what teachers are chosen where it is not said, of each objective that chooses them."""
+
+OTHERWISE = {("kl_dp", "label"): "kl_dp_supervised", ("kl_dp_supervised", "max"): "kl_dp"}
+"""Objectives that have a name of their own: each way to train is one job, however it is written."""
 
 DIRECTED = ("kd", "kl_dp", "kl_dp_supervised")
 """Objectives with one student and frozen teachers: a pairing is a job for each of its students."""
@@ -94,8 +100,23 @@ class Objective(Frozen):
     kd_weight: Float = Field(default=0.5, ge=0, le=1, description="kd: share of the divergence")
     confidence: Literal["auto", "label", "max"] = Field(
         default="auto",
-        description="who teaches: the surest of the label, or the surest of anything; auto: label",
+        description="who teaches: the surest of the label, or the surest of anything; auto: label, "
+        "of kl_dp max (by label it is kl_dp_supervised)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        """What is the default, or another objective, is written as that: ids are made of labels."""
+        if not isinstance(value, dict) or not isinstance(value.get("confidence"), str):
+            return value
+        name, by = value.get("name", "bikd"), value["confidence"]
+        if not isinstance(name, str):
+            return value
+        rest = {k: v for k, v in value.items() if k != "confidence"}
+        if (name, by) in OTHERWISE:
+            return {**rest, "name": OTHERWISE[name, by]}
+        return rest if CONFIDENCE.get(name) == by else value
 
     @model_validator(mode="after")
     def _knows_its_options(self) -> Self:
