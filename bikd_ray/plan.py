@@ -8,7 +8,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bikd_ray.identity import RESULT_VERSION, digest
-from bikd_ray.specs import CONTROL, Data, Objective, Pairings, Recipe, Spec, ZooEntry
+from bikd_ray.specs import (
+    CONTROL,
+    Data,
+    Objective,
+    Pairings,
+    Recipe,
+    Spec,
+    ZooEntry,
+    labelled,
+)
 from bikd_ray.tasks import DEFAULT
 
 
@@ -275,13 +284,15 @@ def make_job(
 def all_jobs(spec: Spec, zoo: Mapping[str, ResolvedModel], data: ResolvedData) -> list[Job]:
     """Every job that `spec` asks for, seed by seed, the controls of a seed before its pairings.
 
+    Where train has no labels the controls are the untouched models, and no job.
+
     A sweep that is cut short so leaves whole seeds with their controls, not half of everything.
     """
     groups = pairings(tuple(zoo), spec.pairings)
     used = dict.fromkeys(name for group in groups for name in group)
     recipe = recipe_id(spec, zoo)
     wanted: list[tuple[tuple[str, ...], Objective]] = []
-    if spec.controls:
+    if spec.controls and labelled(spec.data.train):
         wanted += [((name,), CONTROL) for name in used]
     for objective in spec.objectives:
         if objective.alone:

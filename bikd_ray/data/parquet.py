@@ -20,7 +20,7 @@ from bikd_ray.data.decode import BadImage, decode
 from bikd_ray.data.exclusions import LeftOut
 from bikd_ray.data.files import PARQUET, expand, image_stamps
 from bikd_ray.data.label_values import numbered, plain
-from bikd_ray.data.labels import Names
+from bikd_ray.data.labels import NO_LABEL, Names
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 
@@ -32,15 +32,15 @@ _KEPT_GROUPS = 4 + (os.cpu_count() or 1)  # threads that decode in order are eac
 class ParquetImages:
     """A column of images (struct with bytes, or binary) and one of labels, in file order.
 
-    Labels are integers, or names of classes, which are looked up in `known`; where no column has
-    them, they stand in the path as `label=K`. A single image costs a read of its whole row group:
+    Labels are integers, or names of classes; where no column has them, they stand in the path as
+    `label=K`. label: None where there are none. A single image costs a read of its whole row group:
     read in order, or make an encoded copy. Raises UserError for files that are missing, damaged
     or of other columns.
     """
 
     random_access = False
 
-    def __init__(self, uri: str, image: str = "image", label: str = "label") -> None:
+    def __init__(self, uri: str, image: str = "image", label: str | None = "label") -> None:
         self.location, self.column, self._label, left = uri, image, label, LeftOut()
         _refuse_saved(uri)
         self.filesystem, self.paths, stamps = expand(uri, PARQUET, "Parquet", left)
@@ -83,8 +83,10 @@ class ParquetImages:
 
     def _describe(self, path: str, file: pq.ParquetFile) -> "_File":
         schema, label = file.schema_arrow, self._label
-        value = None if label in schema.names else _partition(path, label)
-        wanted = {"image": self.column} | ({"label": label} if value is None else {})
+        value = None if label is None or label in schema.names else _partition(path, label)
+        wanted = {"image": self.column}
+        if label is not None and value is None:
+            wanted["label"] = label
         _require(schema, wanted, path)
         kind = schema.field(self.column).type
         if not _holds_bytes(kind):
@@ -93,7 +95,9 @@ class ParquetImages:
                 "bytes: images must be embedded in the file"
             )
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
-        if value is None:
+        if label is None:
+            labels = pa.chunked_array([pa.repeat(NO_LABEL, file.metadata.num_rows)])
+        elif value is None:
             labels = _column(file, label, range(len(groups)), path)
         else:
             labels = pa.chunked_array([pa.repeat(value, file.metadata.num_rows)])
@@ -109,7 +113,7 @@ class ParquetImages:
         """The labels of all files, and the names of the classes."""
         for path, file in zip(self.paths, files, strict=True):
             if file.labels.null_count:  # it names the file
-                numbered(file.labels, self._label, path)
+                numbered(file.labels, str(self._label), path)
             if file.classes != files[0].classes:
                 raise UserError(
                     f"data: {path} and {self.paths[0]} have other names of classes; give files of "
@@ -124,10 +128,10 @@ class ParquetImages:
         if kinds == {True}:
             chunks = [chunk for file in files for chunk in plain(file.labels).chunks]
             column = pa.chunked_array(chunks, pa.string())
-            labels, classes = numbered(column, self._label, self.paths[0])
+            labels, classes = numbered(column, str(self._label), self.paths[0])
             return labels, classes or files[0].classes
         named = zip(self.paths, files, strict=True)
-        parts = [numbered(file.labels, self._label, path)[0] for path, file in named]
+        parts = [numbered(file.labels, str(self._label), path)[0] for path, file in named]
         return np.concatenate(parts), files[0].classes
 
     def _parquet(self, path: str) -> pq.ParquetFile:
@@ -270,7 +274,7 @@ def _image_bytes(group: pq.RowGroupMetaData, name: str) -> int:
     )
 
 
-def _class_names(file: pq.ParquetFile, label: str) -> Names | None:
+def _class_names(file: pq.ParquetFile, label: str | None) -> Names | None:
     """Class names from the metadata that HF datasets leave in the schema, if they are there."""
     try:
         info = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])

@@ -4,7 +4,16 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 (Jain et al., TMLR 2025). Field names and choices are listed in the README.
 """
 
-from bikd_ray.specs.data import Data, DataSource, DigitsData, FolderData, ParquetData, TimmData
+from bikd_ray.specs.data import (
+    NO_LABELS,
+    Data,
+    DataSource,
+    DigitsData,
+    FolderData,
+    ParquetData,
+    TimmData,
+    labelled,
+)
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
 from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
 from bikd_ray.specs.training import (
@@ -13,9 +22,11 @@ from bikd_ray.specs.training import (
     DIRECTED,
     OPTIONS,
     PRESETS,
+    UNTOUCHED,
     Objective,
     Pairings,
     Recipe,
+    is_alone,
 )
 from bikd_ray.specs.values import Frozen, Reading
 from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, Input, Interpolation, ZooEntry
@@ -27,9 +38,11 @@ __all__ = [
     "DIRECTED",
     "LOCAL_DIR",
     "LOGGER_OPTIONS",
+    "NO_LABELS",
     "OPTIONS",
     "PRESETS",
     "SOURCES",
+    "UNTOUCHED",
     "Data",
     "DataSource",
     "DigitsData",
@@ -49,4 +62,6 @@ __all__ = [
     "Spec",
     "TimmData",
     "ZooEntry",
+    "is_alone",
+    "labelled",
 ]

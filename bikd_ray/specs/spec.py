@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from bikd_ray.errors import UserError, choices
-from bikd_ray.specs.data import Data
+from bikd_ray.specs.data import Data, labelled
 from bikd_ray.specs.running import Logger, Resources
 from bikd_ray.specs.training import Objective, Pairings, Recipe
 from bikd_ray.specs.values import (
@@ -107,6 +107,13 @@ class Spec(Frozen):
                 problems.append(f"{field} lists a value twice: {list(values)}; leave one out")
         if self.selection == "best_select" and not self.data.select_fraction:
             problems.append("selection best_select needs data.select_fraction > 0 (say 0.1), got 0")
+        if not labelled(self.data.train):
+            problems += [
+                f"objectives: {o.label} cannot train on images without labels (data.train.labels: "
+                f"none): {why}"
+                for o in self.objectives
+                if (why := o.needs_labels)
+            ]
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -81,6 +81,11 @@ ALONE = ("ce", "self")
 """Objectives without partners: the controls."""
 
 
+def is_alone(label: str) -> bool:
+    """Whether a label is of an objective without partners, whatever its options."""
+    return label.partition("(")[0] in ALONE
+
+
 class Objective(Frozen):
     """Who teaches whom.
 
@@ -136,6 +141,24 @@ class Objective(Frozen):
         return f"{self.name}({inner})" if inner else self.name
 
     @property
+    def needs_labels(self) -> str | None:
+        """Why it cannot learn from images without labels, and what could; None where it can."""
+        if self.name == "ce":
+            return "it learns from labels alone; leave it out"
+        if self.name == "kl_dp_supervised":
+            return "the label chooses its teachers; take kl_dp"
+        if self.name == "kd":
+            return None if self.kd_weight == 1 else "it adds cross-entropy; set kd_weight: 1"
+        why, fix = [], []
+        if "ce_weight" in OPTIONS[self.name] and self.ce_weight:
+            why.append("it adds cross-entropy")
+            fix.append("ce_weight: 0")
+        if self.name == "bikd" and self.mask and self.confidence != "max":
+            why.append("the label chooses its teachers")
+            fix.append("confidence: max")
+        return f"{' and '.join(why)}; set {' and '.join(fix)}" if why else None
+
+    @property
     def directed(self) -> bool:
         return self.name in DIRECTED
 
@@ -146,6 +169,9 @@ class Objective(Frozen):
 
 CONTROL = Objective(name="ce")
 """The cross-entropy-only objective of the control jobs."""
+
+UNTOUCHED = "untouched"
+"""The control where train has no labels: the models before any training, without a job."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {

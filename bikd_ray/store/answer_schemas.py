@@ -80,6 +80,7 @@ GAINS = _schema(
     [
         *_LEARNER,
         *_DELTAS,
+        ("control", _S, "what net_delta is against: ce, or untouched where train has no labels"),
         ("self_delta", _F, "when taught by its own frozen start, where the sweep has it"),
         ("p_value", _F, "of net_delta = 0, two-sided"),
         ("q_value", _F, "p_value after Benjamini-Hochberg over all rows of its setting"),

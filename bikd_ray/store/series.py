@@ -5,7 +5,7 @@ it was trained with, seed by seed.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
@@ -15,12 +15,15 @@ import pyarrow as pa
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import ALONE, CHOSEN_ON_VAL
+from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL, UNTOUCHED, is_alone
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.upgrade import VAL
 
 Row = dict[str, Any]
 Seeds = dict[int, Row]
+
+OWN = "self"
+"""The objective of a model that its own frozen start teaches."""
 
 SELECTIONS = ("last", "best_val", "best_select")
 
@@ -65,6 +68,7 @@ class ModelSeries:
     by_partners: dict[tuple[str, ...], Seeds] = field(default_factory=dict)
     control: Seeds = field(default_factory=dict)  # its jobs of cross-entropy alone
     own: Seeds = field(default_factory=dict)  # its jobs taught by its own frozen start
+    untouched: bool = False  # whether its control is itself before any training, without a job
 
     @property
     def model_id(self) -> str:
@@ -81,6 +85,13 @@ class ModelSeries:
         return self.selection != CHOSEN_ON_VAL
 
     @property
+    def against(self) -> str | None:
+        """What net Δ is against; nothing of a control itself."""
+        if is_alone(self.objective):
+            return None
+        return UNTOUCHED if self.untouched else CONTROL.label
+
+    @property
     def about(self) -> Row:
         """What every row of an answer says of its learner."""
         return {
@@ -89,6 +100,7 @@ class ModelSeries:
             "metric": self.metric.name,
             "unit": self.metric.unit,
             "eval_set": self.eval_set,
+            "control": self.against,
             "before": self.baseline["value"],
             "n": self.n,
             "selection": self.selection,
@@ -101,7 +113,7 @@ class ModelSeries:
 class DoneJobs:
     """The jobs that are done, by their members.
 
-    jobs: their ids and attempts. labels: the objectives of those with partners.
+    jobs: their ids and attempts. labels: the objectives of those with partners; alone: of others.
     """
 
     def __init__(self, committed: pa.Table) -> None:
@@ -109,6 +121,8 @@ class DoneJobs:
         self.jobs = done.select(["job_id", "attempt"])
         several = pc.greater(pc.list_value_length(done["member_ids"]), 1)
         self.labels = set(done.filter(several)["objective"].unique().to_pylist())
+        single = done.filter(pc.invert(several))
+        self.alone = set(single["objective"].unique().to_pylist())
         members = done["member_ids"].combine_chunks()
         models = pc.list_flatten(members).dictionary_encode()
         code_R = models.indices.to_numpy()
@@ -192,7 +206,7 @@ def model_series(
     """Every learner, in an order of their ids; results of some models are in memory at a time.
 
     wanted: model_ids; None for all. objective: its label, or its name if only one label has it;
-    None for all but the jobs without partners, whose labels are in `specs.ALONE` (their learners
+    None for all but the jobs without partners, whose labels `specs.is_alone` knows (their learners
     have one empty set of partners). columns: of results, NEEDED at least.
 
     Raises UserError for what the store does not know.
@@ -200,14 +214,15 @@ def model_series(
     if selection not in SELECTIONS:
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
     done = reader.derived("done", DoneJobs, reader.committed("jobs"))
-    label = objective if objective in ALONE else _label(done, objective)
+    alone = objective is not None and is_alone(objective)
+    label = _label(done, objective)
     metrics, known = measure.of_data(reader), baselines(reader, measure)
     names = {metric.name for metric in metrics.values()}
     for models, theirs in _portions(done, known, wanted, metrics):
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)
         where &= (pc.field("eval_set") == measure.eval_set) & pc.field("metric").isin(names)
-        if objective in ALONE:  # a row or two of each model instead of all of them
-            where &= pc.field("objective") == objective
+        if alone:  # a row or two of each model instead of all of them
+            where &= pc.field("objective") == label
         rows = reader.table("results", columns, where, theirs).to_pylist()
         # a result whose baseline file is damaged says nothing until the baseline is run again
         rows = [
@@ -229,6 +244,7 @@ def model_series(
                 by_partners,
                 control,
                 own,
+                data_id in reader.untouched and not is_alone(name),
             )
 
 
@@ -244,24 +260,33 @@ def _sorted_out(
     for row in sorted(rows, key=_IN_ORDER):
         who = (row["data_id"], row["recipe_id"], row["model_id"], row["objective"])
         found[who][tuple(row["partner_ids"])][row["seed"]] = row
+    self_label = _own({who[-1] for who in found})
     for (*who, objective), by_partners in found.items():
-        if label == objective or (label is None and objective not in ALONE):
-            control, own = (
-                {} if objective in ALONE else found.get((*who, name), {}).get((), {})
-                for name in ALONE
-            )
+        if label == objective or (label is None and not is_alone(objective)):
+            control: Seeds = {}
+            own: Seeds = {}
+            if not is_alone(objective):
+                control = found.get((*who, CONTROL.label), {}).get((), {})
+                own = found.get((*who, self_label), {}).get((), {})
             yield (*who, objective), by_partners, control, own
 
 
+def _own(labels: Iterable[str]) -> str:
+    """The label of `self`: without options where it is there, else the first."""
+    return min((label for label in labels if label.partition("(")[0] == OWN), default=OWN)
+
+
 def _label(done: DoneJobs, wanted: str | None) -> str | None:
-    if wanted is None or wanted in done.labels:
+    alone = wanted is not None and is_alone(wanted)
+    labels = done.alone if alone else done.labels
+    if wanted is None or wanted in labels:
         return wanted
-    named = sorted(label for label in done.labels if label.split("(")[0] == wanted)
+    named = sorted(label for label in labels if label.split("(")[0] == wanted)
     if len(named) == 1:
         return named[0]
-    raise UserError(
-        f"no objective {wanted!r} in the store; {choices(wanted, named or done.labels)}"
-    )
+    if alone and not named:  # a sweep need not have it
+        return wanted
+    raise UserError(f"no objective {wanted!r} in the store; {choices(wanted, named or labels)}")
 
 
 def _portions(

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.formatting import shown
 from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
+from bikd_ray.specs import CONTROL, UNTOUCHED, labelled
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
@@ -194,7 +195,8 @@ def run_baselines(
     """
     measuring = task_of(data.task)
     if data.data_id not in store.table("metrics", ["data_id"])["data_id"].to_pylist():
-        writer.write_metrics(data.data_id, data.task, measuring.metrics)
+        against = CONTROL.label if labelled(data.data.train) else UNTOUCHED
+        writer.write_metrics(data.data_id, data.task, measuring.metrics, against)
     missing = missing_baselines(zoo, data, store)
     progress.enter(f"baselines of {len(missing)} models" if missing else "images")
     task = ray.remote(prepare).options(**task_options(ONE_CPU))

@@ -48,10 +48,10 @@ class EpochRow:
     """One learner after one epoch; epoch 0 is the untouched model, with no training columns.
 
     score, select_score: the task's primary metric on val and on what is held out of train.
-    train_score: percent of the training samples that are right. loss: the model's own; train_loss:
-    what it was trained by, with the lessons (kl). The case shares and the teacher share are of the
-    training samples, and None where no sample has one teacher. What asks who is right is None where
-    the task does not say it.
+    train_score: percent of the training samples that are right. loss: the model's own, None without
+    labels; train_loss: what it was trained by, with the lessons (kl). The case shares and the
+    teacher share are of the training samples, and None where no sample has one teacher. What asks
+    who is right is None where nothing says it.
     """
 
     member: int
@@ -397,13 +397,13 @@ def _loaders(
 
 def _lessons(tally: EpochSums, k: int) -> dict[str, float | None]:
     """The training columns of learner k."""
-    taught = float(tally.one_teacher) > 0
+    taught, own = float(tally.one_teacher) > 0, float(tally.own_K[k]) / tally.samples
     cases = (tally.cases_K4[k] / tally.samples).tolist()
     judged = not any(map(math.isnan, cases))
     return {
         "train_score": 100 * float(tally.right_K[k]) / tally.samples if judged else None,
         "train_loss": float(tally.loss_K[k]) / tally.samples,
-        "loss": float(tally.own_K[k]) / tally.samples,
+        "loss": None if math.isnan(own) else own,
         "kl": float(tally.divergence_K[k]) / tally.samples,
         "teacher_share": float(tally.taught_K[k]) / tally.samples if taught else None,
         **{f"case{c}": share if taught and judged else None for c, share in enumerate(cases, 1)},
