@@ -297,7 +297,7 @@ def case(name: str, changes: dict, *said: str):
         case(
             "head with another number of classes",
             {"data": DIGITS, "zoo": [SMALL, {**MEDIUM, "factory": "tests.test_bad_input:ten"}]},
-            "zoo: small answers 4 classes, the data has 10",
+            "zoo: small outputs 4 classes, but the data has 10",
             "kwargs: {num_classes: 10}",
         ),
         case(
@@ -569,5 +569,5 @@ def test_check_compares_the_classes_and_fetch_keeps_the_weights(bikd, spec_file,
     store = tmp_path / "empty" / "kept"
     code, _, err = bikd("check", spec_file(data=DIGITS), "--fetch", "--store", store)
     assert code == 2
-    assert err.count("answers 4 classes, the data has 10") == 3
+    assert err.count("outputs 4 classes, but the data has 10") == 3
     assert len(list((store / "weights" / "base").iterdir())) == 3

@@ -27,7 +27,7 @@ from bikd_ray.specs import Data, FolderData, ParquetData, TimmData
 from bikd_ray.store.queries import Store
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import Writer
-from tests.images import Watched, noise, png, write_folder, write_parquet, write_tar
+from tests.images import STRUCT, Watched, noise, png, write_folder, write_parquet, write_tar
 
 OLD = time.time() - 3600
 
@@ -269,3 +269,14 @@ def test_rows_of_version_1_are_recognised_in_a_store_that_can_only_be_read(tmp_p
     known, note = store.as_stored(data)
     assert known.data_id == store.baselines()["data_id"][0].as_py()
     assert "could not be noted" in str(note)
+
+
+def test_two_columns_of_one_file_are_two_contents(tmp_path):
+    """What is remembered of one of them is nothing that is known of the other."""
+    path = write_parquet(tmp_path / "a.parquet", [0, 1])
+    table = pq.read_table(path)
+    other = pa.array([{"bytes": png(seed), "path": None} for seed in (7, 8)], STRUCT)
+    pq.write_table(table.append_column("other", other), path)
+    os.utime(path, (OLD, OLD))
+    first, second = (ParquetImages(str(path), column) for column in ("image", "other"))
+    assert (content_hashes(first, 0) != content_hashes(second, 0)).any(1).all()

@@ -112,10 +112,10 @@ def made(tmp_path_factory) -> World:
     writer, outcomes = Writer(first), {}
     for model in zoo.values():
         found = measure(model, data, ResourceRequest(1, 0), first)
-        row = {**dict.fromkeys(SCHEMAS["models"].names), **found.baseline}
+        row = {**dict.fromkeys(SCHEMAS["models"].names), **found.rows[0]}
         row |= {"source": model.entry.source, "licence": model.licence}
         row["resolved"] = model.to_json()
-        writer.commit_baseline(found.baseline, found.predictions, row)
+        writer.commit_baseline(found.rows, row, found.statistics)
     for job in all_jobs(loaded, zoo, data):
         end = result_of(JobRequest(job, "tiny", first, ("last",), similarity=False))
         assert end.error is None, end.error

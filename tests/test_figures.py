@@ -122,6 +122,7 @@ def test_a_packed_matrix_keeps_three_decimals_and_what_is_missing():
     assert np.argwhere(whole == NOTHING).tolist() == [[3, 5]]
     assert np.nanmax(np.abs(np.where(whole == NOTHING, np.nan, whole / 1000) - values)) <= 0.0005001
     assert matrix(np.array([[250.0, np.nan]]))["scale"] == 100
+    assert matrix(np.array([[0.0061, -0.0158]]))["scale"] == 100_000
     assert unpacked(packed("Δ </script>")) == "Δ </script>"
     assert "<" not in packed("Δ </script>")
 

@@ -18,7 +18,7 @@ from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import Resources
 from bikd_ray.tasks import task_of
-from bikd_ray.tasks.base import Measured, Prediction, measured
+from bikd_ray.tasks.base import Measured, Prediction, Task, measured
 from bikd_ray.tasks.checked import Checked
 from bikd_ray.train import EpochRow, Fit, fit
 from tests.answers import statistics
@@ -255,3 +255,10 @@ def test_a_binary_metric_in_percent_is_the_share_and_the_calibration_error_a_mea
     gaps = [abs((right - p)[bins == b].sum()) for b in range(15)]
     assert found.values["ece"] == pytest.approx(sum(gaps) / 300, abs=1e-7)
     assert found.values["ece"] == pytest.approx(found.scores["ece"].mean(), rel=1e-12)
+
+
+def test_the_checks_pass_on_every_method_of_a_task():
+    """Else a task's own would be lost behind the default."""
+    own = {name for name in vars(Task) if not name.startswith("_")} - {"name", "metrics"}
+    set_at_once = {"table", "ragged", "features", "divergence"}
+    assert own - set_at_once <= set(vars(Checked))

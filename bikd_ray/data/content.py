@@ -20,7 +20,7 @@ import numpy as np
 from bikd_ray.cache_dir import cache_root, replace_file
 from bikd_ray.data.decode import BadImage
 from bikd_ray.data.names import array_digest
-from bikd_ray.data.sources import EncodedImages, ImageSet
+from bikd_ray.data.sources import EncodedFiles, EncodedImages, ImageSet
 from bikd_ray.identity import digest
 
 CONTENT_VERSION = 2
@@ -60,7 +60,7 @@ def content_id(images: ImageSet, hashes: np.ndarray | None = None) -> str:
     return digest("images", CONTENT_VERSION, of_all, array_digest(images.labels))
 
 
-def content_hashes(images: EncodedImages, settled_ns: int = SETTLED) -> np.ndarray:
+def content_hashes(images: EncodedFiles, settled_ns: int = SETTLED) -> np.ndarray:
     """uint8 [N, 16]: a hash of each image's bytes, read only where it is not remembered.
 
     settled_ns: how long a file must have been left alone for its hash to be remembered.
@@ -74,7 +74,7 @@ def content_hashes(images: EncodedImages, settled_ns: int = SETTLED) -> np.ndarr
         size = images.nbytes * len(unknown) / len(stamps)
         if size > _TOLD:
             log.warning(
-                "reading %d images of %s (%.1f GB) once, to know them again",
+                "reading %d files of %s (%.1f GB) once, to know them again",
                 len(unknown),
                 images.location,
                 size / 1e9,
@@ -95,12 +95,16 @@ def spot_check(images: ImageSet) -> str:
     """
     if not isinstance(images, EncodedImages):
         return images.source_id
-    count = len(images.labels)
-    few = np.unique(np.linspace(0, count - 1, 8 if images.random_access else 2).astype(int))
-    return digest([_hash(images, int(index)).hex() for index in few])
+    return file_spot_check(images, len(images.labels))
 
 
-def _hashed(images: EncodedImages, rows: np.ndarray) -> np.ndarray:
+def file_spot_check(files: EncodedFiles, count: int) -> str:
+    """The same of `count` files of any kind."""
+    few = np.unique(np.linspace(0, count - 1, 8 if files.random_access else 2).astype(int))
+    return digest([_hash(files, int(index)).hex() for index in few])
+
+
+def _hashed(images: EncodedFiles, rows: np.ndarray) -> np.ndarray:
     """uint8 [len(rows), 16]."""
     size = _CHUNK if images.random_access else _CHUNK_IN_ORDER
 
@@ -113,7 +117,7 @@ def _hashed(images: EncodedImages, rows: np.ndarray) -> np.ndarray:
     return np.frombuffer(b"".join(parts), np.uint8).reshape(len(rows), HASH_BYTES)
 
 
-def _hash(images: EncodedImages, index: int) -> bytes:
+def _hash(images: EncodedFiles, index: int) -> bytes:
     try:
         content = images.encoded(index)
     except BadImage:  # nothing is there; the decoder will say so

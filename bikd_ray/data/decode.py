@@ -62,7 +62,11 @@ class BadImage(UserError):
 
     @classmethod
     def at(cls, where: str, reason: str) -> Self:
-        return cls(f"{where} is not a readable image ({reason}); {_FIX}")
+        return cls.of(f"{where} is not a readable image ({reason})")
+
+    @classmethod
+    def of(cls, what: str) -> Self:
+        return cls(f"{what}; {_FIX}")
 
     @property
     def what(self) -> str:
@@ -77,7 +81,7 @@ def decode(content: bytes, where: str) -> Image.Image:
     short, or of a depth whose range is not known.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_readable()) as image:
+        with Image.open(io.BytesIO(content), formats=readable_formats()) as image:
             if 0 in image.size:
                 raise ValueError("no pixels")
             return _eight_bits(image).convert("RGB")
@@ -89,7 +93,7 @@ def decode(content: bytes, where: str) -> Image.Image:
 
 
 @cache
-def _readable() -> tuple[str, ...]:
+def readable_formats() -> tuple[str, ...]:
     """The formats of FORMATS that this machine's Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)

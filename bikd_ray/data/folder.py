@@ -1,20 +1,17 @@
 """A folder with one sub-folder of images for each class, or with a file of labels."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from stat import S_ISREG
 
 import numpy as np
-from PIL import Image
 
-from bikd_ray.data.decode import SHOWN_EXTENSIONS, decode
+from bikd_ray.data.decode import SHOWN_EXTENSIONS
 from bikd_ray.data.exclusions import LeftOut, is_hidden, is_image, listed
-from bikd_ray.data.files import file_stamp, image_stamps
 from bikd_ray.data.label_file import read_labels
 from bikd_ray.data.labels import NO_LABEL, class_order
 from bikd_ray.data.names import Names, array_digest
+from bikd_ray.data.tree import Listing, TreeFiles, list_images
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 from bikd_ray.specs import NO_LABELS
@@ -22,17 +19,14 @@ from bikd_ray.specs import NO_LABELS
 _LISTERS = 16
 
 
-class FolderImages:
+class FolderImages(TreeFiles):
     """`root/CLASS/**/image.jpg`; classes and files in sorted order, links followed.
 
     With `labels`, a file of `label_file` or NO_LABELS for none, the images are all those below
     root. Raises UserError for a folder that is missing, unreadable or without images.
     """
 
-    random_access = True
-
     def __init__(self, root: str, labels: str | None = None) -> None:
-        self.root = self.location = root
         if not os.path.isdir(root):
             raise UserError(
                 f"data: {root} is not a folder; give the folder that holds one sub-folder a class"
@@ -42,7 +36,7 @@ class FolderImages:
             found = [""] if labels else _class_folders(root, left)
             # on a network disk nearly all the time is waiting for the sizes
             with ThreadPoolExecutor(_LISTERS) as pool:
-                listings = list(pool.map(lambda name: _listing(root, name, labels), found))
+                listings = list(pool.map(lambda name: list_images(root, name, labels), found))
         except OSError as error:
             raise UserError(f"data: cannot read {error.filename}: {error.strerror}") from None
         left.merge(listing.left for listing in listings)
@@ -54,7 +48,7 @@ class FolderImages:
                 f"data: no images under {root}; expected {where} "
                 f"with one of {SHOWN_EXTENSIONS}{hint}"
             )
-        self.names = Names(names)
+        super().__init__(root, names, np.concatenate([listing.stamps for listing in listings]))
         if labels == NO_LABELS:
             self.labels, self.classes, notes = np.full(len(names), NO_LABEL), None, ()
         elif labels:
@@ -64,24 +58,7 @@ class FolderImages:
             self.labels, self.classes = np.repeat(np.arange(len(found)), counts), tuple(found)
             notes = _odd_classes(found, counts, left)
         self.notes = left.notes + notes
-        files = np.concatenate([listing.stamps for listing in listings])
-        self.stamps = image_stamps(files, np.ones(len(files), np.int64))
-        self.nbytes = int(files[:, 1].sum())
         self.source_id = _listing_id(found, listings, None if not labels else self.labels)
-
-    def where(self, index: int) -> str:
-        return f"data: {os.path.join(self.root, self.names[index])}"
-
-    def encoded(self, index: int) -> bytes:
-        path = os.path.join(self.root, self.names[index])
-        try:
-            with open(path, "rb") as file:
-                return file.read()
-        except OSError as error:
-            raise UserError(f"data: cannot read {path}: {error.strerror}") from None
-
-    def image(self, index: int) -> Image.Image:
-        return decode(self.encoded(index), self.where(index))
 
 
 _LOOSE = "image{s} in no class folder"
@@ -117,25 +94,8 @@ def _odd_classes(found: Sequence[str], counts: list[int], left: LeftOut) -> tupl
     return tuple(notes)
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """Paths under the root and `file_stamp`s [N, 4] of the images of one class."""
-
-    names: list[str]
-    stamps: np.ndarray
-    left: LeftOut
-
-
-def _listing(root: str, name: str, labels: str | None) -> _Listing:
-    names, stamps, left = [], [], LeftOut()
-    for path, status in _walk(os.path.join(root, name), name, frozenset(), left, labels):
-        names.append(path)
-        stamps.append(file_stamp(status))
-    return _Listing(names, np.array(stamps, np.int64).reshape(-1, 4), left)
-
-
 def _listing_id(
-    found: Sequence[str], listings: Sequence[_Listing], labels: np.ndarray | None
+    found: Sequence[str], listings: Sequence[Listing], labels: np.ndarray | None
 ) -> str:
     """Identity of names, sizes and labels, with the classes in the order of text: as stores of
     version 1 have it, whatever the order of labels is now. labels: where a file gives them.
@@ -151,29 +111,3 @@ def _listing_id(
         array_digest(np.concatenate([listing.stamps[:, 1] for listing in ordered])),
         array_digest(labels),
     )
-
-
-def _walk(
-    folder: str, name: str, above: frozenset[tuple[int, int]], left: LeftOut, labels: str | None
-) -> Iterator[tuple[str, os.stat_result]]:
-    """Images below a folder in the order of their path's parts; `above` are its ancestors."""
-    status = os.stat(folder)
-    this = (status.st_dev, status.st_ino)
-    if this in above:  # a link to a folder that holds it
-        return
-    with os.scandir(folder) as entries:
-        listed = sorted(entries, key=lambda entry: entry.name)
-    for entry in listed:
-        path = f"{name}/{entry.name}" if name else entry.name
-        if is_hidden(entry.name):
-            left.hidden(path)
-        elif entry.is_dir():
-            yield from _walk(entry.path, path, above | {this}, left, labels)
-        elif is_image(entry.name):
-            status = entry.stat()
-            if S_ISREG(status.st_mode):
-                yield path, status
-            else:  # to open a pipe waits for its writer
-                left.add("special file{s}", path)
-        elif not labels or os.path.realpath(entry.path) != os.path.realpath(labels):
-            left.other(path)

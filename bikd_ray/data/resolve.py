@@ -8,7 +8,7 @@ import numpy as np
 
 from bikd_ray.data.content import content_hashes, content_id, spot_check
 from bikd_ray.data.folder import FolderImages
-from bikd_ray.data.labels import Names, class_list, label_space, relabelled
+from bikd_ray.data.labels import Names
 from bikd_ray.data.sampled import refuse_all_bad
 from bikd_ray.data.sources import EncodedImages, ImageSet
 from bikd_ray.errors import BikdError, UserError
@@ -16,6 +16,7 @@ from bikd_ray.identity import derived_seed, digest
 from bikd_ray.plan import ResolvedData, ResolvedSplit
 from bikd_ray.specs import Data, DataSource, labelled
 from bikd_ray.tasks import DEFAULT, task_of
+from bikd_ray.tasks.base import Task
 
 SPLITS = ("train", "val")
 
@@ -30,8 +31,7 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
             f"data.train: labels: none is for tasks whose targets are labels, and {opener.name} "
             "renders its own"
         )
-    given = class_list(data.classes) if data.classes else None
-    space = label_space(known, num_classes=data.num_classes, given=given)
+    space = opener.label_space(known, data)
     if data.on_bad_image == "skip":
         for split, images in opened.items():
             refuse_all_bad(split, images)
@@ -40,7 +40,7 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
         for split, images in opened.items()
     }
     train, val = (
-        _resolved(images, space.classes, hashes[split]) for split, images in opened.items()
+        _resolved(opener, images, space.classes, hashes[split]) for split, images in opened.items()
     )
     said = [f"{split}: {note}" for split, images in opened.items() for note in images.notes]
     if "train" not in known:
@@ -63,9 +63,11 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
     )
 
 
-def _resolved(images: ImageSet, classes: Names | None, hashes: np.ndarray | None) -> ResolvedSplit:
+def _resolved(
+    task: Task, images: ImageSet, classes: Names | None, hashes: np.ndarray | None
+) -> ResolvedSplit:
     own = images.labels
-    images.labels = relabelled(images, classes)
+    task.relabel(images, classes)
     return ResolvedSplit(
         count=len(own),
         content_id=content_id(images, hashes),
@@ -110,13 +112,14 @@ def open_split(data: ResolvedData, split: str) -> ImageSet:
 def _opened(
     source: DataSource, planned: ResolvedSplit, classes: Names | None, split: str, task: str
 ) -> ImageSet:
-    images = task_of(task).open(source)
+    opener = task_of(task)
+    images = opener.open(source)
     if (images.source_id, spot_check(images)) != (planned.listing_id, planned.spot_id):
         raise BikdError(
             f"data.{split}: {getattr(source, 'path', source.source)} on this node is not what was "
             "planned with; it changed since, or this node has another copy"
         )
-    images.labels = relabelled(images, classes)
+    opener.relabel(images, classes)
     images.source_id = planned.content_id  # what caches of it are called
     if isinstance(images, EncodedImages):
         images.stamps = images.stamps[:0]  # not to be sent to each loader process

@@ -12,7 +12,11 @@ SAMPLED = 64
 
 def sample(images: ImageSet) -> range:
     """The indices of at most SAMPLED images, spread over the set."""
-    count = len(images.labels)
+    return spread(len(images.labels))
+
+
+def spread(count: int) -> range:
+    """At most SAMPLED of `count` indices, evenly."""
     return range(0, count, max(1, -(-count // SAMPLED)))
 
 

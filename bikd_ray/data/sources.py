@@ -44,9 +44,8 @@ class ImageSet(Protocol):
         ...
 
 
-@runtime_checkable
-class EncodedImages(ImageSet, Protocol):
-    """An image set whose images lie somewhere as JPEG, PNG, …"""
+class EncodedFiles(Protocol):
+    """Encoded files, such as images, whose content tells what they are."""
 
     location: str
     """Where it lies, for people and as a key of what is remembered of it."""
@@ -54,17 +53,22 @@ class EncodedImages(ImageSet, Protocol):
     """int64 [N, 5]: the file that holds each image (inode; 0 if unknown), its size, its times of
     modification and of change (ns), and the image's place in it. Equal rows: equal bytes."""
     nbytes: int
-    """All encoded images together, within a few percent."""
+    """All of them together, within a few percent."""
     random_access: bool
     """Whether one image alone is cheap to read; else `encoded_copy` makes it so."""
 
     def encoded(self, index: int) -> bytes:
-        """The content of image file `index`. Raises like `image`."""
+        """The content of file `index`. Raises BadImage or UserError."""
         ...
 
     def where(self, index: int) -> str:
-        """How messages name image `index`."""
+        """How messages name file `index`."""
         ...
+
+
+@runtime_checkable
+class EncodedImages(ImageSet, EncodedFiles, Protocol):
+    """An image set whose images lie somewhere as JPEG, PNG, …"""
 
 
 def open_images(source: DataSource) -> ImageSet:

@@ -1,7 +1,7 @@
-"""What a person asks for: the YAML spec as frozen models that refuse bad values at birth.
+"""What a person asks for: the YAML spec as frozen models, validated on construction.
 
 Everything but `zoo` and `data` has a default, and the defaults are the paper's
-(Jain et al., TMLR 2025). Field names and choices are listed in the README.
+(Jain et al., TMLR 2025). docs/spec.md lists every field; it is made from these classes.
 """
 
 from bikd_ray.specs.data import (

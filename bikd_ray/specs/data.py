@@ -32,8 +32,8 @@ def _labels_in_base(labels: str, info: ValidationInfo) -> str:
 class FolderData(Frozen):
     """A directory with one sub-directory of images for each class, or with a file of labels."""
 
-    source: Literal["folder"]
-    path: Located
+    source: Literal["folder"] = Field(description="images in folders")
+    path: Located = Field(description="the folder")
     labels: Annotated[str, Field(min_length=1), AfterValidator(_labels_in_base)] | None = Field(
         default=None,
         description="a file of labels for the images below path: a label a line in sorted order, "
@@ -48,7 +48,7 @@ _NO_LABELS = Field(default=None, description="none: images alone; labels are not
 class ParquetData(Frozen):
     """Parquet files as HF datasets write them: images (struct with bytes, or binary), labels."""
 
-    source: Literal["parquet"]
+    source: Literal["parquet"] = Field(description="images in a column")
     path: LocatedEach = Field(description="a file, a directory or a glob; local, s3:// or gs://")
     image: str = Field(default="image", min_length=1, description="column of the images")
     label: str = Field(
@@ -62,7 +62,7 @@ class TimmData(Frozen):
     or, with neither, a tar of class folders.
     """
 
-    source: Literal["timm"]
+    source: Literal["timm"] = Field(description="what timm's readers open")
     name: str = Field(default="", description="hfds/NAME, wds/ or nothing (path is a .tar)")
     path: LocatedEach | None = Field(
         default=None, description="tar, or shards with {000..012} or a glob; hfds: its cache folder"
@@ -92,8 +92,8 @@ class TimmData(Frozen):
 class DigitsData(Frozen):
     """scikit-learn's bundled UCI handwritten digits, halved by class into train and val."""
 
-    source: Literal["digits"]
-    split: Literal["train", "val"]
+    source: Literal["digits"] = Field(description="the bundled digits")
+    split: Literal["train", "val"] = Field(description="which half")
     labels: NoLabels | None = _NO_LABELS
 
 
@@ -123,9 +123,13 @@ def _names(value: Any) -> Any:
 
 
 class Data(Frozen):
-    train: DataSource
-    val: DataSource
-    num_classes: Int | None = Field(default=None, ge=2, description="default: from the labels")
+    """The images that models learn from, and those that they are measured on."""
+
+    train: DataSource = Field(description="what models learn from")
+    val: DataSource = Field(description="what they are measured on")
+    num_classes: Int | None = Field(
+        default=None, ge=2, description="how many classes there are; default: from the labels"
+    )
     classes: Annotated[
         Annotated[tuple[str, ...], Field(min_length=2)] | Located | None, BeforeValidator(_names)
     ] = Field(

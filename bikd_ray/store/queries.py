@@ -6,7 +6,7 @@ answer, and ranks and ties are made within one combination of them.
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
 from operator import itemgetter
 
@@ -201,8 +201,9 @@ class Store:
 
         metric: None for each data set's primary one.
         """
-        rows = baselines(self._reader, Measure(metric, eval_set))
-        metrics = Measure(metric, eval_set).of_data(self._reader)
+        measure = Measure(metric, eval_set)
+        metrics = measure.of_data(self._reader)
+        rows = baselines(self._reader, measure, metrics)
 
         def rank(row: Row) -> tuple:
             value = -metrics[row["data_id"]].sign * row["value"]
@@ -297,7 +298,9 @@ class Store:
     def classes(
         self, model: str, objective: str | None = None, selection: str = "last"
     ) -> pa.Table:
-        """What a model gained and lost class by class, with every partner. Columns: `CLASSES`."""
+        """What a model gained and lost class by class, with every partner. Columns: `CLASSES`;
+        nothing where the primary metric is not binary.
+        """
 
         def rows(learner: ModelSeries) -> list[Row]:
             where = pc.field("model_id") == learner.model_id
@@ -312,15 +315,17 @@ class Store:
             return class_rows(learner, stored.sort_by("sample")["label"].to_numpy())
 
         found = model_series(self._reader, self.model_ids(model), objective, selection)
-        return pa.Table.from_pylist(_rows(found, rows), CLASSES)
+        return pa.Table.from_pylist(_rows(filter(_is_binary, found), rows), CLASSES)
 
     def flips(
         self, model: str | None = None, objective: str | None = None, selection: str = "last"
     ) -> pa.Table:
-        """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`."""
+        """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`; nothing
+        where the primary metric is not binary.
+        """
         wanted = None if model is None else self.model_ids(model)
         known = baselines(self._reader)
-        found = model_series(self._reader, wanted, objective, selection)
+        found = filter(_is_binary, model_series(self._reader, wanted, objective, selection))
         parts = _sorted((learner, flip_table(learner, known)) for learner in found)
         return pa.concat_tables([FLIPS.empty_table(), *(part for _, part in parts)])
 
@@ -440,10 +445,16 @@ class Store:
         measure: Measure,
     ) -> pa.Table:
         found = model_series(self._reader, models, objective, selection, measure=measure)
-        parts = _sorted((learner, gain_table(learner)) for learner in found)
+        signs: dict[str, int] = {}
+
+        def told() -> Iterator[tuple[ModelSeries, pa.Table]]:
+            for learner in found:
+                signs[learner.data_id] = learner.metric.sign
+                yield learner, gain_table(learner)
+
+        parts = _sorted(told())
         alone = objective is not None and is_alone(objective)
         others = {} if models is None or alone else family(self._reader, selection, measure)
-        signs = {data_id: m.sign for data_id, m in measure.of_data(self._reader).items()}
         settings = []
         for setting, some in groupby(parts, lambda part: part[0][:3]):
             gains = pa.concat_tables([part for _, part in some])
@@ -480,6 +491,10 @@ def _told_apart(names: Sequence[str]) -> list[str]:
         taken.add(fresh)
         found.append(fresh)
     return found
+
+
+def _is_binary(learner: ModelSeries) -> bool:
+    return learner.metric.binary
 
 
 def _sorted(

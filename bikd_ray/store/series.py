@@ -169,9 +169,14 @@ class Measure:
 PRIMARY = Measure()
 
 
-def baselines(reader: Reader, measure: Measure = PRIMARY) -> dict[tuple[str, str], Row]:
-    """(data_id, model_id) -> its row of the table `baselines` for a measure."""
-    metrics = measure.of_data(reader)
+def baselines(
+    reader: Reader, measure: Measure = PRIMARY, metrics: Mapping[str, Metric] | None = None
+) -> dict[tuple[str, str], Row]:
+    """(data_id, model_id) -> its row of the table `baselines` for a measure.
+
+    metrics: what `measure.of_data` says, where it is known.
+    """
+    metrics = measure.of_data(reader) if metrics is None else metrics
     rows = reader.committed("baselines")
     rows = rows.filter(pc.equal(rows["eval_set"], measure.eval_set))
     floats = {data_id for data_id, metric in metrics.items() if not metric.binary}
@@ -216,7 +221,8 @@ def model_series(
     done = reader.derived("done", DoneJobs, reader.committed("jobs"))
     alone = objective is not None and is_alone(objective)
     label = _label(done, objective)
-    metrics, known = measure.of_data(reader), baselines(reader, measure)
+    metrics = measure.of_data(reader)
+    known = baselines(reader, measure, metrics)
     names = {metric.name for metric in metrics.values()}
     for models, theirs in _portions(done, known, wanted, metrics):
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)

@@ -19,6 +19,7 @@ from bikd_ray.identity import digest
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.containers import SAFE, foreign, is_index, is_safetensors
 from bikd_ray.zoo.fitting import CheckpointFit, Fitter, State, same, states_in, with_versions
+from bikd_ray.zoo.pickles import arrays_in, is_plain
 
 WEB = ("http://", "https://")
 
@@ -83,15 +84,17 @@ PLAIN_DATA = (
 """Classes and constructors of plain values that training scripts leave in checkpoints."""
 
 
-def load_checkpoint(model: nn.Module, entry: ZooEntry) -> list[str]:
+def load_checkpoint(model: nn.Module, entry: ZooEntry, *, strict: bool = True) -> list[str]:
     """Load the entry's checkpoint (safetensors or a weights-only torch file) into `model`.
 
     All of the model's tensors must be in the file with their shapes, but for those that its
-    modules' own loading does without. Returns what was taken and what was left out, in one line,
-    or nothing where the file is a plain state_dict. Raises UserError, also in one line.
+    modules' own loading does without. Not strict: half of them are enough, and the file may hold
+    others; all that are in both must have the same shapes.
+    Returns what was taken and what was left out, in one line, or nothing where the file is a
+    plain state_dict. Raises UserError, also in one line.
     """
     path, name = entry.checkpoint or "", entry.name
-    states = list(states_in(_read(path, name)))
+    states = list(states_in(read_checkpoint(path, name)))
     if not states:
         raise UserError(
             f"zoo: {name}: checkpoint {path} holds no state_dict (no named tensors); save the "
@@ -100,8 +103,11 @@ def load_checkpoint(model: nn.Module, entry: ZooEntry) -> list[str]:
     chosen, outside = _chosen(states, entry)
     arch = (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
     fits = Fitter(model, arch if entry.timm else None).fits(chosen, given=bool(entry.prefix))
-    fit = _first(fits, entry) if fits[0].good else None
-    if fit is None:
+    if fits[0].good:
+        fit = _first(fits, entry)
+    elif not strict and _is_half(fits[0], model):
+        fit, fits = fits[0], []
+    else:
         raise UserError(_misfit(fits[0], entry, states))
     try:
         model.load_state_dict(with_versions(fit.tensors, fit.versions), strict=False)
@@ -111,9 +117,14 @@ def load_checkpoint(model: nn.Module, entry: ZooEntry) -> list[str]:
             "architecture"
         ) from None
     own = {k: v for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-    left = [*outside.get(fit.path, ()), *fit.left]
+    left = [*outside.get(fit.path, ()), *fit.left, *(fit.prefix + k for k in fit.unexpected)]
     others = [other for other in fits if other is not fit]
     return _notes(fit, entry, own, left, others)
+
+
+def _is_half(fit: CheckpointFit, model: nn.Module) -> bool:
+    """Whether a file has half of a model's tensors, or more, and none of another shape."""
+    return not (fit.shaped or fit.failed) and 2 * len(fit.missing) <= len(model.state_dict())
 
 
 def _chosen(states: list[State], entry: ZooEntry) -> tuple[list[State], dict[str, list[str]]]:
@@ -249,7 +260,8 @@ def _notes(
     if left:
         said.append(f"left out {_tensors_named(left)}")
     if absent := [k for k in own if k not in fit.tensors]:
-        said.append(f"it lacks {_tensors_named(absent)}, optional, kept as built")
+        optional = "" if fit.missing else "optional, "
+        said.append(f"it lacks {_tensors_named(absent)}, {optional}kept as built")
     cast = sorted(
         {
             f"{str(v.dtype).removeprefix('torch.')} to {str(own[k].dtype).removeprefix('torch.')}"
@@ -292,7 +304,11 @@ def _line(text: str) -> str:
     return shown if len(shown) <= 100 else f"{shown[:100]}…"
 
 
-def _read(path: str, name: str) -> object:
+def read_checkpoint(path: str, name: str) -> object:
+    """What a file holds: dicts, lists, values and tensors, nested as they were saved.
+
+    path: local, or an address. Raises UserError, which begins with the model's name.
+    """
     try:
         return _content(path, name)
     except UserError:
@@ -302,7 +318,6 @@ def _read(path: str, name: str) -> object:
 
 
 def _content(path: str, name: str) -> object:
-    """What a file holds: dicts, lists, values and tensors, nested as they were saved."""
     where = f"zoo: {name}: checkpoint {path}"
     try:
         file = _opened(path)
@@ -312,7 +327,7 @@ def _content(path: str, name: str) -> object:
             raise UserError(f"{where} is {known[0]}; {known[1]}")
         if is_index(path):
             return _shards(path, name, file)
-        return _loaded(path, file)
+        return _loaded(path, file, where)
     except UserError:
         raise
     except FileNotFoundError:
@@ -333,15 +348,13 @@ def _content(path: str, name: str) -> object:
             f"{where} is damaged, or not a torch file of tensors; copy it again, or {SAFE}"
         ) from None
     except Exception as error:  # damaged files raise whatever the damage leads to
-        if "magic number" in str(error):
-            raise UserError(f"{where} is a pickle that torch.save did not write; {SAFE}") from None
         raise UserError(
             f"{where} cannot be read ({_line(reason(error).partition('. ')[0])}); it may be "
             "incomplete, copy it again"
         ) from None
 
 
-def _loaded(path: str, file: Path | io.BytesIO) -> object:
+def _loaded(path: str, file: Path | io.BytesIO, where: str) -> object:
     if isinstance(file, Path):
         with file.open("rb") as stream:
             head = stream.read(16)
@@ -349,6 +362,12 @@ def _loaded(path: str, file: Path | io.BytesIO) -> object:
         head = file.getvalue()[:16]
     if is_safetensors(path, head):
         return load_file(file) if isinstance(file, Path) else load(file.getvalue())
+    if is_plain(head):
+        with file.open("rb") if isinstance(file, Path) else file as stream:
+            content = arrays_in(stream)
+        if not any(states_in(content)):
+            raise UserError(f"{where} is a pickle of no named arrays; {SAFE}")
+        return content
     allowed = [(_Plain, kind) for kind in PLAIN_DATA]
     with (
         warnings.catch_warnings(action="ignore"),
@@ -381,7 +400,7 @@ def _shards(path: str, name: str, index: Path | io.BytesIO) -> dict[str, Tensor]
     state: dict[str, Tensor] = {}
     for file in files:
         shard = f"{folder}/{file}{'?' + query if query else ''}" if folder else file
-        content = _read(shard, name)
+        content = read_checkpoint(shard, name)
         state |= {k: v for s in states_in(content) for k, v in s.tensors.items()}
     return state
 

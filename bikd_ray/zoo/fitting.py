@@ -11,6 +11,7 @@ import warnings
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import filterfalse
 from typing import Any
 
 import timm
@@ -144,11 +145,21 @@ class Fitter:
     def fits(self, states: list[State], *, given: bool) -> list[CheckpointFit]:
         """All fits, the one to take first; where there is none, the nearest misses.
 
+        States with names of the model's go first; one of these that fits is enough.
+
         given: the prefix is the person's own, so a small part of a file is what they mean.
         """
-        tried = [fit for state in states for fit in self._of_state(state, given)]
-        good = sorted((fit for fit in tried if fit.good), key=lambda fit: fit.rank)
-        return good or sorted(tried, key=self._distance)
+        tried: list[CheckpointFit] = []
+        # an optimizer has a state for each weight: asked of a large model, they take seconds
+        for some in (filter(self._knows, states), filterfalse(self._knows, states)):
+            tried += [fit for state in some for fit in self._of_state(state, given)]
+            if good := sorted((fit for fit in tried if fit.good), key=lambda fit: fit.rank):
+                return good
+        return sorted(tried, key=self._distance)
+
+    def _knows(self, state: State) -> bool:
+        """Whether a state has one of the model's names, whatever stands before it."""
+        return any(True for name in state.tensors for _ in self._endings(name))
 
     def _distance(self, fit: CheckpointFit) -> tuple[int, tuple[int, int, int]]:
         wrong = len(fit.missing) + len(fit.unexpected) + len(fit.shaped)
@@ -165,7 +176,9 @@ class Fitter:
         fits = [self._below(state, prefix) for prefix in prefixes]
         good = [fit for fit in fits if fit.good]
         if not good and (inner := self._unwrapped(state)):
-            yield from self._of_state(inner, given)
+            unwrapped = list(self._of_state(inner, given))
+            # where neither fits, a person knows the names of the file
+            yield from unwrapped if any(fit.good for fit in unwrapped) else [*fits, *unwrapped]
             return
         if good and not given:
             left = _size(v for k, v in state.tensors.items() if all(k in f.left for f in good))

@@ -25,7 +25,15 @@ def partners(
     selection: Selection = "last",
     format: HowShown = Format.table,
 ) -> None:
-    """Rank the partners of MODEL, with intervals, the gain over the control, and ties.
+    """Rank the partners of MODEL by what each adds.
+
+    Δ: top-1 after training − before, in percentage points
+    control: Δ of the same training without a partner
+    net Δ: Δ − control, what is due to the partner
+    q: p-value of net Δ, corrected for all comparisons; below 0.05 counts
+    best?: the best partner; several that cannot be told apart are a tie
+    recovered: share of the way from before to the pair's ensemble
+    ←: a frozen teacher, which does not learn itself
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
@@ -46,16 +54,17 @@ def partners(
 def pairs(
     store: StoreUri = None,
     metric: Annotated[
-        str, typer.Option(help="of the matrix: delta, net_delta, recovered, error_overlap, …")
+        str,
+        typer.Option(help="what the matrix shows: net_delta, delta, recovered, error_overlap, …"),
     ] = "delta",
     matrix: Annotated[
-        bool, typer.Option("--matrix", help="the N x N matrix of one metric")
+        bool, typer.Option("--matrix", help="one metric of all pairs as a matrix")
     ] = False,
     objective: Objective = None,
     selection: Selection = "last",
     format: HowShown = Format.table,
 ) -> None:
-    """Show one row for each pair: what they know together, and what each gained.
+    """Show what each pair knows together, and what each of the two gained.
 
     [dim]Example: bikd pairs --matrix --metric net_delta[/dim]
     """
@@ -74,7 +83,7 @@ def pairs(
 def paper(
     store: StoreUri = None, selection: Selection = "last", format: HowShown = Format.table
 ) -> None:
-    """Show our figures beside the paper's (Jain et al., TMLR 2025), for what a store holds.
+    """Put your figures beside those of the Bi-KD paper (Jain et al., TMLR 2025).
 
     A model is the paper's by the origin of its weights: timm's name with its tag, the torch hub
     entry or the checkpoint's file name; by its alias only where these say nothing (a factory).
@@ -109,7 +118,7 @@ def groups(
     selection: Selection = "last",
     format: HowShown = Format.table,
 ) -> None:
-    """Show how each model's gain grows with the number of models that train together.
+    """Show how gains grow with the number of models that train together.
 
     [dim]Example: bikd groups --objective bikd[/dim]
     """
@@ -122,7 +131,7 @@ def teachers(
     selection: Selection = "last",
     format: HowShown = Format.table,
 ) -> None:
-    """Say who teaches well and who learns well over the whole zoo, whatever the partner.
+    """Say who teaches well and who learns well, whatever the partner.
 
     [dim]Example: bikd teachers --objective bikd[/dim]
     """
@@ -143,7 +152,7 @@ def flips(
     selection: Selection = "last",
     format: HowShown = Format.table,
 ) -> None:
-    """Count the images that a model learned and forgot, and which of them its partner knew.
+    """Count the images a model learned and forgot, and those its partner knew.
 
     [dim]Example: bikd flips ViT[/dim]
     """
@@ -157,7 +166,7 @@ def curves(
     store: StoreUri = None,
     format: HowShown = Format.table,
 ) -> None:
-    """Show learning curves, epoch by epoch, means over the seeds.
+    """Show accuracies and losses epoch by epoch, means over the seeds.
 
     [dim]Example: bikd curves ViT --format csv[/dim]
     """
@@ -171,7 +180,7 @@ def classes(
     selection: Selection = "last",
     format: HowShown = Format.table,
 ) -> None:
-    """Show what MODEL gained and lost class by class, with every partner.
+    """Show what MODEL gained and lost in each class, with every partner.
 
     [dim]Example: bikd classes ViT --format csv[/dim]
     """
@@ -179,11 +188,13 @@ def classes(
 
 
 def sql(
-    query: Annotated[str, typer.Argument(metavar="QUERY", help="DuckDB SQL over the tables")],
+    query: Annotated[str, typer.Argument(metavar="QUERY", help="in DuckDB's SQL")],
     store: StoreUri = None,
     format: HowShown = Format.table,
 ) -> None:
-    """Ask the store's tables with SQL, read only: models, baselines, pairs, jobs, results, ….
+    """Ask anything of the store's tables in SQL, read only.
+
+    Tables: models, baselines, predictions, pairs, jobs, results, curves, similarities.
 
     [dim]Example: bikd sql "select model, avg(delta) from results group by model"[/dim]
     """

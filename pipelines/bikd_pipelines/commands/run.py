@@ -31,7 +31,7 @@ def sweep(
     retry_failed: Retry = False,
     ship: Ship = False,
 ) -> None:
-    """Run the baselines, then every job of SPEC that the store lacks. Run it again to resume.
+    """Measure and train everything SPEC asks for that the store lacks. To resume, run it again.
 
     [dim]Example: bikd sweep sweep.yaml --address auto[/dim]
     """
@@ -73,7 +73,7 @@ def submit(
         typer.Option(
             "--address",
             metavar="URL",
-            help="the cluster's dashboard, http://HOST:8265; default: $RAY_ADDRESS, this machine",
+            help="the cluster's dashboard, http://HOST:8265; default: $RAY_ADDRESS or this machine",
         ),
     ] = None,
     limit: Limit = None,
@@ -82,12 +82,13 @@ def submit(
     retry_failed: Retry = False,
     ship: Ship = False,
     wait: Annotated[
-        bool, typer.Option("--wait/--no-wait", help="follow the job's log to its end")
+        bool,
+        typer.Option("--wait/--no-wait", help="follow the job's log to its end, or return at once"),
     ] = True,
 ) -> None:
-    """Run the sweep of SPEC as a Ray job on a running cluster, and follow it.
+    """Send the sweep of SPEC to a running Ray cluster, and follow its log.
 
-    The code around SPEC is sent along; weights, data and stores are not.
+    The code beside SPEC is sent along; weights, data and stores are not.
 
     [dim]Example: bikd submit sweep.yaml --address http://head:8265 --store s3://bucket/bikd[/dim]
     """
@@ -118,7 +119,7 @@ def baseline(
     ship: Ship = False,
     format: HowShown = Format.table,
 ) -> None:
-    """Measure every model of SPEC before any training, and what each pair knows together.
+    """Measure every model as it is, and what each pair knows together. Trains nothing.
 
     [dim]Example: bikd baseline sweep.yaml[/dim]
     """
