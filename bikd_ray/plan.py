@@ -13,6 +13,7 @@ from bikd_ray.specs import (
     Data,
     Objective,
     Pairings,
+    Probe,
     Recipe,
     Spec,
     ZooEntry,
@@ -187,6 +188,7 @@ class ResolvedData:
     notes: tuple[str, ...] = field(default=(), compare=False)  # what may be a mistake, a line each
     class_order: tuple[str, ...] = field(default=(), compare=False)  # where it was taken from
     task: str = DEFAULT
+    probes: tuple["ResolvedProbe", ...] = field(default=(), compare=False)
 
     @property
     def n_train(self) -> int:
@@ -206,6 +208,22 @@ class ResolvedSplit:
     listing_id: str  # of the files' names, sizes and own labels: what is seen without reading them
     spot_id: str  # of the bytes of a few images
     renumbered: bool = False  # whether labels differ from those that version 1 gave
+
+
+@dataclass(frozen=True)
+class ResolvedProbe:
+    """A probe of a spec, counted and hashed; `unit_set_id` covers its images, k and temperature.
+
+    It is part of no other identity.
+    """
+
+    name: str
+    probe: Probe
+    train: ResolvedSplit
+    val: ResolvedSplit
+    num_classes: int
+    classes: tuple[str, ...] | None
+    unit_set_id: str
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from bikd_ray.specs.data import (
     TimmData,
     labelled,
 )
+from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
 from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
 from bikd_ray.specs.training import (
@@ -55,6 +56,7 @@ __all__ = [
     "Objective",
     "Pairings",
     "ParquetData",
+    "Probe",
     "Reading",
     "Recipe",
     "Resources",

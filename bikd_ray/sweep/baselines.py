@@ -225,7 +225,7 @@ def run_baselines(
             progress.note(f"{model.name}: {problem}")
             continue
         table, primary = measuring.table or "", measuring.metrics[0]
-        writer.commit_baseline(measured.rows, _model_row(model, data), measured.statistics, table)
+        writer.commit_baseline(measured.rows, model_row(model, data), measured.statistics, table)
         value = measured.rows[0]["value"]
         progress.note(f"{model.name}: {shown(value, primary.unit, primary.title)}")
         doubts = [measured.doubt] if measured.doubt else []
@@ -250,7 +250,8 @@ def together(problems: Iterable[BikdError]) -> BikdError:
     return kind("\n".join(str(problem) for problem in problems))
 
 
-def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
+def model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
+    """A row of `models`."""
     how = model.input
     return {
         "model": model.name,
