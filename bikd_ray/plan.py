@@ -8,7 +8,17 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bikd_ray.identity import RESULT_VERSION, digest
-from bikd_ray.specs import CONTROL, Data, Objective, Pairings, Recipe, Spec, ZooEntry
+from bikd_ray.specs import (
+    CONTROL,
+    Data,
+    Objective,
+    Pairings,
+    Probe,
+    Recipe,
+    Spec,
+    ZooEntry,
+    labelled,
+)
 from bikd_ray.tasks import DEFAULT
 
 
@@ -178,6 +188,7 @@ class ResolvedData:
     notes: tuple[str, ...] = field(default=(), compare=False)  # what may be a mistake, a line each
     class_order: tuple[str, ...] = field(default=(), compare=False)  # where it was taken from
     task: str = DEFAULT
+    probes: tuple["ResolvedProbe", ...] = field(default=(), compare=False)
 
     @property
     def n_train(self) -> int:
@@ -197,6 +208,22 @@ class ResolvedSplit:
     listing_id: str  # of the files' names, sizes and own labels: what is seen without reading them
     spot_id: str  # of the bytes of a few images
     renumbered: bool = False  # whether labels differ from those that version 1 gave
+
+
+@dataclass(frozen=True)
+class ResolvedProbe:
+    """A probe of a spec, counted and hashed; `unit_set_id` covers its images, k and temperature.
+
+    It is part of no other identity.
+    """
+
+    name: str
+    probe: Probe
+    train: ResolvedSplit
+    val: ResolvedSplit
+    num_classes: int
+    classes: tuple[str, ...] | None
+    unit_set_id: str
 
 
 @dataclass(frozen=True)
@@ -331,13 +358,15 @@ def make_job(
 def all_jobs(spec: Spec, zoo: Mapping[str, ResolvedModel], data: ResolvedData) -> list[Job]:
     """Every job that `spec` asks for, seed by seed, the controls of a seed before its pairings.
 
+    Where train has no labels the controls are the untouched models, and no job.
+
     A sweep that is cut short so leaves whole seeds with their controls, not half of everything.
     """
     groups = pairings(tuple(zoo), spec.pairings)
     used = dict.fromkeys(name for group in groups for name in group)
     recipe = recipe_id(spec, zoo)
     wanted: list[tuple[tuple[str, ...], Objective]] = []
-    if spec.controls:
+    if spec.controls and labelled(spec.data.train):
         wanted += [((name,), CONTROL) for name in used]
     for objective in spec.objectives:
         if objective.alone:

@@ -23,6 +23,7 @@ from bikd_ray.specs import (
     Objective,
     Pairings,
     ParquetData,
+    Probe,
     Reading,
     Recipe,
     Resources,
@@ -311,6 +312,8 @@ def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> li
         "loggers": Logger,
     }
     names = [p for p in parts if isinstance(p, str)]
+    if len(names) == 2 and names[0] == "probe":  # whatever it is called
+        return list(Probe.model_fields)
     if names and names[-1] in ("train", "val"):
         kind = _at(value, [*parts, "source"])
         return list(KINDS[kind].model_fields) if kind in KINDS else ["source", "path"]

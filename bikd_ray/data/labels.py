@@ -23,6 +23,9 @@ from bikd_ray.errors import UserError
 Names = tuple[str, ...]
 
 FIX = "name the classes in the order of the models' outputs with data.classes"
+NO_LABEL = -1
+"""Of an image that nobody has labelled."""
+
 _NAMED = 3
 """Classes that a message names."""
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from bikd_ray.data.exclusions import LeftOut
 from bikd_ray.data.label_values import numbered, plain
-from bikd_ray.data.labels import Names
+from bikd_ray.data.labels import NO_LABEL, Names
 from bikd_ray.data.parquet_column import (
     Groups,
     ParquetColumn,
@@ -26,12 +26,12 @@ from bikd_ray.identity import digest
 class ParquetImages(ParquetColumn):
     """A column of images (struct with bytes, or binary) and one of labels, in file order.
 
-    Labels are integers, or names of classes, which are looked up in `known`; where no column has
-    them, they stand in the path as `label=K`. Raises UserError for files that are missing, damaged
-    or of other columns.
+    Labels are integers, or names of classes; where no column has them, they stand in the path as
+    `label=K`. label: None where there are none. Raises UserError for files that are missing,
+    damaged or of other columns.
     """
 
-    def __init__(self, uri: str, image: str = "image", label: str = "label") -> None:
+    def __init__(self, uri: str, image: str = "image", label: str | None = "label") -> None:
         left = LeftOut()
         files = ParquetFiles.at(uri, left)
         self.notes = left.notes
@@ -53,20 +53,29 @@ class _File:
     classes: Names | None
 
 
-def _described(path: str, file: pq.ParquetFile, image: str, label: str) -> _File:
+def _described(path: str, file: pq.ParquetFile, image: str, label: str | None) -> _File:
     schema = file.schema_arrow
-    value = None if label in schema.names else _partition(path, label)
-    _require(schema, {"image": image} | ({"label": label} if value is None else {}), path)
+    value = None if label is None or label in schema.names else _partition(path, label)
+    wanted = {"image": image}
+    if label is not None and value is None:
+        wanted["label"] = label
+    _require(schema, wanted, path)
     groups = groups_of(path, file, image)
-    if value is None:
+    if label is None:
+        labels = pa.chunked_array([pa.repeat(NO_LABEL, file.metadata.num_rows)])
+    elif value is None:
         labels = read_column(file, label, range(len(groups.rows)), path)
     else:
         labels = pa.chunked_array([pa.repeat(value, file.metadata.num_rows)])
     return _File(labels, groups, _class_names(file, label))
 
 
-def _numbered(at: ParquetFiles, files: list[_File], label: str) -> tuple[np.ndarray, Names | None]:
+def _numbered(
+    at: ParquetFiles, files: list[_File], label: str | None
+) -> tuple[np.ndarray, Names | None]:
     """The labels of all files, and the names of the classes."""
+    if label is None:
+        return np.full(sum(len(file.labels) for file in files), NO_LABEL), None
     for path, file in zip(at.paths, files, strict=True):
         if file.labels.null_count:  # it names the file
             numbered(file.labels, label, path)
@@ -134,7 +143,7 @@ def _holds_labels(kind: pa.DataType) -> bool:
     return any(is_kind(kind) for is_kind in test)
 
 
-def _class_names(file: pq.ParquetFile, label: str) -> Names | None:
+def _class_names(file: pq.ParquetFile, label: str | None) -> Names | None:
     """Class names from the metadata that HF datasets leave in the schema, if they are there."""
     try:
         info = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])

@@ -11,10 +11,10 @@ from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.labels import Names
 from bikd_ray.data.sampled import refuse_all_bad
 from bikd_ray.data.sources import EncodedImages, ImageSet
-from bikd_ray.errors import BikdError
+from bikd_ray.errors import BikdError, UserError
 from bikd_ray.identity import derived_seed, digest
 from bikd_ray.plan import ResolvedData, ResolvedSplit
-from bikd_ray.specs import Data, DataSource
+from bikd_ray.specs import Data, DataSource, labelled
 from bikd_ray.tasks import DEFAULT, task_of
 from bikd_ray.tasks.base import Task
 
@@ -25,7 +25,13 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
     opener = task_of(task)
     opened = {split: opener.open(getattr(data, split)) for split in SPLITS}
-    space = opener.label_space(opened, data)
+    known = {s: images for s, images in opened.items() if labelled(getattr(data, s))}
+    if len(known) < len(opened) and opener.rendering:
+        raise UserError(
+            f"data.train: labels: none is for tasks whose targets are labels, and {opener.name} "
+            "renders its own"
+        )
+    space = opener.label_space(known, data)
     if data.on_bad_image == "skip":
         for split, images in opened.items():
             refuse_all_bad(split, images)
@@ -37,6 +43,11 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
         _resolved(opener, images, space.classes, hashes[split]) for split, images in opened.items()
     )
     said = [f"{split}: {note}" for split, images in opened.items() for note in images.notes]
+    if "train" not in known:
+        said.append(
+            f"train: {train.count:,} images without labels: a control by cross-entropy cannot be, "
+            "so net Δ is against the untouched models (Δ 0 by definition)"
+        )
     other = () if task == DEFAULT else (task,)
     return ResolvedData(
         data=data,

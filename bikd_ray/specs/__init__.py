@@ -4,7 +4,17 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 (Jain et al., TMLR 2025). docs/spec.md lists every field; it is made from these classes.
 """
 
-from bikd_ray.specs.data import Data, DataSource, DigitsData, FolderData, ParquetData, TimmData
+from bikd_ray.specs.data import (
+    NO_LABELS,
+    Data,
+    DataSource,
+    DigitsData,
+    FolderData,
+    ParquetData,
+    TimmData,
+    labelled,
+)
+from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
 from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
 from bikd_ray.specs.training import (
@@ -13,6 +23,7 @@ from bikd_ray.specs.training import (
     DIRECTED,
     OPTIONS,
     PRESETS,
+    UNTOUCHED,
     Objective,
     Pairings,
     Recipe,
@@ -28,9 +39,11 @@ __all__ = [
     "DIRECTED",
     "LOCAL_DIR",
     "LOGGER_OPTIONS",
+    "NO_LABELS",
     "OPTIONS",
     "PRESETS",
     "SOURCES",
+    "UNTOUCHED",
     "Data",
     "DataSource",
     "DigitsData",
@@ -43,6 +56,7 @@ __all__ = [
     "Objective",
     "Pairings",
     "ParquetData",
+    "Probe",
     "Reading",
     "Recipe",
     "Resources",
@@ -51,4 +65,5 @@ __all__ = [
     "TimmData",
     "ZooEntry",
     "is_alone",
+    "labelled",
 ]

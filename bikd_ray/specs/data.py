@@ -19,17 +19,30 @@ def _cache_in_base(cache: str, info: ValidationInfo) -> str:
     return cache if cache in ("auto", "none") else in_base(cache, info)
 
 
+NO_LABELS = "none"
+"""What `labels` says of a source whose labels are not there, or not to be read."""
+
+NoLabels = Literal["none"]
+
+
+def _labels_in_base(labels: str, info: ValidationInfo) -> str:
+    return labels if labels == NO_LABELS else in_base(labels, info)
+
+
 class FolderData(Frozen):
     """A directory with one sub-directory of images for each class, or with a file of labels."""
 
     source: Literal["folder"] = Field(description="images in folders")
     path: Located = Field(description="the folder")
-    labels: Located | None = Field(
+    labels: Annotated[str, Field(min_length=1), AfterValidator(_labels_in_base)] | None = Field(
         default=None,
-        min_length=1,
         description="a file of labels for the images below path: a label a line in sorted order, "
-        "or lines FILE LABEL; integers from 0 or class names of train",
+        "or lines FILE LABEL; integers from 0 or class names of train; none: images alone, in any "
+        "folders",
     )
+
+
+_NO_LABELS = Field(default=None, description="none: images alone; labels are not read")
 
 
 class ParquetData(Frozen):
@@ -41,6 +54,7 @@ class ParquetData(Frozen):
     label: str = Field(
         default="label", min_length=1, description="column of the labels, or folders label=K"
     )
+    labels: NoLabels | None = _NO_LABELS
 
 
 class TimmData(Frozen):
@@ -56,6 +70,7 @@ class TimmData(Frozen):
     split: str = Field(default="train", min_length=1, description="of the data set, as it calls it")
     image: str = Field(default="image", min_length=1, description="hfds: column of the images")
     label: str = Field(default="label", min_length=1, description="hfds: column of the labels")
+    labels: NoLabels | None = _NO_LABELS
 
     @model_validator(mode="after")
     def _known_reader(self) -> Self:
@@ -79,11 +94,17 @@ class DigitsData(Frozen):
 
     source: Literal["digits"] = Field(description="the bundled digits")
     split: Literal["train", "val"] = Field(description="which half")
+    labels: NoLabels | None = _NO_LABELS
 
 
 DataSource = Annotated[
     FolderData | ParquetData | TimmData | DigitsData, Field(discriminator="source")
 ]
+
+
+def labelled(source: DataSource) -> bool:
+    """Whether a source says what is right of its samples."""
+    return source.labels != NO_LABELS
 
 
 def _names(value: Any) -> Any:
@@ -126,3 +147,19 @@ class Data(Frozen):
         default="fail",
         description="an image that does not decode: stop and name it, or leave it out",
     )
+
+    @model_validator(mode="after")
+    def _has_the_labels_it_needs(self) -> Self:
+        problems = []
+        if not labelled(self.val):
+            problems.append(
+                "val needs labels: models are measured on it; labels: none is for train"
+            )
+        if not labelled(self.train) and self.select_fraction:
+            problems.append(
+                "select_fraction needs labels to choose an epoch by, and train has none; leave "
+                "it out"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self

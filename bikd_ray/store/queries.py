@@ -17,7 +17,7 @@ import pyarrow.dataset as pads
 from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.metrics import Metric
 from bikd_ray.plan import ResolvedData
-from bikd_ray.specs import is_alone
+from bikd_ray.specs import CONTROL, UNTOUCHED, is_alone
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
 from bikd_ray.store.data_ids import as_stored
@@ -185,6 +185,12 @@ class Store:
             raise UserError(f"unknown metric {name!r}; {there}")
         return found[0]
 
+    def control(self, data_id: str) -> str:
+        """What net Δ of a data set is against: the objective `ce`, or `untouched`: the models
+        before any training, where train has no labels and the control's Δ is 0 by definition.
+        """
+        return UNTOUCHED if data_id in self._reader.untouched else CONTROL.label
+
     def eval_sets(self) -> list[str]:
         """Names of the sets that models were measured on: val, then the others by their names."""
         found = set(self._reader.committed("baselines")["eval_set"].unique().to_pylist())
@@ -267,7 +273,8 @@ class Store:
     ) -> pa.Table:
         """What every model gained without a partner; columns as `partners`.
 
-        objective: `ce`, or `self` (taught by its own frozen start).
+        objective: `ce`, or `self` (taught by its own frozen start), with its options if several
+        are in the store.
         """
         return self._gains(None, objective, selection, Measure(metric, eval_set))
 
@@ -491,17 +498,14 @@ class Store:
                 yield learner, gain_table(learner)
 
         parts = _sorted(told())
-        others = (
-            {}
-            if models is None or is_alone(objective)
-            else family(self._reader, selection, measure)
-        )
+        alone = objective is not None and is_alone(objective)
+        others = {} if models is None or alone else family(self._reader, selection, measure)
         settings = []
         for setting, some in groupby(parts, lambda part: part[0][:3]):
             gains = pa.concat_tables([part for _, part in some])
             rest = [p for i, p in others.get(setting, {}).items() if i not in (models or ())]
             gains = with_q_values(gains, np.concatenate([[], *rest]))
-            settings.append(gains if is_alone(objective) else judged(gains, signs[setting[0]]))
+            settings.append(gains if alone else judged(gains, signs[setting[0]]))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
 
 

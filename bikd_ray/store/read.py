@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.metrics import Metric
+from bikd_ray.specs import UNTOUCHED
 from bikd_ray.store.filesystem import Listing, StoreFS
 from bikd_ray.store.names import KEY_OF, Names
 from bikd_ray.store.schema import ATTEMPT_LENGTH, COMMITTED_BY, KEYS, ROW, SCHEMA_VERSION, SCHEMAS
@@ -140,6 +141,12 @@ class Reader:
             return self.derived(
                 "metrics", _metrics, self._index("metrics"), self._index("baselines")
             )
+
+    @property
+    def untouched(self) -> frozenset[str]:
+        """The data_ids whose control is the untouched model: train has no labels."""
+        with self._lock:
+            return self.derived("untouched", _untouched, self._index("metrics"))
 
     def derived(self, what: str, make: Callable[..., T], *parts: Any) -> T:
         """What `make` makes of its arguments; under each name it is kept until others come."""
@@ -396,6 +403,10 @@ def _metrics(rows: pa.Table, baselines: pa.Table) -> dict[str, tuple[Metric, ...
         for data_id, of_data in found.items()
     }
     return dict.fromkeys(baselines["data_id"].unique().to_pylist(), CLASSIFICATION) | metrics
+
+
+def _untouched(rows: pa.Table) -> frozenset[str]:
+    return frozenset(rows.filter(pc.equal(rows["control"], UNTOUCHED))["data_id"].to_pylist())
 
 
 _OF_METRIC = ("title", "unit", "higher_is_better", "binary", "pooled")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from bikd_ray.identity import digest
 from bikd_ray.metrics import Metric
+from bikd_ray.specs import CONTROL
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.schema import SCHEMAS
 
@@ -71,10 +72,15 @@ class Writer:
             self._put(table, name, statistics, attempt, {key: first[key] for key in keys})
         self._put("baselines", name, baseline, attempt)
 
-    def write_metrics(self, data_id: str, task: str, metrics: Sequence[Metric]) -> None:
-        """Store what is measured on a data set, the primary metric first."""
+    def write_metrics(
+        self, data_id: str, task: str, metrics: Sequence[Metric], control: str = CONTROL.label
+    ) -> None:
+        """Store what is measured on a data set, the primary metric first, and what net Δ is
+        against: CONTROL's label, or UNTOUCHED.
+        """
+        same = {"task": task, "data_id": data_id, "control": control}
         rows = [
-            {**vars(metric), "metric": metric.name, "position": i, "task": task, "data_id": data_id}
+            {**vars(metric), "metric": metric.name, "position": i, **same}
             for i, metric in enumerate(metrics)
         ]
         self._put("metrics", digest("metrics", data_id), rows, new_attempt())

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.formatting import shown
 from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
+from bikd_ray.specs import CONTROL, UNTOUCHED, labelled
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
@@ -194,7 +195,8 @@ def run_baselines(
     """
     measuring = task_of(data.task)
     if data.data_id not in store.table("metrics", ["data_id"])["data_id"].to_pylist():
-        writer.write_metrics(data.data_id, data.task, measuring.metrics)
+        against = CONTROL.label if labelled(data.data.train) else UNTOUCHED
+        writer.write_metrics(data.data_id, data.task, measuring.metrics, against)
     missing = missing_baselines(zoo, data, store)
     progress.enter(f"baselines of {len(missing)} models" if missing else "images")
     task = ray.remote(prepare).options(**task_options(ONE_CPU))
@@ -223,7 +225,7 @@ def run_baselines(
             progress.note(f"{model.name}: {problem}")
             continue
         table, primary = measuring.table or "", measuring.metrics[0]
-        writer.commit_baseline(measured.rows, _model_row(model, data), measured.statistics, table)
+        writer.commit_baseline(measured.rows, model_row(model, data), measured.statistics, table)
         value = measured.rows[0]["value"]
         progress.note(f"{model.name}: {shown(value, primary.unit, primary.title)}")
         doubts = [measured.doubt] if measured.doubt else []
@@ -248,7 +250,8 @@ def together(problems: Iterable[BikdError]) -> BikdError:
     return kind("\n".join(str(problem) for problem in problems))
 
 
-def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
+def model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
+    """A row of `models`."""
     how = model.input
     return {
         "model": model.name,

@@ -29,6 +29,7 @@ from bikd_ray.sweep.connection import connected, interruptible, terminable
 from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.loggers import RunLogger, loggers_of
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
+from bikd_ray.sweep.probes import missing_probes, run_probes
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.recorder import LAST, WRITE_PATIENCE, Recorder
 from bikd_ray.sweep.resources import (
@@ -111,7 +112,7 @@ def run_sweep(
         if lacking := not_kept(spec, plan, reader):
             progress.note(lacking)
         loggers = loggers_of(spec, progress.note) if todo else []
-        if todo or _unmeasured(zoo, data, reader):
+        if _unmeasured(zoo, data, reader) or todo:
             with connected(address, spec.zoo, ship=ship) as grows, terminable():
                 room = _room(spec, todo, zoo, writer, progress, grows=grows)
                 needs = {job.job_id: job_needs(spec.resources, job, room) for job in todo}
@@ -121,6 +122,7 @@ def run_sweep(
                 broken = run_baselines(zoo, data, splits, reader, writer, of_one, progress)
                 whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
                 run_pairs(whole, data, reader, writer, of_one, progress)
+                run_probes(whole, data, reader, writer, of_one, progress)
                 how = (spec.name, writer.fs.uri, kept_selections(spec), spec.similarity == "cca")
                 requests = {
                     job.job_id: JobRequest(job, *how, needs[job.job_id], spec.resources)
@@ -171,6 +173,7 @@ def run_baseline_sweep(
             broken = run_baselines(zoo, data, {"val": "none"}, reader, writer, of_one, progress)
             whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
             run_pairs(whole, data, reader, writer, of_one, progress)
+            run_probes(whole, data, reader, writer, of_one, progress)
             if broken:
                 raise BikdError("\n".join(broken.values()))
     return writer.fs.uri
@@ -219,7 +222,8 @@ def _baseline(spec: Spec, room: Sequence[Node]) -> Callable[[Cost], ResourceRequ
 
 
 def _unmeasured(zoo: dict[str, ResolvedModel], data: ResolvedData, store: Store) -> bool:
-    return bool(missing_baselines(zoo, data, store) or missing_pairs(zoo, data, store))
+    probes = missing_probes(zoo, data, store)  # always: it refuses another set under a known name
+    return bool(probes or missing_baselines(zoo, data, store) or missing_pairs(zoo, data, store))
 
 
 def _run_jobs(

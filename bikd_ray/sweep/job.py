@@ -26,6 +26,7 @@ from bikd_ray.sweep.events import (
     run_columns,
 )
 from bikd_ray.sweep.measured_rows import result_rows
+from bikd_ray.sweep.probes import probed_rows
 from bikd_ray.tasks import task_of
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.best_epochs import BestEpoch
@@ -170,7 +171,8 @@ def _results(request: JobRequest, fitted: Fit, workers: Workers) -> list[Row]:
         for k, chosen in enumerate(members):
             kept = selection in request.keep
             weights = _keep_weights(request, k, selection, chosen, workers) if kept else None
-            rows += _result(request, fitted, k, selection, chosen, weights)
+            own = _result(request, fitted, k, selection, chosen, weights)
+            rows += own + probed_rows(fitted.probed, k, own[0])
     return rows
 
 

@@ -72,6 +72,8 @@ class Task(ABC):
 
     `output` is what a member's network returned for its view of the batch, and `batch.target` what
     is right: the samples' labels [B], or by name what `render` gave: tensors [B, …], or lists of B.
+    Where train has no labels it is None in training: `predict` and `certainty` do without it, and
+    `loss`, `confidence` and `right` are not called.
     """
 
     name: str

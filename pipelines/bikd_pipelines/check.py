@@ -21,7 +21,7 @@ from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
 from bikd_ray.resolve import same_twice
 from bikd_ray.spec_file import load_parts
-from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry
+from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry, labelled
 from bikd_ray.store.filesystem import StoreFS, store_uri
 from bikd_ray.tasks.plausible import Plausibility, plausibility
 from bikd_ray.train.evaluate import evaluate
@@ -245,7 +245,8 @@ def _data(data: Data, found: Findings) -> ResolvedData | None:
         return None
     for split in ("train", "val"):
         images = open_split(resolved, split)
-        print(f"bikd: {split}: {len(images.labels)} images", file=sys.stderr)
+        bare = "" if labelled(getattr(data, split)) else " without labels"
+        print(f"bikd: {split}: {len(images.labels)} images{bare}", file=sys.stderr)
         try:
             faults = undecodable(images)
             if faults and data.on_bad_image == "fail":
