@@ -42,6 +42,7 @@ class HFImages:
         if not len(dataset):
             raise UserError(f"data: {source.name}, split {self.split} holds no rows")
         feature = dataset.features[source.label]
+        feature = getattr(feature, "feature", feature)  # of lists, of what is in them
         names = tuple(feature.names) if hasattr(feature, "names") else None
         arrow = dataset.with_format("arrow")
         labels = arrow.select_columns(source.label)[:].column(0)

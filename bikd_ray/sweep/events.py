@@ -65,7 +65,7 @@ def job_row(request: JobRequest, seconds: float, resources: Row, error: str | No
         "members": list(job.names),
         "member_ids": [m.model_id for m in job.members],
         "recipe": canonical(job.recipe.model_dump()),
-        "data": canonical(job.data.data.model_dump(exclude={"cache"})),
+        "data": canonical(job.data.data.model_dump(exclude={"cache", "eval"})),
         "status": "failed" if error else "done",
         "error": error,
         "seconds": seconds,
