@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any, get_args
 
@@ -24,6 +24,7 @@ from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Measured, Task
 from bikd_ray.train.best_epochs import BestEpoch, BestEpochs
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
+from bikd_ray.train.further import Further, measure_further
 from bikd_ray.train.member import Learner, Member, fast_layout
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.similarity import correlations
@@ -102,6 +103,7 @@ class Fit:
     likeness: list[Likeness]
     images_per_s: float  # of training, each counted once however many models see it
     micro_batch: int | None  # images at a time, where memory or the spec asked for parts
+    further: Further = field(default_factory=Further)  # on sets that are only measured on
 
 
 def fit(
@@ -169,6 +171,7 @@ class _Run:
         self.sources = Sources(
             self.learners, job.objective, job.seed, frozen, job.recipe.precision, workers, self.task
         )
+        self.keep, self.decoders = keep, decoders
         self.selections = BestEpochs(self.measured, keep, self.metric)
         self.tally = self._nothing()
         micro = resources.micro_batch
@@ -272,8 +275,6 @@ class _Run:
         features: bool = False,
         ensemble: bool = False,
     ) -> Evaluation:
-        # where training does not fit in one piece, a larger batch may not fit here either
-        most = min(EVAL_BATCH, 2 * (self.at.micro_batch or EVAL_BATCH))
         return evaluate(
             members,
             loader,
@@ -281,8 +282,15 @@ class _Run:
             features=features,
             ensemble=ensemble,
             workers=self.workers,
-            batch_size=most,
+            batch_size=self._at_most,
         )
+
+    @property
+    def _at_most(self) -> int:
+        """Images at a time that are only looked at: where training does not fit in one piece, a
+        larger batch may not fit here either.
+        """
+        return min(EVAL_BATCH, 2 * (self.at.micro_batch or EVAL_BATCH))
 
     def _rows(
         self,
@@ -332,13 +340,25 @@ class _Run:
         images = len(self.rows) * self.job.recipe.epochs
         likeness = _likeness(self.before, self.after, self.device) if self.similarity else ()
         assert self.after.ensemble is not None
+        chosen = self.selections.chosen()
+        further = measure_further(
+            self.job.data,
+            self.task,
+            self.measured,
+            chosen,
+            self.keep,
+            self.workers,
+            decoders=self.decoders,
+            batch_size=self._at_most,
+        )
         return Fit(
             self.before,
-            self.selections.chosen(),
+            chosen,
             self.after.ensemble,
             list(likeness),
             images / max(self.at.seconds, 1e-9),
             self.at.micro_batch,
+            further,
         )
 
 

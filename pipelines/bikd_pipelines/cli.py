@@ -88,6 +88,7 @@ COMMANDS = (
     run.sweep,
     run.submit,
     run.baseline,
+    run.evaluate,
     start.check,
     start.plan,
     start.status,
