@@ -1,4 +1,4 @@
-"""Which models of a zoo can teach each other what, and what do I gain?
+"""Which of your pretrained models can improve which, and by how much?
 
     spec = bikd_ray.load_spec("sweep.yaml")
     bikd_ray.run_sweep(spec)

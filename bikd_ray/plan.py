@@ -13,19 +13,59 @@ from bikd_ray.tasks import DEFAULT
 
 
 @dataclass(frozen=True)
+class Window:
+    """The frames that a network sees around the one whose answer it gives.
+
+    first: offset of the first frame from that one, in frames of the video. phase: moves all of
+    them.
+    """
+
+    frames: int = 32
+    stride: int = 1
+    first: int = -31
+    phase: int = 0
+
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Of every frame from the target.
+
+        >>> Window(frames=4, stride=2, first=-3).offsets
+        (-3, -1, 1, 3)
+        >>> Window(frames=4, stride=2, first=-3, phase=-1).offsets
+        (-4, -2, 0, 2)
+        """
+        first = self.first + self.phase
+        return tuple(range(first, first + self.frames * self.stride, self.stride))
+
+
+@dataclass(frozen=True)
 class View:
-    """What decides the pixels a model gets; models of one view share one decoded copy."""
+    """What decides the pixels a model gets; models of one view share one decoded copy.
+
+    width: of an input that is not square, whose height is `size`. window: of a clip.
+    """
 
     size: int
     crop_pct: float
     interpolation: str
     crop_mode: str
     fill: tuple[float, float, float] | None = None  # around the image, where crop_mode is border
+    width: int | None = None
+    window: Window | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample: 3, H, W, or 3, T, H, W."""
+        frames = () if self.window is None else (self.window.frames,)
+        return (3, *frames, self.size, self.width or self.size)
 
 
 @dataclass(frozen=True)
 class ResolvedInput:
-    """What a model's images look like: nothing is left to a default any more."""
+    """What a model's images look like: nothing is left to a default any more.
+
+    size, width, window: as a view has them.
+    """
 
     size: int
     mean: tuple[float, float, float]
@@ -33,11 +73,27 @@ class ResolvedInput:
     crop_pct: float
     interpolation: str
     crop_mode: str = "center"
+    width: int | None = None
+    window: Window | None = None
 
     @property
     def view(self) -> View:
         fill = self.mean if self.crop_mode == "border" else None
-        return View(self.size, self.crop_pct, self.interpolation, self.crop_mode, fill)
+        how = (self.size, self.crop_pct, self.interpolation, self.crop_mode, fill)
+        return View(*how, self.width, self.window)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What an id covers: what is new leaves the ids of square images as they were."""
+        known = vars(self).items()
+        found = {name: value for name, value in known if value is not None}
+        return found if self.window is None else {**found, "window": vars(self.window)}
+
+    @property
+    def text(self) -> str:
+        """For people: `224 px`, `224 × 384 px, 32 frames`."""
+        size = f"{self.size} px" if self.width is None else f"{self.size} × {self.width} px"
+        return size if self.window is None else f"{size}, {self.window.frames} frames"
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def resolve(
         problems.append(str(error))
     for entry in spec.zoo:
         try:
-            model = zoo[entry.name] = _resolved(entry)
+            model = zoo[entry.name] = _resolved(entry, spec.task)
             if data and task:
                 task.check(model, data)
         except UserError as error:
@@ -52,13 +52,13 @@ def resolve(
     return zoo, data
 
 
-def _resolved(entry: ZooEntry) -> ResolvedModel:
+def _resolved(entry: ZooEntry, task: str) -> ResolvedModel:
     """A model as remembered, or built now."""
-    if model := load_resolved(entry):
+    if model := load_resolved(entry, task):
         return model
-    before = cache_path(entry)
-    model, _ = resolve_model(entry)
-    save_resolved(model, before)
+    before = cache_path(entry, task)
+    model, _ = resolve_model(entry, task_of(task))
+    save_resolved(model, before, task)
     return model
 
 

@@ -297,7 +297,7 @@ def case(name: str, changes: dict, *said: str):
         case(
             "head with another number of classes",
             {"data": DIGITS, "zoo": [SMALL, {**MEDIUM, "factory": "tests.test_bad_input:ten"}]},
-            "zoo: small answers 4 classes, the data has 10",
+            "zoo: small outputs 4 classes, but the data has 10",
             "kwargs: {num_classes: 10}",
         ),
         case(
@@ -504,9 +504,11 @@ def store(tmp_path: Path) -> Path:
         (["partners", "ResNt"], ["no model 'ResNt'", "did you mean 'ResNet'?"]),
         (["sql", "selec 1"], ["sql: ", 'syntax error at or near "selec"']),
         (["sql", "select * from result"], ["sql: ", "result does not exist"]),
-        (["pairs", "--matrix", "--metric", "delta"], ["unknown metric 'delta'", "delta"]),
+        (["pairs", "--matrix", "--show", "deltas"], ["unknown matrix 'deltas'", "delta"]),
+        (["partners", "ResNet", "--metric", "top"], ["unknown metric 'top'", "top1"]),
+        (["teachers", "--eval-set", "vall"], ["no evaluation set 'vall'", "did you mean 'val'?"]),
     ],
-    ids=["other case", "misspelt", "syntax", "table", "metric"],
+    ids=["other case", "misspelt", "syntax", "table", "matrix", "metric", "set"],
 )
 def test_questions_that_the_store_cannot_answer_are_one_line(refused, store, command, said):
     (line,) = refused(*command, "--store", store)
@@ -569,5 +571,5 @@ def test_check_compares_the_classes_and_fetch_keeps_the_weights(bikd, spec_file,
     store = tmp_path / "empty" / "kept"
     code, _, err = bikd("check", spec_file(data=DIGITS), "--fetch", "--store", store)
     assert code == 2
-    assert err.count("answers 4 classes, the data has 10") == 3
+    assert err.count("outputs 4 classes, but the data has 10") == 3
     assert len(list((store / "weights" / "base").iterdir())) == 3

@@ -64,7 +64,7 @@ def swapped(names: Iterable[str], a: int, b: int) -> list[str]:
 
 def test_another_number_of_classes_is_refused_whatever_the_names():
     with pytest.raises(
-        UserError, match=r"Model answers 2 classes, the data has 3; .*num_classes: 3"
+        UserError, match=r"Model outputs 2 classes, but the data has 3; .*num_classes: 3"
     ):
         check_classes(model(["ant", "bee"]), 3, ("ant", "bee", "cow"))
 
@@ -221,9 +221,9 @@ def test_each_model_of_a_spec_that_does_not_fit_the_data_has_its_line(tmp_path):
     with pytest.raises(UserError) as raised:
         resolved(data, more, turned, classes=5)
     assert [line.partition(";")[0] for line in str(raised.value).splitlines()] == [
-        "zoo: more answers 4 classes, the data has 3",
+        "zoo: more outputs 4 classes, but the data has 3",
         "zoo: turned has class 1 'ant', which is class 0 in the data (there the model has 'bee')",
-        "zoo: other answers 5 classes, the data has 3",
+        "zoo: other outputs 5 classes, but the data has 3",
     ]
 
 

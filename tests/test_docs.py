@@ -2,20 +2,27 @@
 
 import re
 import unicodedata
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 
 import bikd_ray
+from bikd_pipelines import reference
 from bikd_ray import transfer
+from bikd_ray.analysis.significance import resolvable
+from bikd_ray.plan import ResolvedData, ResolvedModel, all_jobs
 from bikd_ray.resolve import plan_jobs
-from bikd_ray.spec_file import load_spec
+from bikd_ray.spec_file import load_spec, parse_spec
+from bikd_ray.specs import Recipe, Spec
 from bikd_ray.sweep.events import EpochEnd, JobRequest, JobResult, job_row
 from bikd_ray.sweep.loggers import RunLogger
 from bikd_ray.transfer import loss
 from tests import synthetic
+from tests.plans import COST, INPUT, SPLIT
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -131,6 +138,69 @@ def test_every_exported_name_is_there_and_documented(name):
     assert name == "__version__" or value.__doc__
 
 
+def test_the_reference_of_specs_is_that_of_the_classes():
+    assert (DOCS / "spec.md").read_text() == reference.spec_reference()
+
+
+def test_every_field_of_a_spec_says_what_it_means():
+    schema = Spec.model_json_schema()
+    parts = {"Spec": schema, **schema["$defs"]}
+    fields = {f"{part}.{n}": f for part, of in parts.items() for n, f in of["properties"].items()}
+    assert [name for name, field in fields.items() if not field.get("description")] == []
+
+
+def test_a_class_without_a_heading_is_named(monkeypatch):
+    monkeypatch.delitem(reference.SECTIONS, Recipe)
+    with pytest.raises(LookupError, match=r"differ in Recipe$"):
+        reference.spec_reference()
+
+
+def test_the_site_shows_every_page():
+    text = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[1].split("\ntheme:")[0]
+    shown = re.findall(r": ([\w/-]+\.md)$", text, re.MULTILINE)
+    assert sorted(shown) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
+
+
+def test_the_hours_of_ten_models_are_those_of_the_plans_formula():
+    """Of docs/imagenet.md: jobs, FLOPs, hours and dollars, from its own table of costs."""
+    text = (DOCS / "imagenet.md").read_text()
+    whole = yaml.safe_load(text.split("```yaml\n")[1].split("```")[0])
+    giga = {name: float(cost) for name, cost in re.findall(r"(\w+) \| ([\d.]+)(?= \|)", text)}
+    counts = {"train": 1_281_167, "val": 50_000}
+    assert set(giga) >= {entry["alias"] for entry in whole["zoo"]}
+
+    def total(changes: dict) -> tuple[int, float]:
+        spec = parse_spec({**whole, **changes, "store": None})
+        train, val = (replace(SPLIT, count=count) for count in counts.values())
+        data = ResolvedData(spec.data, "d", "s", train, val, 1000, None)
+        zoo = {
+            e.name: ResolvedModel(
+                e, e.name, e.name, INPUT, 1000, replace(COST, flops=round(1e9 * giga[e.name]))
+            )
+            for e in spec.zoo
+        }
+        jobs = all_jobs(spec, zoo, data)
+        return len(jobs), sum(job.flops for job in jobs)
+
+    short, tenth = {"epochs": 5}, {"epochs": 5, "train_fraction": 0.1}
+    anchors = {"pairings": {"anchors": ["ResNet"]}}
+    wanted = [{}, anchors, {"recipe": short}, {"recipe": tenth}, {"recipe": tenth, **anchors}]
+    rows = re.findall(r"\| (\d+) \| ([\d.]+) \| ([\d,]+) \| \$([\d,]+) \|$", text, re.MULTILINE)
+    assert len(rows) == len(wanted)
+    for (jobs, exa, hours, dollars), changes in zip(rows, wanted, strict=True):
+        count, flops = total(changes)
+        assert int(jobs) == count
+        assert float(exa) == pytest.approx(flops / 1e18, rel=0.02)
+        assert int(hours.replace(",", "")) == round(flops / 20e12 / 3600)
+        assert int(dollars.replace(",", "")) == round(2.5 * flops / 20e12 / 3600)
+    few = [["ResNet", other] for other in ("ConvNeXt", "Swin", "ViT")]
+    count, flops = total({"pairings": {"list": few}, "seeds": [0, 1, 2, 3, 4]})
+    assert f"is {count} jobs, {flops / 20e12 / 3600:.0f} GPU-hours" in text
+    for share, said in ((0.02, "±0.12 pp"), (0.04, "±0.18 pp")):
+        assert f"±{resolvable(counts['val'], share):.2f} pp" == said
+        assert said in text
+
+
 @pytest.mark.parametrize("package", ["bikd_ray", "pipelines/*", "dashboards/*"])
 def test_every_package_says_that_it_is_typed(package):
     assert [path.parent for path in ROOT.glob(f"{package}/__init__.py")] == [
@@ -158,6 +228,12 @@ def example(tmp_path, monkeypatch):
         return SimpleNamespace(**names)
 
     return run
+
+
+def test_the_task_is_measured_and_taught(example):
+    found = example("A task")
+    assert found.found.values["mae"] > 0
+    assert all(network[1].weight.grad is not None for network in found.networks)
 
 
 def test_the_objective_teaches_where_the_teacher_is_sure(example):
@@ -198,7 +274,7 @@ def test_the_logger_writes_what_a_job_reports(example, spec_file, tmp_path):
     logger.close()
     assert said == []
     lines = Path("runs", "watched", f"{job.job_id}.csv").read_text().splitlines()
-    assert lines == ["1,small/top1,50.0", "end,error,NaN loss"]
+    assert lines == ["1,small/score,50.0", "end,error,NaN loss"]
 
 
 def test_the_figure_draws_the_answer(example, tmp_path):

@@ -281,7 +281,7 @@ def test_output_without_logits_is_refused_by_name(output):
 def test_another_number_of_classes_is_refused_with_both_numbers(safetensors):
     model = resolved(tiny_entry(safetensors))
     check_classes(model, 5, None)
-    with pytest.raises(UserError, match=r"Tiny answers 5 classes, the data has 10;"):
+    with pytest.raises(UserError, match=r"Tiny outputs 5 classes, but the data has 10;"):
         check_classes(model, 10, None)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def cache_dir(setting: str) -> Path | None:
 
 def size_on_disk(count: int, view: View) -> int:
     """Bytes of `count` decoded images of a view."""
-    return count * 3 * view.size**2
+    return count * prod(view.shape)
 
 
 def fits(setting: str, wanted: int, share: float) -> bool:
@@ -186,13 +187,13 @@ def _whole(path: Path, count: int, view: View, task: Task) -> bool:
         return False
     if task.rendering:
         return array.ndim >= 4 and array.shape[:2] == (count, 3) and array.dtype == np.uint8
-    return array.shape == (count, 3, view.size, view.size) and array.dtype == np.uint8
+    return array.shape == (count, *view.shape) and array.dtype == np.uint8
 
 
 def _shapes(images: ImageSet, views: Sequence[View], task: Task) -> list[tuple[int, ...]]:
     """Of each view's pixels."""
     if not task.rendering:
-        return [(3, view.size, view.size) for view in views]
+        return [view.shape for view in views]
     return [array.shape for array in _first(images, views, task)[0]]
 
 

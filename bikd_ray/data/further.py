@@ -7,16 +7,20 @@ and images without any. Suffixes: N images, M right labels of an image at most (
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bikd_ray.data.content import content_id, spot_check
-from bikd_ray.data.labels import Names, placed, relabelled
+from bikd_ray.data.labels import Names, placed
 from bikd_ray.data.sources import EncodedImages, ImageSet, Subset
 from bikd_ray.errors import UserError, choices
 from bikd_ray.identity import digest
 from bikd_ray.plan import FurtherSet, ResolvedSplit
 from bikd_ray.specs.data import ClassMap
+
+if TYPE_CHECKING:
+    from bikd_ray.tasks.base import Task
 
 
 @dataclass(frozen=True)
@@ -214,15 +218,14 @@ def resolved_set(
     data: DataClasses,
     given: ClassMap | None,
     hashes: np.ndarray | None,
-    *,
-    maps: bool,
+    task: "Task",
 ) -> tuple[FurtherSet, tuple[str, ...]]:
     """A set as nodes must find it, and what to say of it; its labels become the data's.
 
-    hashes: of its images, where they are files. maps: whether labels are what the task measures by;
-    else they are taken as those of val are. Raises UserError where they do not fit.
+    hashes: of its images, where they are files. Where labels are not what the task measures by,
+    they are taken as those of val are. Raises UserError where they do not fit.
     """
-    raw, listing = images.labels, images.source_id
+    raw, listing, maps = images.labels, images.source_id, task.labels_are_targets
     if not maps and (given is not None or raw.ndim > 1):
         what = "classes:" if given is not None else "lists of labels"
         raise UserError(f"{where}: this task measures by no labels, so it takes no {what}")
@@ -231,14 +234,13 @@ def resolved_set(
     if maps and not len(labelled_rows(raw)):
         raise UserError(f"{where}: none of its {len(raw):,} images has a label")
     found = placing(where, raw, images.classes, data, given) if maps else Placing()
-    images.labels = moved(raw, found.places) if maps else relabelled(images, data.names)
-    rows = labelled_rows(images.labels) if maps else np.arange(len(raw))
+    rows = _brought(images, found.places, data.names, task)
     notes = list(found.notes)
     if len(rows) < len(raw):
         left = len(raw) - len(rows)
         notes.append(f"{where}: {left:,} of {len(raw):,} images have no label and are left out")
-    held = np.unique(images.labels[images.labels >= 0])
-    if maps and len(held) == 1 and len(rows) > 1:
+    held = np.unique(images.labels[images.labels >= 0]) if maps else ()
+    if len(held) == 1 and len(rows) > 1:
         raise UserError(f"{where}: all its {len(rows):,} images are of class {held[0]}")
     content = content_id(images, hashes)
     split = ResolvedSplit(len(raw), content, listing, spot_check(images))
@@ -270,11 +272,21 @@ def refuse_train(
     return (f"{where}: {same:,} of its {len(images.labels):,} images are in train too",)
 
 
-def opened_set(images: ImageSet, part: FurtherSet, names: Names | None, *, maps: bool) -> ImageSet:
+def _brought(
+    images: ImageSet, places: Sequence[int] | None, names: Names | None, task: "Task"
+) -> np.ndarray:
+    """Give a set the data's labels; the rows that are measured."""
+    if not task.labels_are_targets:
+        task.relabel(images, names)
+        return np.arange(len(images.labels))
+    images.labels = moved(images.labels, places)
+    return labelled_rows(images.labels)
+
+
+def opened_set(images: ImageSet, part: FurtherSet, names: Names | None, task: "Task") -> ImageSet:
     """A set's images with a label, in the data's classes."""
-    images.labels = moved(images.labels, part.places) if maps else relabelled(images, names)
+    rows = _brought(images, part.places, names, task)
     images.source_id = part.split.content_id
     if isinstance(images, EncodedImages):
         images.stamps = images.stamps[:0]  # not to be sent to each loader process
-    rows = labelled_rows(images.labels) if maps else np.arange(len(images.labels))
     return images if len(rows) == len(images.labels) else Subset(images, rows)

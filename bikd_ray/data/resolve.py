@@ -9,7 +9,7 @@ import numpy as np
 from bikd_ray.data.content import content_hashes, content_id, spot_check
 from bikd_ray.data.folder import FolderImages
 from bikd_ray.data.further import DataClasses, opened_set, refuse_train, resolved_set
-from bikd_ray.data.labels import Names, class_list, label_space, relabelled
+from bikd_ray.data.labels import Names
 from bikd_ray.data.sampled import refuse_all_bad
 from bikd_ray.data.sources import EncodedImages, ImageSet
 from bikd_ray.errors import BikdError, UserError
@@ -26,8 +26,7 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
     opener = task_of(task)
     opened = {split: opener.open(getattr(data, split)) for split in SPLITS}
-    given = class_list(data.classes) if data.classes else None
-    space = label_space(opened, num_classes=data.num_classes, given=given)
+    space = opener.label_space(opened, data)
     if data.on_bad_image == "skip":
         for split, images in opened.items():
             refuse_all_bad(split, images)
@@ -36,7 +35,7 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
         for split, images in opened.items()
     }
     train, val = (
-        _resolved(images, space.classes, hashes[split]) for split, images in opened.items()
+        _resolved(opener, images, space.classes, hashes[split]) for split, images in opened.items()
     )
     said = [f"{split}: {note}" for split, images in opened.items() for note in images.notes]
     classes = DataClasses(space.num_classes, space.classes)
@@ -79,15 +78,15 @@ def _further(
     said = [f"{name}: {note}" for note in images.notes]
     hashes = content_hashes(images) if isinstance(images, EncodedImages) else None
     both = refuse_train(where, images, hashes, train, of_train)
-    part, notes = resolved_set(
-        where, images, classes, source.classes, hashes, maps=task.labels_are_targets
-    )
+    part, notes = resolved_set(where, images, classes, source.classes, hashes, task)
     return part, [*said, *both, *notes]
 
 
-def _resolved(images: ImageSet, classes: Names | None, hashes: np.ndarray | None) -> ResolvedSplit:
+def _resolved(
+    task: Task, images: ImageSet, classes: Names | None, hashes: np.ndarray | None
+) -> ResolvedSplit:
     own = images.labels
-    images.labels = relabelled(images, classes)
+    task.relabel(images, classes)
     return ResolvedSplit(
         count=len(own),
         content_id=content_id(images, hashes),
@@ -149,15 +148,16 @@ def _opened_further(
 ) -> ImageSet:
     opener = task_of(task)
     images = _as_planned(source, planned.split, f"data.eval.{name}", opener)
-    return opened_set(images, planned, classes, maps=opener.labels_are_targets)
+    return opened_set(images, planned, classes, opener)
 
 
 @lru_cache(maxsize=4)
 def _opened(
     source: DataSource, planned: ResolvedSplit, classes: Names | None, split: str, task: str
 ) -> ImageSet:
-    images = _as_planned(source, planned, f"data.{split}", task_of(task))
-    images.labels = relabelled(images, classes)
+    opener = task_of(task)
+    images = _as_planned(source, planned, f"data.{split}", opener)
+    opener.relabel(images, classes)
     images.source_id = planned.content_id  # what caches of it are called
     if isinstance(images, EncodedImages):
         images.stamps = images.stamps[:0]  # not to be sent to each loader process

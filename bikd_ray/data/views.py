@@ -32,11 +32,12 @@ def pixels(view: View) -> Callable[[Image.Image], np.ndarray]:
 
 
 class Normalise:
-    """uint8 [B, 3, H, W] on any device to the float32 input of one model."""
+    """uint8 [B, 3, H, W] or [B, 3, T, H, W] on any device to the float32 input of one model."""
 
     def __init__(self, how: ResolvedInput, device: torch.device) -> None:
-        self.mean = torch.tensor(how.mean, device=device).view(3, 1, 1)
-        self.std = torch.tensor(how.std, device=device).view(3, 1, 1)
+        shape = (3, *[1] * (len(how.view.shape) - 1))
+        self.mean = torch.tensor(how.mean, device=device).view(shape)
+        self.std = torch.tensor(how.std, device=device).view(shape)
 
     def __call__(self, pixels_B3HW: Tensor) -> Tensor:
         return pixels_B3HW.float().div_(255).sub_(self.mean).div_(self.std)

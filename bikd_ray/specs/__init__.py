@@ -1,10 +1,21 @@
-"""What a person asks for: the YAML spec as frozen models that refuse bad values at birth.
+"""What a person asks for: the YAML spec as frozen models, validated on construction.
 
 Everything but `zoo` and `data` has a default, and the defaults are the paper's
-(Jain et al., TMLR 2025). Field names and choices are listed in the README.
+(Jain et al., TMLR 2025). docs/spec.md lists every field; it is made from these classes.
 """
 
-from bikd_ray.specs.data import Data, DataSource, DigitsData, FolderData, ParquetData, TimmData
+from bikd_ray.specs.data import (
+    Data,
+    DataSource,
+    DigitsData,
+    FolderData,
+    FurtherDigits,
+    FurtherFolder,
+    FurtherParquet,
+    FurtherTimm,
+    ParquetData,
+    TimmData,
+)
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
 from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
 from bikd_ray.specs.training import (
@@ -16,6 +27,7 @@ from bikd_ray.specs.training import (
     Objective,
     Pairings,
     Recipe,
+    is_alone,
 )
 from bikd_ray.specs.values import Frozen, Reading
 from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, Input, Interpolation, ZooEntry
@@ -35,6 +47,10 @@ __all__ = [
     "DigitsData",
     "FolderData",
     "Frozen",
+    "FurtherDigits",
+    "FurtherFolder",
+    "FurtherParquet",
+    "FurtherTimm",
     "GrownNode",
     "Input",
     "Interpolation",
@@ -49,4 +65,5 @@ __all__ = [
     "Spec",
     "TimmData",
     "ZooEntry",
+    "is_alone",
 ]

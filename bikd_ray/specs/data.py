@@ -25,8 +25,8 @@ def _cache_in_base(cache: str, info: ValidationInfo) -> str:
 class FolderData(Frozen):
     """A directory with one sub-directory of images for each class, or with a file of labels."""
 
-    source: Literal["folder"]
-    path: Located
+    source: Literal["folder"] = Field(description="images in folders")
+    path: Located = Field(description="the folder")
     labels: Located | None = Field(
         default=None,
         min_length=1,
@@ -38,7 +38,7 @@ class FolderData(Frozen):
 class ParquetData(Frozen):
     """Parquet files as HF datasets write them: images (struct with bytes, or binary), labels."""
 
-    source: Literal["parquet"]
+    source: Literal["parquet"] = Field(description="images in a column")
     path: LocatedEach = Field(description="a file, a directory or a glob; local, s3:// or gs://")
     image: str = Field(default="image", min_length=1, description="column of the images")
     label: str = Field(
@@ -51,7 +51,7 @@ class TimmData(Frozen):
     or, with neither, a tar of class folders.
     """
 
-    source: Literal["timm"]
+    source: Literal["timm"] = Field(description="what timm's readers open")
     name: str = Field(default="", description="hfds/NAME, wds/ or nothing (path is a .tar)")
     path: LocatedEach | None = Field(
         default=None, description="tar, or shards with {000..012} or a glob; hfds: its cache folder"
@@ -80,8 +80,8 @@ class TimmData(Frozen):
 class DigitsData(Frozen):
     """scikit-learn's bundled UCI handwritten digits, halved by class into train and val."""
 
-    source: Literal["digits"]
-    split: Literal["train", "val"]
+    source: Literal["digits"] = Field(description="the bundled digits")
+    split: Literal["train", "val"] = Field(description="which half")
 
 
 DataSource = Annotated[
@@ -128,7 +128,7 @@ def _class(value: Any) -> str:
     return str(value)
 
 
-_ONE_CLASS = {"type": ["string", "integer"]}
+_ONE_CLASS = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
 _CLASS_MAP = {
     "description": "each class of the set in the data's classes, by name, WordNet id or number: "
     "a mapping, a list in the order of the set's labels, or a .txt or .json file of one; "
@@ -149,16 +149,20 @@ class _Further(Frozen):
     """A ClassMap or None."""
 
 
-class FurtherFolder(FolderData, _Further): ...
+class FurtherFolder(FolderData, _Further):
+    """A set from folders that models are only measured on."""
 
 
-class FurtherParquet(ParquetData, _Further): ...
+class FurtherParquet(ParquetData, _Further):
+    """A set from Parquet that models are only measured on."""
 
 
-class FurtherTimm(TimmData, _Further): ...
+class FurtherTimm(TimmData, _Further):
+    """A set from timm's readers that models are only measured on."""
 
 
-class FurtherDigits(DigitsData, _Further): ...
+class FurtherDigits(DigitsData, _Further):
+    """A set from the digits that models are only measured on."""
 
 
 FurtherSource = Annotated[
@@ -181,9 +185,13 @@ def _set_names(value: Any) -> Any:
 
 
 class Data(Frozen):
-    train: DataSource
-    val: DataSource
-    num_classes: Int | None = Field(default=None, ge=2, description="default: from the labels")
+    """The images that models learn from, and those that they are measured on."""
+
+    train: DataSource = Field(description="what models learn from")
+    val: DataSource = Field(description="what they are measured on")
+    num_classes: Int | None = Field(
+        default=None, ge=2, description="how many classes there are; default: from the labels"
+    )
     classes: Annotated[
         Annotated[tuple[str, ...], Field(min_length=2)] | Located | None, BeforeValidator(_names)
     ] = Field(

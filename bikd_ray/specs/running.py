@@ -27,11 +27,11 @@ from bikd_ray.specs.values import (
 class GrownNode(Frozen):
     """A kind of node that the cluster's autoscaler may start."""
 
-    cpus: Positive
-    gpus: Float = Field(default=0, ge=0)
+    cpus: Positive = Field(description="of one node")
+    gpus: Float = Field(default=0, ge=0, description="of one node")
     memory: Positive | None = Field(default=None, description="GiB; default: enough")
     count: Int = Field(
-        default=1, ge=1, le=100_000, description="at most so many, those that run included"
+        default=1, ge=1, le=100_000, description="the most there will be, those that run included"
     )
 
 
@@ -119,7 +119,7 @@ LOGGER_OPTIONS: dict[str, tuple[str, ...]] = {
 class Logger(Frozen):
     """Where jobs show as runs while they train, beside the store; never part of an identity."""
 
-    name: Literal["tensorboard", "mlflow", "wandb"]
+    name: Literal["tensorboard", "mlflow", "wandb"] = Field(description="which one")
     dir: Located = Field(default="runs", description="tensorboard, wandb: folder of the runs")
     tracking_uri: Annotated[str, AfterValidator(only_expanded)] | None = Field(
         default=None, description="mlflow: default $MLFLOW_TRACKING_URI, or MLflow's own"

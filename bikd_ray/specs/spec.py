@@ -50,28 +50,50 @@ class Spec(Frozen):
 
     model_config = ConfigDict(json_schema_extra={"patternProperties": {"^x-": {}}})
 
-    name: str = Field(default="sweep", min_length=1)
-    zoo: tuple[ZooEntry, ...] = Field(min_length=1)
+    name: str = Field(default="sweep", min_length=1, description="what the sweep is called")
+    zoo: tuple[ZooEntry, ...] = Field(min_length=1, description="the models")
     task: Annotated[str, AfterValidator(_task)] = Field(
         default=DEFAULT, description="what is learned and measured: a name, or MODULE:CLASS"
     )
-    data: Data
-    pairings: Pairings = Pairings()
+    data: Data = Field(description="the images")
+    pairings: Pairings = Field(
+        default=Pairings(), description="which sets of models train together"
+    )
     objectives: Annotated[
         tuple[Annotated[Objective, BeforeValidator(named)], ...], BeforeValidator(listed)
-    ] = Field(default=(Objective(),), min_length=1)
-    controls: bool = True
-    recipe: Recipe = Recipe()
-    selection: Selection = "last"
+    ] = Field(
+        default=(Objective(),),
+        min_length=1,
+        description="who teaches whom: one or several, bare or with settings",
+    )
+    controls: bool = Field(
+        default=True, description="also train each model alone, by cross-entropy: the control"
+    )
+    recipe: Recipe = Field(default=Recipe(), description="how every job trains")
+    selection: Selection = Field(
+        default="last",
+        description="whose weights are kept: of the last epoch, or of the best on val or on the "
+        "held-out share of train; every job stores the results of all",
+    )
     similarity: Literal["cca", "none"] = Field(
         default="cca", description="compare members' features before and after, or not"
     )
-    seeds: tuple[Int, ...] = Field(default=(0, 1, 2), min_length=1)
-    resources: Resources = Resources()
+    seeds: tuple[Int, ...] = Field(
+        default=(0, 1, 2), min_length=1, description="each job is done once for every seed"
+    )
+    resources: Resources = Field(
+        default=Resources(), description="where jobs run and what of; no part of a job's identity"
+    )
     loggers: Annotated[
         tuple[Annotated[Logger, BeforeValidator(named)], ...], BeforeValidator(listed)
-    ] = ()
-    store: Located | None = None
+    ] = Field(
+        default=(), description="where jobs also show while they train, bare or with settings"
+    )
+    store: Located | None = Field(
+        default=None,
+        description="where the results go: a folder, s3://… or gs://…; default: $BIKD_STORE, or "
+        "./bikd-store",
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -12,9 +12,15 @@ from bikd_ray.specs.values import Float, Frozen, Int, Positive
 
 
 class Pairings(Frozen):
-    """Which sets of models train together."""
+    """Which sets of models train together.
 
-    mode: Literal["all", "anchors", "list"] = "all"
+    Short forms: `{anchors: [a]}` for all pairs that hold a, `{list: [[a, b], [a, b, c]]}` for
+    these alone.
+    """
+
+    mode: Literal["all", "anchors", "list"] = Field(
+        default="all", description="all sets of a size, those with an anchor, or those listed"
+    )
     size: Int = Field(default=2, ge=2, description="models in a pairing (modes all and anchors)")
     models: tuple[str, ...] = Field(
         default=(), description="anchors: every pairing holds one of these"
@@ -75,6 +81,11 @@ ALONE = ("ce", "self")
 """Objectives without partners: the controls."""
 
 
+def is_alone(label: str | None) -> bool:
+    """Whether an objective's label, which may have options, is of one without partners."""
+    return label is not None and label.partition("(")[0] in ALONE
+
+
 class Objective(Frozen):
     """Who teaches whom.
 
@@ -84,13 +95,25 @@ class Objective(Frozen):
     `self`: one model taught by its own frozen start. `ce`: nobody teaches.
     """
 
-    name: Literal["bikd", "dml", "kd", "kl_dp", "kl_dp_supervised", "self", "ce"] = "bikd"
-    temperature: Float = Field(default=1.0, gt=0)
-    ties: Literal["auto", "first", "last", "drop"] = "auto"
-    detach_teacher: bool = True
+    name: Literal["bikd", "dml", "kd", "kl_dp", "kl_dp_supervised", "self", "ce"] = Field(
+        default="bikd", description="who teaches whom"
+    )
+    temperature: Float = Field(
+        default=1.0,
+        gt=0,
+        description="softens what is taught; at 1 it is the probabilities as they are",
+    )
+    ties: Literal["auto", "first", "last", "drop"] = Field(
+        default="auto",
+        description="who teaches where several are equally confident; drop: nobody; auto: the "
+        "last of two, the first of more, as in the paper",
+    )
+    detach_teacher: bool = Field(
+        default=True, description="false: gradients also reach the model that teaches"
+    )
     mask: bool = Field(default=True, description="false: every model teaches on every sample")
-    ce_weight: Float = Field(default=1.0, ge=0)
-    kl_weight: Float = Field(default=1.0, ge=0)
+    ce_weight: Float = Field(default=1.0, ge=0, description="weight of the labels' cross-entropy")
+    kl_weight: Float = Field(default=1.0, ge=0, description="weight of what is taught")
     kd_weight: Float = Field(default=0.5, ge=0, le=1, description="kd: share of the divergence")
     confidence: Literal["auto", "label", "max"] = Field(
         default="auto",
@@ -138,19 +161,34 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Recipe(Frozen):
     """How every job of the sweep trains; part of each job's identity.
 
-    A bare name or `preset` takes one of PRESETS; fields beside it win.
+    A bare name (`recipe: paper_vit`) or `preset` takes one of the presets; fields beside it win.
     """
 
-    epochs: Int = Field(default=20, ge=1)
-    batch_size: Int = Field(default=128, ge=1)
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    lr: Float = Field(default=1e-6, gt=0)
-    lrs: dict[str, Positive] = Field(default={}, description="model: its own learning rate")
+    epochs: Int = Field(default=20, ge=1, description="passes over the training images")
+    batch_size: Int = Field(default=128, ge=1, description="images a step")
+    optimizer: Literal["adam", "adamw", "sgd"] = Field(
+        default="adam", description="as torch has it"
+    )
+    lr: Float = Field(
+        default=1e-6,
+        gt=0,
+        description="learning rate; the default is the paper's, for weights that were trained to "
+        "the end on the same classes",
+    )
+    lrs: dict[str, Positive] = Field(
+        default={}, description="model: its own learning rate, in place of lr"
+    )
     momentum: Float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: Float = Field(default=1e-5, ge=0)
-    schedule: Literal["none", "cosine", "poly"] = "none"
-    warmup_epochs: Float = Field(default=0.0, ge=0, description="linear, from 0")
-    clip_norm: Float | None = Field(default=None, gt=0, description="of each model's gradient")
+    weight_decay: Float = Field(default=1e-5, ge=0, description="of every parameter")
+    schedule: Literal["none", "cosine", "poly"] = Field(
+        default="none", description="how the learning rate falls"
+    )
+    warmup_epochs: Float = Field(
+        default=0.0, ge=0, description="epochs in which it rises from 0 in a line"
+    )
+    clip_norm: Float | None = Field(
+        default=None, gt=0, description="largest norm of each model's gradient"
+    )
     ema: Float | None = Field(
         default=None, gt=0, lt=1, description="decay of averaged weights, which are then measured"
     )
@@ -159,8 +197,15 @@ class Recipe(Frozen):
         description="none: each model's evaluation view; timm: random crop, flip and colour jitter "
         "at each model's own interpolation; reference: the same, always bilinear",
     )
-    precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
-    train_fraction: Float = Field(default=1.0, gt=0, le=1)
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
+        default="fp32", description="of training; results of two precisions are never mixed"
+    )
+    train_fraction: Float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of each class that is seen, the same images in every job",
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -49,10 +49,14 @@ class Input(Frozen):
     """How one model wants its images; what is left out comes from the model's own data config."""
 
     size: Int | None = Field(default=None, ge=1, description="side of the square input, pixels")
-    mean: Triple | None = None
-    std: tuple[Positive, Positive, Positive] | None = None
-    crop_pct: Float | None = Field(default=None, gt=0, le=1)
-    interpolation: Interpolation | None = None
+    mean: Triple | None = Field(default=None, description="of red, green, blue in 0–1")
+    std: tuple[Positive, Positive, Positive] | None = Field(
+        default=None, description="of red, green, blue in 0–1"
+    )
+    crop_pct: Float | None = Field(
+        default=None, gt=0, le=1, description="share of the resized image's side that is kept"
+    )
+    interpolation: Interpolation | None = Field(default=None, description="how images are resized")
 
 
 SOURCES = ("timm", "factory", "hub")
@@ -80,15 +84,21 @@ class ZooEntry(Frozen):
     timm: Annotated[str, AfterValidator(_timm_in_base)] | None = Field(
         default=None, min_length=1, description="a timm name, hf-hub:USER/MODEL or local-dir:FOLDER"
     )
-    factory: str | None = Field(default=None, pattern=r"^[\w.]+:[\w.]+$")
+    factory: str | None = Field(
+        default=None,
+        pattern=r"^[\w.]+:[\w.]+$",
+        description="MODULE:FUNCTION, any callable that returns an nn.Module",
+    )
     hub: Annotated[str, AfterValidator(_hub_in_base)] | None = Field(
         default=None,
         pattern=r"^[^:]+:\w+$",
         description="torch hub, OWNER/REPO[@REF]:ENTRY or FOLDER:ENTRY; runs the repository's code",
     )
     trust: bool = Field(default=False, description="hub: yes, run that repository's code")
-    kwargs: Kwargs = Field(default={})
-    checkpoint: Located | None = None
+    kwargs: Kwargs = Field(default={}, description="arguments of what builds the network")
+    checkpoint: Located | None = Field(
+        default=None, description="a file with the weights; local, https://, s3:// or gs://"
+    )
     key: str | None = Field(
         default=None, min_length=1, description="of the state in the checkpoint, as in a.b"
     )
@@ -98,8 +108,12 @@ class ZooEntry(Frozen):
     rename: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = Field(
         default=(), description="regular expression: replacement, in turn over the tensors' names"
     )
-    input: Input = Input()
-    alias: str | None = Field(default=None, min_length=1)
+    input: Input = Field(
+        default=Input(), description="how the model wants its images; default: as its makers do"
+    )
+    alias: str | None = Field(
+        default=None, min_length=1, description="what it is called; default: its source's name"
+    )
 
     @model_validator(mode="before")
     @classmethod

@@ -101,7 +101,7 @@ def run_sweep(
     """Run the baselines and all jobs of `spec` that the store lacks.
 
     store: URI, before the spec's. address: of a running Ray cluster; None takes $RAY_ADDRESS, or
-    starts Ray here; a connection that is there already is used. limit: at most so many jobs.
+    starts Ray here; a connection that is there already is used. limit: run at most this many jobs.
     only: jobs with this model. budget: GPU-hours (of jobs without GPUs, their hours) that jobs may
     take; none begins that would exceed it. retry_failed: also run jobs that failed before.
     ship: send this package to a cluster that lacks it.

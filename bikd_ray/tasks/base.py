@@ -8,20 +8,21 @@ Suffixes: K members, B samples, E events, P positions, N units (images; of video
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from bikd_ray.metrics import Metric
 
 if TYPE_CHECKING:
+    from bikd_ray.data.labels import LabelSpace
     from bikd_ray.data.loader import Batch
     from bikd_ray.data.sources import ImageSet
-    from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedModel, View
-    from bikd_ray.specs import DataSource
+    from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedInput, ResolvedModel, View
+    from bikd_ray.specs import Data, DataSource, ZooEntry
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,18 @@ class Prediction:
 
 Answer = Tensor | list[Tensor]
 """What is measured of B samples: [B, …], or a list of B where their sizes differ."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a network answers. classes: names in the order of its outputs, where known; notes: what
+    a person may not know, a line each.
+    """
+
+    num_classes: int = 0
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+
 
 Statistics = dict[str, np.ndarray]
 """Name to an array [N, …]: what is kept of a model's answers, sufficient for every metric."""
@@ -83,7 +96,34 @@ class Task(ABC):
     that is only measured on are brought into the data's, and an image may have several, [B, M].
     """
 
+    # -- the models --------------------------------------------------------------------
+
+    def input(self, entry: "ZooEntry", network: nn.Module) -> "ResolvedInput":
+        """What the samples of a network look like: of a timm model what its data config says, with
+        the entry's overrides; square images. Raises UserError.
+        """
+        from bikd_ray.zoo.resolve import square_input
+
+        return square_input(entry, network)
+
+    def head(self, entry: "ZooEntry", network: nn.Module, how: "ResolvedInput") -> "Head":
+        """What a network answers, found by running it on a few made samples in eval and in
+        training mode. Raises UserError where it cannot take them or cannot be trained.
+        """
+        from bikd_ray.zoo.probe import examined
+
+        return Head(notes=tuple(examined(entry.name, network, how)))
+
     # -- the data ----------------------------------------------------------------------
+
+    def label_space(self, opened: Mapping[str, "ImageSet"], data: "Data") -> "LabelSpace":
+        """What the labels of all splits stand for. Raises UserError where they disagree."""
+        from bikd_ray.data.labels import LabelSpace
+
+        return LabelSpace(0, None)
+
+    def relabel(self, images: "ImageSet", classes: tuple[str, ...] | None) -> None:  # noqa: B027
+        """Give the samples of one split the labels of the space, where they have some."""
 
     def open(self, source: "DataSource") -> "ImageSet":
         """The samples that a data source of a spec names. Raises UserError."""

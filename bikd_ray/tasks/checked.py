@@ -4,22 +4,23 @@ Only shapes, types and names are looked at, so that nothing waits for the device
 Suffixes: B samples, E events, P positions, N units.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bikd_ray.errors import UserError
 from bikd_ray.metrics import Metric
-from bikd_ray.tasks.base import Answer, Prediction, Statistics, Task
+from bikd_ray.tasks.base import Answer, Head, Prediction, Statistics, Task
 
 if TYPE_CHECKING:
+    from bikd_ray.data.labels import LabelSpace
     from bikd_ray.data.loader import Batch
     from bikd_ray.data.sources import ImageSet
-    from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedModel, View
-    from bikd_ray.specs import DataSource
+    from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedInput, ResolvedModel, View
+    from bikd_ray.specs import Data, DataSource, ZooEntry
 
 WIDE = (torch.float32, torch.float64)
 
@@ -49,7 +50,21 @@ class Checked(Task):
         if len(set(names)) < len(names):
             raise UserError(f"{where}: metrics has a name twice: {', '.join(names)}")
 
+    # -- the models --------------------------------------------------------------------
+
+    def input(self, entry: "ZooEntry", network: nn.Module) -> "ResolvedInput":
+        return self.task.input(entry, network)
+
+    def head(self, entry: "ZooEntry", network: nn.Module, how: "ResolvedInput") -> Head:
+        return self.task.head(entry, network, how)
+
     # -- the data ----------------------------------------------------------------------
+
+    def label_space(self, opened: Mapping[str, "ImageSet"], data: "Data") -> "LabelSpace":
+        return self.task.label_space(opened, data)
+
+    def relabel(self, images: "ImageSet", classes: tuple[str, ...] | None) -> None:
+        self.task.relabel(images, classes)
 
     @property
     def rendering(self) -> str:

@@ -8,19 +8,22 @@ labels of an image at most, filled up with -1.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from bikd_ray.tasks.base import Prediction, Statistics, Task
+from bikd_ray.tasks.base import Head, Prediction, Statistics, Task
 from bikd_ray.tasks.classification_metrics import METRICS
 
 if TYPE_CHECKING:
+    from bikd_ray.data.labels import LabelSpace
     from bikd_ray.data.loader import Batch
-    from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedModel
+    from bikd_ray.data.sources import ImageSet
+    from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedInput, ResolvedModel
+    from bikd_ray.specs import Data, ZooEntry
 
 TOP_K = 32
 ECE_BINS = 15
@@ -38,6 +41,24 @@ class Classification(Task):
     def __init__(self, kept: Sequence[int] | None = None) -> None:
         """kept: the classes between which models are asked to decide; None for all."""
         self.kept = None if kept is None else np.asarray(kept, np.int64)
+
+    def head(self, entry: "ZooEntry", network: nn.Module, how: "ResolvedInput") -> Head:
+        """Its logits."""
+        from bikd_ray.zoo.resolve import classifier
+
+        return classifier(entry, network, how)
+
+    def label_space(self, opened: Mapping[str, "ImageSet"], data: "Data") -> "LabelSpace":
+        """The classes, in the order of the models' outputs."""
+        from bikd_ray.data.labels import class_list, label_space
+
+        given = class_list(data.classes) if data.classes else None
+        return label_space(opened, num_classes=data.num_classes, given=given)
+
+    def relabel(self, images: "ImageSet", classes: tuple[str, ...] | None) -> None:
+        from bikd_ray.data.labels import relabelled
+
+        images.labels = relabelled(images, classes)
 
     def check(self, model: "ResolvedModel", data: "ResolvedData") -> None:
         """The head has the data's classes, in their order."""

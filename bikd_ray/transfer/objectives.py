@@ -51,9 +51,10 @@ class Rule:
 def most_confident(confidence_SN: Tensor, ties: str) -> Tensor:
     """The index [N] of the most confident source; a tie goes by `ties`, -1 under `drop`.
 
-    -1 also where every source has -inf.
+    NaN never teaches, as -inf; -1 where nothing else is there.
     """
     sources = confidence_SN.shape[0]
+    confidence_SN = confidence_SN.masked_fill(confidence_SN.isnan(), -torch.inf)
     most_N = confidence_SN.amax(0)
     if ties == "last":
         teacher_N = sources - 1 - confidence_SN.flip(0).argmax(0)

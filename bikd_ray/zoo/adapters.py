@@ -30,6 +30,19 @@ def logits_of(output: object, name: str) -> Tensor:
     )
 
 
+def tensors_of(output: object) -> list[Tensor]:
+    """All tensors in what a model returns, in whatever it puts them."""
+    if isinstance(output, Tensor):
+        return [output]
+    if isinstance(output, dict):
+        output = list(output.values())
+    elif hasattr(output, "__dict__") and not isinstance(output, list | tuple):
+        output = list(vars(output).values())
+    if not isinstance(output, list | tuple):
+        return []
+    return [tensor for part in output for tensor in tensors_of(part)]
+
+
 def features_of(network: nn.Module, images_B3HW: Tensor, name: str) -> Tensor:
     """The pre-logits features [B, D] of a network in eval mode: what its classifier reads.
 

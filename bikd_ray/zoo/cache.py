@@ -19,6 +19,7 @@ from bikd_ray.data.files import file_stamp
 from bikd_ray.identity import RESULT_VERSION, digest
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import ZooEntry
+from bikd_ray.tasks import DEFAULT
 from bikd_ray.zoo.checkpoints import WEB, downloaded
 from bikd_ray.zoo.containers import is_index
 from bikd_ray.zoo.probe import PROBE_VERSION
@@ -27,39 +28,39 @@ _OTHER_WEIGHTS = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay",
 """Arguments of timm.create_model that name files or addresses of weights."""
 
 
-def load_resolved(entry: ZooEntry) -> ResolvedModel | None:
+def load_resolved(entry: ZooEntry, task: str = DEFAULT) -> ResolvedModel | None:
     """The model that `save_resolved` noted for this entry, unless something has changed since."""
     try:
-        path = _path(entry)
+        path = _path(entry, task)
         found = ResolvedModel.from_json(path.read_bytes()) if path else None
     except (OSError, TypeError, ValueError):  # no file, no stable form, damaged
         return None
     return replace(found, entry=entry) if found else None  # its alias may be another one now
 
 
-def cache_path(entry: ZooEntry) -> Path | None:
+def cache_path(entry: ZooEntry, task: str = DEFAULT) -> Path | None:
     """Where a model is remembered while its files are as they are now; None where it never is.
 
     To be taken before they are read, and given to `save_resolved`.
     """
     with contextlib.suppress(OSError, TypeError, ValueError):
-        return _path(entry)
+        return _path(entry, task)
     return None
 
 
-def save_resolved(model: ResolvedModel, before: Path | None = None) -> None:
+def save_resolved(model: ResolvedModel, before: Path | None = None, task: str = DEFAULT) -> None:
     """Note a resolved model; where that cannot be done it is resolved again next time.
 
     before: its `cache_path` before its files were read; of files that were written since it is not
     known which content was read.
     """
     with contextlib.suppress(OSError):
-        path = _path(model.entry)
+        path = _path(model.entry, task)
         if path and before in (None, path):
             replace_file(path, model.to_json().encode())
 
 
-def _path(entry: ZooEntry) -> Path | None:
+def _path(entry: ZooEntry, task: str) -> Path | None:
     if not entry.timm or _OTHER_WEIGHTS & entry.kwargs.keys():
         return None
     kind, where = parse_model_name(entry.timm)
@@ -72,7 +73,8 @@ def _path(entry: ZooEntry) -> Path | None:
     if entry.checkpoint:
         stamps.append(("checkpoint", _stamp(entry.checkpoint)))
     what = entry.model_dump(exclude={"alias"})
-    key = digest("known", RESULT_VERSION, PROBE_VERSION, timm.__version__, what, stamps)
+    own = () if task == DEFAULT else (task,)
+    key = digest("known", RESULT_VERSION, PROBE_VERSION, timm.__version__, what, stamps, *own)
     return cache_root() / "models" / f"{key}.json"
 
 

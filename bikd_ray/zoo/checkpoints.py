@@ -19,6 +19,7 @@ from bikd_ray.identity import digest
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.containers import SAFE, foreign, is_index, is_safetensors
 from bikd_ray.zoo.fitting import CheckpointFit, Fitter, State, same, states_in, with_versions
+from bikd_ray.zoo.pickles import arrays_in, is_plain
 
 WEB = ("http://", "https://")
 
@@ -93,7 +94,7 @@ def load_checkpoint(model: nn.Module, entry: ZooEntry, *, strict: bool = True) -
     plain state_dict. Raises UserError, also in one line.
     """
     path, name = entry.checkpoint or "", entry.name
-    states = list(states_in(_read(path, name)))
+    states = list(states_in(read_checkpoint(path, name)))
     if not states:
         raise UserError(
             f"zoo: {name}: checkpoint {path} holds no state_dict (no named tensors); save the "
@@ -303,7 +304,11 @@ def _line(text: str) -> str:
     return shown if len(shown) <= 100 else f"{shown[:100]}…"
 
 
-def _read(path: str, name: str) -> object:
+def read_checkpoint(path: str, name: str) -> object:
+    """What a file holds: dicts, lists, values and tensors, nested as they were saved.
+
+    path: local, or an address. Raises UserError, which begins with the model's name.
+    """
     try:
         return _content(path, name)
     except UserError:
@@ -313,7 +318,6 @@ def _read(path: str, name: str) -> object:
 
 
 def _content(path: str, name: str) -> object:
-    """What a file holds: dicts, lists, values and tensors, nested as they were saved."""
     where = f"zoo: {name}: checkpoint {path}"
     try:
         file = _opened(path)
@@ -323,7 +327,7 @@ def _content(path: str, name: str) -> object:
             raise UserError(f"{where} is {known[0]}; {known[1]}")
         if is_index(path):
             return _shards(path, name, file)
-        return _loaded(path, file)
+        return _loaded(path, file, where)
     except UserError:
         raise
     except FileNotFoundError:
@@ -344,15 +348,13 @@ def _content(path: str, name: str) -> object:
             f"{where} is damaged, or not a torch file of tensors; copy it again, or {SAFE}"
         ) from None
     except Exception as error:  # damaged files raise whatever the damage leads to
-        if "magic number" in str(error):
-            raise UserError(f"{where} is a pickle that torch.save did not write; {SAFE}") from None
         raise UserError(
             f"{where} cannot be read ({_line(reason(error).partition('. ')[0])}); it may be "
             "incomplete, copy it again"
         ) from None
 
 
-def _loaded(path: str, file: Path | io.BytesIO) -> object:
+def _loaded(path: str, file: Path | io.BytesIO, where: str) -> object:
     if isinstance(file, Path):
         with file.open("rb") as stream:
             head = stream.read(16)
@@ -360,6 +362,12 @@ def _loaded(path: str, file: Path | io.BytesIO) -> object:
         head = file.getvalue()[:16]
     if is_safetensors(path, head):
         return load_file(file) if isinstance(file, Path) else load(file.getvalue())
+    if is_plain(head):
+        with file.open("rb") if isinstance(file, Path) else file as stream:
+            content = arrays_in(stream)
+        if not any(states_in(content)):
+            raise UserError(f"{where} is a pickle of no named arrays; {SAFE}")
+        return content
     allowed = [(_Plain, kind) for kind in PLAIN_DATA]
     with (
         warnings.catch_warnings(action="ignore"),
@@ -392,7 +400,7 @@ def _shards(path: str, name: str, index: Path | io.BytesIO) -> dict[str, Tensor]
     state: dict[str, Tensor] = {}
     for file in files:
         shard = f"{folder}/{file}{'?' + query if query else ''}" if folder else file
-        content = _read(shard, name)
+        content = read_checkpoint(shard, name)
         state |= {k: v for s in states_in(content) for k, v in s.tensors.items()}
     return state
 

@@ -36,8 +36,9 @@ BF16_KEEPS = 0.5
 so models rich in them keep somewhat more."""
 
 
-def cost(network: nn.Module, size: int) -> Cost:
-    """Measure what one `size` x `size` image costs a network on the CPU; seconds for a ViT-B.
+def cost(network: nn.Module, shape: Sequence[int]) -> Cost:
+    """Measure what one sample of a shape (3, H, W; of a clip 3, T, H, W) costs a network on the
+    CPU; seconds for a ViT-B.
 
     FLOPs are of matrix products and convolutions, as is usual. Activations are the storages that
     autograd keeps beyond those of one image less: parameters and other constants cancel.
@@ -49,12 +50,12 @@ def cost(network: nn.Module, size: int) -> Cost:
         # detached: the counter trips over a view of a parameter that is handed to a module (PiT)
         fixed = {name: t.detach() for name, t in _tensors(network)}
         with torch.no_grad(), FlopCounterMode(display=False) as flops, _LiveBytes(network) as live:
-            functional_call(network, fixed, (torch.zeros(1, 3, size, size),))
+            functional_call(network, fixed, (torch.zeros(1, *shape),))
         with torch.no_grad():
-            features = _features(network, torch.zeros(1, 3, size, size))
+            features = _features(network, torch.zeros(1, *shape))
         network.train()
         with torch.random.fork_rng(devices=[]):  # two at least: batch norm refuses to train on one
-            activations = _kept_bytes(network, size, 3) - _kept_bytes(network, size, 2)
+            activations = _kept_bytes(network, shape, 3) - _kept_bytes(network, shape, 2)
     finally:
         for module, training in modes.items():
             module.training = training
@@ -105,8 +106,8 @@ def _features(network: nn.Module, images_B3HW: Tensor) -> int | None:
         return None
 
 
-def _kept_bytes(network: nn.Module, size: int, batch: int) -> int:
-    """Bytes of the storages that a training forward of `batch` images keeps for backward."""
+def _kept_bytes(network: nn.Module, shape: Sequence[int], batch: int) -> int:
+    """Bytes of the storages that a training forward of `batch` samples keeps for backward."""
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -115,7 +116,7 @@ def _kept_bytes(network: nn.Module, size: int, batch: int) -> int:
         return tensor
 
     buffers = {name: b.clone() for name, b in network.named_buffers()}  # batch norm writes to them
-    images = torch.zeros(batch, 3, size, size)
+    images = torch.zeros(batch, *shape)
     with torch.enable_grad(), saved_tensors_hooks(note, lambda tensor: tensor):
         output = functional_call(network, buffers, (images,))
     del output  # not before: it holds the graph, and so keeps each address to one storage

@@ -12,7 +12,7 @@ from bikd_ray.data.views import Normalise
 from bikd_ray.errors import UserError
 from bikd_ray.plan import ResolvedInput
 from bikd_ray.tasks.plausible import Diagnosis, diagnose
-from bikd_ray.zoo.adapters import logits_of
+from bikd_ray.zoo.adapters import logits_of, tensors_of
 from bikd_ray.zoo.checkpoints import reason
 
 PROBE_VERSION = 1
@@ -51,6 +51,61 @@ def probe(name: str, network: nn.Module, how: ResolvedInput) -> tuple[int, list[
         for module, training in modes.items():
             module.training = training
     return logits.shape[1], notes
+
+
+def examined(name: str, network: nn.Module, how: ResolvedInput) -> list[str]:
+    """What a person may not know of a network of any task, in eval mode on the CPU: it is run on
+    two samples of noise, whatever it answers.
+
+    Leaves the network and the random state as they were. Raises UserError where it cannot take
+    such samples, answers what is not finite, or cannot be trained.
+    """
+    modes = {module: module.training for module in network.modules()}
+    drawn = torch.rand(2, *how.view.shape, generator=torch.Generator().manual_seed(0))
+    samples = Normalise(how, torch.device("cpu"))((255 * drawn).to(torch.uint8))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            _run(name, network.eval(), {}, samples, "eval", grad=False)
+            notes = _trainable(name, network)
+            buffers = {key: b.clone() for key, b in network.named_buffers()}
+            found = _run(name, network.train(), buffers, samples, "training", grad=True)
+            if not any(tensor.requires_grad for tensor in found):
+                raise UserError(
+                    f"zoo: {name} cannot be trained: its answers carry no gradient (a forward "
+                    "under torch.no_grad or inference_mode, or a detach()?)"
+                )
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return notes
+
+
+def _run(
+    name: str,
+    network: nn.Module,
+    buffers: dict[str, Tensor],
+    samples: Tensor,
+    mode: str,
+    *,
+    grad: bool,
+) -> list[Tensor]:
+    """The numbers in what a network answers."""
+    try:
+        with torch.set_grad_enabled(grad):
+            output = functional_call(network, buffers, (samples.clone(),))
+    except Exception as error:  # it is the person's code that runs here
+        shape = " x ".join(map(str, samples.shape[1:]))
+        raise UserError(
+            f"zoo: {name} cannot take samples of {shape} in {mode} mode ({reason(error)}); set "
+            "input: or kwargs that fit"
+        ) from None
+    found = [tensor for tensor in tensors_of(output) if tensor.is_floating_point()]
+    if not found:
+        raise UserError(f"zoo: {name} returns a {type(output).__name__} without numbers")
+    if not all(tensor.isfinite().all() for tensor in found):
+        raise UserError(f"zoo: {name} answers NaN or infinite numbers{_cause(network)}")
+    return found
 
 
 def _images(how: ResolvedInput) -> Tensor:

@@ -14,6 +14,8 @@ from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
 from bikd_ray.plan import Blueprint, Cost, ResolvedInput, ResolvedModel
 from bikd_ray.specs import LOCAL_DIR, ZooEntry
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.base import Head, Task
 from bikd_ray.zoo.build import blueprint, build
 from bikd_ray.zoo.checkpoints import WEB, downloaded, reason
 from bikd_ray.zoo.cost import cost
@@ -34,11 +36,14 @@ class Description:
     notes: tuple[str, ...]  # what a person may not know, a line each
 
 
-def resolve_model(entry: ZooEntry) -> tuple[ResolvedModel, nn.Module]:
-    """Build a model with its weights and note what identifies it. Raises UserError."""
+def resolve_model(entry: ZooEntry, task: Task | None = None) -> tuple[ResolvedModel, nn.Module]:
+    """Build a model with its weights and note what identifies it. Raises UserError.
+
+    task: what it is to do; the default one where None.
+    """
     notes: list[str] = []
     network = build(entry, notes=notes)
-    about = describe(entry, network)
+    about = describe(entry, network, task)
     weights = weights_id(network)
     config = getattr(network, "pretrained_cfg", None) or {}
     own = entry.source.rpartition("/")[2]  # not the place of a hub folder
@@ -46,7 +51,7 @@ def resolve_model(entry: ZooEntry) -> tuple[ResolvedModel, nn.Module]:
     how = blueprint(entry)
     kwargs = how.kwargs if how else entry.kwargs  # with those that a config.json adds
     try:
-        model_id = digest("model", architecture, kwargs, weights, vars(about.input))
+        model_id = digest("model", architecture, kwargs, weights, about.input.identity)
     except TypeError as error:
         raise UserError(f"zoo: {entry.name}: kwargs must be plain YAML values ({error})") from None
     resolved = ResolvedModel(
@@ -65,24 +70,32 @@ def resolve_model(entry: ZooEntry) -> tuple[ResolvedModel, nn.Module]:
     return resolved, network
 
 
-def describe(entry: ZooEntry, network: nn.Module) -> Description:
+def describe(entry: ZooEntry, network: nn.Module, task: Task | None = None) -> Description:
     """The input, the classes and the cost of a network, by forward passes of its own size.
 
-    Raises UserError where it cannot take such images, answers no logits, or cannot be trained.
+    Raises UserError where it cannot take such samples, does not answer what the task asks for, or
+    cannot be trained.
     """
-    how = _input(entry, network)
-    num_classes, notes = probe(entry.name, network, how)
+    task = task or task_of()
+    how = task.input(entry, network)
+    head = task.head(entry, network, how)
     try:
-        measured = cost(network, how.size)
+        measured = cost(network, how.view.shape)
     except Exception as error:
         raise UserError(
             f"zoo: {entry.name} cannot be trained as it is ({type(error).__name__} in training "
             f"mode: {reason(error)}); correct it or its kwargs"
         ) from error
+    return Description(how, head.num_classes, head.classes, measured, head.notes)
+
+
+def classifier(entry: ZooEntry, network: nn.Module, how: ResolvedInput) -> Head:
+    """What a classifier's logits are. Raises UserError where they are none."""
+    num_classes, notes = probe(entry.name, network, how)
     classes = _classes(entry, network)
     if classes and len(classes) != num_classes:  # the names are of a head that was replaced
         classes = None
-    return Description(how, num_classes, classes, measured, tuple(notes))
+    return Head(num_classes, classes, tuple(notes))
 
 
 def weights_id(network: nn.Module) -> str:
@@ -97,7 +110,7 @@ def weights_id(network: nn.Module) -> str:
     return sha.hexdigest()[:16]
 
 
-def _input(entry: ZooEntry, network: nn.Module) -> ResolvedInput:
+def square_input(entry: ZooEntry, network: nn.Module) -> ResolvedInput:
     """The model's own data config (timm's, where it is one), with the entry's overrides."""
     given = entry.input
     config = resolve_model_data_config(network) if entry.timm else {}
@@ -167,7 +180,7 @@ def check_classes(model: ResolvedModel, num_classes: int, classes: tuple[str, ..
     """
     if model.num_classes != num_classes:
         raise UserError(
-            f"zoo: {model.name} answers {model.num_classes} classes, the data has {num_classes}"
+            f"zoo: {model.name} outputs {model.num_classes} classes, but the data has {num_classes}"
             f"{_no_head(model)}; {_other_size(model, num_classes, classes)}"
         )
     found = placed(classes or (), model.classes or ())

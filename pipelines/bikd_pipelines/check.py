@@ -270,7 +270,7 @@ def _model_row(entry: ZooEntry, about: _About | None, recipe: Recipe) -> dict:
     return {
         **row,
         "weights": about.weights,
-        "input": f"{how.size} px {how.interpolation}, crop {how.crop_pct:g}",
+        "input": f"{how.text} {how.interpolation}, crop {how.crop_pct:g}",
         "params": about.cost.params,
         "flops": about.cost.flops,
         "features": about.cost.features,

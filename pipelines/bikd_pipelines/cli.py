@@ -9,14 +9,39 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from bikd_pipelines.commands import answers, files, run, start, take_home
 from bikd_pipelines.streams import abandon, prepare, why_unwritten
 from bikd_ray.errors import BikdError, UserError
 
+
+class _PlainFlags:
+    """Help in which a switch shows no type: it takes no value."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        params = super().get_params(ctx)  # type: ignore[misc]
+        for param in params:
+            if getattr(param, "is_flag", False):
+                param.metavar = ""
+            if param.name == "help":
+                param.help = "show this text and exit"
+        return params
+
+
+class _Command(_PlainFlags, TyperCommand):
+    pass
+
+
+class _Group(_PlainFlags, TyperGroup):
+    pass
+
+
 app = typer.Typer(
     name="bikd",
-    help="Which of your pretrained models can teach each other what, and what do you gain?",
+    cls=_Group,
+    help="Which of your pretrained models can improve which, and by how much?\n\n"
+    "[dim]To begin: bikd demo. For your own models: bikd check SPEC, then bikd sweep SPEC.[/dim]",
     invoke_without_command=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -78,40 +103,45 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URI", help="without a command: its bikd summary"),
+    ] = None,
 ) -> None:
-    if context.invoked_subcommand is None:
+    if context.invoked_subcommand is not None:
+        if store is not None:
+            raise UserError(f"--store goes after the command: {context.invoked_subcommand} --store")
+    elif store is not None:
+        answers.summary(store)
+    else:
         print(context.get_help())
 
 
-COMMANDS = (
-    start.demo,
-    run.sweep,
-    run.submit,
-    run.baseline,
-    run.evaluate,
-    start.check,
-    start.plan,
-    start.status,
-    answers.partners,
-    answers.pairs,
-    answers.paper,
-    answers.groups,
-    answers.teachers,
-    answers.flips,
-    answers.curves,
-    answers.classes,
-    take_home.export,
-    answers.sql,
-    take_home.schema,
-    take_home.report,
-    take_home.dashboard,
-)
-"""In the order in which `bikd --help` lists them."""
+PANELS = {
+    "Start": (start.demo, start.check, start.plan),
+    "Run": (run.sweep, run.submit, run.baseline, run.evaluate, start.status),
+    "Answers": (
+        answers.summary,
+        answers.partners,
+        answers.pairs,
+        answers.teachers,
+        answers.groups,
+        answers.flips,
+        answers.classes,
+        answers.curves,
+        answers.paper,
+        take_home.dashboard,
+    ),
+    "Take home": (take_home.export, take_home.report),
+    "Store": (answers.sql, take_home.schema),
+}
+"""The parts of `bikd --help`, and their commands in the order in which it lists them."""
 
-for command in COMMANDS:
-    app.command()(command)
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(cls=_Command, rich_help_panel=panel)(command)
 
-store = typer.Typer(help="Merge a store's small files, or find what is wrong with them.")
-store.command()(files.compact)
-store.command("check")(files.check_files)
-app.add_typer(store, name="store", no_args_is_help=True)
+store = typer.Typer(cls=_Group, help="Merge a store's small files, or find what is wrong in it.")
+store.command(cls=_Command)(files.compact)
+store.command("check", cls=_Command)(files.check_files)
+app.add_typer(store, name="store", no_args_is_help=True, rich_help_panel="Store")

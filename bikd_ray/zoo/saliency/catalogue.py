@@ -6,37 +6,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from bikd_ray.errors import UserError, choices
+from bikd_ray.plan import Window
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import load_checkpoint
 from bikd_ray.zoo.saliency import tmfi, vinet_s3d, vinet_slowfast
 
 Triple = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Window:
-    """The frames that a network sees around the one whose map it predicts.
-
-    first: offset of the first frame from that one, in frames of the video.
-    phase: moves all of them; ViNet-A's -1 gives the frames that Bi-KD trains it with.
-    """
-
-    frames: int = 32
-    stride: int = 1
-    first: int = -31
-    phase: int = 0
-
-    @property
-    def offsets(self) -> tuple[int, ...]:
-        """Of every frame from the target.
-
-        >>> Window(frames=4, stride=2, first=-3).offsets
-        (-3, -1, 1, 3)
-        >>> Window(frames=4, stride=2, first=-3, phase=-1).offsets
-        (-4, -2, 0, 2)
-        """
-        first = self.first + self.phase
-        return tuple(range(first, first + self.frames * self.stride, self.stride))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from bikd_ray.errors import BikdError
 
 
 def compact(store: StoreUri = None, format: HowShown = Format.table) -> None:
-    """Merge the small files of a store; safe while sweeps and readers are at work.
+    """Merge small files; safe while sweeps and readers are at work.
 
     A sweep does it at its end by itself.
 
@@ -17,7 +17,7 @@ def compact(store: StoreUri = None, format: HowShown = Format.table) -> None:
 
 
 def check_files(store: StoreUri = None, format: HowShown = Format.table) -> None:
-    """Read every file of a store and name those that are damaged or belong to nothing.
+    """Read every file and name those that are damaged or belong to nothing.
 
     [dim]Example: bikd store check[/dim]
     """

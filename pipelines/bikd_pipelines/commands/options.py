@@ -24,44 +24,60 @@ def given_path(given: str) -> Path:
         raise UserError(f"--out: {error}") from None
 
 
-SpecPath = Annotated[Path, typer.Argument(metavar="SPEC", help="the YAML spec of the sweep")]
+SpecPath = Annotated[
+    Path, typer.Argument(metavar="SPEC", help="the YAML file that says what to run")
+]
 StoreUri = Annotated[
     str | None,
     typer.Option(
         "--store",
         metavar="URI",
-        help="folder, s3://… or gs://…; default: the spec's, $BIKD_STORE, ./bikd-store",
+        help="where the results lie: a folder, s3://… or gs://…; default: the spec's store, "
+        "$BIKD_STORE or ./bikd-store",
     ),
 ]
-HowShown = Annotated[Format, typer.Option("--format", help="how to print the answer")]
+HowShown = Annotated[Format, typer.Option("--format", help="print for people, as JSON or as CSV")]
 Objective = Annotated[
-    str | None, typer.Option("--objective", metavar="O", help="only this objective, such as bikd")
+    str | None,
+    typer.Option("--objective", metavar="NAME", help="only results of this objective, as bikd"),
 ]
 Selection = Annotated[
     str,
-    typer.Option("--selection", help="last | best_val (chosen on the shown images) | best_select"),
+    typer.Option(
+        "--selection",
+        metavar="EPOCH",
+        help="which epoch's results: last; best_select, chosen on held-out training images; or "
+        "best_val, chosen on the very images it is shown for",
+    ),
+]
+MetricName = Annotated[
+    str | None, typer.Option("--metric", metavar="M", help="of what; default: the primary metric")
+]
+EvalSet = Annotated[
+    str, typer.Option("--eval-set", metavar="S", help="on which set; others are measured only")
 ]
 Address = Annotated[
     str | None,
     typer.Option(
-        "--address", metavar="ADDR", help="a running Ray cluster; default: start Ray here"
+        "--address",
+        metavar="ADDR",
+        help="a running Ray cluster, such as auto for this node's; default: start Ray here",
     ),
 ]
 Limit = Annotated[
-    int | None, typer.Option("--limit", min=1, metavar="N", help="at most so many jobs")
+    int | None, typer.Option("--limit", min=1, metavar="N", help="run at most N jobs")
 ]
 Only = Annotated[
-    str | None, typer.Option("--only", metavar="MODEL", help="only jobs with this model")
+    str | None, typer.Option("--only", metavar="MODEL", help="run only jobs with this model")
 ]
 Budget = Annotated[
     float | None,
-    typer.Option(
-        "--budget", min=0, metavar="GPU_HOURS", help="begin no job that would exceed this"
-    ),
+    typer.Option("--budget", min=0, metavar="GPU_HOURS", help="start no job beyond this budget"),
 ]
-Retry = Annotated[bool, typer.Option("--retry-failed", help="run jobs again that failed before")]
+Retry = Annotated[bool, typer.Option("--retry-failed", help="also run jobs that failed before")]
 Ship = Annotated[
-    bool, typer.Option("--ship", help="send this bikd to a cluster that has not got it")
+    bool,
+    typer.Option("--ship", help="install this version of bikd on the cluster's nodes for the run"),
 ]
 
 
@@ -72,7 +88,7 @@ def opened(uri: str | None) -> Any:
     return open_store(uri)
 
 
-def show(table: Any, how: Format, view: str, empty: str = "") -> None:
+def show(table: Any, how: Format, view: Any, empty: str = "") -> None:
     """Print a table; see `print_table`."""
     from bikd_pipelines.tables import print_table
 

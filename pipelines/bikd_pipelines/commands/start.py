@@ -1,6 +1,7 @@
 """To start: a demo, and what a spec would do."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -22,40 +23,63 @@ from bikd_pipelines.commands.run import end
 from bikd_ray.errors import UserError
 
 
+class Story(StrEnum):
+    cheap_labels = "cheap-labels"
+    control = "control"
+
+
 def demo(
+    story: Annotated[
+        Story,
+        typer.Option(
+            "--story",
+            help="cheap-labels: one model that knows, three beginners, and training labels of "
+            "which 45% are wrong; control: all gain, and gain as much without a partner",
+        ),
+    ] = Story.cheap_labels,
     store: Annotated[
-        str, typer.Option("--store", metavar="DIR", help="a folder for the zoo and the answers")
-    ] = "./bikd-demo",
+        str | None,
+        typer.Option(
+            "--store",
+            metavar="DIR",
+            help="a folder for the zoo and the answers; default: ./bikd-demo, or "
+            "./bikd-demo-control",
+        ),
+    ] = None,
 ) -> None:
-    """Run the whole way on bundled data: a zoo of four tiny networks, all pairs, the answers.
+    """See it all once, on bundled data: four tiny models, every pair, the answers in minutes.
 
     [dim]Example: bikd demo[/dim]
     """
     from bikd_dashboards.report import write_report
-    from bikd_pipelines.demo import demo_spec
-    from bikd_pipelines.tables import print_headline
+    from bikd_pipelines.demo import prepare_demo
+    from bikd_pipelines.summary import print_summary
+    from bikd_ray.spec_file import load_spec
     from bikd_ray.store import Store
     from bikd_ray.store.filesystem import store_uri
     from bikd_ray.sweep.engine import run_sweep
 
-    place = store_uri(store)
-    report = run_sweep(demo_spec(place))
+    own = "./bikd-demo-control" if story is Story.control else "./bikd-demo"
+    place = store_uri(store or own)
+    spec = prepare_demo(place, story.value)
+    report = run_sweep(load_spec(spec))
     answers = Store(report.store)
-    print_headline(answers)
+    print_summary(answers, spec=str(spec))
     path = write_report(answers, Path(place) / "report.html")
-    print(f"\nReport: {path}\nSpec:   {Path(place) / 'demo.yaml'}")
+    print(f"\nReport: {path}\nSpec:   {spec}")
     end(report)
 
 
 def check(
     spec: SpecPath,
     fetch: Annotated[
-        bool, typer.Option("--fetch", help="download weights; then nothing needs the network")
+        bool,
+        typer.Option("--fetch", help="download the weights, after which nothing needs the network"),
     ] = False,
     store: StoreUri = None,
     format: HowShown = Format.table,
 ) -> None:
-    """Build every model of SPEC, open its data, and list all that is wrong at once.
+    """Find everything that could stop a sweep: builds each model, opens the data, lists all faults.
 
     [dim]Example: bikd check sweep.yaml --fetch[/dim]
     """
@@ -75,11 +99,14 @@ def plan(
     only: Only = None,
     budget: Budget = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="time a few steps of each model here: a minute")
+        bool,
+        typer.Option(
+            "--calibrate", help="time a few training steps of each model here, for a minute"
+        ),
     ] = False,
     format: HowShown = Format.table,
 ) -> None:
-    """List the jobs of SPEC and what a sweep would do and cost. Trains nothing.
+    """Count the jobs of SPEC, the hours they take and the smallest gain they can show. Runs none.
 
     [dim]Example: bikd plan sweep.yaml --calibrate --budget 24[/dim]
     """
@@ -113,12 +140,16 @@ def plan(
 
 
 def status(
-    spec: Annotated[Path | None, typer.Argument(metavar="[SPEC]", help="count its jobs")] = None,
+    spec: Annotated[
+        Path | None, typer.Argument(metavar="[SPEC]", help="also say what is left of this spec")
+    ] = None,
     store: StoreUri = None,
-    failed: Annotated[bool, typer.Option("--failed", help="list failed jobs with why")] = False,
+    failed: Annotated[
+        bool, typer.Option("--failed", help="list the jobs that failed, and why")
+    ] = False,
     format: HowShown = Format.table,
 ) -> None:
-    """Say what the store holds; with SPEC also what is left of it.
+    """Say what is done, running, left and failed.
 
     [dim]Example: bikd status --failed[/dim]
     """

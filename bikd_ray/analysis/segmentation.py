@@ -1,0 +1,206 @@
+"""Segmentation metrics from per-image pixel counts; of any images, and with values for intervals.
+
+By detectron2's definitions, in percent: mIoU and mACC are means over the classes with labelled
+pixels, fwIoU weighs IoU by those pixels, pACC is the share of labelled pixels that are right.
+Pixels that are not labelled count nowhere, also not as predicted. Other libraries average over
+all classes that are labelled or predicted; the two differ where a class has no labelled pixel.
+Suffixes: N images, C classes, R sets of weights of the images.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+MIOU, FWIOU, MACC, PACC, IMAGE_IOU = "miou", "fwiou", "macc", "pacc", "image_iou"
+POOLED = (MIOU, FWIOU, MACC, PACC)
+"""The metrics that are ratios of sums over images; image_iou is a mean of values of images."""
+
+
+@dataclass(frozen=True)
+class PixelCounts:
+    """Labelled pixels of each image by class, integers [N, C]."""
+
+    labelled_NC: np.ndarray
+    right_NC: np.ndarray  # true positives
+    predicted_NC: np.ndarray
+
+    def of(self, rows: np.ndarray | slice) -> "PixelCounts":
+        """Those of some images: indices, a mask or a slice."""
+        return PixelCounts(self.labelled_NC[rows], self.right_NC[rows], self.predicted_NC[rows])
+
+    def sums(self, weights_RN: np.ndarray | None = None) -> "PixelSums":
+        """Sums over the images, or with a weight for each image and row (a bootstrap's counts)."""
+        if weights_RN is None:
+            return PixelSums(
+                *(part.sum(0, dtype=np.int64).astype(float) for part in vars(self).values())
+            )
+        return PixelSums(*(weights_RN @ part.astype(float) for part in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class PixelSums:
+    """Sums of counts over images, float64 [..., C], and the metrics of them, [...] in percent.
+
+    A class without labelled pixels has the IoU and accuracy NaN; so has a metric without any.
+    """
+
+    labelled_C: np.ndarray
+    right_C: np.ndarray
+    predicted_C: np.ndarray
+
+    @property
+    def union_C(self) -> np.ndarray:
+        return self.labelled_C + self.predicted_C - self.right_C
+
+    @property
+    def iou_C(self) -> np.ndarray:
+        return 100 * _ratio(self.right_C, self.union_C, self.labelled_C > 0)
+
+    @property
+    def accuracy_C(self) -> np.ndarray:
+        return 100 * _ratio(self.right_C, self.labelled_C, self.labelled_C > 0)
+
+    def metrics(self) -> dict[str, np.ndarray]:
+        """The pooled metrics, [...] each."""
+        there = self.labelled_C > 0
+        pixels = self.labelled_C.sum(-1)
+        any_there = pixels > 0
+        weighted = np.where(there, self.iou_C, 0) * self.labelled_C
+        return {
+            MIOU: _mean(self.iou_C, there),
+            FWIOU: _ratio(weighted.sum(-1), pixels, any_there),
+            MACC: _mean(self.accuracy_C, there),
+            PACC: 100 * _ratio(self.right_C.sum(-1), pixels, any_there),
+        }
+
+
+def metrics(counts: PixelCounts) -> dict[str, float]:
+    """All metrics of some images, in percent; NaN where no pixel is labelled."""
+    pooled = {name: float(value) for name, value in counts.sums().metrics().items()}
+    per_image = image_iou_N(counts)
+    known = per_image[~np.isnan(per_image)]
+    return {**pooled, IMAGE_IOU: float(known.mean()) if len(known) else float("nan")}
+
+
+def image_iou_N(counts: PixelCounts) -> np.ndarray:
+    """Each image's mean IoU over the classes labelled in it, percent; NaN where none is.
+
+    (mIoU^I of Wang et al., NeurIPS 2023.)
+    """
+    there = counts.labelled_NC > 0
+    union = counts.labelled_NC + counts.predicted_NC - counts.right_NC
+    return 100 * _mean(_ratio(counts.right_NC, union, there), there)
+
+
+def influence(counts: PixelCounts) -> dict[str, np.ndarray]:
+    """Scores of the images, float64 [N] for each metric: their mean is the metric itself.
+
+    u_n = M + N * sum_c dM/dT_c (t_nc - T_c / N) for a metric M of the sums T of counts t_n: the
+    value of an image is what a little more of its weight adds, so that a difference of two models'
+    scores has the standard error of the metric's difference (the infinitesimal jackknife). A mean
+    over a part of the images is not that part's metric: take the influence of `counts.of(part)`.
+    """
+    sums, images = counts.sums(), len(counts.labelled_NC)
+    found = metrics(counts)
+    slopes = _slopes(sums, found)
+    parts = (counts.labelled_NC, counts.right_NC, counts.predicted_NC)
+    moved_NM = sum(part @ slope for part, slope in zip(parts, slopes, strict=True))
+    scores = {
+        name: found[name] + 100 * images * moved_N
+        for name, moved_N in zip(POOLED, np.transpose(moved_NM), strict=True)
+    }
+    per_image = image_iou_N(counts)
+    known = ~np.isnan(per_image)
+    apart = np.where(known, per_image - found[IMAGE_IOU], 0)
+    return {**scores, IMAGE_IOU: found[IMAGE_IOU] + apart * images / max(int(known.sum()), 1)}
+
+
+def _slopes(sums: PixelSums, found: dict[str, float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a pooled metric (a fraction, POOLED in order) changes by a pixel more that is labelled,
+    right or predicted: [C, 4] each.
+
+    All are ratios of sums, so that sum_c dM/dT_c T_c = 0. 0 where a class is not there.
+    """
+    there = sums.labelled_C > 0
+    pixels, classes = max(sums.labelled_C.sum(), 1.0), max(int(there.sum()), 1)
+    iou, accuracy = (np.where(there, v, 0) / 100 for v in (sums.iou_C, sums.accuracy_C))
+    union, labelled = (np.where(there, v, np.inf) for v in (sums.union_C, sums.labelled_C))
+    share, nothing, every = sums.labelled_C / pixels, np.zeros_like(iou), np.ones_like(iou)
+    fwiou, pacc = (found[name] / 100 * every / pixels for name in (FWIOU, PACC))
+    d_labelled = [
+        -iou / union / classes,
+        iou / pixels - share * iou / union - fwiou,
+        -accuracy / labelled / classes,
+        -pacc,
+    ]
+    d_right = [
+        (1 + iou) / union / classes,
+        share * (1 + iou) / union,
+        1 / labelled / classes,
+        every / pixels,
+    ]
+    d_predicted = [-iou / union / classes, -share * iou / union, nothing, nothing]
+    return np.stack(d_labelled, 1), np.stack(d_right, 1), np.stack(d_predicted, 1)
+
+
+def rare_classes(counts: PixelCounts, fewest: int = 5) -> list[int]:
+    """Classes labelled in some but fewer than `fewest` images: intervals are too narrow there."""
+    images_C = (counts.labelled_NC > 0).sum(0)
+    return np.flatnonzero((images_C > 0) & (images_C < fewest)).tolist()
+
+
+def truth_rows(counts: PixelCounts) -> list[dict[str, list[int]]]:
+    """For each image the classes that are labelled in it and their pixels, as lists."""
+    return _rows(counts.labelled_NC > 0, pixels=counts.labelled_NC)
+
+
+def count_rows(counts: PixelCounts) -> list[dict[str, list[int]]]:
+    """For each image the classes predicted on labelled pixels, those pixels, and those right."""
+    return _rows(counts.predicted_NC > 0, tp=counts.right_NC, predicted=counts.predicted_NC)
+
+
+def _rows(there_NC: np.ndarray, **columns: np.ndarray) -> list[dict[str, list[int]]]:
+    """The classes that are there and the values of them, an image a row."""
+    image_X, class_X = np.nonzero(there_NC)
+    ends = np.searchsorted(image_X, np.arange(1, len(there_NC)))
+    flat = {"classes": class_X, **{k: v[image_X, class_X] for k, v in columns.items()}}
+    parts = {name: np.split(values, ends) for name, values in flat.items()}
+    return [{name: part[n].tolist() for name, part in parts.items()} for n in range(len(there_NC))]
+
+
+def from_rows(
+    truth: Sequence[Mapping[str, Iterable[int]]],
+    counts: Sequence[Mapping[str, Iterable[int]]],
+    classes: int,
+) -> PixelCounts:
+    """The counts of `truth_rows` and `count_rows` of the same images, in the same order."""
+    shape = len(truth), classes
+    return PixelCounts(
+        _dense(truth, "pixels", shape),
+        _dense(counts, "tp", shape),
+        _dense(counts, "predicted", shape),
+    )
+
+
+def _dense(
+    rows: Sequence[Mapping[str, Iterable[int]]], column: str, shape: tuple[int, int]
+) -> np.ndarray:
+    lists = [np.asarray(row["classes"], np.int64) for row in rows]
+    image_X = np.repeat(np.arange(len(rows)), [len(found) for found in lists])
+    dense = np.zeros(shape, np.int32)
+    if len(image_X):
+        values = np.concatenate([np.asarray(row[column], np.int64) for row in rows])
+        dense[image_X, np.concatenate(lists)] = values
+    return dense
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Part / whole where there is any, else NaN."""
+    return np.where(there, part / np.where(there, whole, 1), np.nan)
+
+
+def _mean(values: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """The mean over the last axis of what is there; NaN where nothing is."""
+    count = there.sum(-1)
+    return _ratio(np.where(there, values, 0).sum(-1), count, count > 0)
