@@ -189,6 +189,7 @@ class ResolvedData:
     class_order: tuple[str, ...] = field(default=(), compare=False)  # where it was taken from
     task: str = DEFAULT
     probes: tuple["ResolvedProbe", ...] = field(default=(), compare=False)
+    eval: Mapping[str, "FurtherSet"] = field(default_factory=dict)  # that are only measured on
 
     @property
     def n_train(self) -> int:
@@ -224,6 +225,21 @@ class ResolvedProbe:
     num_classes: int
     classes: tuple[str, ...] | None
     unit_set_id: str
+
+
+@dataclass(frozen=True)
+class FurtherSet:
+    """A labelled set on which models are only measured.
+
+    places: of each class of the set, the class of the data; None where labels are the data's.
+    kept: the data's classes between which the models are asked to decide; None for all.
+    """
+
+    split: ResolvedSplit  # of all its images
+    unit_set_id: str  # of those with a label, with what is right there
+    n: int  # images with a label
+    places: tuple[int, ...] | None = None
+    kept: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -269,6 +285,7 @@ class Job:
         """What it takes in all, from what one image takes of each member."""
         images = self.recipe.epochs * self.recipe.train_fraction * self.data.n_train
         looks = (self.recipe.epochs + 1) * self.data.n_val
+        looks += sum(part.n for part in self.data.eval.values())
         learning = sum(pace(m).train for m in self.live) + sum(
             pace(m).forward for m in self.teachers
         )

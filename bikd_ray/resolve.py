@@ -145,6 +145,26 @@ def not_kept(spec: Spec, plan: Plan, store: "Store") -> str | None:
     )
 
 
+def not_measured(plan: Plan, store: "Store") -> list[str]:
+    """A line for each further set on which done jobs are not measured."""
+    from bikd_ray.store.read import pc
+
+    done = {job.job_id for job in plan.done}
+    sets = plan.done[0].data.eval if plan.done else {}
+    if not sets:
+        return []
+    where = pc.field("job_id").isin(sorted(done)) & pc.field("eval_set").isin(list(sets))
+    rows = store.table("results", ["job_id", "eval_set"], where)
+    have = {(row["job_id"], row["eval_set"]) for row in rows.to_pylist()}
+    lacking = {name: sum((job, name) not in have for job in done) for name in sets}
+    return [
+        f"{count} of {len(done)} done jobs are not measured on {name}; bikd evaluate measures "
+        "those with kept weights"
+        for name, count in lacking.items()
+        if count
+    ]
+
+
 def planned(
     spec: Spec,
     zoo: dict[str, ResolvedModel],

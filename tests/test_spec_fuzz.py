@@ -50,6 +50,7 @@ WHOLE: dict[str, Any] = {
             "image": "i",
             "label": "l",
         },
+        "eval": {"more": {"source": "folder", "path": "x", "classes": {"a": "b", "c": "two"}}},
         "num_classes": 10,
         "classes": "names.txt",
         "select_fraction": 0.1,

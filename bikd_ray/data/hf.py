@@ -46,6 +46,7 @@ class HFImages:
         self.labels, self.classes = np.full(len(dataset), NO_LABEL), None
         if labelled(source):
             feature = dataset.features[source.label]
+            feature = getattr(feature, "feature", feature)  # of lists, of what is in them
             names = tuple(feature.names) if hasattr(feature, "names") else None
             arrow = dataset.with_format("arrow")
             labels = arrow.select_columns(source.label)[:].column(0)

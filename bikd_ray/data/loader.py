@@ -24,9 +24,9 @@ from bikd_ray.plan import View
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Task
 
-DISK_FRACTIONS = {"val": 1.0, "train": 0.5}
+DISK_FRACTIONS = {"val": 1.0, "train": 0.5, "further": 1.0}
 """Of the free disk, what `cache: auto` may take: val is kept wherever it can be, since every epoch
-of every job reads it."""
+of every job reads it, and so is any further set, which every job reads at its end."""
 
 
 @dataclass(frozen=True)

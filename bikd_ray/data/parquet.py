@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bikd_ray.data.exclusions import LeftOut
-from bikd_ray.data.label_values import numbered, plain
+from bikd_ray.data.label_values import are_lists, numbered, plain
 from bikd_ray.data.labels import NO_LABEL, Names
 from bikd_ray.data.parquet_column import (
     Groups,
@@ -84,12 +85,20 @@ def _numbered(
                 f"data: {path} and {at.paths[0]} have other names of classes; give files of "
                 "one data set"
             )
-    kinds = {pa.types.is_string(plain(file.labels.slice(0, 0)).type) for file in files}
+    lists = {file.labels.type for file in files if are_lists(file.labels.type)}
+    kinds: set[Any] = {pa.types.is_string(plain(file.labels.slice(0, 0)).type) for file in files}
+    if lists:
+        kinds = {file.labels.type for file in files}
     if len(kinds) > 1:
         raise UserError(
-            f"data: {label} holds integers in some files and text in others, such as "
-            f"{at.paths[0]}; write them alike"
+            f"data: {label} holds {'lists' if lists else 'integers'} in some files and "
+            f"{'single labels' if lists else 'text'} in others, such as {at.paths[0]}; write them "
+            "alike"
         )
+    if lists:
+        column = pa.chunked_array([chunk for file in files for chunk in file.labels.chunks])
+        labels, classes = numbered(column, label, at.paths[0])
+        return labels, classes or files[0].classes
     if kinds == {True}:
         chunks = [chunk for file in files for chunk in plain(file.labels).chunks]
         column = pa.chunked_array(chunks, pa.string())
@@ -135,8 +144,8 @@ def _partition(path: str, column: str) -> str | None:
 
 
 def _holds_labels(kind: pa.DataType) -> bool:
-    """Whether a column's type is integer or text."""
-    if pa.types.is_dictionary(kind):
+    """Whether a column's type is integer or text, or lists of these."""
+    if pa.types.is_dictionary(kind) or are_lists(kind):
         return _holds_labels(kind.value_type)
     test = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string,
             pa.types.is_string_view)  # fmt: skip
@@ -147,6 +156,7 @@ def _class_names(file: pq.ParquetFile, label: str | None) -> Names | None:
     """Class names from the metadata that HF datasets leave in the schema, if they are there."""
     try:
         info = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])
-        return tuple(info["info"]["features"][label]["names"])
+        feature = info["info"]["features"][label]
+        return tuple(feature.get("feature", feature)["names"])  # of lists, of what is in them
     except (KeyError, TypeError, ValueError):
         return None

@@ -1,5 +1,6 @@
 """What a spec says of its images."""
 
+import re
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
@@ -7,7 +8,9 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainValidator,
     ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
@@ -122,6 +125,86 @@ def _names(value: Any) -> Any:
     return value
 
 
+ClassMap = tuple[tuple[str, str], ...] | tuple[str, ...] | str
+"""A set's classes in the data's: pairs, a list in the order of the set's labels, or a file."""
+
+
+def _class_map(value: Any, info: ValidationInfo) -> ClassMap | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value:
+        return in_base(value, info)
+    if isinstance(value, dict):
+        return tuple((_class(k), _class(v)) for k, v in value.items())
+    if isinstance(value, list | tuple) and value:
+        if all(isinstance(item, list | tuple) and len(item) == 2 for item in value):
+            return tuple((_class(k), _class(v)) for k, v in value)  # as it was read before
+        return tuple(map(_class, value))
+    raise ValueError("must be a mapping from the set's classes, a list, or a file of one")
+
+
+def _class(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"must hold names and numbers of classes, and {value!r} is neither")
+    return str(value)
+
+
+_ONE_CLASS = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
+_CLASS_MAP = {
+    "description": "each class of the set in the data's classes, by name, WordNet id or number: "
+    "a mapping, a list in the order of the set's labels, or a .txt or .json file of one; "
+    "default: by their names",
+    "anyOf": [
+        {"type": "object", "additionalProperties": _ONE_CLASS},
+        {"type": "array", "items": _ONE_CLASS},
+        {"type": "string"},
+        {"type": "null"},
+    ],
+}
+
+
+class _Further(Frozen):
+    """What a set that is only measured on may say beside where it is."""
+
+    classes: Annotated[Any, PlainValidator(_class_map), WithJsonSchema(_CLASS_MAP)] = None
+    """A ClassMap or None."""
+
+
+class FurtherFolder(FolderData, _Further):
+    """A set from folders that models are only measured on."""
+
+
+class FurtherParquet(ParquetData, _Further):
+    """A set from Parquet that models are only measured on."""
+
+
+class FurtherTimm(TimmData, _Further):
+    """A set from timm's readers that models are only measured on."""
+
+
+class FurtherDigits(DigitsData, _Further):
+    """A set from the digits that models are only measured on."""
+
+
+FurtherSource = Annotated[
+    FurtherFolder | FurtherParquet | FurtherTimm | FurtherDigits, Field(discriminator="source")
+]
+
+_SET_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+
+
+def _set_names(value: Any) -> Any:
+    for name in value if isinstance(value, dict) else ():
+        if not (isinstance(name, str) and _SET_NAME.fullmatch(name)):
+            raise ValueError(
+                f"a set cannot be called {str(name)[:80]!r}; give a name of letters, digits, "
+                "- and _"
+            )
+        if name in ("train", "val"):
+            raise ValueError(f"a further set cannot be called {name!r}; choose another name")
+    return value
+
+
 class Data(Frozen):
     """The images that models learn from, and those that they are measured on."""
 
@@ -147,6 +230,11 @@ class Data(Frozen):
         default="fail",
         description="an image that does not decode: stop and name it, or leave it out",
     )
+    eval: Annotated[dict[str, FurtherSource], BeforeValidator(_set_names)] = Field(
+        default={},
+        description="further labelled sets by name, on which models are only measured; each a "
+        "source as train and val, with classes where its own are called otherwise",
+    )
 
     @model_validator(mode="after")
     def _has_the_labels_it_needs(self) -> Self:
@@ -155,6 +243,9 @@ class Data(Frozen):
             problems.append(
                 "val needs labels: models are measured on it; labels: none is for train"
             )
+        for name, source in self.eval.items():
+            if not labelled(source):
+                problems.append(f"eval.{name} needs labels: models are measured on it")
         if not labelled(self.train) and self.select_fraction:
             problems.append(
                 "select_fraction needs labels to choose an epoch by, and train has none; leave "

@@ -133,6 +133,8 @@ class Spec(Frozen):
         ):
             if len(set(values)) < len(values):
                 problems.append(f"{field} lists a value twice: {list(values)}; leave one out")
+        for name in self.probe.keys() & self.data.eval.keys():
+            problems.append(f"probe.{name} and data.eval.{name} have one name; rename one of them")
         if self.selection == "best_select" and not self.data.select_fraction:
             problems.append("selection best_select needs data.select_fraction > 0 (say 0.1), got 0")
         problems += [

@@ -20,7 +20,7 @@ from bikd_ray.plan import ResolvedData
 from bikd_ray.specs import CONTROL, UNTOUCHED, is_alone
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
-from bikd_ray.store.data_ids import as_stored
+from bikd_ray.store.data_ids import as_stored, refuse_other_sets
 from bikd_ray.store.family import family
 from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.gains import (
@@ -107,9 +107,12 @@ class Store:
 
     def as_stored(self, data: ResolvedData) -> tuple[ResolvedData, str | None]:
         """A data set under the id that this store's rows about it have, and what a person should
-        know. Raises BikdError where the store cannot be read or written.
+        know. Raises BikdError where the store cannot be read or written, and UserError where it has
+        other images under the name of a further set.
         """
-        return as_stored(data, self._reader)
+        stored, note = as_stored(data, self._reader)
+        refuse_other_sets(stored, self._reader)
+        return stored, note
 
     def sql(self, query: str) -> pa.Table:
         """A DuckDB query over the committed rows of every table. Read only. Raises UserError.

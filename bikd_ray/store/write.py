@@ -16,7 +16,7 @@ from bikd_ray.identity import digest
 from bikd_ray.metrics import Metric
 from bikd_ray.specs import CONTROL
 from bikd_ray.store.filesystem import StoreFS
-from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.store.schema import LATER, SCHEMAS
 
 Row = Mapping[str, Any]
 
@@ -51,6 +51,13 @@ class Writer:
             if found:
                 self._put(table, name, found, attempt)
         self._put("jobs", name, [job], attempt)
+
+    def write_later(self, job_id: str, attempt: str, eval_set: str, rows: Sequence[Row]) -> None:
+        """Store what a committed attempt of a job is on a set, measured after it: all at once.
+
+        Written again it replaces what was there.
+        """
+        self._put("results", f"{job_id}-{attempt}{LATER}{eval_set}", rows, attempt)
 
     def commit_baseline(
         self,

@@ -24,6 +24,7 @@ from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Measured, Task
 from bikd_ray.train.best_epochs import BestEpoch, BestEpochs
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
+from bikd_ray.train.further import Further, measure_further
 from bikd_ray.train.knn import Answers, KNNProbe
 from bikd_ray.train.member import Learner, Member, fast_layout
 from bikd_ray.train.parallel import ALONE, Workers
@@ -115,6 +116,7 @@ class Fit:
     images_per_s: float  # of training, each counted once however many models see it
     micro_batch: int | None  # images at a time, where memory or the spec asked for parts
     probed: list[Probed] = field(default_factory=list)
+    further: Further = field(default_factory=Further)  # on sets that are only measured on
 
 
 def fit(
@@ -182,6 +184,7 @@ class _Run:
         self.sources = Sources(
             self.learners, job.objective, job.seed, frozen, job.recipe.precision, workers, self.task
         )
+        self.keep, self.decoders = keep, decoders
         self.selections = BestEpochs(self.measured, keep, self.metric)
         self.tally = self._nothing()
         micro = resources.micro_batch
@@ -290,8 +293,6 @@ class _Run:
         features: bool = False,
         ensemble: bool = False,
     ) -> Evaluation:
-        # where training does not fit in one piece, a larger batch may not fit here either
-        most = min(EVAL_BATCH, 2 * (self.at.micro_batch or EVAL_BATCH))
         return evaluate(
             members,
             loader,
@@ -299,8 +300,15 @@ class _Run:
             features=features,
             ensemble=ensemble,
             workers=self.workers,
-            batch_size=most,
+            batch_size=self._at_most,
         )
+
+    @property
+    def _at_most(self) -> int:
+        """Images at a time that are only looked at: where training does not fit in one piece, a
+        larger batch may not fit here either.
+        """
+        return min(EVAL_BATCH, 2 * (self.at.micro_batch or EVAL_BATCH))
 
     def _rows(
         self,
@@ -351,6 +359,16 @@ class _Run:
         likeness = _likeness(self.before, self.after, self.device) if self.similarity else ()
         assert self.after.ensemble is not None
         chosen = self.selections.chosen()
+        further = measure_further(
+            self.job.data,
+            self.task,
+            self.measured,
+            chosen,
+            self.keep,
+            self.workers,
+            decoders=self.decoders,
+            batch_size=self._at_most,
+        )
         return Fit(
             self.before,
             chosen,
@@ -359,6 +377,7 @@ class _Run:
             images / max(self.at.seconds, 1e-9),
             self.at.micro_batch,
             self._probed(chosen),
+            further,
         )
 
     def _probe(self, members: Sequence[Member | None]) -> list[Answers]:
