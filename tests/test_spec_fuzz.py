@@ -73,6 +73,14 @@ WHOLE: dict[str, Any] = {
         {"name": "kd", "kd_weight": 0.5},
     ],
     "controls": True,
+    "probe": {
+        "other": {
+            "train": {"source": "folder", "path": "p/train"},
+            "val": {"source": "folder", "path": "p/val"},
+            "k": 20,
+            "temperature": 0.07,
+        }
+    },
     "recipe": {
         "preset": "paper",
         "epochs": 3,
