@@ -158,7 +158,9 @@ def test_only_a_drift_beyond_a_tenth_of_a_point_is_worth_a_word():
         ("near", "top1", 82.4, 82.46),
         ("unknown", "top1", 50.0, None),
     ]
-    columns = dict(zip(("model", "metric", "value", "published"), zip(*rows, strict=True), strict=True))
+    columns = dict(
+        zip(("model", "metric", "value", "published"), zip(*rows, strict=True), strict=True)
+    )
     (line,) = drift_lines(pa.table({k: list(v) for k, v in columns.items()}))
     assert "far: top1 82.278 %, published 82.460 % at the same input: -0.182 pp" in line
 

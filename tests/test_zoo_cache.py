@@ -14,9 +14,9 @@ from bikd_ray.errors import UserError
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import parse_spec
-from bikd_ray.tasks.base import Task
 from bikd_ray.specs import Spec, ZooEntry
 from bikd_ray.store.filesystem import StoreFS
+from bikd_ray.tasks.base import Task
 from bikd_ray.weights import base_path, keep_all
 from bikd_ray.zoo import cache_path, load_resolved, resolve_model, save_resolved
 from bikd_ray.zoo.checkpoints import downloaded
