@@ -267,6 +267,11 @@ class SettingView:
         table = self.snapshot.gains(self.setting.selection)
         return self._own(table, ("data_id", "recipe_id"))
 
+    @cached_property
+    def teachers(self) -> pa.Table:
+        table = self.snapshot.teachers(self.setting.selection)
+        return self._own(table, ("data_id", "recipe_id", "objective"))
+
     def sizes(self, model_id: str) -> pa.Table:
         rows = self.snapshot.sizes(model_id, self.setting.selection)
         return self._own(rows, ("data_id", "recipe_id", "objective"))

@@ -4,9 +4,11 @@ Marks and cells use one palette with at least 3:1 contrast on both backgrounds; 
 (text, grid, surface) comes from the template, so a page changes its theme without new figures.
 """
 
+import json
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.utils import PlotlyJSONEncoder
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
@@ -14,6 +16,18 @@ BLUE, VERMILION, GREY = "#0072b2", "#d55e00", "#7a828c"
 
 LINES = (BLUE, VERMILION, "#009e73", "#b565a7", "#a67c00", "#5b7fd6", "#8a6d5b")
 """After Okabe & Ito (2008), the pale ones darkened; symbols tell them apart as well."""
+
+LIGHTER = {
+    BLUE: "#4da8e0",
+    VERMILION: "#ff8c42",
+    GREY: "#a3acb8",
+    "#009e73": "#2fc79a",
+    "#b565a7": "#d98fcc",
+    "#a67c00": "#d9ab2e",
+    "#5b7fd6": "#8ea9f0",
+    "#8a6d5b": "#b89a87",
+}
+"""What lines, marks and bars have on a dark page, where their own colour is dim."""
 
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross", "star", "hexagon")
 
@@ -65,6 +79,14 @@ def _template(ink: str, soft: str, grid: str, axis: str, surface: str) -> go.lay
         },
         data={"heatmap": [{"textfont": {"color": ink, "size": 13}}]},
     )
+
+
+def for_dark(figure: go.Figure) -> go.Figure:
+    """A copy of a figure with the colours of LIGHTER."""
+    text = json.dumps(figure.to_plotly_json(), cls=PlotlyJSONEncoder)
+    for light, dark in LIGHTER.items():
+        text = text.replace(f'"{light}"', f'"{dark}"')
+    return go.Figure(json.loads(text))
 
 
 LIGHT = _template("#1d2229", "#5a636e", "#e9ebee", "#9aa2ad", "#ffffff")
