@@ -26,7 +26,14 @@ from bikd_dashboards.blocks import (
     Tag,
     Text,
 )
-from bikd_dashboards.correlates import REASONS, says, scatter_figure, scatter_info, single_partners
+from bikd_dashboards.correlates import (
+    COST,
+    REASONS,
+    says,
+    scatter_figure,
+    scatter_info,
+    single_partners,
+)
 from bikd_dashboards.figures import (
     COMPARED,
     Heatmap,
@@ -259,14 +266,18 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
         return [Text("No pair has been trained yet: there is no gain to explain.")]
     before = {r["model_id"]: r["value"] for r in view.baselines}
     plots, notes = [], []
+    titles = {"accuracy_gap": "Gap before", COST: "Cost of the partner"}
     for reason, (axis, meaning) in REASONS.items():
-        x = (
-            np.array([before[i] for i in gain.learner_ids])
-            if reason == "accuracy_gap"
-            else heatmap(view, reason)
-        )
+        if reason == "accuracy_gap":
+            x = np.array([before[i] for i in gain.learner_ids])
+        elif reason == COST:
+            x = np.array([view.flops.get(i, np.nan) for i in gain.learner_ids]) / 1e9
+            if np.isnan(x).all():
+                continue
+        else:
+            x = heatmap(view, reason)
         info = scatter_info(reason, gain, x)
-        title = axis.split(",")[0].capitalize() if reason != "accuracy_gap" else "Accuracy gap"
+        title = titles.get(reason, axis.split(",")[0].capitalize())
         told = says(info)
         plots.append(
             Plot(f"why-{reason}", title, scatter_figure(info), told, meaning=f"{meaning} {told}")
