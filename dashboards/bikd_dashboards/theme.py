@@ -4,11 +4,9 @@ Marks and cells use one palette with at least 3:1 contrast on both backgrounds; 
 (text, grid, surface) comes from the template, so a page changes its theme without new figures.
 """
 
-import json
 from typing import Any
 
 import plotly.graph_objects as go
-from plotly.utils import PlotlyJSONEncoder
 
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 
@@ -83,10 +81,15 @@ def _template(ink: str, soft: str, grid: str, axis: str, surface: str) -> go.lay
 
 def for_dark(figure: go.Figure) -> go.Figure:
     """A copy of a figure with the colours of LIGHTER."""
-    text = json.dumps(figure.to_plotly_json(), cls=PlotlyJSONEncoder)
-    for light, dark in LIGHTER.items():
-        text = text.replace(f'"{light}"', f'"{dark}"')
-    return go.Figure(json.loads(text))
+    return go.Figure(_lighter(figure.to_plotly_json()))
+
+
+def _lighter(value: Any) -> Any:
+    if isinstance(value, str):
+        return LIGHTER.get(value, value)
+    if isinstance(value, dict):
+        return {name: _lighter(part) for name, part in value.items()}
+    return [_lighter(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 LIGHT = _template("#1d2229", "#5a636e", "#e9ebee", "#9aa2ad", "#ffffff")
