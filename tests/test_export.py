@@ -167,7 +167,9 @@ def take(world: World, model: str, out: str = "out", **wanted):
     allow_worse, guard = wanted.pop("allow_worse", True), wanted.pop("guard", None)
     store = Store(str(world.store))
     request = ExportRequest(model, **wanted)
-    command = request.command(str(world.store), world.root / out, allow_worse=True, guard=guard)
+    command = "bikd export …"
+    if guard is not None:
+        command = request.command(str(world.store), Path(out), allow_worse=True, guard=guard)
     return export_model(
         store, request, world.root / out, allow_worse=allow_worse, guard=guard, made_by=command
     )

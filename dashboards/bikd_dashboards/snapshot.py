@@ -267,6 +267,17 @@ class SettingView:
         table = self.snapshot.gains(self.setting.selection)
         return self._own(table, ("data_id", "recipe_id"))
 
+    @cached_property
+    def flops(self) -> dict[str, float]:
+        """model_id to what a forward pass of one image takes, where it is known."""
+        rows = self.snapshot.store.table("models", ["model_id", "flops"]).to_pylist()
+        return {row["model_id"]: float(row["flops"]) for row in rows if row["flops"] is not None}
+
+    @cached_property
+    def teachers(self) -> pa.Table:
+        table = self.snapshot.teachers(self.setting.selection)
+        return self._own(table, ("data_id", "recipe_id", "objective"))
+
     def sizes(self, model_id: str) -> pa.Table:
         rows = self.snapshot.sizes(model_id, self.setting.selection)
         return self._own(rows, ("data_id", "recipe_id", "objective"))
