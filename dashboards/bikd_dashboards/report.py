@@ -76,13 +76,14 @@ def _measured(now: Snapshot) -> str:
 def render(now: Snapshot, written: datetime, limits: Limits = LIMITS) -> str:
     """All pages as HTML, with figures, styles, scripts and downloads inside."""
     contents = Contents(now, limits)
+    settings = sorted(now.settings, key=lambda s: s != now.opening)
     groups = [
         {
             "setting": s,
             "label": now.labels[s.key],
             "sections": [contents.section(p, s) for p in PAGES.values() if not p.whole],
         }
-        for s in now.settings
+        for s in settings
     ]
     jobs = now.jobs
     return contents.environment.get_template("report.html.j2").render(
