@@ -17,7 +17,7 @@ from bikd_dashboards.blocks import (
     Text,
 )
 from bikd_dashboards.curves import MEASURES, curves_figure, curves_info
-from bikd_dashboards.figures import pc
+from bikd_dashboards.figures import Interval, pc
 from bikd_dashboards.forest import Forest, Partner, forest_figure, forest_info, frame
 from bikd_dashboards.group_size import sizes_figure, sizes_info
 from bikd_dashboards.headline import interval
@@ -25,6 +25,7 @@ from bikd_dashboards.snapshot import SettingView
 from bikd_dashboards.units import units
 from bikd_ray.formatting import count, listed, percent, plain
 from bikd_ray.metrics import Metric
+from bikd_ray.store.hidden import Hidden, Measure
 from bikd_ray.store.verdicts import partners_of, short, standing
 
 
@@ -136,18 +137,25 @@ def _hidden(view: SettingView, model_id: str) -> list[Block]:
         Table(
             "What the average hides",
             "Means over the seeds; Δ unless it is a share. A negative flip: right before, wrong "
-            "after. Intervals of a metric on a set: choose them above.",
+            "after. Sets have 95% intervals; for those of a metric choose it above.",
             (TableColumn("Partner"), *(TableColumn(m.head, number=True) for m in shown)),
             tuple(
                 (
                     partners_of(one.row, view.names),
-                    *(m.text(one.values.get(m.name)) for m in shown),
+                    *(_with_ends(one, m) for m in shown),
                 )
                 for one in rows[: view.limits.rows]
             ),
             folded=True,
         )
     ]
+
+
+def _with_ends(one: Hidden, measure: Measure) -> Interval | str:
+    value, (low, high) = one.values.get(measure.name), one.ends.get(measure.name, (None, None))
+    if value is None or low is None:
+        return measure.text(value)
+    return Interval(value, low, high, unit=measure.unit)
 
 
 def _table(view: SettingView, model_id: str) -> Table:

@@ -19,17 +19,66 @@
     return sign * apart;
   }
 
-  function sort(head) {
+  function arrange(head, down) {
     const table = head.closest("table");
+    table.querySelectorAll("thead th").forEach((th) => th.removeAttribute("aria-sort"));
+    head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    const rows = [...table.tBodies[0].rows];
+    const keyed = rows.map((row) => [value(row, head.cellIndex), row]);
+    keyed.sort(([a], [b]) => order(a, b, down ? -1 : 1));
+    if (keyed.some(([, row], i) => row !== rows[i])) {
+      table.tBodies[0].append(...keyed.map(([, row]) => row));
+    }
+  }
+
+  function sort(head) {
     const numbers = head.classList.contains("num");
     const was = head.getAttribute("aria-sort");
     const down = was ? was === "ascending" : numbers; // numbers begin with the largest
-    table.querySelectorAll("thead th").forEach((th) => th.removeAttribute("aria-sort"));
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const keyed = [...table.tBodies[0].rows].map((row) => [value(row, head.cellIndex), row]);
-    keyed.sort(([a], [b]) => order(a, b, down ? -1 : 1));
-    table.tBodies[0].append(...keyed.map(([, row]) => row));
+    arrange(head, down);
+    remember(head.closest("table"), { title: titleOf(head), down });
   }
+
+  function filter(input) {
+    const wanted = input.value.toLowerCase();
+    for (const row of input.parentElement.querySelectorAll("tbody tr")) {
+      row.hidden = !row.textContent.toLowerCase().includes(wanted);
+    }
+  }
+
+  // The app draws its tables anew while a sweep runs: what a person chose is done again.
+  const chosen = new Map();
+  const titleOf = (head) => head.querySelector("button.sort")?.textContent;
+
+  function place(table) {
+    if (!table.closest("#page, #opened")) return null; // the report draws each table once
+    return `${location.pathname} ${table.closest("[aria-label]").getAttribute("aria-label")}`;
+  }
+
+  function remember(table, choice) {
+    const at = place(table);
+    if (at === null) return;
+    chosen.set(at, { ...chosen.get(at), ...choice });
+    drawn.observe(document.querySelector("main"), {
+      childList: true, subtree: true, characterData: true,
+    });
+  }
+
+  function again() {
+    for (const table of document.querySelectorAll("#page table, #opened table")) {
+      const { title, down, filtered } = chosen.get(place(table)) ?? {};
+      const head = [...table.querySelectorAll("thead th")].find((th) => titleOf(th) === title);
+      if (title && head) arrange(head, down);
+      const input = table.closest(".scroll").parentElement.querySelector("input.filter");
+      if (filtered && input) filter(input);
+    }
+  }
+
+  let waiting = 0;
+  const drawn = new MutationObserver(() => {
+    cancelAnimationFrame(waiting);
+    waiting = requestAnimationFrame(again);
+  });
 
   document.addEventListener("click", ({ target }) => {
     const button = target.closest?.("button.sort");
@@ -38,9 +87,8 @@
 
   document.addEventListener("input", ({ target }) => {
     if (!target.matches?.("input.filter")) return;
-    const wanted = target.value.toLowerCase();
-    for (const row of target.parentElement.querySelectorAll("tbody tr")) {
-      row.hidden = !row.textContent.toLowerCase().includes(wanted);
-    }
+    filter(target);
+    const table = target.parentElement.querySelector("table");
+    if (table) remember(table, { filtered: true });
   });
 })();
