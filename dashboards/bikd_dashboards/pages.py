@@ -206,6 +206,7 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
     blocks: list[Block] = [
         ChoiceBox("show", "Show", titles, metric),
         ChoiceBox("order", "Order by", tuple(ORDERS.items()), by),
+        Text("Choose a cell to open its pair."),
         heatmap_plot(info.taken(orders[by]), orders),
     ]
     if total:
@@ -216,11 +217,7 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
                 "average. bikd dashboard shows all."
             )
         )
-    return [
-        *blocks,
-        Downloads(("pairs", "gains", "flips", "teachers")),
-        Text("Choose a cell to open its pair."),
-    ]
+    return [*blocks, Downloads(("pairs", "gains", "flips", "teachers"))]
 
 
 def opened(view: SettingView, chosen: Chosen) -> list[Block]:
