@@ -24,7 +24,8 @@ class SelectedResult:
     gain: the result with `partner`, `control`, `control_delta`, `net_delta`, `net_low`, `net_high`
     of its own seed. together: the same over all seeds, a row of GAINS.
     classes: a row for each class of this checkpoint, empty where the store has lost the
-    predictions. why: sentences that say how it was chosen.
+    predictions. why: sentences that say how it was chosen; among: the one of them that says why
+    this objective, where there were several to choose from.
     """
 
     metric: Metric
@@ -38,6 +39,7 @@ class SelectedResult:
     together: Row | None
     classes: list[Row]
     why: tuple[str, ...]
+    among: str = ""
 
     @property
     def seeds(self) -> Row | None:
@@ -49,7 +51,7 @@ class SelectedResult:
         return self.metric.sign * self.result["delta"] < 0
 
 
-def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
+def around(store: Store, result: Row, why: tuple[str, ...], among: str = "") -> SelectedResult:
     """A result row with everything that its card says."""
     data_id, model_id = result["data_id"], result["model_id"]
     mine = (pc.field("data_id") == data_id) & (pc.field("model_id") == model_id)
@@ -86,6 +88,7 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
         together=_over_seeds(store, result),
         classes=class_columns(labels_N, baseline, [result], controls) if whole else [],
         why=why,
+        among=among,
     )
 
 

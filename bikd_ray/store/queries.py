@@ -267,6 +267,21 @@ class Store:
         """What every model gained with every partner set; as `partners`, for the whole zoo."""
         return self._gains(None, objective, selection, Measure(metric, eval_set))
 
+    def deltas(
+        self, model: str, objective: str | None, selection: str, eval_set: str = VAL
+    ) -> pa.Table:
+        """Rows of GAINS of a model by the primary metric, without q-values and verdicts, which ask
+        for the whole zoo; in no order that means anything.
+        """
+        found = model_series(
+            self._reader,
+            self.model_ids(model),
+            objective,
+            selection,
+            measure=Measure(None, eval_set),
+        )
+        return pa.concat_tables([GAINS.empty_table(), *map(gain_table, found)])
+
     def controls(
         self,
         selection: str = "last",

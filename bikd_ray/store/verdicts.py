@@ -103,6 +103,19 @@ def judged(gains: pa.Table, sign: int = 1) -> pa.Table:
     return filled.take(np.lexsort(keys))
 
 
+def clearness(row: Row, sign: int = 1) -> tuple[Any, ...]:
+    """Sort key of rows of GAINS of several settings, the clearest verdict first.
+
+    As `judged` ranks the partner sets of one setting, less the set that holds the best, which no
+    test spans settings for: what it is, then the highest net Δ, then Δ, then the objective's name.
+    sign: -1 where a lower metric is better.
+    """
+    net = row["net_delta"]
+    ranked = (IMPROVES, MORE, LESS)
+    rank = ranked.index(row["verdict"]) if row["verdict"] in ranked else len(ranked)
+    return (rank, net is None, -sign * (net or 0.0), -sign * row["delta"], row["objective"])
+
+
 def short(row: Row) -> str:
     """The verdict of a row of GAINS in few words, for a table; empty for a control."""
     return SHORT.get(row["verdict"], row["verdict"] or "")
