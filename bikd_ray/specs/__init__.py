@@ -6,6 +6,7 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 
 from bikd_ray.specs.data import Data, DataSource, DigitsData, FolderData, ParquetData, TimmData
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
+from bikd_ray.specs.searching import Search
 from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
 from bikd_ray.specs.training import (
     ALONE,
@@ -45,6 +46,7 @@ __all__ = [
     "Reading",
     "Recipe",
     "Resources",
+    "Search",
     "Selection",
     "Spec",
     "TimmData",

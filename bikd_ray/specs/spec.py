@@ -13,8 +13,10 @@ from pydantic import (
 )
 
 from bikd_ray.errors import UserError, choices
+from bikd_ray.search import checks
 from bikd_ray.specs.data import Data
 from bikd_ray.specs.running import Logger, Resources
+from bikd_ray.specs.searching import Search
 from bikd_ray.specs.training import Objective, Pairings, Recipe
 from bikd_ray.specs.values import (
     Frozen,
@@ -56,6 +58,12 @@ class Spec(Frozen):
         default=DEFAULT, description="what is learned and measured: a name, or MODULE:CLASS"
     )
     data: Data = Field(description="the images")
+    goal: Literal["map", "best_partner"] = Field(
+        default="map",
+        description="map: every pairing; best_partner: each model's best partner (of anchors: "
+        "theirs), from a part of the same jobs",
+    )
+    search: Search = Field(default=Search(), description="how goal best_partner searches")
     pairings: Pairings = Field(
         default=Pairings(), description="which sets of models train together"
     )
@@ -129,6 +137,10 @@ class Spec(Frozen):
                 problems.append(f"{field} lists a value twice: {list(values)}; leave one out")
         if self.selection == "best_select" and not self.data.select_fraction:
             problems.append("selection best_select needs data.select_fraction > 0 (say 0.1), got 0")
+        objectives = [(o.label, not o.directed) for o in self.objectives if not o.alone]
+        problems += checks.problems(
+            self.goal, self.pairings.size, self.pairings.mode, self.selection, objectives
+        )
         if problems:
             raise ValueError("\n".join(problems))
         return self
