@@ -6,7 +6,8 @@ answer, and ranks and ties are made within one combination of them.
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count, groupby
 from operator import itemgetter
 
@@ -269,6 +270,23 @@ class Store:
         objective: `ce`, or `self` (taught by its own frozen start).
         """
         return self._gains(None, objective, selection, Measure(metric, eval_set))
+
+    def learners(
+        self,
+        models: Collection[str] | None,
+        objective: str,
+        selection: str = "last",
+        metric: str | None = None,
+    ) -> Iterator[ModelSeries]:
+        """Stored results as the arithmetic takes them, of models by their ids (None: all).
+
+        objective: a label; nothing where no job of it is done.
+        """
+        done = self._reader.committed("jobs")
+        if pc.any(pc.equal(done["objective"], objective)).as_py():
+            with suppress(UserError):  # it has only failed
+                measure = Measure(metric)
+                yield from model_series(self._reader, models, objective, selection, measure=measure)
 
     def groups(
         self,

@@ -11,6 +11,7 @@ from bikd_pipelines.commands.options import (
     Address,
     Budget,
     Format,
+    Goal,
     HowShown,
     Limit,
     Only,
