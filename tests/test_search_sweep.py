@@ -1,5 +1,7 @@
 """A sweep that searches: a part of the map's jobs, from the store alone; no Ray, no training."""
 
+from dataclasses import replace
+
 import pytest
 
 from bikd_ray.errors import UserError
@@ -7,10 +9,17 @@ from bikd_ray.search.questions import questions, refuse_small
 from bikd_ray.spec_file import parse_spec
 from bikd_ray.store import Store
 from bikd_ray.store.sightings import Sightings
-from bikd_ray.sweep.search_strategy import decision_rows
+from bikd_ray.sweep.search_strategy import NOTHING, decision_rows
 from bikd_ray.sweep.strategy import Running
 from tests.plans import jobs_of, spec_of
 from tests.search_sweeps import World
+
+
+def proposed(world, strategy, running=NOTHING, slots=1):
+    """Ids of the jobs that a strategy wants; it wants some."""
+    found = strategy.propose(world.store, running, lambda needs: slots)
+    assert found is not None
+    return [job.job_id for job in found]
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +43,7 @@ def test_it_ends_by_its_own_rule_with_a_part_of_the_maps_jobs(searched):
     assert said[-1].over
     assert world.strategy().left(world.store) == 0
     assert str(said[0]).startswith("search: first partners, 0% of the map")
-    assert str(said[-1]).startswith("search: ") and "models settled, expected regret" in str(
-        said[-1]
-    )
+    assert "10 models settled, expected regret" in str(said[-1])
 
 
 def test_winners_have_a_control_of_each_of_their_seeds(searched):
@@ -114,12 +121,11 @@ def test_jobs_under_way_elsewhere_are_waited_for_and_not_proposed(tmp_path):
     world = World(tmp_path / "store")
     world.measure()
     strategy = world.strategy()
-    first = strategy.propose(world.store, Running((), ()), lambda needs: 4)
-    theirs = [job.job_id for job in first[:3]]
-    more = strategy.propose(world.store, Running((), theirs), lambda needs: 4)
-    assert not {job.job_id for job in more} & set(theirs)
-    every = list(world.jobs)
-    assert strategy.propose(world.store, Running((), every), lambda needs: 4) == ()
+    theirs = proposed(world, strategy, slots=4)[:3]
+    more = proposed(world, strategy, Running((), theirs), slots=4)
+    assert more
+    assert not set(more) & set(theirs)
+    assert proposed(world, strategy, Running((), list(world.jobs))) == []
 
 
 def test_a_model_that_is_added_costs_a_few_jobs(searched, tmp_path):
@@ -143,27 +149,20 @@ def test_a_limit_is_of_jobs_begun_here_and_leaves_the_rest_for_later(tmp_path):
 def test_failed_jobs_are_passed_over_until_they_are_tried_again(tmp_path):
     world = World(tmp_path / "store")
     world.measure()
-    first = world.strategy().propose(world.store, Running((), ()), lambda needs: 1)[0].job_id
+    first = proposed(world, world.strategy())[0]
     world.finish(world.jobs[first], error="boom")
-    again = world.strategy().propose(world.store, Running((), ()), lambda needs: 20)
-    assert first not in {job.job_id for job in again}
-    retried = world.strategy(retry=True).propose(world.store, Running((), ()), lambda needs: 20)
-    assert first in {job.job_id for job in retried}
+    assert first not in proposed(world, world.strategy(), slots=20)
+    assert first in proposed(world, world.strategy(retry=True), slots=20)
 
 
 def test_only_anchors_are_targets_and_objectives_take_turns(tmp_path):
-    world = World(
-        tmp_path / "store",
-        pairings={"anchors": ["c"]},
-        objectives=["bikd", "dml"],
-    )
+    world = World(tmp_path / "store", pairings={"anchors": ["c"]}, objectives=["bikd", "dml"])
     world.measure()
     strategy = world.strategy()
     assert [asked.question.targets for asked in strategy.asked] == [["id-c"], ["id-c"]]
-    first = strategy.propose(world.store, Running((), ()), lambda needs: 2)
-    labels = [world.jobs[job.job_id].objective.name for job in first]
-    assert labels[:4] == ["bikd", "dml", "bikd", "dml"]
-    assert all("c" in world.jobs[job.job_id].names for job in first)
+    first = [world.jobs[i] for i in proposed(world, strategy, slots=2)]
+    assert [job.objective.name for job in first[:4]] == ["bikd", "dml", "bikd", "dml"]
+    assert all("c" in job.names for job in first)
 
 
 def test_jobs_that_no_search_chooses_are_done_too(tmp_path):
@@ -171,10 +170,10 @@ def test_jobs_that_no_search_chooses_are_done_too(tmp_path):
     world.measure()
     own = [i for i, job in world.jobs.items() if job.objective.name == "self"]
     strategy = world.strategy()
-    strategy = type(strategy)(**{**vars(strategy), "rest": [strategy.jobs[i] for i in own]})
-    proposed = strategy.propose(world.store, Running((), ()), lambda needs: 2)
-    assert [job.job_id for job in proposed][-len(own) :] == own
-    assert len(proposed) > len(own)
+    strategy = replace(strategy, rest=[strategy.jobs[i] for i in own])
+    found = proposed(world, strategy, slots=2)
+    assert found[-len(own) :] == own
+    assert len(found) > len(own)
 
 
 def test_too_few_models_and_too_small_a_share_are_refused():

@@ -197,6 +197,8 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("objective", _S, ""),
         ("metric", _S, "by which partners were compared"),
         ("recipe_id", _S, ""),
+        ("regret", _F, "what a settled model's best partner may lose, percentage points"),
+        ("decide_on", _S, "half: one half of the units decides; all: every one"),
         ("model", _S, "alias, to show"),
         ("model_id", _S, "a target: whose best partner is wanted"),
         ("leader_id", _S, "the partner that is expected to be the best, trained or not"),

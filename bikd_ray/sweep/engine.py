@@ -21,6 +21,7 @@ from bikd_ray.search.decision import Decision
 from bikd_ray.search.questions import Asked, deciding, questions, refuse_small
 from bikd_ray.specs import Spec
 from bikd_ray.store.compact import compact
+from bikd_ray.store.features import Remembered
 from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.queries import Store
@@ -307,7 +308,12 @@ def _search(
         if job.job_id not in searched
     ]
     sightings = Sightings(store, spec.selection, deciding(spec.search))
-    return SearchStrategy(asked, {}, sightings, rest, limit, retry)
+    known = Remembered(store, deciding(spec.search))
+    strategy = SearchStrategy(asked, {}, sightings, rest, limit, retry)
+    if spec.search.predict == "never":
+        return strategy
+    data_id = plan.jobs[0].data.data_id
+    return replace(strategy, features=lambda one: known.of(data_id, one.names))
 
 
 def _told(
@@ -321,7 +327,8 @@ def _told(
 
     def told(asked: Asked, decision: Decision) -> None:
         with contextlib.suppress(BikdError):  # the log is for people
-            writer.write_decision(decision_rows(asked, decision, spec.name))
+            half = spec.search.decide_on == "half"
+            writer.write_decision(decision_rows(asked, decision, spec.name, half=half))
         label = f"{asked.question.setting[2]}: " if len(search.asked) > 1 else ""
         progress.decide(f"{label}{decision}", len(decision.asks))
 

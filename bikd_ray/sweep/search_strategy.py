@@ -10,6 +10,7 @@ from bikd_ray.search.choose import decide
 from bikd_ray.search.decision import Decision
 from bikd_ray.search.questions import Asked
 from bikd_ray.search.state import State, state_of
+from bikd_ray.store.features import Features, earned
 from bikd_ray.store.queries import Store
 from bikd_ray.store.sightings import Sightings, units
 from bikd_ray.sweep.capacity import ResourceRequest
@@ -27,7 +28,8 @@ class SearchStrategy:
 
     asked: the questions. jobs: those that this sweep may begin, by their ids. sightings: of the
     store that it is asked about. rest: jobs of the spec about which no search decides. limit: of
-    jobs that are begun here. retry: jobs that failed before are tried again. told: hears of every
+    jobs that are begun here. retry: jobs that failed before are tried again. features: of the
+    pairs of a question before training; they count once they have earned it. told: hears of every
     decision.
     """
 
@@ -37,6 +39,7 @@ class SearchStrategy:
     rest: Sequence[PendingJob] = ()
     limit: int | None = None
     retry: bool = False
+    features: Callable[[Asked], Features] = lambda asked: {}
     told: Told = lambda asked, decision: None
     patience: float = 10.0
 
@@ -80,7 +83,7 @@ class SearchStrategy:
     ) -> Decision:
         """What a search asks for next. over: ids of jobs that are done or failed."""
         state = state_now(asked, self.sightings, running, failed, over)
-        return decide(state, room)
+        return decide(earned(state, self.features(asked)), room)
 
     def left(self, store: Store) -> int:
         """Jobs that it would begin if it went on now; 0 if it is over."""
@@ -125,8 +128,10 @@ def state_now(
     )
 
 
-def decision_rows(asked: Asked, decision: Decision, sweep: str) -> list[dict[str, Any]]:
-    """Rows of the table `decisions`, one for each target."""
+def decision_rows(
+    asked: Asked, decision: Decision, sweep: str, *, half: bool = True
+) -> list[dict[str, Any]]:
+    """Rows of the table `decisions`, one for each target. half: of the units decides."""
     data_id, recipe_id, objective, metric = asked.question.setting
     about = {
         "sweep": sweep,
@@ -135,6 +140,8 @@ def decision_rows(asked: Asked, decision: Decision, sweep: str) -> list[dict[str
         "metric": metric,
         "recipe_id": recipe_id,
         "data_id": data_id,
+        "regret": asked.question.rules.regret,
+        "decide_on": "half" if half else "all",
         "cells": decision.cells,
         "cost_done": decision.cost_done,
         "cost_map": decision.cost_map,

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from bikd_pipelines.commands import answers, files, run, start, take_home
+from bikd_pipelines.commands import answers, files, run, search, start, take_home
 from bikd_pipelines.streams import abandon, prepare, why_unwritten
 from bikd_ray.errors import BikdError, UserError
 
@@ -109,7 +109,7 @@ def _root(
 
 
 PANELS = {
-    "Start": (start.demo, start.check, start.plan),
+    "Start": (start.demo, start.check, start.plan, search.predict),
     "Run": (run.sweep, run.submit, run.baseline, start.status),
     "Answers": (
         answers.partners,
@@ -120,6 +120,7 @@ PANELS = {
         answers.classes,
         answers.curves,
         answers.paper,
+        search.replay,
         take_home.dashboard,
     ),
     "Take home": (take_home.export, take_home.report),

@@ -16,6 +16,7 @@ from bikd_pipelines.commands.options import (
     opened,
     show,
 )
+from bikd_pipelines.commands.search import AllImages, show_searched
 
 
 def partners(
@@ -23,6 +24,7 @@ def partners(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    all_images: AllImages = False,
     format: HowShown = Format.table,
 ) -> None:
     """Rank the partners of MODEL by what each adds.
@@ -35,11 +37,16 @@ def partners(
     recovered: share of the way from before to the pair's ensemble
     ←: a frozen teacher, which does not learn itself
 
+    After a search: partners by what is expected of them; Δ is measured on the images that did not
+    choose.
+
     [dim]Example: bikd partners ViT --format json[/dim]
     """
     from bikd_pipelines.tables import failed_lines, partner_lines
 
     answers = opened(store)
+    if not all_images and show_searched(answers, model, objective, selection, format):
+        return
     table = answers.partners(model, objective, selection)
     empty = answers.why_nothing(model) if not len(table) else ""
     show(table, format, "partners", empty)
