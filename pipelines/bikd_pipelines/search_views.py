@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pyarrow as pa
 
@@ -77,6 +78,25 @@ EMPTY = {
     "replay": "no map is complete; run bikd sweep SPEC",
     "predicted": "nothing is left to train: the search is over",
 }
+
+
+def soup_lines(made: Any) -> list[str]:
+    """What a `soups.Souped` is made of, and what it is worth on the half that chose nothing."""
+    unit, digits = difference_unit(made.metric.unit), digits_of(made.metric.unit)
+    bn = f", batch statistics from {made.soup.batch_images:,} train images"
+    lines = [
+        f"soup of {len(made.soup.jobs)} of {made.variants} variants, with "
+        f"{' + '.join(made.soup.partners)}{bn if made.soup.batch_images else ''}: job "
+        f"{made.soup.job_id}"
+    ]
+    if made.control:
+        lines.append(f"soup of {len(made.control.jobs)} controls: job {made.control.job_id}")
+    lines += [
+        f"less {one.what}: {with_span(one.delta, one.low, one.high, digits)} {unit}, on "
+        f"{made.n:,} images that chose nothing"
+        for one in made.comparisons
+    ]
+    return [*lines, *made.notes]
 
 
 def searched_lines(table: pa.Table) -> list[str]:

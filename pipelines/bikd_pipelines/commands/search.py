@@ -111,3 +111,34 @@ def predict(
     show(table, format, "predicted")
     for line in lines:
         print(line, file=sys.stderr)
+
+
+def soup(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    scales: Annotated[
+        bool,
+        typer.Option("--scales", help="also try more of the changes than their mean: 1/2 and 1"),
+    ] = False,
+) -> None:
+    """Average the kept weights of MODEL with different partners, beside as many controls.
+
+    One half of the images chooses the ingredients, one by one; the other half says what the soup
+    is worth. Both soups are stored: bikd partners shows them, bikd export --job takes one home.
+
+    [dim]Example: bikd soup ViT --store bikd-demo[/dim]
+    """
+    from bikd_pipelines.search_views import soup_lines
+    from bikd_ray.soups import make_soup
+
+    made = make_soup(
+        opened(store),
+        model,
+        objective,
+        selection,
+        scales=scales,
+        note=lambda line: print(f"bikd: {line}", file=sys.stderr),
+    )
+    print("\n".join(soup_lines(made)))
