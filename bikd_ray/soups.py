@@ -160,8 +160,10 @@ def make_soup(
     are gone.
     """
     if selection == CHOSEN_ON_VAL:
-        raise UserError("a soup takes weights of selection last or best_select: best_val has chosen "
-                        "its epochs on the images that measure it")  # fmt: skip
+        raise UserError(
+            "a soup takes weights of selection last or best_select: best_val has chosen its epochs "
+            "on the images that measure it"
+        )
     learner = _learner(store, model, objective, selection)
     rows = [row for seeds in learner.by_partners.values() for row in seeds.values()]
     variants = _with_weights(store, rows, selection)
@@ -173,21 +175,24 @@ def make_soup(
         )
     kitchen = _kitchen(store, learner)
     half_N = deciding_half(learner.n)
-    scores = Scores.of([{**row} for row in variants], learner.n, learner.metric)
+    scores = Scores.of(variants, learner.n, learner.metric)
     alone = [float(s) for s in _on_half(scores)]
     states = [_state(store, row) for row in variants]
-    cooked: dict[tuple[int, ...], tuple[dict[str, Tensor], Measured]] = {}
+    cooked: dict[tuple[int, ...], tuple[dict[str, Tensor], Measured]] = {}  # the last that is kept
+    best_score = max(alone)
 
     def measure(some: tuple[int, ...]) -> float:
         state = averaged([states[k] for k in some])
+        nonlocal best_score
         found = kitchen.measured(state, anew=True)
-        cooked[some] = state, found
-        note(f"{len(some)} ingredients: {kitchen.score(found):.3f} on {half_N.sum():,} images")
-        return kitchen.score(found)
+        score = kitchen.score(found)
+        note(f"{len(some)} ingredients: {score:.3f} on {half_N.sum():,} images")
+        if score >= best_score:
+            cooked.clear()
+            cooked[some], best_score = (state, found), score
+        return score
 
     kept, _ = greedy_soup(alone, measure)
-    if kept not in cooked:
-        measure(kept)
     if len(kept) < 2:
         raise UserError(
             f"no two of the {len(variants)} variants of {model} make a soup that is as good as the "

@@ -238,6 +238,7 @@ def maps(store: Store, objective: str | None = None) -> list[Setting]:
         for row in rows
         if row["status"] == "done"
         and len(row["member_ids"]) == 2
+        and not row["objective"].startswith("soup(")
         and objective in (None, row["objective"], row["objective"].split("(")[0])
     }
     return [(*one, store.metric(one[0]).name) for one in sorted(found)]
