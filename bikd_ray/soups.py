@@ -133,7 +133,8 @@ class _Kitchen:
             batches = loader.batches(np.sort(rows), BATCH)
             views = (self.member.normalise(b.views[self.model.input.view]) for b in batches)
             self.batch_images = reestimate_batchnorm(self.member.network, views)
-            state.update(self.member.network.state_dict())
+            own = self.member.network.state_dict()  # changes with the next one that is measured
+            state.update({name: tensor.detach().cpu().clone() for name, tensor in own.items()})
         (found,) = evaluate([self.member], self.val, task=self.task).outcomes
         return found
 

@@ -61,7 +61,7 @@ def test_a_soup_is_the_mean_of_its_ingredients_and_every_answer_understands_it(s
     rows = {
         row["job_id"]: row
         for row in swept.table("results").to_pylist()
-        if row["model"] == name and row["selection"] == "last"
+        if (row["model"], row["selection"], row["metric"]) == (name, "last", "top1")
     }
     states = [load(swept.file(rows[job]["weights"])) for job in made.soup.jobs]
     soup = load(swept.file(rows[made.soup.job_id]["weights"]))
