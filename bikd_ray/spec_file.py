@@ -27,6 +27,7 @@ from bikd_ray.specs import (
     Reading,
     Recipe,
     Resources,
+    Search,
     Spec,
     TimmData,
     ZooEntry,
@@ -126,6 +127,27 @@ def load_spec(path: str | Path) -> Spec:
     """
     path = Path(path)
     return parse_spec(read_mapping(path), base=path.parent.resolve(), name=str(path))
+
+
+def with_goal(
+    spec: Spec,
+    goal: str | None = None,
+    regret: float | None = None,
+    share: float | None = None,
+) -> Spec:
+    """The spec with what a command line says of its goal. Raises UserError."""
+    given = {"regret": regret, "share": share}
+    search = {name: value for name, value in given.items() if value is not None}
+    if goal is None and not search:
+        return spec
+    value = spec.model_dump(exclude_unset=True)
+    value["search"] = {**value.get("search", {}), **search}
+    value["goal"] = goal or spec.goal
+    try:
+        return Spec.model_validate(value)
+    except ValidationError as error:
+        lines = [line for one in error.errors() for line in _explain(one, value).split("\n")]
+        raise UserError("\n".join(dict.fromkeys(lines))) from None
 
 
 def read_mapping(path: Path) -> dict[Any, Any]:
@@ -309,6 +331,7 @@ def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> li
         "zoo": ZooEntry,
         "input": Input,
         "data": Data,
+        "search": Search,
         "pairings": Pairings,
         "objectives": Objective,
         "recipe": Recipe,

@@ -57,6 +57,15 @@ WHOLE: dict[str, Any] = {
         "cache": "auto",
         "on_bad_image": "fail",
     },
+    "goal": "map",
+    "search": {
+        "regret": 0.05,
+        "share": 0.25,
+        "decide_on": "half",
+        "start": 4,
+        "confirm": 2,
+        "predict": "auto",
+    },
     "pairings": {"mode": "list", "size": 2, "list": [["a", "b"], ["b", "c"]]},
     "objectives": [
         {

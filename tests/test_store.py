@@ -189,6 +189,8 @@ def test_readers_beside_writers_see_only_whole_jobs(tmp_path):
 def test_every_row_of_every_table_says_its_data_set_and_attempt(uri):
     write_pair_rows(uri)
     Writer(uri).write_metrics("d", "classification", METRICS)
+    decision = {"data_id": "d", "model_id": "id-a", "job_ids": ["1"], "reasons": ["start"]}
+    Writer(uri).write_decision([dict.fromkeys(SCHEMAS["decisions"].names) | decision])
     store = Store(uri)
     for name, schema in SCHEMAS.items():
         assert {"data_id", "attempt"} <= set(schema.names)

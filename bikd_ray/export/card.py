@@ -27,6 +27,7 @@ OBJECTIVES = {
     "kl_dp_supervised": "a frozen teacher taught it where more confident in the true class than "
     "its old self, else that did",
     "self": "a control: its own frozen start taught it",
+    "soup": "the mean of the weights of several runs with these partners",
     "ce": "a control: the labels alone, no teacher",
 }
 

@@ -20,6 +20,7 @@ from bikd_ray.specs.data import (
 )
 from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
+from bikd_ray.specs.searching import Search
 from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
 from bikd_ray.specs.training import (
     ALONE,
@@ -68,6 +69,7 @@ __all__ = [
     "Reading",
     "Recipe",
     "Resources",
+    "Search",
     "Selection",
     "Spec",
     "TimmData",

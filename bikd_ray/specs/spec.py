@@ -13,9 +13,11 @@ from pydantic import (
 )
 
 from bikd_ray.errors import UserError, choices
+from bikd_ray.search import checks
 from bikd_ray.specs.data import Data, labelled
 from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import Logger, Resources
+from bikd_ray.specs.searching import Search
 from bikd_ray.specs.training import Objective, Pairings, Recipe
 from bikd_ray.specs.values import (
     Frozen,
@@ -57,6 +59,12 @@ class Spec(Frozen):
         default=DEFAULT, description="what is learned and measured: a name, or MODULE:CLASS"
     )
     data: Data = Field(description="the images")
+    goal: Literal["map", "best_partner"] = Field(
+        default="map",
+        description="map: every pairing; best_partner: each model's best partner (of anchors: "
+        "theirs), from a part of the same jobs",
+    )
+    search: Search = Field(default=Search(), description="how goal best_partner searches")
     pairings: Pairings = Field(
         default=Pairings(), description="which sets of models train together"
     )
@@ -149,6 +157,10 @@ class Spec(Frozen):
                 for o in self.objectives
                 if (why := o.needs_labels)
             ]
+        objectives = [(o.label, not o.directed) for o in self.objectives if not o.alone]
+        problems += checks.problems(
+            self.goal, self.pairings.size, self.pairings.mode, self.selection, objectives
+        )
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -7,6 +7,7 @@ answer, and ranks and ties are made within one combination of them.
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count, groupby
 from operator import itemgetter
 
@@ -295,6 +296,23 @@ class Store:
         are in the store.
         """
         return self._gains(None, objective, selection, Measure(metric, eval_set))
+
+    def learners(
+        self,
+        models: Collection[str] | None,
+        objective: str,
+        selection: str = "last",
+        metric: str | None = None,
+    ) -> Iterator[ModelSeries]:
+        """Stored results as the arithmetic takes them, of models by their ids (None: all).
+
+        objective: a label; nothing where no job of it is done.
+        """
+        done = self._reader.committed("jobs")
+        if pc.any(pc.equal(done["objective"], objective)).as_py():
+            with suppress(UserError):  # it has only failed
+                measure = Measure(metric)
+                yield from model_series(self._reader, models, objective, selection, measure=measure)
 
     def groups(
         self,

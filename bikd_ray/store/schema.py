@@ -196,6 +196,31 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("ridge", _F, "added to the covariances, share of their mean diagonal"),
         ("n", _I, "val images"),
     ],
+    "decisions": [
+        ("decision_id", _S, "one look of a search at what is stored; a row for each target"),
+        ("sweep", _S, "name of the spec that searched"),
+        ("at", _F, "seconds since 1970"),
+        ("objective", _S, ""),
+        ("metric", _S, "by which partners were compared"),
+        ("recipe_id", _S, ""),
+        ("regret", _F, "what a settled model's best partner may lose, percentage points"),
+        ("decide_on", _S, "half: one half of the units decides; all: every one"),
+        ("model", _S, "alias, to show"),
+        ("model_id", _S, "a target: whose best partner is wanted"),
+        ("leader_id", _S, "the partner that is expected to be the best, trained or not"),
+        ("winner_id", _S, "… of those that are trained"),
+        ("expected_regret", _F, "what the leader is expected to lose, percentage points"),
+        ("chance_untrained", _F, "that an untrained partner is better than the winner by regret"),
+        ("settled", pa.bool_(), "whether nothing more is asked for its sake"),
+        ("sigma_t", _F, "standard deviation of teachers, percentage points"),
+        ("sigma_w", _F, "… of what is left of a pair"),
+        ("seed_sd", _F, "… over seeds"),
+        ("cells", _I, "gains of a learner with a partner that the model saw"),
+        ("cost_done", _F, "work done or under way, FLOPs"),
+        ("cost_map", _F, "work of the whole map, FLOPs"),
+        ("job_ids", _LIST, "what it trains next with this model"),
+        ("reasons", _LIST, "of each: start, leader, second, confirm or control"),
+    ],
 }
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -208,6 +233,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "results": ("job_id",),
     "curves": ("job_id",),
     "similarities": ("job_id",),
+    "decisions": ("decision_id",),
 }
 """What one attempt is chosen for: rows of equal keys and different attempts are repetitions."""
 
@@ -218,6 +244,7 @@ ROW: dict[str, tuple[str, ...]] = {
     "results": ("model_id", "selection", "eval_set", "metric"),
     "curves": ("model_id", "epoch"),
     "similarities": ("model_id_a", "model_id_b"),
+    "decisions": ("model_id",),
 }
 """What tells apart the rows of one attempt, for tables where it has several."""
 

@@ -102,6 +102,12 @@ class Writer:
         attempt = new_attempt()
         self._put("models", digest("names", attempt), rows, attempt)
 
+    def write_decision(self, rows: Sequence[Row]) -> None:
+        """Add what a search decided to the log of decisions, a row for each target."""
+        attempt = new_attempt()
+        name = digest("decision", attempt)
+        self._put("decisions", name, [{**row, "decision_id": name} for row in rows], attempt)
+
     def write_pairs(self, rows: Sequence[Row]) -> None:
         """Store the statistics of pairs of one data set, as one file."""
         if rows:

@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
 from bikd_ray.sweep import ray_env  # isort: skip  (before Ray)
@@ -15,13 +15,17 @@ from bikd_ray.sweep import ray_env  # isort: skip  (before Ray)
 from ray import tune
 
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedModel
+from bikd_ray.plan import Cost, Job, Plan, ResolvedData, ResolvedModel
 from bikd_ray.resolve import kept_selections, not_kept, not_measured, planned, resolve
+from bikd_ray.search.decision import Decision
+from bikd_ray.search.questions import Asked, deciding, questions, refuse_small
 from bikd_ray.specs import Spec
 from bikd_ray.store.compact import compact
+from bikd_ray.store.features import Remembered
 from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.queries import Store
+from bikd_ray.store.sightings import Sightings, primary
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
 from bikd_ray.sweep.capacity import GPU_MEMORY, Node, ResourceRequest, shortage
@@ -46,6 +50,7 @@ from bikd_ray.sweep.resources import (
     uses_gpus,
 )
 from bikd_ray.sweep.scheduler import JobScheduler
+from bikd_ray.sweep.search_strategy import SearchStrategy, decision_rows
 from bikd_ray.sweep.searcher import (
     JobGenerator,
     JobSearcher,
@@ -115,7 +120,10 @@ def run_sweep(
     zoo, data = resolve(spec, reader)
     plan = planned(spec, zoo, data, reader, retry_failed=retry_failed, only=only)
     _take_names(zoo, reader, writer)
-    todo, elsewhere = plan.todo[:limit], 0
+    search = _search(spec, plan, reader, writer, only, limit, retry=retry_failed)
+    todo, elsewhere = plan.todo if search else plan.todo[:limit], 0
+    if search and not search.left(reader):
+        todo = ()
     with Progress(spec.name) as progress:
         if lacking := not_kept(spec, plan, reader):
             progress.note(lacking)
@@ -139,15 +147,19 @@ def run_sweep(
                     for job in todo
                 }
                 if requests:
-                    progress.start_jobs(len(requests), len(plan.done))
+                    if search is None:
+                        progress.start_jobs(len(requests), len(plan.done))
+                    else:
+                        progress.start_search(len(plan.jobs), len(plan.done))
                     elsewhere = _run_jobs(
-                        requests, broken, spec, reader, writer, progress, budget, loggers
+                        requests, broken, spec, reader, writer, progress, budget, loggers, search
                     )
+    left = len(plan.todo) - progress.done - progress.failed - elsewhere
     return SweepReport(
         store=writer.fs.uri,
         done=progress.done,
         failed=progress.failed + len(plan.failed),
-        left=len(plan.todo) - progress.done - progress.failed - elsewhere,
+        left=left if search is None else search.left(reader),
         skipped=len(plan.done) + elsewhere,
     )
 
@@ -296,20 +308,21 @@ def _run_jobs(
     progress: Progress,
     budget: float | None,
     loggers: list[RunLogger],
+    search: SearchStrategy | None = None,
 ) -> int:
     """Run all jobs, as many at a time as a run of Tune takes; returns how many another sweep has
     done.
 
-    broken: model_id to why that model cannot be measured; its jobs fail at once.
+    broken: model_id to why that model cannot be measured; its jobs fail at once. search: decides
+    which of the jobs are run; all without one.
     """
     fs = writer.fs
     lease = Lease(fs, spec.name)
     unable = {i: why for i, request in requests.items() if (why := _unable(request, broken))}
     able = [PendingJob(i, o.needs, o.job.flops) for i, o in requests.items() if i not in unable]
     seconds = None if budget is None else 3600 * budget
-    scheduler = JobScheduler(
-        Everything(able), nodes, store, lease, progress.note, budget=seconds, ask=ask
-    )
+    strategy = Everything(able) if search is None else _told(search, able, spec, writer, progress)
+    scheduler = JobScheduler(strategy, nodes, store, lease, progress.note, budget=seconds, ask=ask)
     recorder = Recorder(requests, scheduler, writer, progress, loggers)
     for job_id, why in unable.items():
         recorder.fail(requests[job_id], why)
@@ -330,6 +343,58 @@ def _run_jobs(
     with contextlib.suppress(BikdError):
         return len(scheduler.done_elsewhere([job.job_id for job in able]))
     return 0
+
+
+def _search(
+    spec: Spec,
+    plan: Plan,
+    store: Store,
+    writer: Writer,
+    only: str | None,
+    limit: int | None,
+    *,
+    retry: bool,
+) -> SearchStrategy | None:
+    """The search that a spec asks for, without its jobs; None for a map.
+
+    Raises UserError for one that could not cost less than a map.
+    """
+    if spec.goal == "map" or not plan.jobs:
+        return None
+    asked = questions(spec, plan.jobs, primary(plan.jobs[0].data, store), only)
+    refuse_small(asked)
+    searched = {job.job_id for one in asked for job in one.jobs.values()}
+    rest = [
+        PendingJob(job.job_id, ResourceRequest(0, 0), job.flops)
+        for job in plan.jobs
+        if job.job_id not in searched
+    ]
+    sightings = Sightings(store, spec.selection, deciding(spec.search))
+    known = Remembered(store, deciding(spec.search))
+    strategy = SearchStrategy(asked, {}, sightings, rest, limit, retry)
+    if spec.search.predict == "never":
+        return strategy
+    data_id = plan.jobs[0].data.data_id
+    return replace(strategy, features=lambda one: known.of(data_id, one.names))
+
+
+def _told(
+    search: SearchStrategy,
+    able: Sequence[PendingJob],
+    spec: Spec,
+    writer: Writer,
+    progress: Progress,
+) -> SearchStrategy:
+    """The search over the jobs that can be begun, which logs and shows what it decides."""
+
+    def told(asked: Asked, decision: Decision) -> None:
+        with contextlib.suppress(BikdError):  # the log is for people
+            half = spec.search.decide_on == "half"
+            writer.write_decision(decision_rows(asked, decision, spec.name, half=half))
+        label = f"{asked.question.setting[2]}: " if len(search.asked) > 1 else ""
+        progress.decide(f"{label}{decision}", len(decision.asks))
+
+    return replace(search, jobs={job.job_id: job for job in able}, told=told)
 
 
 def _something_to_do(

@@ -30,6 +30,7 @@ class Progress:
     eta: float | None = None
     last_error: str | None = None
     running: dict[str, tuple[str, str]] = field(default_factory=dict)  # what, and how far
+    search: str = ""  # how far it is; jobs are then counted as far as they are decided
 
     def __post_init__(self) -> None:
         self._console = Console(file=self.stream, highlight=False)
@@ -72,6 +73,18 @@ class Progress:
         self.enter(f"{total} jobs to do{there}")
         self.phase = "jobs"
 
+    def start_search(self, jobs: int, skipped: int) -> None:
+        there = f", {skipped} already in the store" if skipped else ""
+        self.enter(f"search among {jobs} jobs{there}")
+        self.phase, self.search = "search", "search"
+
+    def decide(self, text: str, ahead: int) -> None:
+        """A search has looked at what is stored, and wants so many jobs more."""
+        if text != self.search:
+            self._line(text)
+        self.search = text
+        self.total = self.done + self.failed + len(self.running) + ahead
+
     def begin(self, job_id: str, label: str) -> None:
         self.running[job_id] = (label, "starting")
 
@@ -93,7 +106,7 @@ class Progress:
     ) -> None:
         """A job is over and stored; eta: seconds to the end of all."""
         self.running.pop(job_id, None)
-        self.eta = eta if self.left > 1 else None
+        self.eta = eta if self.left > 1 and not self.search else None
         if error is None:
             self.done += 1
             took = "" if seconds is None else f" · {seconds:.1f} s"
@@ -108,6 +121,8 @@ class Progress:
         return self.total - self.done - self.failed
 
     def _count(self) -> str:
+        if self.search:
+            return f"[{self.done + self.failed}]"
         eta = f", {_clock(self.eta)} left" if self.eta else ""
         return f"[{self.done + self.failed}/{self.total}{eta}]"
 
@@ -133,6 +148,8 @@ class Progress:
             lines.append(_row(Text(f"  {label}", style="dim"), Text(epoch, style="dim")))
         if len(self.running) > 6:
             lines.append(Text(f"  … {len(self.running) - 6} more running", style="dim"))
+        if self.search:
+            lines.append(_row(Text(f"  {self.search}", style="dim")))
         if self.last_error:
             lines.append(_row(Text(f"  last error  {self.last_error}", style="red")))
         return Group(*lines)

@@ -59,6 +59,7 @@ class JobScheduler:
         self._asking = True  # the strategy, at the next look
         self._exhausted = False  # it has nothing more to propose
         self._ended_since = False  # a job has, since the strategy was asked
+        self._asked_strategy = float("-inf")  # when
         self._handed_out: set[str] = set()  # all jobs that were begun here
         self._again: set[str] = set()  # those whose trials died, which come first
         self._ended: dict[str, float] = {}  # jobs of ours, and when
@@ -196,7 +197,7 @@ class JobScheduler:
         others = ended.union(*(sweep.jobs for sweep in sweeps))
         news = self._others - others or any(job.job_id in ended for job in self.waiting)
         self._others = others
-        if news or self._asking or self._run_out:
+        if news or self._asking or self._run_out or self._learned:
             self._propose()
         left = self._needed()
         self._watch.look(left, self._room)
@@ -211,6 +212,12 @@ class JobScheduler:
         """Whether all that was proposed has begun, and a job that has ended may bring more."""
         return not self.waiting and self._ended_since and not self._exhausted
 
+    @property
+    def _learned(self) -> bool:
+        """Whether a job has ended that may change what the strategy wants."""
+        since = time.monotonic() - self._asked_strategy
+        return self._ended_since and since >= self.strategy.patience and not self._exhausted
+
     def _propose(self) -> None:
         """Ask the strategy what should wait; if it cannot tell, again at the next look."""
         running = Running(here=self._handed_out, elsewhere=self._others)
@@ -220,7 +227,8 @@ class JobScheduler:
             self._asking = True
             return
         self._asking, self._ended_since = False, False
-        self._exhausted = proposed is None or not (proposed or self.running)
+        self._asked_strategy = time.monotonic()
+        self._exhausted = proposed is None or not (proposed or self.running or self._others)
         self.waiting = sorted(proposed or (), key=lambda job: job.job_id not in self._again)
 
     def _free(self, needs: ResourceRequest) -> int:

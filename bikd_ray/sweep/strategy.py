@@ -6,6 +6,7 @@ that asks it keeps the cluster's capacity, the budget and the leases.
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Protocol
 
 from bikd_ray.store.queries import Store
@@ -30,7 +31,14 @@ class Running:
 
 
 class Strategy(Protocol):
-    """Chooses the jobs that should wait now."""
+    """Chooses the jobs that should wait now.
+
+    patience: seconds after which it wants to be asked again where a job has ended since, although
+    some that it proposed still wait.
+    """
+
+    @property
+    def patience(self) -> float: ...
 
     def propose(
         self, store: Store, running: Running, free: Callable[[ResourceRequest], int]
@@ -38,10 +46,10 @@ class Strategy(Protocol):
         """The jobs to begin next, the first one first; they replace those proposed before.
 
         None: no job will come any more beside those that run. An empty sequence: none until one
-        of those has ended. free: how many jobs of such a need could begin now.
+        of those, or one elsewhere, has ended. free: how many jobs of such a need could begin now.
         It is asked at the start, when all that it proposed has begun, when a job has ended after
-        that, and when other sweeps have done something. Raises BikdError where the store cannot be
-        read; it is asked again then.
+        that (while others wait, after its `patience`), and when other sweeps have done something.
+        Raises BikdError where the store cannot be read; it is asked again then.
         """
         ...
 
@@ -53,6 +61,7 @@ class Everything:
     """
 
     jobs: Sequence[PendingJob]
+    patience: float = inf
 
     def propose(
         self, store: Store, running: Running, free: Callable[[ResourceRequest], int]

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from bikd_pipelines.commands import answers, files, run, start, take_home
+from bikd_pipelines.commands import answers, files, run, search, start, take_home
 from bikd_pipelines.streams import abandon, prepare, why_unwritten
 from bikd_ray.errors import BikdError, UserError
 
@@ -118,7 +118,7 @@ def _root(
 
 
 PANELS = {
-    "Start": (start.demo, start.check, start.plan),
+    "Start": (start.demo, start.check, start.plan, search.predict),
     "Run": (run.sweep, run.submit, run.baseline, run.evaluate, start.status),
     "Answers": (
         answers.summary,
@@ -130,9 +130,10 @@ PANELS = {
         answers.classes,
         answers.curves,
         answers.paper,
+        search.replay,
         take_home.dashboard,
     ),
-    "Take home": (take_home.export, take_home.report),
+    "Take home": (search.soup, take_home.export, take_home.report),
     "Store": (answers.sql, take_home.schema),
 }
 """The parts of `bikd --help`, and their commands in the order in which it lists them."""

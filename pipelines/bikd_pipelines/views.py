@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bikd_pipelines import search_views
 from bikd_pipelines.layout import Column, Row
 from bikd_pipelines.values import as_text
 from bikd_ray.formatting import (
@@ -132,6 +133,7 @@ _OVER_SELF = Column("over self [95%]", over_self_text, 3)
 _CONTROL = Column("control", lambda r: signed(r["control_delta"], digits_of(r["unit"])), 6)
 
 VIEWS: dict[str, list[Column]] = {
+    **search_views.VIEWS,
     "check": [
         _same("kind", lambda r: r["kind"]),
         Column("name", lambda r: r["name"], words=True, head=True),
@@ -275,6 +277,7 @@ VIEWS: dict[str, list[Column]] = {
 }
 
 EMPTY = {
+    **search_views.EMPTY,
     "partners": "no finished job with a partner; see bikd status",
     "pairs": "no pair has been measured yet; run bikd baseline SPEC",
     "matrix": "no pair has been measured yet; run bikd baseline SPEC",

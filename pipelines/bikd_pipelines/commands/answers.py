@@ -18,6 +18,7 @@ from bikd_pipelines.commands.options import (
     opened,
     show,
 )
+from bikd_pipelines.commands.search import AllImages, show_searched
 
 
 def summary(
@@ -49,6 +50,7 @@ def partners(
     selection: Selection = "last",
     metric: MetricName = None,
     eval_set: EvalSet = "val",
+    all_images: AllImages = False,
     format: HowShown = Format.table,
 ) -> None:
     """Rank the partners of MODEL by what each adds.
@@ -61,12 +63,18 @@ def partners(
     recovered: share of the way from before to the pair's ensemble
     ←: a frozen teacher, which does not learn itself
 
+    After a search: partners by what is expected of them; Δ is measured on the images that did not
+    choose.
+
     [dim]Example: bikd partners ViT --format json[/dim]
     """
     from bikd_pipelines.tables import failed_lines, partner_lines, print_hidden
     from bikd_ray.store.hidden import hidden
 
     answers = opened(store)
+    plainly = (metric, eval_set) == (None, "val") and not all_images
+    if plainly and show_searched(answers, model, objective, selection, format):
+        return
     table = answers.partners(model, objective, selection, metric, eval_set)
     empty = answers.why_nothing(model) if not len(table) else ""
     show(table, format, "partners", empty)

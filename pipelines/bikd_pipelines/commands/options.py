@@ -74,6 +74,24 @@ Budget = Annotated[
     float | None,
     typer.Option("--budget", min=0, metavar="GPU_HOURS", help="start no job beyond this budget"),
 ]
+Goal = Annotated[
+    str | None,
+    typer.Option(
+        "--goal", metavar="GOAL", help="map or best_partner, in place of the spec's own goal"
+    ),
+]
+Regret = Annotated[
+    float | None,
+    typer.Option(
+        "--regret", metavar="PP", help="what a best partner may lose; in place of search.regret"
+    ),
+]
+Share = Annotated[
+    float | None,
+    typer.Option(
+        "--share", metavar="SHARE", help="of the map's work, at most; in place of search.share"
+    ),
+]
 Retry = Annotated[bool, typer.Option("--retry-failed", help="also run jobs that failed before")]
 Ship = Annotated[
     bool,

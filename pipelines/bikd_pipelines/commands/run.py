@@ -9,10 +9,13 @@ from bikd_pipelines.commands.options import (
     Address,
     Budget,
     Format,
+    Goal,
     HowShown,
     Limit,
     Only,
+    Regret,
     Retry,
+    Share,
     Ship,
     SpecPath,
     StoreUri,
@@ -30,20 +33,24 @@ def sweep(
     budget: Budget = None,
     retry_failed: Retry = False,
     ship: Ship = False,
+    goal: Goal = None,
+    regret: Regret = None,
+    share: Share = None,
 ) -> None:
     """Measure and train everything SPEC asks for that the store lacks. To resume, run it again.
 
+    --goal best_partner trains only as many pairs as it takes to find each model's best partner.
     It ends with what came out, as bikd summary says it, and what to do next.
 
     [dim]Example: bikd sweep sweep.yaml --address auto[/dim]
     """
     from bikd_pipelines.summary import print_summary
-    from bikd_ray.spec_file import load_spec
+    from bikd_ray.spec_file import load_spec, with_goal
     from bikd_ray.store import Store
     from bikd_ray.sweep.engine import run_sweep
 
     report = run_sweep(
-        load_spec(spec),
+        with_goal(load_spec(spec), goal, regret, share),
         store=store,
         address=address,
         limit=limit,

@@ -11,6 +11,7 @@ from bikd_pipelines.commands.options import (
     Address,
     Budget,
     Format,
+    Goal,
     HowShown,
     Limit,
     Only,
@@ -98,6 +99,7 @@ def plan(
     limit: Limit = None,
     only: Only = None,
     budget: Budget = None,
+    goal: Goal = None,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -119,9 +121,10 @@ def plan(
         resources_at,
         take_names,
     )
-    from bikd_ray.spec_file import load_spec
+    from bikd_pipelines.predicting import forecast_lines
+    from bikd_ray.spec_file import load_spec, with_goal
 
-    loaded = load_spec(spec)
+    loaded = with_goal(load_spec(spec), goal)
     jobs, answers = open_plan(loaded, store, only)
     table = job_table(jobs)
     show(grouped(table) if format is Format.table else table, format, "jobs")
@@ -136,6 +139,7 @@ def plan(
     for line in take_names(jobs, answers):
         print(f"bikd: {line}", file=sys.stderr)
     lines = cost_lines(loaded, jobs, paces, source, where, limit, budget, answers)
+    lines += forecast_lines(loaded, jobs, answers)
     print("\n".join(lines), file=sys.stderr)
 
 

@@ -1,0 +1,249 @@
+"""The answers of a searched store: of each model the partners that were trained, measured on the
+units that took no part in choosing them, and of the others what the model of gains says.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from bikd_ray.analysis.significance import Estimates
+from bikd_ray.search.answers import Measured, believed, interval, measured
+from bikd_ray.search.choose import FEWEST_CELLS, Belief, believe
+from bikd_ray.search.state import Question, Rules, State, state_of
+from bikd_ray.store.answer_schemas import _schema
+from bikd_ray.store.gains import Vectors
+from bikd_ray.store.queries import Store
+from bikd_ray.store.read import pc
+from bikd_ray.store.series import ModelSeries
+from bikd_ray.store.sightings import Learned, Setting, Sightings, units
+
+_S, _I, _F, _LIST = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
+
+SEARCHED = _schema(
+    [
+        ("model", _S, "alias, to show"),
+        ("partner", _S, "alias, to show"),
+        ("trained", pa.bool_(), "with this partner; without it only the model of gains speaks"),
+        ("expected_delta", _F, "by the model of gains, from the units that decided"),
+        ("chance_best", _F, "that it is the best partner, by the model of gains"),
+        ("delta", _F, "after less before, on the units that report; null where not trained"),
+        ("delta_low", _F, "95%, over units and seeds"),
+        ("delta_high", _F, ""),
+        ("net_delta", _F, "less the control of the same seeds; null without one"),
+        ("net_low", _F, ""),
+        ("net_high", _F, ""),
+        ("best", pa.bool_(), "in the set that holds the best trained partner with 95%"),
+        ("seeds", _I, ""),
+        ("decided_on", _I, "units by which partners were chosen"),
+        ("n", _I, "units that report"),
+        ("half", pa.bool_(), "whether those are other units than those that decided"),
+        ("chance_untrained", _F, "that some untrained partner is better by more than regret"),
+        ("regret", _F, ""),
+        ("metric", _S, ""),
+        ("unit", _S, "of the metric"),
+        ("objective", _S, ""),
+        ("selection", _S, ""),
+        ("data_id", _S, ""),
+        ("recipe_id", _S, ""),
+        ("model_id", _S, ""),
+        ("partner_id", _S, ""),
+    ]
+)
+"""Rows of a model: by what is expected of its partners, the best first."""
+
+
+@dataclass(frozen=True)
+class Searched:
+    """One setting in which a search has decided. half: whether one half of the units decided."""
+
+    setting: Setting
+    regret: float
+    half: bool
+
+    @property
+    def deciding(self) -> bool | None:
+        return True if self.half else None
+
+    @property
+    def reporting(self) -> bool | None:
+        return False if self.half else None
+
+
+def searches(store: Store, objective: str | None = None) -> list[Searched]:
+    """The settings about which searches have decided, by their last decision."""
+    columns = ["data_id", "recipe_id", "objective", "metric", "regret", "decide_on", "at"]
+    found: dict[Setting, Searched] = {}
+    rows = store.table("decisions", columns).sort_by("at").to_pylist()
+    for row in rows:
+        if objective in (None, row["objective"], row["objective"].split("(")[0]):
+            setting = tuple(row[name] for name in columns[:4])
+            found[setting] = Searched(setting, row["regret"], row["decide_on"] == "half")
+    return list(found.values())
+
+
+def stored_question(
+    store: Store, setting: Setting, rules: Rules, learned: Mapping[str, Learned]
+) -> Question:
+    """All pairs of the models measured on these images, and controls, with the stored seeds.
+
+    What failed and was never done is no partner. Work is by the networks' FLOPs.
+    """
+    data_id, recipe_id, objective, _ = setting
+    known = store.index("baselines")
+    ids = set(known.filter(pc.equal(known["data_id"], data_id))["model_id"].to_pylist())
+    ids |= learned.keys()
+    seeds = sorted({row.seed for one in learned.values() for row in one.seen}) or [0]
+    flops = {
+        row["model_id"]: float(row["flops"] or 1)
+        for row in store.table("models", ["model_id", "flops"]).to_pylist()
+    }
+    work = {model: flops.get(model, 1.0) for model in ids}
+    jobs = store.table("jobs", ["data_id", "recipe_id", "objective", "status", "member_ids"])
+    failed, done = set(), set()
+    for row in jobs.to_pylist():
+        if (row["data_id"], row["recipe_id"], row["objective"]) == (data_id, recipe_id, objective):
+            (failed if row["status"] == "failed" else done).add(frozenset(row["member_ids"]))
+    pairs = [p for p in combinations(sorted(ids), 2) if frozenset(p) not in failed - done]
+    keys = {(pair, s): work[pair[0]] + work[pair[1]] for pair in pairs for s in seeds}
+    keys |= {((model,), s): work[model] for model in ids for s in seeds}
+    return Question(setting, sorted(ids), seeds, keys, rules)
+
+
+def state_in(
+    store: Store,
+    setting: Setting,
+    rules: Rules,
+    deciding: bool | None = True,
+    selection: str = "last",
+    question: Question | None = None,
+) -> State:
+    """What a store knows of a setting, without a spec; see `stored_question`."""
+    learned = Sightings(store, selection, deciding).of(setting)
+    question = question or stored_question(store, setting, rules, learned)
+    n = units(learned.values(), 2)
+    return state_of(
+        question,
+        [row for one in learned.values() for row in one.seen],
+        {model: one.image_var for model, one in learned.items()},
+        n if deciding is None else n // 2 if deciding else n - n // 2,
+    )
+
+
+def searched_partners(
+    store: Store, model: str, objective: str | None = None, selection: str = "last"
+) -> pa.Table:
+    """The partners of a model in the settings that were searched and are no complete map.
+
+    Columns `SEARCHED`; empty where there is none. Raises UserError for a model that the store does
+    not have.
+    """
+    parts = [SEARCHED.empty_table()]
+    ids = store.model_ids(model)
+    for search in searches(store, objective):
+        data_id, recipe_id, label, metric = search.setting
+        rules = Rules(regret=search.regret)
+        state = state_in(store, search.setting, rules, search.deciding, selection)
+        belief = believe(state) if len(state.cells) >= FEWEST_CELLS else None
+        report = state_in(store, search.setting, rules, search.reporting, selection)
+        learners = store.learners(sorted(ids), label, selection, metric)
+        mine = {x.model_id: x for x in learners if (x.data_id, x.recipe_id) == (data_id, recipe_id)}
+        for model_id in sorted(ids & set(state.models)):
+            i = state.models.index(model_id)
+            learner = mine.get(model_id)
+            if learner is None or not (state.partner_NN[i] & ~state.trained_NN[i]).any():
+                continue
+            rows = _rows(store, search, state, belief, report, learner)
+            parts.append(pa.Table.from_pylist(rows, SEARCHED))
+    return pa.concat_tables(parts)
+
+
+def _rows(
+    store: Store,
+    search: Searched,
+    state: State,
+    belief: Belief | None,
+    report: State,
+    learner: ModelSeries,
+) -> list[dict[str, Any]]:
+    single = {ids[0]: seeds for ids, seeds in learner.by_partners.items() if len(ids) == 1}
+    vectors = Vectors(learner)
+    control_S = np.array(vectors.at(learner.control))
+    at_PS = np.array([vectors.at(seeds) for seeds in single.values()])
+    looks = None if search.half else len(vectors.seeds)
+    found = measured(vectors.scores, at_PS, 0, control_S, report.seed_variance, looks)
+    trained = {partner: p for p, partner in enumerate(single)}
+    names = _names(store)
+    about = {
+        **{k: v for k, v in learner.about.items() if k in SEARCHED.names},
+        "decided_on": state.images,
+        "n": found.images,
+        "half": search.half,
+        "regret": search.regret,
+    }
+    if belief is None:
+        others: Sequence[tuple[str, float | None, float | None]]
+        others = [(partner, None, None) for partner in single]
+        chance = None
+    else:
+        said = believed(state, belief, learner.model_id)
+        chance = said.chance_untrained
+        expected_P, best_P = said.expected_delta_P.tolist(), said.chance_best_P.tolist()
+        others = list(zip(said.partners, expected_P, best_P, strict=True))
+    rows = []
+    for partner, expected, best in others:
+        rows.append(
+            {
+                **about,
+                "partner": names.get(partner, partner),
+                "partner_id": partner,
+                "trained": partner in trained,
+                "expected_delta": expected,
+                "chance_best": best,
+                "chance_untrained": chance,
+                **(_measured(found, at_PS, trained[partner]) if partner in trained else {}),
+            }
+        )
+    return rows
+
+
+def _measured(found: Measured, at_PS: np.ndarray, p: int) -> dict[str, Any]:
+    row: dict[str, Any] = {"best": bool(found.best_P[p]), "seeds": int((at_PS[p] >= 0).sum())}
+    for name, estimates in (("delta", found.delta), ("net", found.net)):
+        low, high = interval(estimates, found.alpha)
+        row[f"{name}_delta" if name == "net" else name] = _known(estimates, p)
+        row[f"{name}_low"], row[f"{name}_high"] = (
+            None if np.isnan(end[p]) else float(end[p]) for end in (low, high)
+        )
+    return row
+
+
+def _known(estimates: Estimates, p: int) -> float | None:
+    return None if np.isnan(estimates.mean[p]) else float(estimates.mean[p])
+
+
+def _names(store: Store) -> dict[str, str]:
+    rows = store.index("baselines").select(["model_id", "model"]).to_pylist()
+    return {row["model_id"]: row["model"] for row in rows}
+
+
+def maps(store: Store, objective: str | None = None) -> list[Setting]:
+    """The settings with pairs, of jobs that are done; by their primary metric."""
+    rows = store.index("jobs").to_pylist()
+    found = {
+        (row["data_id"], row["recipe_id"], row["objective"])
+        for row in rows
+        if row["status"] == "done"
+        and len(row["member_ids"]) == 2
+        and not row["objective"].startswith("soup(")
+        and objective in (None, row["objective"], row["objective"].split("(")[0])
+    }
+    return [(*one, store.metric(one[0]).name) for one in sorted(found)]
+
+
+def only_done(state: State) -> State:
+    """The state in which nothing is left to do but what is done: of a map that is stored."""
+    return replace(state, open_NNS=state.done_NNS.copy())
