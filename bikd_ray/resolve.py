@@ -42,6 +42,8 @@ def resolve(
         except UserError as error:
             problems.append(str(error))
     problems += same_twice(zoo)
+    if task and task.divergence and any(o.temperature != 1 for o in spec.objectives):
+        problems.append(f"objectives: task {task.name} has no temperature; remove it")
     if problems or data is None:
         raise UserError("\n".join(problems))
     if store is not None:

@@ -14,12 +14,15 @@ from yaml.composer import ComposerError
 from bikd_ray.errors import UserError, choices
 from bikd_ray.specs import (
     LOGGER_OPTIONS,
+    ClipsData,
     Data,
     DigitsData,
     FolderData,
+    FrameWindow,
     GrownNode,
     Input,
     Logger,
+    MovingDigitsData,
     Objective,
     Pairings,
     ParquetData,
@@ -36,6 +39,8 @@ KINDS: dict[str, type[BaseModel]] = {
     "parquet": ParquetData,
     "timm": TimmData,
     "digits": DigitsData,
+    "clips": ClipsData,
+    "moving_digits": MovingDigitsData,
 }
 """Data sources by the value of `source`."""
 
@@ -302,6 +307,7 @@ def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> li
     nested: dict[str, type[BaseModel]] = {
         "zoo": ZooEntry,
         "input": Input,
+        "window": FrameWindow,
         "data": Data,
         "pairings": Pairings,
         "objectives": Objective,

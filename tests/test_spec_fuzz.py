@@ -31,6 +31,8 @@ WHOLE: dict[str, Any] = {
             "rename": {"a": "b"},
             "input": {
                 "size": 8,
+                "width": 12,
+                "window": {"frames": 4, "stride": 2, "first": -6, "phase": 1},
                 "mean": [0.5, 0.5, 0.5],
                 "std": [0.5, 0.5, 0.5],
                 "crop_pct": 1.0,
@@ -39,6 +41,7 @@ WHOLE: dict[str, Any] = {
         },
         {"factory": "m.x:f", "alias": "b"},
         {"hub": "o/r@main:entry", "trust": True, "alias": "c"},
+        {"saliency": "vinet_s", "start": "s3d.pt"},
     ],
     "data": {
         "train": {"source": "folder", "path": "t", "labels": "t.txt"},
@@ -112,6 +115,21 @@ WHOLE: dict[str, Any] = {
     "store": "s3://b/x",
 }
 
+CLIPS: dict[str, Any] = {
+    "source": "clips",
+    "path": "p",
+    "layout": "general",
+    "split": "train",
+    "videos": "v",
+    "shots": "glued",
+    "map_size": [256, 456],
+    "eval_stride": 8,
+    "eval_blur": True,
+}
+"""A source whose fields no other has."""
+
+MOVING: dict[str, Any] = {"source": "moving_digits", "split": "val", "videos": 3, "frames": 9}
+
 STRANGE: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 10**30, -(10**30), 10**4000, 0.5, -0.5, 1e308),
     *(float("nan"), float("inf"), -float("inf"), "", "x", "auto", "none", "20", "1e-6", "nan"),
@@ -181,7 +199,9 @@ def assert_lines(lines: list[str]) -> None:
 
 def test_the_spec_that_is_broken_here_is_good_and_has_every_field():
     assert mistakes(WHOLE) == []
-    named = {key for place in PLACES for key in place if isinstance(key, str)}
+    other = {**WHOLE, "data": {**WHOLE["data"], "train": CLIPS, "val": MOVING}}
+    assert mistakes(other) == []
+    named = {key for place in PLACES for key in place if isinstance(key, str)} | {*CLIPS, *MOVING}
     models = [m for m in vars(specs).values() if isinstance(m, type) and issubclass(m, BaseModel)]
     assert not {field for model in models for field in model.model_fields} - named - {"models"}
 

@@ -265,14 +265,19 @@ class Values(Scores):
             yield some_VN
 
 
-def stored(scores_N: np.ndarray, metric: Metric) -> dict[str, bytes]:
-    """The column of `results` and `baselines` that holds scores, as `Scores.of` reads it.
+def stored(
+    scores_N: np.ndarray, metric: Metric, sums_2N: np.ndarray | None = None
+) -> dict[str, bytes]:
+    """The columns of `results` and `baselines` that hold scores, as `Scores.of` reads them.
 
-    scores_N: booleans of a binary metric, else numbers.
+    scores_N: booleans of a binary metric, else numbers. sums_2N: where it is a ratio of sums.
     """
     if metric.binary:
         return {"bits": pack(scores_N)}
-    return {"scores": np.ascontiguousarray(scores_N, "<f4").tobytes()}
+    kept = {"scores": np.ascontiguousarray(scores_N, "<f4").tobytes()}
+    if sums_2N is not None:
+        kept["sums"] = np.ascontiguousarray(sums_2N, "<f8").tobytes()
+    return kept
 
 
 def influence(metric: float | np.ndarray, without_N: np.ndarray) -> np.ndarray:

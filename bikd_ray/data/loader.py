@@ -104,7 +104,7 @@ class Loader:
         self.views = tuple(dict.fromkeys(views))
         self.kept: Views | None = None
         folder = cache_dir(cache)
-        if folder and augment == "none":
+        if folder and augment == "none" and task.kept:
             wanted = missing_bytes(images, self.views, folder, task)
             if fits(cache, wanted, disk_fraction):
                 self.kept = decoded(images, self.views, folder, skip=skip, task=task)

@@ -25,6 +25,7 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
     opener = task_of(task)
     opened = {split: opener.open(getattr(data, split)) for split in SPLITS}
+    opened["train"] = opener.to_learn(opened["train"])
     space = opener.label_space(opened, data)
     if data.on_bad_image == "skip":
         for split, images in opened.items():
@@ -103,6 +104,8 @@ def _opened(
 ) -> ImageSet:
     opener = task_of(task)
     images = opener.open(source)
+    if split == "train":
+        images = opener.to_learn(images)
     if (images.source_id, spot_check(images)) != (planned.listing_id, planned.spot_id):
         raise BikdError(
             f"data.{split}: {getattr(source, 'path', source.source)} on this node is not what was "

@@ -4,7 +4,16 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 (Jain et al., TMLR 2025). docs/spec.md lists every field; it is made from these classes.
 """
 
-from bikd_ray.specs.data import Data, DataSource, DigitsData, FolderData, ParquetData, TimmData
+from bikd_ray.specs.data import (
+    ClipsData,
+    Data,
+    DataSource,
+    DigitsData,
+    FolderData,
+    MovingDigitsData,
+    ParquetData,
+    TimmData,
+)
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
 from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
 from bikd_ray.specs.training import (
@@ -18,7 +27,7 @@ from bikd_ray.specs.training import (
     Recipe,
 )
 from bikd_ray.specs.values import Frozen, Reading
-from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, Input, Interpolation, ZooEntry
+from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, FrameWindow, Input, Interpolation, ZooEntry
 
 __all__ = [
     "ALONE",
@@ -30,15 +39,18 @@ __all__ = [
     "OPTIONS",
     "PRESETS",
     "SOURCES",
+    "ClipsData",
     "Data",
     "DataSource",
     "DigitsData",
     "FolderData",
+    "FrameWindow",
     "Frozen",
     "GrownNode",
     "Input",
     "Interpolation",
     "Logger",
+    "MovingDigitsData",
     "Objective",
     "Pairings",
     "ParquetData",

@@ -81,8 +81,57 @@ class DigitsData(Frozen):
     split: Literal["train", "val"] = Field(description="which half")
 
 
+_Side = Annotated[Int, Field(ge=1)]
+
+
+class ClipsData(Frozen):
+    """Videos with maps of where people looked, and fixations: folders of frames or video files."""
+
+    source: Literal["clips"] = Field(description="videos with maps")
+    path: Located = Field(description="the data set's root, or the folder of videos itself")
+    layout: Literal[
+        "general", "dhf1k", "hollywood2", "ucf_sports", "vinet_v2", "salicon", "mit1003", "stills"
+    ] = Field(default="general", description="whose folders it has")
+    split: Literal["train", "val"] | None = Field(
+        default=None, description="of the root; none where path is the folder of videos"
+    )
+    videos: Located | None = Field(
+        default=None, description="folder of each video's frames, where not beside the maps"
+    )
+    shots: Literal["glued", "separate"] = Field(
+        default="glued", description="shots of one video: one after the other, or each by itself"
+    )
+    map_size: tuple[_Side, _Side] = Field(
+        default=(256, 456), description="height and width of the maps that models learn from"
+    )
+    eval_stride: Int = Field(
+        default=1, ge=1, description="where measured on: every so many frames of a video"
+    )
+    eval_blur: bool = Field(
+        default=True, description="where measured on: blur predictions by 11 × 11 pixels, σ 2"
+    )
+
+
+class MovingDigitsData(Frozen):
+    """Small videos made of the bundled digits: two on noise, and who moves is looked at."""
+
+    source: Literal["moving_digits"] = Field(description="the bundled videos")
+    split: Literal["train", "val"] = Field(description="of which digits they are made")
+    videos: Int | None = Field(
+        default=None, ge=1, description="how many; default: 120 of train, 40 of val"
+    )
+    frames: Int = Field(default=40, ge=1, description="of each video")
+    eval_stride: Int = Field(
+        default=1, ge=1, description="where measured on: every so many frames of a video"
+    )
+    eval_blur: bool = Field(
+        default=True, description="where measured on: blur predictions by 11 × 11 pixels, σ 2"
+    )
+
+
 DataSource = Annotated[
-    FolderData | ParquetData | TimmData | DigitsData, Field(discriminator="source")
+    FolderData | ParquetData | TimmData | DigitsData | ClipsData | MovingDigitsData,
+    Field(discriminator="source"),
 ]
 
 

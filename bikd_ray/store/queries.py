@@ -31,7 +31,7 @@ from bikd_ray.store.gains import (
     with_q_values,
 )
 from bikd_ray.store.pairings import AFTER, COMPARED, SYMMETRIC, matrix, pair_rows, rows_after
-from bikd_ray.store.read import Reader, pc
+from bikd_ray.store.read import LARGE, Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.series import Measure, ModelSeries, Row, baselines, model_series
 from bikd_ray.store.teachers import teacher_rows
@@ -203,7 +203,7 @@ class Store:
             return (row["data_id"], value, row["model"], row["model_id"])
 
         schema = SCHEMAS["baselines"]
-        schema = pa.schema([f for f in schema if f.name not in ("bits", "scores")])
+        schema = pa.schema([f for f in schema if f.name not in ("bits", *LARGE)])
         return pa.Table.from_pylist(sorted(rows.values(), key=rank), schema)
 
     def renamed(self, zoo: Mapping[str, str]) -> dict[str, str]:

@@ -37,12 +37,15 @@ MERGED = "merged-"
 
 RUN = ("status", "data_id", "recipe_id", "objective", "seed", "members", "member_ids")
 
+LARGE = ("scores", "sums")
+"""Columns of `baselines` that are not held in memory."""
+
 INDEX = {
     table: (*KEYS[table], "attempt", *(RUN if table == "jobs" else ()))
     for table in KEYS
     if table not in COMMITTED_BY
 } | {
-    "baselines": tuple(name for name in SCHEMAS["baselines"].names if name != "scores"),
+    "baselines": tuple(name for name in SCHEMAS["baselines"].names if name not in LARGE),
     "metrics": tuple(SCHEMAS["metrics"].names),
     "models": (*KEYS["models"], "attempt", "model"),
 }

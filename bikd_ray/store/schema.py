@@ -34,6 +34,7 @@ _MEASURE = [
 _SCORES = [
     ("bits", _B, "of a binary metric: one bit a unit, in their order, first in the highest bit"),
     ("scores", _B, "of any other: float32 a unit, little-endian; their mean is the metric"),
+    ("sums", _B, "of a ratio of sums: float64 [2, n], each unit's part above and below; else null"),
     ("unit_set_id", _S, "which units, in which order"),
 ]
 _RUN = [

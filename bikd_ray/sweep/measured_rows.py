@@ -20,7 +20,7 @@ def baseline_rows(task: Task, found: Measured, published: float | None) -> list[
             "n": len(found.scores[metric.name]),
             "value": found.values[metric.name],
             "published": published if position == 0 else None,
-            **stored(found.scores[metric.name], metric),
+            **_kept(found, metric),
         }
         for position, metric in enumerate(task.metrics)
     ]
@@ -52,7 +52,7 @@ def result_rows(
 
 def _change(metric: Metric, before: Measured, after: Measured, *, fair: bool) -> Row:
     name = metric.name
-    kept = [stored(found.scores[name], metric) for found in (before, after)]
+    kept = [_kept(found, metric) for found in (before, after)]
     n, was, now = len(after.scores[name]), before.values[name], after.values[name]
     scores = Scores.of(kept, n, metric)
     interval = contrast(scores, np.array([[-1.0, 1.0]]))
@@ -73,6 +73,10 @@ def _change(metric: Metric, before: Measured, after: Measured, *, fair: bool) ->
         was_N, is_N = before.scores[name], after.scores[name]
         row |= {"gained": int((is_N & ~was_N).sum()), "lost": int((was_N & ~is_N).sum())}
     return row
+
+
+def _kept(found: Measured, metric: Metric) -> dict[str, bytes]:
+    return stored(found.scores[metric.name], metric, found.sums.get(metric.name))
 
 
 def _ensembles(metric: Metric, row: Row, ensembles: Mapping[str, Measured]) -> Row:

@@ -63,6 +63,7 @@ class Measured:
     """One model, or an ensemble, on N units."""
 
     statistics: Statistics
+    sums: dict[str, np.ndarray]  # of pooled metrics that are ratios of sums, float64 [2, N]
     scores: dict[str, np.ndarray]  # of every metric, [N]; bool where it is binary
     values: dict[str, float]  # of every metric, in its unit
 
@@ -87,6 +88,9 @@ class Task(ABC):
 
     ragged: tuple[str, ...] = ()
     """Targets whose sizes differ from sample to sample: a batch has a list of them."""
+
+    kept: bool = True
+    """Whether rendered samples may be kept on disk: not where an epoch has samples of its own."""
 
     features: bool = False
     """Whether what the networks' classifiers read is compared and probed."""
@@ -125,6 +129,16 @@ class Task(ABC):
         from bikd_ray.data.sources import open_images
 
         return open_images(source)
+
+    def to_learn(self, images: "ImageSet") -> "ImageSet":
+        """The samples of train as an epoch takes them, of what `open` gave."""
+        return images
+
+    def held_out(self, images: "ImageSet", rows: np.ndarray) -> "ImageSet":
+        """Some samples of `to_learn`, to be measured on."""
+        from bikd_ray.data.sources import Subset
+
+        return Subset(images, rows)
 
     def render(
         self, images: "ImageSet", index: int, views: Sequence["View"], augment: str, seed: int
@@ -207,6 +221,12 @@ class Task(ABC):
         it is binary. Given the statistics of a part of the set, of that part.
         """
 
+    def sums(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        """Of pooled metrics that are ratios of sums over the units: float64 [2, N], each unit's
+        share of the sum above and below, from which a part of the units has its own metric.
+        """
+        return {}
+
     def columns(self, statistics: Statistics) -> dict[str, Any]:
         """Columns of `table`, a value for each sample."""
         return {}
@@ -233,4 +253,4 @@ def measured(task: Task, statistics: Statistics) -> Measured:
     for metric in task.metrics:
         scale = 100 if metric.binary and metric.unit == "%" else 1
         values[metric.name] = scale * float(scores[metric.name].mean())
-    return Measured(statistics, scores, values)
+    return Measured(statistics, task.sums(statistics), scores, values)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import chain
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.similarity import FeatureTap
 
 EVAL_BATCH = 256
+
+EVAL_BYTES = 1 << 28
+"""Of decoded samples in a batch at most, of all views: clips are large."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def evaluate(
     whole evaluation. task: the default one where None. Where memory runs out, fewer samples are
     taken at a time. Raises BikdError where a model answers NaN or infinite numbers.
     """
-    task = task or task_of()
+    task, batch_size = task or task_of(), _at_most(batch_size, loader)
     try:
         mine = _at_once(members, loader, task, features, ensemble, workers, batch_size)
     except (RuntimeError, MemoryError) as error:
@@ -145,6 +149,7 @@ def evaluate_pairs(
 
     Where memory runs out, fewer samples are taken at a time.
     """
+    batch_size = _at_most(batch_size, loader)
     for member in members:
         member.network.eval()
     parts: list[list[dict[str, Tensor]]] = [[] for _ in range(len(members) + len(pairs))]
@@ -165,6 +170,12 @@ def evaluate_pairs(
         done = [measured(task, statistics) for statistics in found if statistics is not None]
         return done[: len(members)], done[len(members) :]
     return evaluate_pairs(members, pairs, loader, task, batch_size // 2)
+
+
+def _at_most(batch_size: int, loader: Loader) -> int:
+    """As many samples of it as take EVAL_BYTES."""
+    one = sum(prod(view.shape) for view in loader.views)
+    return max(1, min(batch_size, EVAL_BYTES // one))
 
 
 def _on_host(part: Sequence[dict[str, Tensor]]) -> Statistics | None:

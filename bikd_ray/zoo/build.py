@@ -35,6 +35,10 @@ def build(entry: ZooEntry, *, weights: bool = True, notes: list[str] | None = No
     said = [] if notes is None else notes
     if before := _float32(network):
         said.append(f"built in {before}; it is measured and trained in float32")
+    if entry.start and (weights or "://" not in entry.start):
+        from bikd_ray.zoo.saliency import load_encoder
+
+        said += load_encoder(network, entry.saliency or "", entry.start)
     if entry.checkpoint and (weights or "://" not in entry.checkpoint):
         said += load_checkpoint(network, entry)
     return network.eval()
@@ -81,7 +85,7 @@ def _source(entry: ZooEntry, *, pretrained: bool) -> nn.Module:
     if entry.timm:
         return _timm(entry, pretrained)
     with redirect_stdout(sys.stderr):  # the person's code may print; answers go to standard output
-        network = _factory(entry) if entry.factory else _hub(entry)
+        network = _other(entry)
     while isinstance(network, nn.DataParallel):  # one device at a time; the names lose module.
         network = network.module
     if isinstance(network, torch.jit.ScriptModule):
@@ -92,6 +96,25 @@ def _source(entry: ZooEntry, *, pretrained: bool) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise UserError(f"zoo: {entry.source} returned {type(network).__name__}, not an nn.Module")
     return network
+
+
+def _other(entry: ZooEntry) -> object:
+    """What an entry that timm does not build returns."""
+    if entry.saliency:
+        return _saliency(entry)
+    return _factory(entry) if entry.factory else _hub(entry)
+
+
+def _saliency(entry: ZooEntry) -> nn.Module:
+    from bikd_ray.zoo.saliency import saliency_model
+
+    try:
+        return saliency_model(entry.saliency or "").build(**entry.kwargs)
+    except TypeError as error:
+        raise UserError(
+            f"zoo: {entry.saliency} does not take kwargs {entry.kwargs} ({reason(error)}); correct "
+            "them"
+        ) from None
 
 
 def blueprint(entry: ZooEntry) -> Blueprint | None:

@@ -62,7 +62,7 @@ def resolve_model(entry: ZooEntry, task: Task | None = None) -> tuple[ResolvedMo
         num_classes=about.num_classes,
         cost=about.cost,
         classes=about.classes,
-        licence=config.get("license") if entry.checkpoint is None else None,
+        licence=_licence(entry, config),
         blueprint=how,
         holds=_holds(entry, how, network),
         notes=(*notes, *_new_head(entry, network), *about.notes),
@@ -128,6 +128,15 @@ def square_input(entry: ZooEntry, network: nn.Module) -> ResolvedInput:
         interpolation=given.interpolation or config.get("interpolation", "bilinear"),
         crop_mode=config.get("crop_mode", "center"),
     )
+
+
+def _licence(entry: ZooEntry, config: dict) -> str | None:
+    """Of the pretrained weights, where it is known."""
+    if entry.saliency:
+        from bikd_ray.zoo.saliency import saliency_model
+
+        return saliency_model(entry.saliency).licence if entry.checkpoint else None
+    return config.get("license") if entry.checkpoint is None else None
 
 
 def _holds(entry: ZooEntry, how: Blueprint | None, network: nn.Module) -> str | None:
