@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bikd_ray.analysis.scores import influence as leaving_out
+
 MIOU, FWIOU, MACC, PACC, IMAGE_IOU = "miou", "fwiou", "macc", "pacc", "image_iou"
 POOLED = (MIOU, FWIOU, MACC, PACC)
 """The metrics that are ratios of sums over images; image_iou is a mean of values of images."""
@@ -91,6 +93,24 @@ def image_iou_N(counts: PixelCounts) -> np.ndarray:
     there = counts.labelled_NC > 0
     union = counts.labelled_NC + counts.predicted_NC - counts.right_NC
     return 100 * _mean(_ratio(counts.right_NC, union, there), there)
+
+
+def scores(counts: PixelCounts) -> dict[str, np.ndarray]:
+    """Scores of the images, float64 [N] for each metric, whose mean is the metric.
+
+    Of the pooled ones by leaving each image out (`analysis.scores.influence`), whose intervals hold
+    where a class is rare; of image_iou each image's own value, moved so that images without
+    labelled pixels do not count.
+    """
+    found, sums = metrics(counts), counts.sums()
+    each = (counts.labelled_NC, counts.right_NC, counts.predicted_NC)
+    parts = (sums.labelled_C, sums.right_C, sums.predicted_C)
+    without = PixelSums(*(of_all - one for of_all, one in zip(parts, each, strict=True))).metrics()
+    values = {}
+    for name in POOLED:
+        known_N = np.where(np.isnan(without[name]), found[name], without[name])
+        values[name] = leaving_out(found[name], known_N)
+    return {**values, IMAGE_IOU: influence(counts)[IMAGE_IOU]}
 
 
 def influence(counts: PixelCounts) -> dict[str, np.ndarray]:

@@ -4,7 +4,18 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 (Jain et al., TMLR 2025). docs/spec.md lists every field; it is made from these classes.
 """
 
-from bikd_ray.specs.data import Data, DataSource, DigitsData, FolderData, ParquetData, TimmData
+from bikd_ray.specs.data import (
+    Data,
+    DataSource,
+    DigitScenesData,
+    DigitsData,
+    FolderData,
+    MaskFoldersData,
+    MaskParquetData,
+    ParquetData,
+    SegmentationLayoutData,
+    TimmData,
+)
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
 from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
 from bikd_ray.specs.training import (
@@ -32,6 +43,7 @@ __all__ = [
     "SOURCES",
     "Data",
     "DataSource",
+    "DigitScenesData",
     "DigitsData",
     "FolderData",
     "Frozen",
@@ -39,12 +51,15 @@ __all__ = [
     "Input",
     "Interpolation",
     "Logger",
+    "MaskFoldersData",
+    "MaskParquetData",
     "Objective",
     "Pairings",
     "ParquetData",
     "Reading",
     "Recipe",
     "Resources",
+    "SegmentationLayoutData",
     "Selection",
     "Spec",
     "TimmData",

@@ -33,6 +33,8 @@ class Checked(Task):
         self._check_class()
         self.name, self.metrics = task.name, task.metrics
         self.table, self.ragged, self.features = task.table, task.ragged, task.features
+        self.alike, self.augments = task.alike, task.augments
+        self.results_table = task.results_table
         if task.divergence is not None:
             self.divergence = self._divergence
 
@@ -71,6 +73,9 @@ class Checked(Task):
 
     def open(self, source: "DataSource") -> "ImageSet":
         return self.task.open(source)
+
+    def look(self, split: str, images: "ImageSet") -> tuple[list[str], list[str]]:
+        return self.task.look(split, images)
 
     def render(
         self, images: "ImageSet", index: int, views: Sequence["View"], augment: str, seed: int
