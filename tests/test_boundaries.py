@@ -24,6 +24,8 @@ OF_NO_ANSWER = ("torch", "ray", "timm", "torchvision", "plotly", "dash", "jinja2
         ("bikd_ray.store, bikd_ray.analysis.significance, bikd_ray.analysis.pairs, "
          "bikd_ray.analysis.segmentation",
          ("torch", "ray", "plotly", "timm")),
+        ("bikd_ray.search.answers, bikd_ray.search.replay, bikd_ray.search.checks, "
+         "bikd_ray.analysis.groups", HEAVY),
         ("bikd_ray.transfer, bikd_ray.train, bikd_ray.tasks.classification, bikd_ray.zoo, "
          "bikd_ray.data", ("ray", "plotly", "bikd_ray.store")),
         ("bikd_ray.sweep.engine, bikd_ray.sweep.job",

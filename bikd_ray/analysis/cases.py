@@ -22,12 +22,12 @@ class Case:
 def cases(before: Row | None, epochs: Sequence[Row], after: Sequence[Row]) -> tuple[Case, ...]:
     """What the two got right before, in each epoch of training, and after.
 
-    before: the pair's row of the table `pairs`, on val. epochs: curve rows of both with each
-    other, on the training images. after: rows with score_a, score_b, error_overlap_after and the
-    case shares (none in older stores) of each job, on val.
+    before: the pair's row of the table `pairs`, on val; nothing is known where that is not binary.
+    epochs: curve rows of both with each other, on the training images. after: rows with score_a,
+    score_b, error_overlap_after and the case shares (none in older stores) of each job, on val.
     """
     found = []
-    if before is not None:
+    if before is not None and before["n11"] is not None:
         n = before["n"]
         one = before["n10"] + before["n01"]
         found.append(Case("before", before["n11"] / n, one / n, before["n00"] / n, before["case2"]))

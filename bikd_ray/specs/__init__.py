@@ -27,6 +27,7 @@ from bikd_ray.specs.training import (
     Objective,
     Pairings,
     Recipe,
+    is_alone,
 )
 from bikd_ray.specs.values import Frozen, Reading
 from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, Input, Interpolation, ZooEntry
@@ -64,4 +65,5 @@ __all__ = [
     "Spec",
     "TimmData",
     "ZooEntry",
+    "is_alone",
 ]

@@ -28,13 +28,13 @@ DELETERS = 16  # at once: on an object store each takes three requests
 GRACE = 3600  # seconds: longer than a reader takes from the jobs to their rows, clocks askew
 
 ORDER = {
-    "results": ("model_id", "selection", "job_id"),
+    "results": ("model_id", "selection", "eval_set", "metric", "job_id"),
     "curves": ("model_id", "job_id", "epoch"),
     "similarities": ("job_id", "model_id_a", "model_id_b"),
     "jobs": ("job_id",),
 }
 """Tables with one file for each job, which are merged, and the order of rows in merged files: a
-question about one model then reads a small part of them. Jobs last: what a dropped attempt leaves
+question about one model and metric then reads a small part of them. Jobs last: what a dropped attempt leaves
 behind in an interruption is then found by its job's row."""
 
 

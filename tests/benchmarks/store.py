@@ -3,7 +3,8 @@
 python tests/benchmarks/store.py [--pairings 5000] [--images 50000] [--rows 1000000] [--keep DIR]
 
 Two stores are made up. One is as a sweep leaves it: three files for each job, every pairing and
-every control with three seeds. The other holds many more results of 1,000 images in merged files.
+every control with three seeds. The other holds many more results of 1,000 images in merged files,
+each with rows of four metrics.
 Each model has right the images that are easy enough for it, and training changes 3% of its answers.
 Files have the names and schemas of real ones, and are written without waiting for the disk. Every
 figure is of a process of its own. With --keep the stores are made once and stay in DIR.
@@ -36,6 +37,7 @@ from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import serialised
 
 SEEDS, EPOCHS, FEW_IMAGES = 3, 20, 1000
+FEW_SCORES = 100  # of metrics that are not binary: a store of them all would fill the disk
 LOT = 50_000_000  # correctness bits made at a time
 MODEL = "model-000"
 ALONE = -1  # in place of a partner: a control
@@ -163,7 +165,7 @@ def build(folder: Path, pairings: int, images: int, merged: bool) -> None:
                 rows = rows.sort_by([(name, "ascending") for name in ORDER[table]])
                 _write(partial, table, f"{MERGED}{_attempt(start)}", rows, GROUP)
             else:
-                _write_singly(partial, table, rows)
+                _write_singly(partial, table, rows.sort_by("job_id"))
     partial.rename(folder)
 
 
@@ -238,6 +240,7 @@ def _jobs(
         "bits": [row.tobytes() for row in np.packbits(after_RN, axis=1)],
         "unit_set_id": ["s"] * len(model_R),
     }
+    results = _of_every_metric(results, rng)
     every = np.repeat(np.arange(len(model_R)), EPOCHS + 1)
     curves = {
         **{name: values.take(pa.array(every)) for name, values in run_R.items()},
@@ -257,6 +260,25 @@ def _jobs(
     }
     made = {"results": results, "curves": curves, "jobs": about}
     return {table: _table(table, columns) for table, columns in made.items()}
+
+
+def _of_every_metric(top1: dict[str, Any], rng: np.random.Generator) -> dict[str, Any]:
+    """Rows of all metrics of each result: of top-5 as of top-1, of the others with FEW_SCORES."""
+    rows = len(top1["metric"])
+    noise = rng.random((rows, FEW_SCORES), np.float32)
+    floats = [row.tobytes() for row in noise]
+    own = {
+        "top1": {},
+        "top5": {},
+        **{name: {"bits": [None] * rows, "scores": floats} for name in ("nll", "ece")},
+    }
+    found: dict[str, list[pa.Array]] = {name: [] for name in [*top1, "scores"]}
+    for metric, columns in own.items():
+        of_metric = {"scores": [None] * rows, **top1, **columns, "metric": [metric] * rows}
+        for name, parts in found.items():
+            kind = SCHEMAS["results"].field(name).type
+            parts.append(pa.array(of_metric[name]).cast(kind))
+    return {name: pa.concat_arrays(parts) for name, parts in found.items()}
 
 
 def _table(name: str, columns: dict[str, Any]) -> pa.Table:

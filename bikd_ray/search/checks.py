@@ -1,0 +1,62 @@
+"""When a search for best partners is refused, in words for people."""
+
+from collections.abc import Collection
+
+from bikd_ray.errors import UserError
+
+FEWEST_MODELS = 8
+"""With fewer, the start and the winners' seeds are a map already."""
+
+
+def problems(
+    goal: str, size: int, mode: str, selection: str, objectives: Collection[tuple[str, bool]]
+) -> list[str]:
+    """What in a spec excludes its goal, a line each; nothing for `map`.
+
+    size, mode: of the pairings. objectives: the label of each, and whether its pairs train
+    together and learn from each other; those without partners are left out.
+    """
+    if goal == "map":
+        return []
+    found = []
+    if goal == "best_partner" and size != 2:
+        found.append(
+            f"goal: best_partner searches among pairs, but pairings.size is {size}; "
+            "set it to 2, or goal: map"
+        )
+    if goal == "best_partner" and mode == "list":
+        found.append(
+            "goal: best_partner chooses the pairs itself, but pairings lists them; "
+            "use pairings: all or anchors, or goal: map"
+        )
+    if selection == "best_val":
+        found.append(
+            f"goal: {goal} decides by the val images, on which selection best_val has chosen its "
+            "epochs already; use selection: last or best_select"
+        )
+    for label, mutual in objectives:
+        if goal == "best_partner" and not mutual:
+            found.append(
+                f"goal: best_partner needs objectives in which both models learn, but {label} "
+                "teaches one of them; use bikd or dml, or goal: map"
+            )
+    return found
+
+
+def worth_a_search(models: int, start_work: float, map_work: float, share: float) -> None:
+    """Refuse a search that could not cost less than a map.
+
+    models: of the map. start_work: of the jobs that every search begins with. map_work: of all jobs
+    of the map. Raises UserError.
+    """
+    if models < FEWEST_MODELS:
+        raise UserError(
+            f"goal: best_partner has nothing to save among {models} models: a map of one seed "
+            f"costs the same; use goal: map with one seed, or add models ({FEWEST_MODELS} or more)"
+        )
+    if start_work >= share * map_work:
+        raise UserError(
+            f"search.share {share:g} is used up by the first partners of every model alone "
+            f"({100 * start_work / map_work:.0f}% of the map): a map of one seed costs the same; "
+            "use goal: map with one seed, raise search.share, lower search.start, or add models"
+        )
