@@ -68,13 +68,14 @@ def plainly(model: Any, data: Any) -> dict[str, float]:
         per_image.append(np.nanmean(iou_of(one)))
     truth = confusion.sum(0)
     iou, seen = iou_of(confusion), truth > 0
-    return {
+    found = {
         "miou": 100 * np.nanmean(iou),
         "fwiou": 100 * (iou[seen] * truth[seen]).sum() / truth.sum(),
         "macc": 100 * (np.diag(confusion)[seen] / truth[seen]).mean(),
         "pacc": 100 * np.diag(confusion).sum() / truth.sum(),
         "image_iou": 100 * np.mean(per_image),
     }
+    return {name: float(value) for name, value in found.items()}
 
 
 def iou_of(confusion: np.ndarray) -> np.ndarray:

@@ -180,6 +180,23 @@ def count_rows(counts: PixelCounts) -> list[dict[str, list[int]]]:
     return _rows(counts.predicted_NC > 0, tp=counts.right_NC, predicted=counts.predicted_NC)
 
 
+def metrics_of_parts(
+    image_X: np.ndarray, class_X: np.ndarray, counts_3X: np.ndarray, parts_TN: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The pooled metrics [T] of parts of the images, each worked out anew from its own sums.
+
+    image, class: of each count, as `labelled`, `right` and `predicted` have them. parts_TN: bool.
+    """
+    classes = int(class_X.max(initial=-1)) + 1
+    sums = np.array(
+        [
+            [np.bincount(class_X, values_X * inside_N[image_X], classes) for inside_N in parts_TN]
+            for values_X in counts_3X
+        ]
+    )
+    return PixelSums(*sums).metrics()
+
+
 def _rows(there_NC: np.ndarray, **columns: np.ndarray) -> list[dict[str, list[int]]]:
     """The classes that are there and the values of them, an image a row."""
     image_X, class_X = np.nonzero(there_NC)

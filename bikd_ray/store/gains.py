@@ -24,6 +24,7 @@ from bikd_ray.analysis.significance import (
 from bikd_ray.metrics import Metric
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.answer_schemas import FLIPS, GAINS
+from bikd_ray.store.parts import parts_of
 from bikd_ray.store.series import ModelSeries, Row, Seeds
 
 
@@ -46,7 +47,8 @@ class Vectors:
 
     @property
     def scores(self) -> Scores:
-        return Scores.of(self.rows, self.learner.n, self.learner.metric)
+        parts = parts_of(self.learner, self.rows)
+        return Scores.of(self.rows, self.learner.n, self.learner.metric, parts)
 
 
 def gain_table(learner: ModelSeries) -> pa.Table:

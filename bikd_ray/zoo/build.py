@@ -20,7 +20,13 @@ from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Blueprint, ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import load_checkpoint, reason
-from bikd_ray.zoo.segmenters import OF_TRANSFORMERS, of_transformers, segmenter, segmenter_from
+from bikd_ray.zoo.segmenters import (
+    KINDS,
+    OF_TRANSFORMERS,
+    of_transformers,
+    segmenter,
+    segmenter_from,
+)
 
 
 def build(entry: ZooEntry, *, weights: bool = True, notes: list[str] | None = None) -> nn.Module:
@@ -81,7 +87,7 @@ def _seeded() -> Iterator[None]:
 def _source(entry: ZooEntry, *, pretrained: bool) -> nn.Module:
     if entry.timm:
         return _timm(entry, pretrained)
-    if not (entry.factory or entry.hub):
+    if any(getattr(entry, kind) for kind in KINDS):
         return segmenter(entry, pretrained=pretrained)
     with redirect_stdout(sys.stderr):  # the person's code may print; answers go to standard output
         network = _factory(entry) if entry.factory else _hub(entry)

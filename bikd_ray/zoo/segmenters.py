@@ -13,6 +13,9 @@ from bikd_ray.errors import UserError
 from bikd_ray.plan import Blueprint
 from bikd_ray.specs import ZooEntry
 
+KINDS = ("transformers", "torchvision", "smp", "detectron2")
+"""The fields of an entry that name such a network."""
+
 OF_TRANSFORMERS = ("transformers", "detectron2")
 """The kinds of entries whose networks are of transformers."""
 
