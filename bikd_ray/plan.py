@@ -98,10 +98,12 @@ class ResolvedInput:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """How timm builds an architecture without its weights: nothing needs to be fetched for it."""
+    """How timm or transformers builds an architecture without its weights: nothing needs to be
+    fetched for it.
+    """
 
     name: str
-    config: Mapping[str, Any] | None  # of hf-hub: and local-dir: models, from their config.json
+    config: Mapping[str, Any] | None  # of models that have a config.json, what it says
     kwargs: Mapping[str, Any]
 
 
@@ -143,6 +145,7 @@ class ResolvedModel:
     blueprint: Blueprint | None = None
     holds: str | None = None  # timm's name for its weights, where they are timm's own
     notes: tuple[str, ...] = ()  # what its person may not know of it, a line each
+    loss: str = ""  # what its own loss is, where a task's models have several kinds
 
     @property
     def name(self) -> str:

@@ -31,6 +31,11 @@ def resolve(
     problems: list[str] = []
     try:
         task = task_of(spec.task)
+        if spec.recipe.augment not in task.augments:
+            raise UserError(
+                f"recipe.augment {spec.recipe.augment} is none of task {task.name}; "
+                f"{choices(spec.recipe.augment, task.augments)}"
+            )
         data = resolve_data(spec.data, spec.task)
     except UserError as error:
         problems.append(str(error))

@@ -16,12 +16,15 @@ from bikd_ray.specs import (
     LOGGER_OPTIONS,
     ClipsData,
     Data,
+    DigitScenesData,
     DigitsData,
     FolderData,
     FrameWindow,
     GrownNode,
     Input,
     Logger,
+    MaskFoldersData,
+    MaskParquetData,
     MovingDigitsData,
     Objective,
     Pairings,
@@ -29,10 +32,12 @@ from bikd_ray.specs import (
     Reading,
     Recipe,
     Resources,
+    SegmentationLayoutData,
     Spec,
     TimmData,
     ZooEntry,
 )
+from bikd_ray.tasks import DEFAULT, check_name
 
 KINDS: dict[str, type[BaseModel]] = {
     "folder": FolderData,
@@ -41,6 +46,12 @@ KINDS: dict[str, type[BaseModel]] = {
     "digits": DigitsData,
     "clips": ClipsData,
     "moving_digits": MovingDigitsData,
+    "mask_folders": MaskFoldersData,
+    "mask_parquet": MaskParquetData,
+    "ade20k": SegmentationLayoutData,
+    "cityscapes": SegmentationLayoutData,
+    "voc": SegmentationLayoutData,
+    "digit_scenes": DigitScenesData,
 }
 """Data sources by the value of `source`."""
 
@@ -195,6 +206,7 @@ class Parts:
     zoo: tuple[ZooEntry, ...]
     data: Data | None
     problems: tuple[str, ...]
+    task: str = DEFAULT
 
 
 def load_parts(path: str | Path) -> Parts:
@@ -206,14 +218,19 @@ def load_parts(path: str | Path) -> Parts:
     value, base = read_mapping(path), path.parent.resolve()
     try:
         spec = parse_spec(value, base=base, name=str(path))
-        return Parts(spec, spec.zoo, spec.data, ())
+        return Parts(spec, spec.zoo, spec.data, (), spec.task)
     except UserError as error:
         problems = tuple(str(error).splitlines())
     listed = value.get("zoo")
     raw_entries = listed if isinstance(listed, list) else []
     entries = [_valid(ZooEntry, raw, base) for raw in raw_entries]
     data = _valid(Data, value.get("data"), base)
-    return Parts(None, tuple(e for e in entries if e), data, problems)
+    task = value.get("task", DEFAULT)
+    try:
+        check_name(task if isinstance(task, str) else "")
+    except UserError:  # it is among the problems
+        task = DEFAULT
+    return Parts(None, tuple(e for e in entries if e), data, problems, task)
 
 
 def _valid(kind: type[Model], value: Any, base: Path) -> Model | None:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from bikd_ray.analysis.clustered import ClusterSums, parts_of, pseudo_values
+from bikd_ray.analysis.clustered import ClusterSums, pseudo_values, ratios_of_parts
 from bikd_ray.analysis.scores import Scores, stored
 from bikd_ray.errors import UserError
 from bikd_ray.plan import Window, all_jobs
@@ -204,7 +204,7 @@ def test_halves_of_the_videos_have_the_metric_of_their_own_frames():
     metric = METRICS[0]
     found = measured(SALIENCY, statistics(values))
     row = stored(found.scores["cc"], metric, found.sums["cc"])
-    parts = parts_of([row["sums"]], 4)
+    parts = ratios_of_parts([row["sums"]], 4)
     half = np.array([[True, False, True, False]])
     assert parts(half)[0, 0] == pytest.approx(np.mean(values[0] + values[2]), rel=1e-6)
     assert np.isnan(parts(np.zeros((1, 4), bool))).all()

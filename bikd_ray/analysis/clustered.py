@@ -100,7 +100,7 @@ def pseudo_values(sums_2V: np.ndarray) -> np.ndarray:
     return influence(metric, np.where(np.isnan(without_V), metric, without_V))
 
 
-def parts_of(sums: Sequence[bytes], n: int) -> Parts:
+def ratios_of_parts(sums: Sequence[bytes], n: int) -> Parts:
     """What several ratios of sums are on parts of the n units, from the column `sums` of rows."""
     sums_V2N = np.stack([np.frombuffer(one, "<f8").reshape(2, n) for one in sums])
 

@@ -69,7 +69,9 @@ def content_id(images: ImageSet, hashes: np.ndarray | None = None) -> str:
         return images.source_id
     hashes = content_hashes(images) if hashes is None else hashes
     of_all = hashlib.sha256(hashes.tobytes()).hexdigest()
-    return digest("images", CONTENT_VERSION, of_all, array_digest(images.labels))
+    meaning = getattr(images, "meaning", None)  # what the values of masks stand for
+    more = [] if meaning is None else [meaning]
+    return digest("images", CONTENT_VERSION, of_all, array_digest(images.labels), *more)
 
 
 def content_hashes(images: EncodedFiles, settled_ns: int = SETTLED) -> np.ndarray:

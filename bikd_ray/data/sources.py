@@ -81,7 +81,10 @@ def open_images(source: DataSource) -> ImageSet:
     if isinstance(source, DigitsData):
         return DigitsImages(source)
     if not isinstance(source, TimmData):
-        raise UserError(f"data: source {source.source} has no images of classes; name its task:")
+        raise UserError(
+            f"data: source {source.source} holds no images of classes; set the task that it is of "
+            "(such as task: segmentation), or give folder, parquet, timm or digits"
+        )
     if source.name.startswith("hfds/"):
         return HFImages(source)
     return webdataset(source) if source.name else class_folders(source)

@@ -41,6 +41,12 @@ def _hub_in_base(hub: str, info: ValidationInfo) -> str:
     return there if is_path or Path(folder).is_dir() else hub
 
 
+def _folder_in_base(name: str, info: ValidationInfo) -> str:
+    """A hub name stays as it is unless there is a folder of that name."""
+    there = in_base(name, info)
+    return there if name.startswith(("/", "~", "$", ".")) or Path(there).is_dir() else name
+
+
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Triple = tuple[Float, Float, Float]
 
@@ -76,9 +82,14 @@ class Input(Frozen):
         default=None, gt=0, le=1, description="share of the resized image's side that is kept"
     )
     interpolation: Interpolation | None = Field(default=None, description="how images are resized")
+    multiple: Int | None = Field(
+        default=None,
+        ge=1,
+        description="segmentation: padded sides are multiples of it (size, too); default: 32",
+    )
 
 
-SOURCES = ("timm", "factory", "hub", "saliency")
+SOURCES = ("timm", "factory", "hub", "transformers", "torchvision", "smp", "detectron2", "saliency")
 """The fields of a zoo entry of which exactly one says where the model comes from."""
 
 
@@ -119,6 +130,24 @@ class ZooEntry(Frozen):
     start: Located | None = Field(
         default=None, description="saliency: a file of an action classifier, for its encoder alone"
     )
+    transformers: Annotated[str, AfterValidator(_folder_in_base)] | None = Field(
+        default=None,
+        min_length=1,
+        description="segmentation: a model of transformers, its hub name or folder",
+    )
+    torchvision: str | None = Field(
+        default=None,
+        min_length=1,
+        description="segmentation: a model of torchvision; kwargs may have weights",
+    )
+    smp: str | None = Field(
+        default=None,
+        min_length=1,
+        description="segmentation: an architecture of segmentation-models-pytorch",
+    )
+    detectron2: Located | None = Field(
+        default=None, description="segmentation: Mask2Former's released file, .pkl or .pth"
+    )
     trust: bool = Field(default=False, description="hub: yes, run that repository's code")
     kwargs: Kwargs = Field(default={}, description="arguments of what builds the network")
     checkpoint: Located | None = Field(
@@ -156,7 +185,9 @@ class ZooEntry(Frozen):
         if len(given) != 1:
             raise ValueError(
                 "give exactly one of timm: NAME, factory: package.module:function, "
-                f"hub: OWNER/REPO:ENTRY or saliency: NAME, got {' and '.join(given) or 'none'}"
+                "hub: OWNER/REPO:ENTRY, for segmentation "
+                f"{', '.join(SOURCES[3:-1])}, or for videos saliency: NAME, "
+                f"got {' and '.join(given) or 'none'}"
             )
         if self.hub and not self.trust:
             raise ValueError(

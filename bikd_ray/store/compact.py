@@ -31,11 +31,12 @@ ORDER = {
     "results": ("model_id", "selection", "eval_set", "metric", "job_id"),
     "curves": ("model_id", "job_id", "epoch"),
     "similarities": ("job_id", "model_id_a", "model_id_b"),
+    "result_counts": ("model_id", "selection", "eval_set", "job_id", "sample"),
     "jobs": ("job_id",),
 }
 """Tables with one file for each job, which are merged, and the order of rows in merged files: a
-question about one model and metric then reads a small part of them. Jobs last: what a dropped attempt leaves
-behind in an interruption is then found by its job's row."""
+question about one model and metric then reads a small part of them. Jobs last: what a dropped
+attempt leaves behind in an interruption is then found by its job's row."""
 
 
 MERGINGS = pa.schema(

@@ -4,15 +4,14 @@ Everything comes from the scores: a difference is a contrast of vectors of the s
 seed by seed.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from bikd_ray.analysis.classes import class_gains
-from bikd_ray.analysis.clustered import parts_of
-from bikd_ray.analysis.scores import Parts, Scores
+from bikd_ray.analysis.scores import Scores
 from bikd_ray.analysis.significance import (
     Estimates,
     best_set,
@@ -25,6 +24,7 @@ from bikd_ray.analysis.significance import (
 from bikd_ray.metrics import Metric
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.answer_schemas import FLIPS, GAINS
+from bikd_ray.store.parts import parts_of
 from bikd_ray.store.series import ModelSeries, Row, Seeds
 
 
@@ -47,8 +47,8 @@ class Vectors:
 
     @property
     def scores(self) -> Scores:
-        n, metric = self.learner.n, self.learner.metric
-        return Scores.of(self.rows, n, metric, _parts(self.rows, n, metric))
+        parts = parts_of(self.learner, self.rows)
+        return Scores.of(self.rows, self.learner.n, self.learner.metric, parts)
 
 
 def gain_table(learner: ModelSeries) -> pa.Table:
@@ -92,12 +92,6 @@ def gain_table(learner: ModelSeries) -> pa.Table:
         **_mates(learner),
     }
     return table_of(GAINS, columns, len(at_PS))
-
-
-def _parts(rows: Sequence[Row], n: int, metric: Metric) -> Parts | None:
-    """What a pooled metric is on parts of the units, where the rows have what it is made of."""
-    sums = [row["sums"] for row in rows if row.get("sums") is not None]
-    return parts_of(sums, n) if metric.pooled and len(sums) == len(rows) else None
 
 
 def p_values(learner: ModelSeries) -> np.ndarray:

@@ -65,6 +65,7 @@ class ModelSeries:
     by_partners: dict[tuple[str, ...], Seeds] = field(default_factory=dict)
     control: Seeds = field(default_factory=dict)  # its jobs of cross-entropy alone
     own: Seeds = field(default_factory=dict)  # its jobs taught by its own frozen start
+    reader: Reader | None = None  # of the store, for what rows alone do not say
 
     @property
     def model_id(self) -> str:
@@ -238,6 +239,7 @@ def model_series(
                 by_partners,
                 control,
                 own,
+                reader,
             )
 
 

@@ -46,12 +46,13 @@ Answer = Tensor | list[Tensor]
 @dataclass(frozen=True)
 class Head:
     """What a network answers. classes: names in the order of its outputs, where known; notes: what
-    a person may not know, a line each.
+    a person may not know, a line each; loss: what its own loss is, equal for losses that compare.
     """
 
     num_classes: int = 0
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    loss: str = ""
 
 
 Statistics = dict[str, np.ndarray]
@@ -91,6 +92,16 @@ class Task(ABC):
 
     kept: bool = True
     """Whether rendered samples may be kept on disk: not where an epoch has samples of its own."""
+
+    alike: str | None = None
+    """The target by whose shape samples come together in a batch, where samples differ in size;
+    None where they have one size, or are lists."""
+
+    augments: tuple[str, ...] = ("none", "timm", "reference")
+    """What `recipe.augment` may ask for, `none` first."""
+
+    results_table: str | None = None
+    """The store's table of what `columns` gives of trained models; None where nothing is kept."""
 
     features: bool = False
     """Whether what the networks' classifiers read is compared and probed."""
@@ -159,6 +170,12 @@ class Task(ABC):
         """
         own = type(self).render is not Task.render
         return f"{type(self).__module__}:{type(self).__qualname__}" if own else ""
+
+    def look(self, split: str, images: "ImageSet") -> tuple[list[str], list[str]]:
+        """What a few targets of a split show before anything is trained: what stops a sweep, and
+        what a person should know, a line each.
+        """
+        return [], []
 
     def check(self, model: "ResolvedModel", data: "ResolvedData") -> None:  # noqa: B027
         """Raises UserError where a model does not fit the data; every one fits by default."""

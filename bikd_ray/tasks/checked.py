@@ -32,8 +32,10 @@ class Checked(Task):
         self.task = task
         self._check_class()
         self.name, self.metrics = task.name, task.metrics
-        self.table, self.ragged, self.kept = task.table, task.ragged, task.kept
-        self.features = task.features
+        self.table, self.ragged, self.features = task.table, task.ragged, task.features
+        self.alike, self.augments = task.alike, task.augments
+        self.results_table = task.results_table
+        self.kept = task.kept
         if task.divergence is not None:
             self.divergence = self._divergence
 
@@ -78,6 +80,9 @@ class Checked(Task):
 
     def held_out(self, images: "ImageSet", rows: np.ndarray) -> "ImageSet":
         return self.task.held_out(images, rows)
+
+    def look(self, split: str, images: "ImageSet") -> tuple[list[str], list[str]]:
+        return self.task.look(split, images)
 
     def render(
         self, images: "ImageSet", index: int, views: Sequence["View"], augment: str, seed: int

@@ -46,6 +46,7 @@ class Saliency(Task):
     metrics = METRICS
     ragged = ("map", "fixated")
     kept = False
+    augments = ("none",)
 
     # -- the models --------------------------------------------------------------------
 
@@ -87,8 +88,6 @@ class Saliency(Task):
         measured on, with `map` and `fixated` as they are, the `unit` that the frame belongs to, and
         whether to `blur`.
         """
-        if augment != "none":
-            raise UserError(f"recipe.augment: clips are not augmented, got {augment!r}; set none")
         clips = _clips(images)
         pixels, truth = clips.clips(index, views, seed), clips.truth(index, seed)
         if clips.to_learn:

@@ -386,7 +386,8 @@ def _loaders(
         select_fraction=data.select_fraction,
         train_fraction=job.recipe.train_fraction,
     )
-    train = Loader(images, views, device, augment=job.recipe.augment, seed=job.seed, **how)
+    augment = job.recipe.augment
+    train = Loader(images, views, device, augment=augment, seed=job.seed, whole=True, **how)
     val = Loader(
         open_split(job.data, "val"), views, device, disk_fraction=DISK_FRACTIONS["val"], **how
     )

@@ -20,6 +20,13 @@ from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Blueprint, ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import load_checkpoint, reason
+from bikd_ray.zoo.segmenters import (
+    KINDS,
+    OF_TRANSFORMERS,
+    of_transformers,
+    segmenter,
+    segmenter_from,
+)
 
 
 def build(entry: ZooEntry, *, weights: bool = True, notes: list[str] | None = None) -> nn.Module:
@@ -84,6 +91,8 @@ def _seeded() -> Iterator[None]:
 def _source(entry: ZooEntry, *, pretrained: bool) -> nn.Module:
     if entry.timm:
         return _timm(entry, pretrained)
+    if any(getattr(entry, kind) for kind in KINDS):
+        return segmenter(entry, pretrained=pretrained)
     with redirect_stdout(sys.stderr):  # the person's code may print; answers go to standard output
         network = _other(entry)
     while isinstance(network, nn.DataParallel):  # one device at a time; the names lose module.
@@ -117,8 +126,12 @@ def _saliency(entry: ZooEntry) -> nn.Module:
         ) from None
 
 
-def blueprint(entry: ZooEntry) -> Blueprint | None:
-    """How timm builds the architecture of an entry, as plain values; None where it does not."""
+def blueprint(entry: ZooEntry, network: nn.Module | None = None) -> Blueprint | None:
+    """How timm or transformers builds the architecture of an entry, as plain values; None where
+    neither does. network: the one that was built, of which transformers' config is read.
+    """
+    if any(getattr(entry, kind) for kind in OF_TRANSFORMERS):
+        return of_transformers(entry, network) if network is not None else None
     if not entry.timm:
         return None
     kind, where = parse_model_name(entry.timm)
@@ -130,6 +143,8 @@ def blueprint(entry: ZooEntry) -> Blueprint | None:
 
 
 def _from_blueprint(entry: ZooEntry, how: Blueprint) -> nn.Module:
+    if any(getattr(entry, kind) for kind in OF_TRANSFORMERS):
+        return segmenter_from(entry, how)
     config = {"pretrained_cfg": dict(how.config)} if how.config else {}
     return timm.create_model(how.name, pretrained=False, **config, **how.kwargs)
 
