@@ -73,6 +73,15 @@ class Saliency(Task):
 
         return open_clips(source)
 
+    def look(self, split: str, images: "ImageSet") -> tuple[list[str], list[str]]:
+        """One frame and a few truths of every video."""
+        from bikd_ray.data.clips.check import look
+
+        found = look(_clips(images).source)
+        return [f"data.{split}: {fault}" for fault in found.faults], [
+            f"{split}: {note}" for note in found.notes
+        ]
+
     def to_learn(self, images: "ImageSet") -> "ImageSet":
         """The videos, of each of which an epoch has one clip."""
         return _clips(images).other(to_learn=True)

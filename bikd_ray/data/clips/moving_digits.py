@@ -71,6 +71,9 @@ class MovingDigits:
     def _is_odd(self, video: int) -> bool:
         return self.odd and video == ODD_VIDEO
 
+    def frame_path(self, video: int) -> None:
+        """They lie in no file."""
+
     def frames(self, video: int, wanted: Sequence[int]) -> Iterator[Image.Image]:
         """The frames at ascending positions in RGB."""
         pixels, _ = self._drawn(video)

@@ -58,6 +58,10 @@ class ClipSource(Protocol):
         """Identity of a few files."""
         ...
 
+    def frame_path(self, video: int) -> str | None:
+        """The file of a video's first frame, where it lies in one."""
+        ...
+
     def frames(self, video: int, wanted: Sequence[int]) -> Iterator[Image.Image]:
         """The frames at ascending positions in RGB, one after the other. Raises BadImage, which
         names file and frame, if one does not decode.
