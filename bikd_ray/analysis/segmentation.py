@@ -197,6 +197,16 @@ def metrics_of_parts(
     return PixelSums(*sums).metrics()
 
 
+def class_iou(
+    class_X: np.ndarray, counts_3X: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """IoU [C] in percent over all images, NaN where no pixel is labelled; and how many images have
+    labelled pixels of each class [C].
+    """
+    sums = [np.bincount(class_X, values_X, classes) for values_X in counts_3X]
+    return PixelSums(*sums).iou_C, np.bincount(class_X, counts_3X[0] > 0, classes).astype(int)
+
+
 def _rows(there_NC: np.ndarray, **columns: np.ndarray) -> list[dict[str, list[int]]]:
     """The classes that are there and the values of them, an image a row."""
     image_X, class_X = np.nonzero(there_NC)

@@ -23,12 +23,43 @@ model.eval()
 transform = create_transform({pixels})"""
 
 
+TRANSFORMERS = """\
+from torchvision.transforms import Normalize
+from transformers import AutoModelFor{auto}
+
+model = AutoModelFor{auto}.from_pretrained(".").eval()  # "." is this folder
+normalise = Normalize({pixels})  # of pixels in 0–1; resize images yourself, as the card says"""
+
+MAPS = """\
+{imports}
+from safetensors.torch import load_file
+from torchvision.transforms import Normalize
+
+model = {call}
+model.load_state_dict(load_file("{weights}"))  # of this folder
+model.eval()
+normalise = Normalize({pixels})  # of pixels in 0–1"""
+
+
 def snippet(model: ResolvedModel) -> str:
     """A Markdown block that builds `model` with its weights and its preprocessing."""
     entry = model.entry
     if entry.timm:
         return _block(TIMM)
-    if entry.factory:
+    if entry.transformers or entry.detectron2:
+        auto = "UniversalSegmentation" if "mask" in model.loss else "SemanticSegmentation"
+        pixels = _arguments({"mean": model.input.mean, "std": model.input.std})
+        return _block(TRANSFORMERS.format(auto=auto, pixels=pixels))
+    if entry.torchvision:
+        imports = "from torchvision.models import get_model"
+        own = {k: v for k, v in entry.kwargs.items() if k != "weights"}
+        listed = _arguments({"weights": None, "weights_backbone": None, **own})
+        call = f"get_model({entry.torchvision!r}, {listed})"
+    elif entry.smp:
+        imports = "from segmentation_models_pytorch import create_model"
+        listed = _arguments({**entry.kwargs, "encoder_weights": None})
+        call = f"create_model({entry.smp!r}, {listed})"
+    elif entry.factory:
         module, _, function = entry.factory.partition(":")
         imports = f"from {module} import {function.partition('.')[0]}"
         call = f"{function}({_arguments(entry.kwargs)})"
@@ -39,6 +70,9 @@ def snippet(model: ResolvedModel) -> str:
         how = {**({"source": "local"} if local else {}), **entry.kwargs}
         imports, listed = "import torch", _arguments(how)
         call = f"torch.hub.load({where!r}, {function!r}{', ' * bool(listed)}{listed})"
+    if model.loss:
+        pixels = _arguments({"mean": model.input.mean, "std": model.input.std})
+        return _block(MAPS.format(imports=imports, call=call, weights=WEIGHTS, pixels=pixels))
     pixels = _arguments(input_config(model.input))
     return _block(OTHER.format(imports=imports, call=call, weights=WEIGHTS, pixels=pixels))
 

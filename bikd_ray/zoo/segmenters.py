@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from bikd_ray.errors import UserError
-from bikd_ray.plan import Blueprint
+from bikd_ray.plan import Blueprint, ResolvedModel
 from bikd_ray.specs import ZooEntry
 
 KINDS = ("transformers", "torchvision", "smp", "detectron2")
@@ -76,6 +76,24 @@ def segmenter_from(entry: ZooEntry, how: Blueprint) -> nn.Module:
         freeze_batchnorm(network)
     network.pretrained_cfg = {"processor": processor}
     return network
+
+
+def of_network(model: ResolvedModel, network: nn.Module) -> Any:
+    """What is known of a rebuilt network of transformers, as its exporter takes it."""
+    from bikd_ray.zoo.segmentation import Segmenter
+
+    known: Any = network
+    processor = network.pretrained_cfg.get("processor")  # type: ignore[union-attr]
+    how = model.input
+    return Segmenter(
+        network,
+        how.mean,
+        how.std,
+        model.classes,
+        model.licence,
+        known.config.to_dict(),
+        processor,
+    )
 
 
 PROCESSOR = "bikd_processor"

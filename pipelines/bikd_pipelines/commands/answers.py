@@ -230,7 +230,8 @@ def classes(
     [dim]Example: bikd classes ViT --format csv[/dim]
     """
     answers = opened(store)
-    answers.check_binary(metric)
+    if not answers.has_classes(metric):
+        answers.check_binary(metric)
     show(answers.classes(model, objective, selection, metric, eval_set), format, "classes")
 
 

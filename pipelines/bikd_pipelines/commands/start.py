@@ -26,6 +26,7 @@ from bikd_ray.errors import UserError
 class DemoTask(StrEnum):
     classification = "classification"
     saliency = "saliency"
+    segmentation = "segmentation"
 
 
 class Story(StrEnum):
@@ -46,8 +47,8 @@ def demo(
         DemoTask,
         typer.Option(
             "--task",
-            help="classification, with a story; saliency: videos of moving digits, and networks "
-            "that see one frame, a short and a long window",
+            help="classification, with a story; segmentation: scenes of digits, and networks of "
+            "two families; saliency: videos, and networks that see one frame or several",
         ),
     ] = DemoTask.classification,
     store: Annotated[
@@ -56,7 +57,7 @@ def demo(
             "--store",
             metavar="DIR",
             help="a folder for the zoo and the answers; default: ./bikd-demo, "
-            "./bikd-demo-control or ./bikd-demo-saliency",
+            "./bikd-demo-control, ./bikd-demo-segmentation or ./bikd-demo-saliency",
         ),
     ] = None,
 ) -> None:
@@ -66,7 +67,6 @@ def demo(
     """
     from bikd_dashboards.report import write_report
     from bikd_pipelines.demo import prepare_demo
-    from bikd_pipelines.demo_videos import prepare_videos
     from bikd_pipelines.summary import print_summary
     from bikd_ray.spec_file import load_spec
     from bikd_ray.store import Store
@@ -76,7 +76,7 @@ def demo(
     told = story.value if task is DemoTask.classification else task.value
     own = "./bikd-demo" if told == Story.cheap_labels.value else f"./bikd-demo-{told}"
     place = store_uri(store or own)
-    spec = prepare_videos(place) if task is DemoTask.saliency else prepare_demo(place, told)
+    spec = prepare_demo(place, told)
     report = run_sweep(load_spec(spec))
     answers = Store(report.store)
     print_summary(answers, spec=str(spec))
