@@ -74,9 +74,8 @@ def _beside_self(seeds: Row | None) -> list[list[str]]:
     """What the model's own old self gives, which only all seeds together say."""
     if not seeds or seeds["over_self"] is None:
         return []
-    own = with_span(
-        *(seeds[f"self_{x}"] for x in ("delta", "low", "high")), digits_of(seeds["unit"])
-    )
+    digits = digits_of(seeds["unit"])
+    own = with_span(seeds["self_delta"], seeds["self_low"], seeds["self_high"], digits)
     return [
         ["self: Δ when its own old self teaches [95%]", "–", own],
         ["Δ − self [95%]", "–", over_self_text(seeds)],

@@ -159,10 +159,10 @@ def _worst_classes(
         rows = store.classes(model, objective, selection).to_pylist()
     except (UserError, BikdError):  # not binary, or the predictions are gone
         return {}
-    least: dict[Key, float] = {}
+    of_key: dict[Key, list[float]] = {}
     for row in rows:
-        least[_key(row)] = min(row["delta"], least.get(_key(row), row["delta"]))
-    return least
+        of_key.setdefault(_key(row), []).append(row["delta"])
+    return {key: min(deltas) for key, deltas in of_key.items()}
 
 
 # -- limits ----------------------------------------------------------------------------
