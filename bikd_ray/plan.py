@@ -38,6 +38,10 @@ class Window:
         return tuple(range(first, first + self.frames * self.stride, self.stride))
 
 
+WHOLE = "squash"
+"""The crop_mode by which frames of videos are resized as a whole, whatever their shape."""
+
+
 @dataclass(frozen=True)
 class View:
     """What decides the pixels a model gets; models of one view share one decoded copy.

@@ -34,8 +34,11 @@ OBJECTIVES = {
 LIBRARIES = {"timm": "timm", "transformers": "transformers", "detectron2": "transformers"}
 """Kinds of zoo entries whose exported folder a library of the Hub loads."""
 
-PIPELINES = {"miou": "image-segmentation"}
+PIPELINES = {"miou": "image-segmentation", "cc": "video-saliency"}
 """The Hub's tag of what a model does, by the primary metric; others classify images."""
+
+UNLISTED = ("video-saliency",)
+"""Tags that are none of the Hub's pipelines."""
 
 HUB_METRICS = {"top1": "accuracy", "miou": "mean_iou"}
 """The Hub's names of metrics."""
@@ -76,7 +79,8 @@ def _front_matter(choice: SelectedResult, base: Base, data: Data) -> str:
     about: Row = hub_licence(base.model.licence)
     if library:
         about["library_name"] = LIBRARIES[library]
-    about["pipeline_tag"] = task
+    if task not in UNLISTED:
+        about["pipeline_tag"] = task
     if base.hub:
         about |= {"base_model": base.hub, "base_model_relation": "finetune"}
     if hubs:

@@ -5,13 +5,10 @@ from torch import nn
 
 from bikd_ray.data.views import Normalise
 from bikd_ray.errors import UserError
-from bikd_ray.plan import ResolvedInput, Window
+from bikd_ray.plan import WHOLE, ResolvedInput, Window
 from bikd_ray.specs import FrameWindow, ZooEntry
 from bikd_ray.tasks.saliency_maps import as_maps, fault
 from bikd_ray.zoo.saliency.catalogue import IMAGENET, saliency_model
-
-WHOLE = "squash"
-"""How frames are resized: as a whole, whatever their shape."""
 
 
 def clip_input(entry: ZooEntry) -> ResolvedInput:
