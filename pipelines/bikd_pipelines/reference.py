@@ -148,7 +148,7 @@ def _bounds(field: dict[str, Any]) -> str:
 
 def _link(ref: str) -> str:
     heading = next(h for cls, h in SECTIONS.items() if cls.__name__ == ref.rpartition("/")[2])
-    anchor = heading.lower().replace("'", "").replace(" ", "-")
+    anchor = heading.lower().replace("'", "").replace(",", "").replace(" ", "-")
     return f"[{heading.lower()}](#{anchor})"
 
 
