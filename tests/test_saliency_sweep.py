@@ -14,8 +14,8 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import ZooEntry
 from bikd_ray.store import Store
 from bikd_ray.zoo import build
+from tests.clip_specs import ZOO, spec_of
 from tests.faults import run
-from tests.test_saliency_task import ZOO, spec_of
 
 METRICS = ["cc", "nss", "sim", "kldiv", "auc_j"]
 

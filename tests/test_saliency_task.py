@@ -15,7 +15,6 @@ from bikd_ray.analysis.scores import Scores, stored
 from bikd_ray.errors import UserError
 from bikd_ray.plan import Window, all_jobs
 from bikd_ray.resolve import resolve
-from bikd_ray.spec_file import parse_spec
 from bikd_ray.specs import Objective, ZooEntry
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import measured
@@ -23,51 +22,12 @@ from bikd_ray.tasks.saliency import METRICS
 from bikd_ray.train import fit
 from bikd_ray.train.step import _joint
 from bikd_ray.zoo import build, resolve_model
+from tests.clip_specs import ZOO, spec_of
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "saliency-vectors.json").read_text())
 LOSSES = {case["name"]: case for case in VECTORS["loss"]}
 SALIENCY = task_of("saliency")
 CPU = torch.device("cpu")
-
-NET = "tests.tiny_clip_net:TinyClipNet"
-ZOO: list[dict[str, Any]] = [
-    {"factory": NET, "alias": "still", "input": {"size": 32, "width": 48}},
-    {
-        "factory": NET,
-        "alias": "short",
-        "kwargs": {"frames": 4},
-        "input": {"size": 32, "width": 48, "window": {"frames": 4}},
-    },
-    {
-        "factory": NET,
-        "alias": "long",
-        "kwargs": {"frames": 4, "width": 5},
-        "input": {"size": 16, "width": 24, "window": {"frames": 4, "stride": 3}},
-    },
-]
-
-
-def spec_of(zoo: list[dict[str, Any]] = ZOO, **changed: Any):
-    return parse_spec(
-        {
-            "task": "saliency",
-            "zoo": zoo,
-            "data": {
-                "train": {"source": "moving_digits", "split": "train", "videos": 6},
-                "val": {
-                    "source": "moving_digits",
-                    "split": "val",
-                    "videos": 5,
-                    "frames": 20,
-                    "eval_stride": 8,
-                },
-            },
-            "recipe": {"epochs": 1, "batch_size": 3, "lr": 1e-3},
-            "seeds": [0],
-            **changed,
-        }
-    )
-
 
 # Learning
 
