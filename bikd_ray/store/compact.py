@@ -31,7 +31,6 @@ ORDER = {
     "results": ("model_id", "selection", "eval_set", "metric", "job_id"),
     "curves": ("model_id", "job_id", "epoch"),
     "similarities": ("job_id", "model_id_a", "model_id_b"),
-    "result_counts": ("model_id", "selection", "eval_set", "job_id", "sample"),
     "jobs": ("job_id",),
 }
 """Tables with one file for each job, which are merged, and the order of rows in merged files: a

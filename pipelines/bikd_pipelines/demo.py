@@ -266,7 +266,7 @@ STORIES = {
     SEGMENTATION: Story(
         task="segmentation",
         zoo=SCENE_ZOO,
-        taught=DigitScenesData.model_validate({**SCENES, "split": "train", "count": 3000}),
+        taught=DigitScenesData.model_validate({**SCENES, "split": "train", "count": 4000}),
         lessons=SCENE_LESSONS.__getitem__,
         share=_every_second,
         spec={
