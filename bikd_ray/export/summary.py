@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import CONTROL
+from bikd_ray.specs import CONTROL, UNTOUCHED
 from bikd_ray.store import Store
 from bikd_ray.store.gains import class_columns, net_columns
 from bikd_ray.store.read import pc
@@ -21,8 +21,8 @@ class SelectedResult:
     `metric` on val (models by model_id, the partners' too; the job's members have the names they
     were trained under). metrics: all of the data, by name. measured: rows of `results` of this
     checkpoint for every metric and set, with `before` and `delta` where older rows lack them.
-    gain: the result with `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of its own
-    seed. together: the same over all seeds, a row of GAINS.
+    gain: the result with `partner`, `control`, `control_delta`, `net_delta`, `net_low`, `net_high`
+    of its own seed. together: the same over all seeds, a row of GAINS.
     classes: a row for each class of this checkpoint, empty where the store has lost the
     predictions. why: sentences that say how it was chosen.
     """
@@ -59,7 +59,8 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
     own_job = pc.field("job_id") == result["job_id"]
     (job,) = store.as_written("jobs", own_job).to_pylist()
     control = _control(store, result)
-    controls = [control] if control else []
+    untouched = result["role"] != "control" and store.control(data_id) == UNTOUCHED
+    controls = [baseline] if untouched else [control] if control else []
     on_val = mine & (pc.field("eval_set") == VAL)
     stored = store.table("predictions", ["sample", "label"], on_val)
     labels_N = stored.sort_by("sample")["label"].to_numpy()
@@ -79,7 +80,8 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
             **result,
             "unit": metric.unit,
             "partner": " + ".join(result["partners"]),
-            **net_columns(result, control, metric),
+            "control": UNTOUCHED if untouched else CONTROL.label,
+            **(_as_delta(result) if untouched else net_columns(result, control, metric)),
         },
         together=_over_seeds(store, result),
         classes=class_columns(labels_N, baseline, [result], controls) if whole else [],
@@ -125,6 +127,12 @@ def results_of(store: Store, row: Row) -> list[Row]:
     )
     found = [r for r in results(store, where) if r["partner_ids"] == row["partner_ids"]]
     return sorted(found, key=lambda result: result["seed"])
+
+
+def _as_delta(result: Row) -> Row:
+    """Net Δ against the untouched model."""
+    names = {"net_delta": "delta", "net_low": "delta_low", "net_high": "delta_high"}
+    return {"control_delta": 0.0, **{name: result[of] for name, of in names.items()}}
 
 
 def _control(store: Store, result: Row) -> Row | None:

@@ -5,19 +5,26 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 """
 
 from bikd_ray.specs.data import (
+    NO_LABELS,
     ClipsData,
     Data,
     DataSource,
     DigitScenesData,
     DigitsData,
     FolderData,
+    FurtherDigits,
+    FurtherFolder,
+    FurtherParquet,
+    FurtherTimm,
     MaskFoldersData,
     MaskParquetData,
     MovingDigitsData,
     ParquetData,
     SegmentationLayoutData,
     TimmData,
+    labelled,
 )
+from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
 from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
 from bikd_ray.specs.training import (
@@ -26,6 +33,7 @@ from bikd_ray.specs.training import (
     DIRECTED,
     OPTIONS,
     PRESETS,
+    UNTOUCHED,
     Objective,
     Pairings,
     Recipe,
@@ -41,9 +49,11 @@ __all__ = [
     "DIRECTED",
     "LOCAL_DIR",
     "LOGGER_OPTIONS",
+    "NO_LABELS",
     "OPTIONS",
     "PRESETS",
     "SOURCES",
+    "UNTOUCHED",
     "ClipsData",
     "Data",
     "DataSource",
@@ -52,6 +62,10 @@ __all__ = [
     "FolderData",
     "FrameWindow",
     "Frozen",
+    "FurtherDigits",
+    "FurtherFolder",
+    "FurtherParquet",
+    "FurtherTimm",
     "GrownNode",
     "Input",
     "Interpolation",
@@ -62,6 +76,7 @@ __all__ = [
     "Objective",
     "Pairings",
     "ParquetData",
+    "Probe",
     "Reading",
     "Recipe",
     "Resources",
@@ -71,4 +86,5 @@ __all__ = [
     "TimmData",
     "ZooEntry",
     "is_alone",
+    "labelled",
 ]

@@ -17,10 +17,10 @@ import pyarrow.dataset as pads
 from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.metrics import Metric
 from bikd_ray.plan import ResolvedData
-from bikd_ray.specs import is_alone
+from bikd_ray.specs import CONTROL, UNTOUCHED, is_alone
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
-from bikd_ray.store.data_ids import as_stored
+from bikd_ray.store.data_ids import as_stored, refuse_other_sets
 from bikd_ray.store.family import family
 from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.gains import (
@@ -108,9 +108,12 @@ class Store:
 
     def as_stored(self, data: ResolvedData) -> tuple[ResolvedData, str | None]:
         """A data set under the id that this store's rows about it have, and what a person should
-        know. Raises BikdError where the store cannot be read or written.
+        know. Raises BikdError where the store cannot be read or written, and UserError where it has
+        other images under the name of a further set.
         """
-        return as_stored(data, self._reader)
+        stored, note = as_stored(data, self._reader)
+        refuse_other_sets(stored, self._reader)
+        return stored, note
 
     def sql(self, query: str) -> pa.Table:
         """A DuckDB query over the committed rows of every table. Read only. Raises UserError.
@@ -185,6 +188,12 @@ class Store:
             there = choices(name or "", [metric.name for metric in known])
             raise UserError(f"unknown metric {name!r}; {there}")
         return found[0]
+
+    def control(self, data_id: str) -> str:
+        """What net Δ of a data set is against: the objective `ce`, or `untouched`: the models
+        before any training, where train has no labels and the control's Δ is 0 by definition.
+        """
+        return UNTOUCHED if data_id in self._reader.untouched else CONTROL.label
 
     def eval_sets(self) -> list[str]:
         """Names of the sets that models were measured on: val, then the others by their names."""
@@ -268,7 +277,8 @@ class Store:
     ) -> pa.Table:
         """What every model gained without a partner; columns as `partners`.
 
-        objective: `ce`, or `self` (taught by its own frozen start).
+        objective: `ce`, or `self` (taught by its own frozen start), with its options if several
+        are in the store.
         """
         return self._gains(None, objective, selection, Measure(metric, eval_set))
 
@@ -505,17 +515,14 @@ class Store:
                 yield learner, gain_table(learner)
 
         parts = _sorted(told())
-        others = (
-            {}
-            if models is None or is_alone(objective)
-            else family(self._reader, selection, measure)
-        )
+        alone = objective is not None and is_alone(objective)
+        others = {} if models is None or alone else family(self._reader, selection, measure)
         settings = []
         for setting, some in groupby(parts, lambda part: part[0][:3]):
             gains = pa.concat_tables([part for _, part in some])
             rest = [p for i, p in others.get(setting, {}).items() if i not in (models or ())]
             gains = with_q_values(gains, np.concatenate([[], *rest]))
-            settings.append(gains if is_alone(objective) else judged(gains, signs[setting[0]]))
+            settings.append(gains if alone else judged(gains, signs[setting[0]]))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
 
 

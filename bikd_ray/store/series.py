@@ -15,12 +15,15 @@ import pyarrow as pa
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL, is_alone
+from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL, UNTOUCHED, is_alone
 from bikd_ray.store.read import LARGE, Reader, pc
 from bikd_ray.store.upgrade import VAL
 
 Row = dict[str, Any]
 Seeds = dict[int, Row]
+
+OWN = "self"
+"""The objective of a model that its own frozen start teaches."""
 
 SELECTIONS = ("last", "best_val", "best_select")
 
@@ -66,6 +69,7 @@ class ModelSeries:
     control: Seeds = field(default_factory=dict)  # its jobs of cross-entropy alone
     own: Seeds = field(default_factory=dict)  # its jobs taught by its own frozen start
     reader: Reader | None = None  # of the store, for what rows alone do not say
+    untouched: bool = False  # whether its control is itself before any training, without a job
 
     @property
     def model_id(self) -> str:
@@ -82,6 +86,13 @@ class ModelSeries:
         return self.selection != CHOSEN_ON_VAL
 
     @property
+    def against(self) -> str | None:
+        """What net Δ is against; nothing of a control itself."""
+        if is_alone(self.objective):
+            return None
+        return UNTOUCHED if self.untouched else CONTROL.label
+
+    @property
     def about(self) -> Row:
         """What every row of an answer says of its learner."""
         return {
@@ -90,6 +101,7 @@ class ModelSeries:
             "metric": self.metric.name,
             "unit": self.metric.unit,
             "eval_set": self.eval_set,
+            "control": self.against,
             "before": self.baseline["value"],
             "n": self.n,
             "selection": self.selection,
@@ -240,6 +252,7 @@ def model_series(
                 control,
                 own,
                 reader,
+                data_id in reader.untouched and not is_alone(name),
             )
 
 

@@ -169,6 +169,7 @@ def status(
     [dim]Example: bikd status --failed[/dim]
     """
     from bikd_pipelines.planning import (
+        further_lines,
         grouped,
         job_table,
         open_plan,
@@ -189,5 +190,10 @@ def status(
     people = format is Format.table
     view = "failures" if failed else "jobs"
     show(grouped(table) if people and not failed else table, format, view)
+    if planned is not None:
+        from bikd_ray.resolve import not_measured
+
+        for line in [*further_lines(planned), *not_measured(planned, answers)]:
+            print(f"bikd: {line}", file=sys.stderr)
     for line in sweep_lines(store_uri(store, loaded and loaded.store)):
         print(line, file=sys.stderr)
