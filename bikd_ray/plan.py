@@ -48,6 +48,10 @@ class Window:
         return tuple(range(first, first + self.frames * self.stride, self.stride))
 
 
+WHOLE = "squash"
+"""The crop_mode by which frames of videos are resized as a whole, whatever their shape."""
+
+
 @dataclass(frozen=True)
 class View:
     """What decides the pixels a model gets; models of one view share one decoded copy.
@@ -108,10 +112,12 @@ class ResolvedInput:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """How timm builds an architecture without its weights: nothing needs to be fetched for it."""
+    """How timm or transformers builds an architecture without its weights: nothing needs to be
+    fetched for it.
+    """
 
     name: str
-    config: Mapping[str, Any] | None  # of hf-hub: and local-dir: models, from their config.json
+    config: Mapping[str, Any] | None  # of models that have a config.json, what it says
     kwargs: Mapping[str, Any]
 
 
@@ -153,6 +159,7 @@ class ResolvedModel:
     blueprint: Blueprint | None = None
     holds: str | None = None  # timm's name for its weights, where they are timm's own
     notes: tuple[str, ...] = ()  # what its person may not know of it, a line each
+    loss: str = ""  # what its own loss is, where a task's models have several kinds
 
     @property
     def name(self) -> str:

@@ -32,6 +32,11 @@ def resolve(
     problems: list[str] = []
     try:
         task = task_of(spec.task)
+        if spec.recipe.augment not in task.augments:
+            raise UserError(
+                f"recipe.augment {spec.recipe.augment} is none of task {task.name}; "
+                f"{choices(spec.recipe.augment, task.augments)}"
+            )
         data = resolve_data(spec.data, spec.task)
     except UserError as error:
         problems.append(str(error))
@@ -45,6 +50,8 @@ def resolve(
         except UserError as error:
             problems.append(str(error))
     problems += same_twice(zoo)
+    if task and task.divergence and any(o.temperature != 1 for o in spec.objectives):
+        problems.append(f"objectives: task {task.name} has no temperature; remove it")
     if problems or data is None:
         raise UserError("\n".join(problems))
     data = replace(data, probes=probes)

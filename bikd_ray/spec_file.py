@@ -14,12 +14,18 @@ from yaml.composer import ComposerError
 from bikd_ray.errors import UserError, choices
 from bikd_ray.specs import (
     LOGGER_OPTIONS,
+    ClipsData,
     Data,
+    DigitScenesData,
     DigitsData,
     FolderData,
+    FrameWindow,
     GrownNode,
     Input,
     Logger,
+    MaskFoldersData,
+    MaskParquetData,
+    MovingDigitsData,
     Objective,
     Pairings,
     ParquetData,
@@ -28,16 +34,26 @@ from bikd_ray.specs import (
     Recipe,
     Resources,
     Search,
+    SegmentationLayoutData,
     Spec,
     TimmData,
     ZooEntry,
 )
+from bikd_ray.tasks import DEFAULT, check_name
 
 KINDS: dict[str, type[BaseModel]] = {
     "folder": FolderData,
     "parquet": ParquetData,
     "timm": TimmData,
     "digits": DigitsData,
+    "clips": ClipsData,
+    "moving_digits": MovingDigitsData,
+    "mask_folders": MaskFoldersData,
+    "mask_parquet": MaskParquetData,
+    "ade20k": SegmentationLayoutData,
+    "cityscapes": SegmentationLayoutData,
+    "voc": SegmentationLayoutData,
+    "digit_scenes": DigitScenesData,
 }
 """Data sources by the value of `source`."""
 
@@ -213,6 +229,7 @@ class Parts:
     zoo: tuple[ZooEntry, ...]
     data: Data | None
     problems: tuple[str, ...]
+    task: str = DEFAULT
 
 
 def load_parts(path: str | Path) -> Parts:
@@ -224,14 +241,19 @@ def load_parts(path: str | Path) -> Parts:
     value, base = read_mapping(path), path.parent.resolve()
     try:
         spec = parse_spec(value, base=base, name=str(path))
-        return Parts(spec, spec.zoo, spec.data, ())
+        return Parts(spec, spec.zoo, spec.data, (), spec.task)
     except UserError as error:
         problems = tuple(str(error).splitlines())
     listed = value.get("zoo")
     raw_entries = listed if isinstance(listed, list) else []
     entries = [_valid(ZooEntry, raw, base) for raw in raw_entries]
     data = _valid(Data, value.get("data"), base)
-    return Parts(None, tuple(e for e in entries if e), data, problems)
+    task = value.get("task", DEFAULT)
+    try:
+        check_name(task if isinstance(task, str) else "")
+    except UserError:  # it is among the problems
+        task = DEFAULT
+    return Parts(None, tuple(e for e in entries if e), data, problems, task)
 
 
 def _valid(kind: type[Model], value: Any, base: Path) -> Model | None:
@@ -330,6 +352,7 @@ def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> li
     nested: dict[str, type[BaseModel]] = {
         "zoo": ZooEntry,
         "input": Input,
+        "window": FrameWindow,
         "data": Data,
         "search": Search,
         "pairings": Pairings,

@@ -88,7 +88,7 @@ def case(name: str, changes: dict, *said: str):
             "misspelt field",
             {"recipe": {"epoch": 3}},
             "spec.yaml: recipe.epoch: unknown field of recipe",
-            "epochs, lr, lrs",
+            "lr, lrs, momentum",
             "did you mean 'epochs'?",
         ),
         case(
@@ -156,8 +156,9 @@ def case(name: str, changes: dict, *said: str):
         case(
             "entry of two sources",
             {"zoo": [{**SMALL, "timm": "resnet18"}, MEDIUM]},
-            "zoo[0]: give exactly one of timm: NAME, factory: package.module:function or "
-            "hub: OWNER/REPO:ENTRY, got timm and factory",
+            "zoo[0]: give exactly one of timm: NAME, factory: package.module:function, "
+            "hub: OWNER/REPO:ENTRY, for segmentation transformers, torchvision, smp, detectron2, "
+            "or for videos saliency: NAME, got timm and factory",
         ),
         case(
             "factory without a function",
@@ -233,7 +234,8 @@ def case(name: str, changes: dict, *said: str):
         case(
             "unknown data source",
             {"data": {**DIGITS, "val": {"source": "foldr", "path": "x"}}},
-            "data.val.source: unknown value 'foldr'; choose from digits, folder, parquet",
+            "data.val.source: unknown value 'foldr'; choose from ade20k, cityscapes, clips, ",
+            "digits, folder, ",
             "did you mean 'folder'?",
         ),
         case(

@@ -8,21 +8,31 @@ import pytest
 import torch
 from PIL import Image
 
-from bikd_ray.data.clips import segment as segments
+from bikd_ray.data.clips.clip_set import ClipSet
 from bikd_ray.data.clips.files import ClipFiles
-from bikd_ray.data.clips.loader import ClipLoader
 from bikd_ray.data.clips.moving_digits import MovingDigits
-from bikd_ray.data.clips.segment import read_segment, segments_of
-from bikd_ray.data.clips.source import Video, clusters, scored_samples, training_samples
-from bikd_ray.data.clips.windows import ClipView, Window, union
+from bikd_ray.data.clips.reel import Reel
+from bikd_ray.data.clips.source import Video, clusters, scored_samples
+from bikd_ray.data.clips.windows import places
 from bikd_ray.data.decode import BadImage
-from bikd_ray.tasks.saliency_metrics import METRICS, measure_batch
+from bikd_ray.data.loader import Loader
+from bikd_ray.plan import View, Window
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.saliency_metrics import METRICS
 from tests.clips import frame, write_video
 
 CPU = torch.device("cpu")
-LAST, MIDDLE, ONE = Window(32, 1, -31), Window(32, 2, -31), Window()
-SMALL = ClipView(Window(4, 1, -3), 6, 8)
-WIDE = ClipView(Window(3, 2, -2), 8, 10)
+SALIENCY = task_of("saliency")
+
+
+def view(window: Window | None, height: int, width: int) -> View:
+    return View(height, 1.0, "bilinear", "squash", None, width, window)
+
+
+LAST, MIDDLE, ONE = (
+    view(window, 8, 12) for window in (Window(32, 1, -31), Window(32, 2, -31), None)
+)
+SMALL, WIDE = view(Window(4, 1, -3), 6, 8), view(Window(3, 2, -2), 8, 10)
 
 
 def video(name: str, count: int, scored=None, cluster: str = "") -> Video:
@@ -43,20 +53,20 @@ class Counting(ClipFiles):
 
 
 def test_windows_end_with_their_target_or_lie_around_it():
-    assert LAST.places(100, 600).tolist() == list(range(69, 101))
-    assert MIDDLE.places(100, 600).tolist() == list(range(69, 132, 2))
-    assert ONE.places(100, 600).tolist() == [100]
+    assert places(LAST, 100, 600).tolist() == list(range(69, 101))
+    assert places(MIDDLE, 100, 600).tolist() == list(range(69, 132, 2))
+    assert places(ONE, 100, 600).tolist() == [100]
 
 
 def test_places_beyond_a_video_are_its_first_and_last_frame():
-    assert Window(4, 1, -3).places(1, 6).tolist() == [0, 0, 0, 1]
-    assert Window(3, 2, 0).places(4, 6).tolist() == [4, 5, 5]
-    assert Window(32, 1, -31).places(0, 1).tolist() == [0] * 32
+    assert places(SMALL, 1, 6).tolist() == [0, 0, 0, 1]
+    assert places(view(Window(3, 2, 0), 8, 10), 4, 6).tolist() == [4, 5, 5]
+    assert places(LAST, 0, 1).tolist() == [0] * 32
 
 
-def test_union_of_three_models_windows_has_48_frames():
-    published = (LAST, Window(32, 1, -31), Window(32, 2, -32))
-    found = union(published, [300], 600)
+def test_the_windows_of_three_published_models_have_48_frames_together():
+    phased = view(Window(32, 2, -31, phase=-1), 8, 12)
+    found = np.union1d(places(LAST, 300, 600), places(phased, 300, 600))
     assert len(found) == 48
     assert (found[0], found[-1]) == (268, 330)
 
@@ -70,27 +80,20 @@ def test_every_strideth_frame_with_a_map_is_scored_from_the_first():
     assert len(scored_samples(videos)) == 15
 
 
-def test_an_epoch_has_one_clip_a_video_that_depends_on_seed_epoch_and_name_alone():
-    videos = [video(f"v{i}", 50) for i in range(40)]
-    first = training_samples(videos, 0, 0)
-    assert first[:, 0].tolist() == list(range(40))
-    assert np.array_equal(first, training_samples(videos, 0, 0))
-    assert np.array_equal(first[7:, 1], training_samples(videos[7:], 0, 0)[:, 1])
-    for other in (training_samples(videos, 1, 0), training_samples(videos, 0, 1)):
-        assert (first[:, 1] != other[:, 1]).mean() > 0.8
+def test_an_epoch_draws_one_frame_with_a_map_of_each_video():
+    source = MovingDigits("val", videos=3, odd=True)
+    clips = ClipSet(source, size=(8, 8), to_learn=True)
+    assert len(clips.labels) == 3
+    drawn = [[clips.at(index, seed)[1] for seed in range(2000)] for index in range(3)]
+    assert set(drawn[0]) == {0}
+    assert set(drawn[1]) == {0, 1, 2, 3, 4}
+    assert set(drawn[2]) == set(source.videos[2].scored.tolist())
+    assert np.bincount(drawn[1]).min() > 330
+    assert [clips.at(2, seed)[1] for seed in range(2000)] == drawn[2]
 
 
-def test_targets_of_training_are_uniform_over_frames_with_a_map():
-    videos = [video(f"v{i}", 9, np.array([1, 4, 7])) for i in range(300)]
-    drawn = training_samples(videos, 0, 0)[:, 1]
-    counts = np.bincount(drawn, minlength=9)
-    assert counts[[0, 2, 3, 5, 6, 8]].sum() == 0
-    assert counts[[1, 4, 7]].min() > 60
-
-
-def test_videos_without_a_map_are_neither_trained_on_nor_scored():
+def test_videos_without_a_map_are_not_scored():
     videos = [video("a", 5, np.empty(0, np.int64)), video("b", 2)]
-    assert training_samples(videos, 0, 0)[:, 0].tolist() == [1]
     assert scored_samples(videos)[:, 0].tolist() == [1, 1]
 
 
@@ -105,135 +108,160 @@ def test_shots_of_one_video_are_one_cluster():
     assert names == ("x", "y")
 
 
-# Segments
+# Clips
 
 
 def test_clips_show_the_windows_frames_resized_as_a_whole(tmp_path):
     write_video(tmp_path / "a")
-    read = read_segment(ClipFiles(str(tmp_path)), 0, [0, 4], [SMALL, WIDE])
-    for index, target in enumerate((0, 4)):
-        for view in (SMALL, WIDE):
-            clip = read.clip(index, view)
+    reel = Reel(ClipFiles(str(tmp_path)))
+    for target in (0, 4):
+        clips = reel.clips(0, target, [SMALL, WIDE])
+        for clip, one in zip(clips, (SMALL, WIDE), strict=True):
+            size = (one.width or 0, one.size)
             want = [
-                np.asarray(Image.fromarray(frame(place + 1)).resize((view.width, view.height), 2))
-                for place in view.window.places(target, 6)
+                np.asarray(Image.fromarray(frame(place + 1)).resize(size, 2))
+                for place in places(one, target, 6)
             ]
             assert clip.dtype == np.uint8
             assert np.array_equal(clip, np.stack(want).transpose(3, 0, 1, 2))
+    (alone,) = reel.clips(0, 3, [view(None, 6, 8)])
+    assert np.array_equal(alone, reel.clips(0, 3, [SMALL])[0][:, -1])
 
 
-def test_each_frame_is_decoded_once_for_all_models_and_targets_of_a_segment(tmp_path):
+def test_each_frame_is_decoded_once_for_all_models_and_targets_that_follow(tmp_path):
     write_video(tmp_path / "a", 10)
-    source = Counting(str(tmp_path))
-    read_segment(source, 0, [4, 5, 6], [SMALL, WIDE, ClipView(Window(4, 1, -3), 8, 10)])
-    assert source.decoded == [1, 2, 3, 4, 5, 6, 7, 8]
-
-
-def test_targets_far_apart_or_out_of_order_begin_a_new_segment():
-    samples = np.array([[0, 0], [0, 8], [0, 63], [0, 64], [1, 2], [1, 1], [0, 3]])
-    assert segments_of(samples) == [(0, [0, 8, 63]), (0, [64]), (1, [2]), (1, [1]), (0, [3])]
+    reel = Reel(Counting(str(tmp_path)))
+    for target in (4, 5, 6):
+        reel.clips(0, target, [SMALL, WIDE, view(Window(4, 1, -3), 8, 10)])
+    assert reel.source.decoded == [1, 2, 3, 4, 6, 5, 7, 8]
 
 
 def test_memory_of_an_evaluation_does_not_grow_with_the_length_of_a_video():
     source = MovingDigits("val", videos=1, frames=200)
-    views = [ClipView(LAST, 8, 12), ClipView(MIDDLE, 8, 12)]
-    most = 0
-    for video, positions in segments_of(scored_samples(source.videos)):
-        read = read_segment(source, video, positions, views)
-        most = max(most, len(read.frames[8, 12][0]))
-    assert most <= segments.SPAN + 62
+    reel, most = Reel(source), 0
+    for video, position in scored_samples(source.videos).tolist():
+        reel.clips(video, position, [LAST, MIDDLE])
+        most = max(most, len(reel))
+    assert most == 63  # of the two windows together
 
 
 # Batches
 
 
+def scored(source, stride: int = 1) -> ClipSet:
+    return ClipSet(source, size=(20, 30), stride=stride)
+
+
+def loader_of(clips: ClipSet, *views: View, **how) -> Loader:
+    return Loader(clips, views, CPU, task=SALIENCY, **how)
+
+
 def test_batches_hold_every_models_clips_and_cross_videos(tmp_path):
     write_video(tmp_path / "a", 5)
     write_video(tmp_path / "b", 1, seed=1)
-    source = ClipFiles(str(tmp_path))
-    samples = scored_samples(source.videos)
-    loader = ClipLoader(source, [SMALL, WIDE], CPU)
-    batches = list(loader.batches(samples, 4))
-    assert [len(batch.sample) for batch in batches] == [4, 2]
-    assert torch.cat([batch.sample for batch in batches]).tolist() == samples.tolist()
+    clips = scored(ClipFiles(str(tmp_path)))
+    batches = list(loader_of(clips, SMALL, WIDE).batches(np.arange(6), 4))
+    assert torch.cat([batch.index for batch in batches]).tolist() == list(range(6))
+    assert torch.cat([batch.target["unit"] for batch in batches]).tolist() == [0] * 5 + [1]
     assert batches[0].views[SMALL].shape == (4, 3, 4, 6, 8)
     assert batches[1].views[WIDE].shape == (2, 3, 3, 8, 10)
-    alone = read_segment(source, 1, [0], [WIDE]).clip(0, WIDE)
+    (alone,) = Reel(clips.source).clips(1, 0, [WIDE])
     assert np.array_equal(batches[1].views[WIDE][1].numpy(), alone)
+
+
+def test_nothing_of_clips_is_kept_on_disk(tmp_path):
+    loader = loader_of(scored(MovingDigits("val", videos=1)), SMALL, cache=str(tmp_path / "kept"))
+    assert loader.kept is None
+    assert not (tmp_path / "kept").exists()
+
+
+def measured(clips: ClipSet, one: View, rows: np.ndarray) -> dict[str, torch.Tensor]:
+    """The metrics of a network that answers the green of its last frame."""
+    (batch,) = loader_of(clips, one).batches(rows, len(rows))
+    pixels = batch.views[one].float()
+    output = pixels[:, 1] if pixels.ndim == 4 else pixels[:, 1, -1]
+    return SALIENCY.measure(SALIENCY.answer(output, batch), batch)
 
 
 def test_short_videos_give_a_row_for_each_frame_and_frame_0_has_a_value():
     """Of a video of 1 frame and one of 5, whatever the window."""
-    source = MovingDigits("val", videos=2, odd=True)
-    samples = scored_samples(source.videos)
-    assert samples.tolist() == [[0, 0], *([1, t] for t in range(5))]
-    view = ClipView(LAST, 32, 48)
-    values = [
-        measure_batch(batch.views[view][:, 0, -1].float(), batch.target)
-        for batch in ClipLoader(source, [view], CPU).batches(samples, 4)
-    ]
+    clips = scored(MovingDigits("val", videos=2, odd=True))
+    assert clips.samples.tolist() == [[0, 0], *([1, t] for t in range(5))]
+    assert clips.where(3) == "data: val-001, frame 3"
+    found = measured(clips, LAST, np.arange(6))
     for name in METRICS:
-        column = torch.cat([value[name] for value in values])
-        assert column.shape == (6,)
-        assert not column.isnan().any()
+        assert found[f"known_{name}"].tolist() == [True] * 6
 
 
 def test_maps_of_several_sizes_in_a_batch_are_scored_each_at_its_own():
-    source = MovingDigits("val", videos=3, odd=True)
-    samples = np.array([[2, t] for t in (2, 4, 5, 6)])
-    view = ClipView(ONE, 64, 96)
-    loader = ClipLoader(source, [view], CPU)
-    (batch,) = loader.batches(samples, 8)
-    assert batch.target["size"].tolist() == [[64, 96]] * 3 + [[32, 48]]
-    output = torch.rand(4, 64, 96)
-    together = measure_batch(output, batch.target)
-    for row in range(4):
-        (alone,) = loader.batches(samples[row : row + 1], 8)
-        of_one = measure_batch(output[row : row + 1], alone.target)
+    clips = scored(MovingDigits("val", videos=3, odd=True))
+    at = {tuple(sample): row for row, sample in enumerate(clips.samples.tolist())}
+    rows = np.array([at[2, t] for t in (2, 4, 5, 6)])
+    one = view(None, 64, 96)
+    together = measured(clips, one, rows)
+    for k, row in enumerate(rows):
+        alone = measured(clips, one, np.array([row]))
         for name in METRICS:
-            assert torch.equal(together[name][row].nan_to_num(-9), of_one[name][0].nan_to_num(-9))
-    assert together["nss"].isnan().tolist() == [False, True, False, False]
-    assert together["cc"].isnan().tolist() == [False, False, True, False]
+            torch.testing.assert_close(together[name][k], alone[name][0])
+    assert together["known_nss"].tolist() == [True, False, True, True]
+    assert together["known_cc"].tolist() == [True, True, False, True]
 
 
-def test_maps_are_brought_to_one_size_to_train_on():
-    source = MovingDigits("val", videos=3, odd=True)
-    loader = ClipLoader(source, [ClipView(ONE, 8, 8)], CPU, grid=(20, 30))
-    (batch,) = loader.batches(np.array([[2, 2], [2, 6]]), 8)
-    assert batch.target["map"].shape == (2, 20, 30)
-    assert set(batch.target) == {"map"}
+def test_maps_are_brought_to_one_size_to_learn_from():
+    clips = ClipSet(MovingDigits("val", videos=3, odd=True), size=(20, 30), to_learn=True)
+    (batch,) = loader_of(clips, SMALL).batches(np.arange(3), 8)
+    assert batch.target["truth"].shape == (3, 20, 30)
+    assert set(batch.target) == {"truth"}
 
 
-def damaged(tmp_path: Path) -> ClipFiles:
+def test_held_out_videos_are_measured_on_all_their_scored_frames():
+    clips = ClipSet(MovingDigits("train", videos=4), size=(20, 30), stride=8, to_learn=True)
+    held = SALIENCY.held_out(clips, np.array([1, 3]))
+    assert held.samples[:, 0].tolist() == [1] * 5 + [3] * 5
+
+
+def damaged(tmp_path: Path) -> ClipSet:
     write_video(tmp_path / "a", 5)
     (tmp_path / "a" / "images" / "0003.png").write_bytes(b"no image")
-    return ClipFiles(str(tmp_path))
+    return scored(ClipFiles(str(tmp_path)))
 
 
 def test_a_frame_that_does_not_decode_is_named(tmp_path):
-    loader = ClipLoader(damaged(tmp_path), [SMALL], CPU)
+    loader = loader_of(damaged(tmp_path), SMALL)
     with pytest.raises(BadImage, match=r"a/images/0003\.png is not a readable image"):
-        list(loader.batches(np.array([[0, 0], [0, 4]]), 2))
+        list(loader.batches(np.array([0, 4]), 2))
 
 
 def test_only_clips_that_show_a_damaged_frame_are_skipped(tmp_path):
-    loader = ClipLoader(damaged(tmp_path), [ClipView(Window(2, 1, -1), 6, 8)], CPU, skip=True)
-    samples = scored_samples(loader.source.videos)
-    batches = list(loader.batches(samples, 2))
-    assert torch.cat([b.sample for b in batches])[:, 1].tolist() == [0, 1, 4]
+    loader = loader_of(damaged(tmp_path), view(Window(2, 1, -1), 6, 8), skip=True)
+    batches = list(loader.batches(np.arange(5), 2))
+    assert torch.cat([batch.index for batch in batches]).tolist() == [0, 1, 4]
 
 
 def test_processes_give_the_same_batches(tmp_path):
     write_video(tmp_path / "a", 5)
     write_video(tmp_path / "b", 4, seed=1)
-    source = ClipFiles(str(tmp_path))
-    samples = scored_samples(source.videos)
+    clips = scored(ClipFiles(str(tmp_path)))
     here, there = (
-        list(ClipLoader(source, [SMALL], CPU, workers=n).batches(samples, 3)) for n in (0, 1)
+        list(loader_of(clips, SMALL, workers=n).batches(np.arange(9), 3)) for n in (0, 1)
     )
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one.views[SMALL], other.views[SMALL])
-        assert torch.equal(one.target["fixated"], other.target["fixated"])
+        for mine, theirs in zip(one.target["fixated"], other.target["fixated"], strict=True):
+            assert torch.equal(mine, theirs)
+
+
+def test_a_set_knows_its_bytes_and_how_it_is_measured(tmp_path):
+    write_video(tmp_path / "a", 5)
+    files = ClipFiles(str(tmp_path))
+    plain = scored(files).content_id()
+    assert scored(files, 2).content_id() != plain
+    assert ClipSet(files, size=(20, 30), blur=False).content_id() != plain
+    assert ClipSet(files, size=(9, 9)).content_id() == plain  # of the maps to learn from
+    (tmp_path / "a" / "maps" / "0002.png").write_bytes(
+        (tmp_path / "a" / "maps" / "0003.png").read_bytes()
+    )
+    assert scored(ClipFiles(str(tmp_path))).content_id() != plain
 
 
 def test_a_source_pickles_for_loader_processes(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -9,14 +10,25 @@ import numpy as np
 import pytest
 
 from bikd_pipelines import demo
-from bikd_pipelines.demo import CHEAP, EXPERT, STORIES, ZOO, cheap_labels, prepare_demo
+from bikd_pipelines.demo import (
+    CHEAP,
+    EXPERT,
+    SCENE_LESSONS,
+    SEGMENTATION,
+    STORIES,
+    ZOO,
+    cheap_labels,
+    prepare_demo,
+)
 from bikd_ray.data.sources import open_images
 from bikd_ray.plan import all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import DigitsData
+from bikd_ray.tasks import DEFAULT
 
 TRAIN = DigitsData(source="digits", split="train")
+DIGITS = [name for name, told in STORIES.items() if told.task == DEFAULT]
 BEGINNERS = [name for name in ZOO if name != EXPERT]
 
 
@@ -28,7 +40,7 @@ def made(tmp_path_factory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(demo, "FIRST_LESSONS", one)
         patch.setattr(demo, "OTHER_LESSONS", {})
-        for story in STORIES:
+        for story in DIGITS:
             prepare_demo(str(folder), story)
         yield folder
 
@@ -82,7 +94,7 @@ def test_the_sweep_reads_the_images_with_their_cheap_labels_and_a_person_reads_t
     assert wrong == 202  # 45% of 449
 
 
-@pytest.mark.parametrize("story", STORIES)
+@pytest.mark.parametrize("story", DIGITS)
 def test_a_story_is_an_ordinary_spec_whose_second_reading_teaches_nothing_again(
     made, story, capsys
 ):
@@ -115,3 +127,40 @@ def test_the_old_self_teaches_as_softly_as_the_expert_and_every_pair_is_tried(ma
     jobs = list(all_jobs(spec, zoo, data))
     # 12 students, 6 pairs, 4 old selves and 4 controls
     assert len(jobs) == (12 + 6 + 4 + 4) * len(spec.seeds)
+
+
+def test_three_networks_see_clips_differently_and_each_knows_a_third_of_the_videos(
+    tmp_path, monkeypatch
+):
+    one = demo.CLIP_LESSONS.model_copy(update={"epochs": 1})
+    monkeypatch.setattr(demo, "CLIP_LESSONS", one)
+    told = STORIES[demo.SALIENCY]
+    assert sorted(row for name in told.zoo for row in told.share(name, 60)) == list(range(60))
+    spec = load_spec(prepare_demo(str(tmp_path), demo.SALIENCY))
+    zoo, data = resolve(spec)
+    assert [model.input.view.shape for model in zoo.values()] == [
+        (3, 64, 96),
+        (3, 4, 64, 96),
+        (3, 8, 32, 48),
+    ]
+    assert (data.n_train, data.n_val) == (60, 300)
+    # 3 pairs, all three and 3 controls
+    assert len(all_jobs(spec, zoo, data)) == 7 * len(spec.seeds)
+
+
+def test_networks_of_two_families_learn_scenes_of_which_each_sees_half(tmp_path, monkeypatch):
+    told = STORIES[SEGMENTATION]
+    few = told.taught.model_copy(update={"count": 8})
+    one = {name: recipe.model_copy(update={"epochs": 2}) for name, recipe in SCENE_LESSONS.items()}
+    short = replace(told, taught=few, lessons=one.__getitem__)
+    monkeypatch.setitem(STORIES, SEGMENTATION, short)
+    spec = load_spec(prepare_demo(str(tmp_path), SEGMENTATION))
+    assert spec.task == "segmentation"
+    assert [entry.name for entry in spec.zoo] == list(told.zoo)
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 4
+    shares = [set(told.share(name, 8).tolist()) for name in told.zoo]
+    assert [len(share) for share in shares] == [4] * 4
+    assert set.union(*shares) == set(range(8))
+    zoo, data = resolve(spec)
+    assert data.n_val == 400
+    assert len({model.loss for model in zoo.values()}) == 2

@@ -38,7 +38,7 @@ def test_the_defaults_are_the_papers():
         "epochs": 20, "batch_size": 128, "optimizer": "adam", "lr": 1e-6, "lrs": {},
         "momentum": 0.9, "weight_decay": 1e-5, "schedule": "none", "warmup_epochs": 0,
         "clip_norm": None, "ema": None, "augment": "none", "precision": "fp32",
-        "train_fraction": 1.0,
+        "train_fraction": 1.0, "backbone_lr": 1.0, "decay": "all", "freeze_batchnorm": False,
     }  # fmt: skip
 
 

@@ -31,14 +31,22 @@ WHOLE: dict[str, Any] = {
             "rename": {"a": "b"},
             "input": {
                 "size": 8,
+                "width": 12,
+                "window": {"frames": 4, "stride": 2, "first": -6, "phase": 1},
                 "mean": [0.5, 0.5, 0.5],
                 "std": [0.5, 0.5, 0.5],
                 "crop_pct": 1.0,
                 "interpolation": "bicubic",
+                "multiple": 8,
             },
         },
         {"factory": "m.x:f", "alias": "b"},
         {"hub": "o/r@main:entry", "trust": True, "alias": "c"},
+        {"transformers": "./m", "alias": "d"},
+        {"torchvision": "fcn_resnet50", "alias": "e"},
+        {"smp": "unet", "alias": "f"},
+        {"detectron2": "model.pkl", "alias": "g"},
+        {"saliency": "vinet_s", "start": "s3d.pt", "alias": "h"},
     ],
     "data": {
         "train": {"source": "folder", "path": "t", "labels": "t.txt"},
@@ -98,11 +106,14 @@ WHOLE: dict[str, Any] = {
         "lr": 1e-6,
         "lrs": {"a": 0.1},
         "momentum": 0.9,
+        "backbone_lr": 0.1,
         "weight_decay": 0.0,
+        "decay": "matrices",
         "schedule": "none",
         "warmup_epochs": 0,
         "clip_norm": 1.0,
         "ema": 0.9,
+        "freeze_batchnorm": False,
         "augment": "none",
         "precision": "fp32",
         "train_fraction": 1.0,
@@ -130,6 +141,53 @@ WHOLE: dict[str, Any] = {
     "store": "s3://b/x",
 }
 
+MASKED: list[dict[str, Any]] = [
+    {
+        "train": {
+            "source": "mask_folders",
+            "images": "i",
+            "masks": "m",
+            "image_suffix": "_rgb",
+            "mask_suffix": "_mask",
+            "num_classes": 3,
+            "ignore_index": 255,
+            "reduce_zero_label": False,
+            "label_map": {0: 0, "7": 2, "else": 255},
+        },
+        "val": {"source": "mask_parquet", "path": "p", "image": "i", "mask": "m", "num_classes": 3},
+    },
+    {
+        "train": {
+            "source": "digit_scenes",
+            "split": "train",
+            "count": 8,
+            "size": 24,
+            "digits": [1, 2],
+            "scales": [1, 2],
+            "seed": 0,
+            "wide": False,
+        },
+        "val": {"source": "ade20k", "path": "a", "split": "val"},
+    },
+    {
+        "train": {
+            "source": "clips",
+            "path": "p",
+            "layout": "general",
+            "split": "train",
+            "videos": "v",
+            "shots": "glued",
+            "map_size": [256, 456],
+            "eval_stride": 8,
+            "eval_blur": True,
+        },
+        "val": {"source": "moving_digits", "split": "val", "videos": 3, "frames": 9},
+    },
+]
+"""Data of other tasks."""
+
+WHOLES = [WHOLE, *({**WHOLE, "data": data} for data in MASKED)]
+
 STRANGE: tuple[Any, ...] = (
     *(None, True, False, 0, 1, -1, 2, 10**30, -(10**30), 10**4000, 0.5, -0.5, 1e308),
     *(float("nan"), float("inf"), -float("inf"), "", "x", "auto", "none", "20", "1e-6", "nan"),
@@ -155,13 +213,15 @@ def places(value: Any, at: Place = ()) -> Iterator[Place]:
 
 
 PLACES = list(places(WHOLE))
+EVERYWHERE = [list(places(whole)) for whole in WHOLES]
 
 
 def mutated(rng: random.Random, changes: int) -> dict[str, Any]:
     """The spec with so many values replaced, left out or put beside others."""
-    spec = copy.deepcopy(WHOLE)
+    which = rng.randrange(len(WHOLES))
+    spec = copy.deepcopy(WHOLES[which])
     for _ in range(changes):
-        place, value = rng.choice(PLACES), copy.deepcopy(rng.choice(STRANGE))
+        place, value = rng.choice(EVERYWHERE[which]), copy.deepcopy(rng.choice(STRANGE))
         parent: Any = spec
         for key in place[:-1]:
             there = isinstance(parent, dict) and key in parent
@@ -198,8 +258,9 @@ def assert_lines(lines: list[str]) -> None:
 
 
 def test_the_spec_that_is_broken_here_is_good_and_has_every_field():
-    assert mistakes(WHOLE) == []
-    named = {key for place in PLACES for key in place if isinstance(key, str)}
+    assert [mistakes(whole) for whole in WHOLES] == [[]] * len(WHOLES)
+    every = [place for places_of in EVERYWHERE for place in places_of]
+    named = {key for place in every for key in place if isinstance(key, str)}
     models = [m for m in vars(specs).values() if isinstance(m, type) and issubclass(m, BaseModel)]
     assert not {field for model in models for field in model.model_fields} - named - {"models"}
 

@@ -8,12 +8,16 @@ The metric over all frames is a ratio, θ = ΣS_v / Σn_v. Its influence values
     u_v = θ + V · (S_v − θ · n_v) / Σn
 
 have θ as their mean, and differences of them have the ratio's standard error: what the analyses do
-with one score a unit holds for them (Cochran 1977, §6; Wooldridge 2010, §20.3).
+with one score a unit holds for them (Cochran 1977, §6; Wooldridge 2010, §20.3). The scores that are
+kept are `pseudo_values`, which come to the same where units are many.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from bikd_ray.analysis.scores import Parts, influence
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,35 @@ class ClusterSums:
     def unit_means(self) -> np.ndarray:
         """float64, one for each of `counted_V`: scores whose mean is `mean_of_means`."""
         return self.sum_V[self.counted_V] / self.n_V[self.counted_V]
+
+
+def pseudo_values(sums_2V: np.ndarray) -> np.ndarray:
+    """float64 [V]: scores of a ratio of sums, by leaving each unit out (`scores.influence`).
+
+    A unit without a frame that has a value moves nothing: its score is the metric.
+    """
+    total_V, n_V = sums_2V
+    metric = _ratio(total_V.sum(), n_V.sum())
+    without_V = _ratio(total_V.sum() - total_V, n_V.sum() - n_V)
+    # all frames are of one unit: nothing is known of how units differ
+    return influence(metric, np.where(np.isnan(without_V), metric, without_V))
+
+
+def ratios_of_parts(sums: Sequence[bytes], n: int) -> Parts:
+    """What several ratios of sums are on parts of the n units, from the column `sums` of rows."""
+    sums_V2N = np.stack([np.frombuffer(one, "<f8").reshape(2, n) for one in sums])
+
+    def parts(units_TN: np.ndarray) -> np.ndarray:
+        above_TV, below_TV = (units_TN.astype(np.float64) @ sums_V2N[:, i].T for i in (0, 1))
+        return _ratio(above_TV, below_TV)
+
+    return parts
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """NaN where nothing is counted."""
+    out = np.full(np.shape(above), np.nan)
+    return np.divide(above, below, out=out, where=np.asarray(below) > 0)
 
 
 def standard_error(score_V: np.ndarray) -> float:

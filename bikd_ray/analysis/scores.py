@@ -265,14 +265,18 @@ class Values(Scores):
             yield some_VN
 
 
-def stored(scores_N: np.ndarray, metric: Metric) -> dict[str, bytes | None]:
+def stored(
+    scores_N: np.ndarray, metric: Metric, sums_2N: np.ndarray | None = None
+) -> dict[str, bytes | None]:
     """The columns of `results` and `baselines` that hold scores, as `Scores.of` reads them.
 
-    scores_N: booleans of a binary metric, else numbers.
+    scores_N: booleans of a binary metric, else numbers. sums_2N: where it is a ratio of sums.
     """
     if metric.binary:
-        return {"bits": pack(scores_N), "scores": None}
-    return {"bits": None, "scores": np.ascontiguousarray(scores_N, "<f4").tobytes()}
+        return {"bits": pack(scores_N), "scores": None, "sums": None}
+    sums = None if sums_2N is None else np.ascontiguousarray(sums_2N, "<f8").tobytes()
+    scores = np.ascontiguousarray(scores_N, "<f4").tobytes()
+    return {"bits": None, "scores": scores, "sums": sums}
 
 
 def influence(metric: float | np.ndarray, without_N: np.ndarray) -> np.ndarray:

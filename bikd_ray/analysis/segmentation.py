@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bikd_ray.analysis.scores import influence as leaving_out
+
 MIOU, FWIOU, MACC, PACC, IMAGE_IOU = "miou", "fwiou", "macc", "pacc", "image_iou"
 POOLED = (MIOU, FWIOU, MACC, PACC)
 """The metrics that are ratios of sums over images; image_iou is a mean of values of images."""
@@ -93,6 +95,24 @@ def image_iou_N(counts: PixelCounts) -> np.ndarray:
     return 100 * _mean(_ratio(counts.right_NC, union, there), there)
 
 
+def scores(counts: PixelCounts) -> dict[str, np.ndarray]:
+    """Scores of the images, float64 [N] for each metric, whose mean is the metric.
+
+    Of the pooled ones by leaving each image out (`analysis.scores.influence`), whose intervals hold
+    where a class is rare; of image_iou each image's own value, moved so that images without
+    labelled pixels do not count.
+    """
+    found, sums = metrics(counts), counts.sums()
+    each = (counts.labelled_NC, counts.right_NC, counts.predicted_NC)
+    parts = (sums.labelled_C, sums.right_C, sums.predicted_C)
+    without = PixelSums(*(of_all - one for of_all, one in zip(parts, each, strict=True))).metrics()
+    values = {}
+    for name in POOLED:
+        known_N = np.where(np.isnan(without[name]), found[name], without[name])
+        values[name] = leaving_out(found[name], known_N)
+    return {**values, IMAGE_IOU: influence(counts)[IMAGE_IOU]}
+
+
 def influence(counts: PixelCounts) -> dict[str, np.ndarray]:
     """Scores of the images, float64 [N] for each metric: their mean is the metric itself.
 
@@ -158,6 +178,33 @@ def truth_rows(counts: PixelCounts) -> list[dict[str, list[int]]]:
 def count_rows(counts: PixelCounts) -> list[dict[str, list[int]]]:
     """For each image the classes predicted on labelled pixels, those pixels, and those right."""
     return _rows(counts.predicted_NC > 0, tp=counts.right_NC, predicted=counts.predicted_NC)
+
+
+def metrics_of_parts(
+    image_X: np.ndarray, class_X: np.ndarray, counts_3X: np.ndarray, parts_TN: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The pooled metrics [T] of parts of the images, each worked out anew from its own sums.
+
+    image, class: of each count, as `labelled`, `right` and `predicted` have them. parts_TN: bool.
+    """
+    classes = int(class_X.max(initial=-1)) + 1
+    sums = np.array(
+        [
+            [np.bincount(class_X, values_X * inside_N[image_X], classes) for inside_N in parts_TN]
+            for values_X in counts_3X
+        ]
+    )
+    return PixelSums(*sums).metrics()
+
+
+def class_iou(
+    class_X: np.ndarray, counts_3X: np.ndarray, classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """IoU [C] in percent over all images, NaN where no pixel is labelled; and how many images have
+    labelled pixels of each class [C].
+    """
+    sums = [np.bincount(class_X, values_X, classes) for values_X in counts_3X]
+    return PixelSums(*sums).iou_C, np.bincount(class_X, counts_3X[0] > 0, classes).astype(int)
 
 
 def _rows(there_NC: np.ndarray, **columns: np.ndarray) -> list[dict[str, list[int]]]:

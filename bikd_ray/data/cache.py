@@ -4,6 +4,7 @@ targets that a task renders beside them.
 A file is written aside and renamed, so whoever sees it sees all of it.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from filelock import FileLock
 from bikd_ray.cache_dir import cache_root, claim, remove_abandoned, replace_file, usable_cpus
 from bikd_ray.data.decode import BadImage
 from bikd_ray.data.render import render
+from bikd_ray.data.sampled import spread
 from bikd_ray.data.sources import ImageSet
 from bikd_ray.data.targets import Target, Targets, TargetsWriter
 from bikd_ray.errors import BikdError
@@ -78,8 +80,12 @@ def fits(setting: str, wanted: int, share: float) -> bool:
     return wanted <= share * shutil.disk_usage(folder).free
 
 
-def missing_bytes(images: ImageSet, views: Collection[View], folder: Path, task: Task) -> int:
-    """What the views would take that the folder does not hold yet."""
+def missing_bytes(
+    images: ImageSet, views: Collection[View], folder: Path, task: Task
+) -> int | None:
+    """What the views would take that the folder does not hold yet; None where samples differ in
+    size, so that no array can hold them.
+    """
     count, paths = len(images.labels), _paths(images, views, folder, task)
     missing = [view for view, path in paths.items() if not _whole(path, count, view, task)]
     if not task.rendering:
@@ -87,10 +93,23 @@ def missing_bytes(images: ImageSet, views: Collection[View], folder: Path, task:
     targets = _targets(_targets_path(images, folder, task))
     if targets is not None and not missing:
         return 0
+    if task.alike is not None and _differ(images, list(views), task):
+        return None
     pixels, target = _first(images, list(views), task)
     of_views = dict(zip(views, pixels, strict=True))
     beside = [] if targets is not None else list((target or {}).values())
     return count * sum(array.nbytes for array in [*(of_views[v] for v in missing), *beside])
+
+
+def _differ(images: ImageSet, views: Sequence[View], task: Task) -> bool:
+    """Whether all samples could have pixels of one shape, by a few of them."""
+    shapes = set()
+    for index in spread(len(images.labels)):
+        with contextlib.suppress(BadImage):
+            shapes.add(tuple(array.shape for array in render(task, images, index, views)[0]))
+        if len(shapes) > 1:
+            return True
+    return False
 
 
 def _first(
@@ -234,6 +253,11 @@ def _decode_all(
                     bad[index] = str(error)
                     continue
                 for view, found in zip(views, pixels, strict=True):
+                    if found.shape != arrays[view].shape[1:]:
+                        raise BikdError(
+                            f"images differ in size (sample {index} has another than the first); "
+                            "set data.cache: none"
+                        )
                     arrays[view][index] = found
                 if writer and target:
                     writer.add(index, target)

@@ -14,6 +14,7 @@ import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -47,17 +48,30 @@ threads are in the same two or three."""
 log = logging.getLogger(__name__)
 
 
+@runtime_checkable
+class Identified(Protocol):
+    """An image set that knows its own identity, such as one of several files a sample."""
+
+    def content_id(self) -> str: ...
+
+    def spot_check(self) -> str: ...
+
+
 def content_id(images: ImageSet, hashes: np.ndarray | None = None) -> str:
     """Identity of labelled images: 16 hex digits over each image's bytes and label, in order.
 
     hashes: their `content_hashes`, where they are at hand. Images that no file holds (the bundled
     digits) have an identity of their own. Raises UserError where a file cannot be read.
     """
+    if isinstance(images, Identified):
+        return images.content_id()
     if not isinstance(images, EncodedImages):
         return images.source_id
     hashes = content_hashes(images) if hashes is None else hashes
     of_all = hashlib.sha256(hashes.tobytes()).hexdigest()
-    return digest("images", CONTENT_VERSION, of_all, array_digest(images.labels))
+    meaning = getattr(images, "meaning", None)  # what the values of masks stand for
+    more = [] if meaning is None else [meaning]
+    return digest("images", CONTENT_VERSION, of_all, array_digest(images.labels), *more)
 
 
 def content_hashes(images: EncodedFiles, settled_ns: int = SETTLED) -> np.ndarray:
@@ -93,6 +107,8 @@ def spot_check(images: ImageSet) -> str:
 
     Equal names and sizes are seen elsewhere; this sees a copy that was processed as a whole.
     """
+    if isinstance(images, Identified):
+        return images.spot_check()
     if not isinstance(images, EncodedImages):
         return images.source_id
     return file_spot_check(images, len(images.labels))

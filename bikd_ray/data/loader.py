@@ -37,7 +37,8 @@ class Batch:
     tensors [B, …], or lists of B tensors where their sizes differ. None where nobody has said it.
     `counted`: B, or 0 where they only fill the place of a share without samples. `planned`: samples
     of the whole batch, of which this may be one worker's share, with those that do not decode.
-    `draw`: a seed for losses that draw at random, of the job's seed and the step; 0 in evaluation.
+    `draw`: a seed for losses that draw at random, of the job's seed and the step, to be combined
+    with `index`, so that it is the same in whichever part a sample comes; 0 in evaluation.
     """
 
     views: dict[View, Tensor]
@@ -72,6 +73,11 @@ def _sliced(target: Any, rows: slice) -> Any:
 _Read = tuple[Tensor, dict[View, Tensor], dict[str, Any] | None]
 """Indices, pixels and the rendered target of the samples of a batch that decode."""
 
+MOST_VALUES = 1 << 19
+"""Of the targets `Task.alike` of a batch that is only measured: pixels of labels, for which every
+model answers a probability of each class.
+"""
+
 _Sample = tuple[int, tuple[list[np.ndarray], Target | None] | str]
 """Index, and pixels of each kind with the target, or why it does not decode."""
 
@@ -84,6 +90,8 @@ class Loader:
     a copy of the encoded images where single images are expensive to read. `task` renders them, the
     default one where it is None.
     `skip` leaves out images that do not decode; without it they raise BadImage.
+    Where samples differ in size (`Task.alike`), a batch comes in parts of one size, and of large
+    samples few at a time; not where it must be `whole`, to be trained on: that raises UserError.
     """
 
     def __init__(
@@ -99,15 +107,16 @@ class Loader:
         augment: str = "none",
         seed: int = 0,
         task: Task | None = None,
+        whole: bool = False,
     ) -> None:
         task = task or task_of()
         self.device, self.workers, self.skip = device, workers, skip
         self.views = tuple(dict.fromkeys(views))
         self.kept: Views | None = None
         folder = cache_dir(cache)
-        if folder and augment == "none":
+        if folder and augment == "none" and task.cacheable:
             wanted = missing_bytes(images, self.views, folder, task)
-            if fits(cache, wanted, disk_fraction):
+            if wanted is not None and fits(cache, wanted, disk_fraction):
                 self.kept = decoded(images, self.views, folder, skip=skip, task=task)
         plain = not task.rendering
         if folder and not self.kept and plain and isinstance(images, EncodedImages):
@@ -115,7 +124,7 @@ class Loader:
             images = encoded_copy(images, folder) if copy else images
         known = (images.labels != NO_LABEL).any()
         self.images, self._labels = images, torch.from_numpy(images.labels) if known else None
-        self.decoding = _Decoding(images, self.views, augment, seed, task)
+        self.decoding = _Decoding(images, self.views, augment, seed, task, whole)
         self._passes: _Passes | None = None
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
@@ -141,10 +150,16 @@ class Loader:
         parts = parts_of(order, batch_size)[begin:]
         own = [shard(part) for part in parts] if shard else parts
         source = self._from_arrays(own) if self.kept else self._decoded(own, epoch)
-        for part, (index, arrays, target) in zip(parts, source, strict=True):
-            if len(index):
+        for part, found in zip(parts, source, strict=True):
+            runs = [samples for samples in found if len(samples[0])]
+            if self.decoding.whole and len(runs) > 1:
+                raise UserError(
+                    "training images differ in size; set recipe.augment: joint, which crops all "
+                    "of them to one"
+                )
+            for index, arrays, target in runs:
                 yield self._batch(index, arrays, target, len(index), len(part))
-            elif shard:
+            if shard and not runs:
                 yield self._filler(len(part))
 
     def _batch(
@@ -167,7 +182,7 @@ class Loader:
         """A sample of the set with black pixels: its target is such as the others have."""
         found = (self.decoding[index, 0] for index in range(len(self)))
         good = next(sample for sample in found if not isinstance(sample[1], str))
-        samples = _collate([good], self.decoding.ragged)
+        (samples,) = _collate([good], self.decoding.ragged).runs
         arrays = self._of_views([torch.zeros_like(array) for array in samples.arrays])
         return self._batch(samples.index, arrays, samples.target, 0, planned)
 
@@ -183,24 +198,27 @@ class Loader:
         _each(copied, lambda t: t.record_stream(computing))
         return copied
 
-    def _from_arrays(self, parts: list[np.ndarray]) -> Iterator[_Read]:
+    def _from_arrays(self, parts: list[np.ndarray]) -> Iterator[list[_Read]]:
         assert self.kept is not None
         for part in parts:
             good = part[~np.isin(part, self.kept.bad)] if self.kept.faults else part
-            arrays = {v: torch.from_numpy(self.kept.arrays[v][good]) for v in self.views}
-            targets, target = self.kept.targets, None
-            if targets is not None:
-                found = [targets.of(index) for index in good.tolist()]
-                target = _target(found, self.decoding.ragged)
-            yield torch.from_numpy(good), arrays, target
+            targets = self.kept.targets
+            of_all = targets and [targets.of(index) for index in good.tolist()]
+            runs = []
+            for rows in _runs(of_all or [], self.decoding.alike, self.decoding.whole):
+                some = good[rows]
+                arrays = {v: torch.from_numpy(self.kept.arrays[v][some]) for v in self.views}
+                target = _target(of_all[rows], self.decoding.ragged) if of_all else None
+                runs.append((torch.from_numpy(some), arrays, target))
+            yield runs
 
-    def _decoded(self, parts: list[np.ndarray], epoch: int) -> Iterator[_Read]:
+    def _decoded(self, parts: list[np.ndarray], epoch: int) -> Iterator[list[_Read]]:
         if self._passes is None:  # its processes serve every pass
             self._passes = _Passes(self.decoding, self.workers)
-        for samples in self._passes.over(parts, epoch):
-            if samples.bad and not self.skip:
-                raise BadImage(samples.bad[0])
-            yield samples.index, self._of_views(samples.arrays), samples.target
+        for read in self._passes.over(parts, epoch):
+            if read.bad and not self.skip:
+                raise BadImage(read.bad[0])
+            yield [(one.index, self._of_views(one.arrays), one.target) for one in read.runs]
 
     def _of_views(self, arrays: list[Tensor]) -> dict[View, Tensor]:
         by_kind = dict(zip(self.decoding.kinds, arrays, strict=False))  # empty if all are bad
@@ -226,11 +244,18 @@ def parts_of(order: np.ndarray, batch_size: int) -> list[np.ndarray]:
 
 @dataclass(frozen=True)
 class _Samples:
-    """What a loader process returns: B samples and the images that did not decode."""
+    """B samples of one size."""
 
     index: Tensor
     arrays: list[Tensor]  # one for each kind
     target: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class _Collated:
+    """What a loader process returns: the samples of a batch, and what did not decode."""
+
+    runs: list[_Samples]
     bad: list[str]
 
 
@@ -243,7 +268,9 @@ class _Passes:
         self._loader = DataLoader(
             decoding,
             batch_sampler=self,  # type: ignore[arg-type]
-            collate_fn=partial(_collate, ragged=decoding.ragged),
+            collate_fn=partial(
+                _collate, ragged=decoding.ragged, alike=decoding.alike, whole=decoding.whole
+            ),
             num_workers=workers,
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers else None,
@@ -255,7 +282,7 @@ class _Passes:
     def __len__(self) -> int:
         return len(self._keys)
 
-    def over(self, parts: list[np.ndarray], epoch: int) -> Iterator[_Samples]:
+    def over(self, parts: list[np.ndarray], epoch: int) -> Iterator[_Collated]:
         self._keys = [[(index, epoch) for index in part.tolist()] for part in parts]
         return iter(self._loader)
 
@@ -264,13 +291,20 @@ class _Decoding(Dataset):
     """(index, epoch) to the pixels of every distinct kind of view, and the target."""
 
     def __init__(
-        self, images: ImageSet, views: Sequence[View], augment: str, seed: int, task: Task
+        self,
+        images: ImageSet,
+        views: Sequence[View],
+        augment: str,
+        seed: int,
+        task: Task,
+        whole: bool,
     ) -> None:
         self.images, self.augment, self.seed, self.task = images, augment, seed, task
+        self.whole = whole
         self.kinds = list(dict.fromkeys(self.kind(v) for v in views))
         of_kind = {self.kind(v): v for v in views}
         self.views = [of_kind[kind] for kind in self.kinds]
-        self.ragged = task.ragged
+        self.ragged, self.alike = task.ragged, task.alike
 
     def kind(self, view: View) -> object:
         """What decides the pixels: views of one kind share them."""
@@ -287,16 +321,38 @@ class _Decoding(Dataset):
         return index, found
 
 
-def _collate(samples: list[_Sample], ragged: Collection[str]) -> _Samples:
+def _collate(
+    samples: list[_Sample],
+    ragged: Collection[str],
+    alike: str | None = None,
+    whole: bool = False,
+) -> _Collated:
     good = [(index, found) for index, found in samples if not isinstance(found, str)]
-    pixels = zip(*(arrays for _, (arrays, _) in good), strict=True)
     targets = [target for _, (_, target) in good if target is not None]
-    return _Samples(
-        torch.tensor([index for index, _ in good], dtype=torch.int64),
-        [torch.from_numpy(np.stack(arrays)) for arrays in pixels],
-        _target(targets, ragged) if targets else None,
-        [found for _, found in samples if isinstance(found, str)],
-    )
+    runs = []
+    for rows in _runs(targets, alike, whole):
+        pixels = zip(*(arrays for _, (arrays, _) in good[rows]), strict=True)
+        runs.append(
+            _Samples(
+                torch.tensor([index for index, _ in good[rows]], dtype=torch.int64),
+                [torch.from_numpy(np.stack(arrays)) for arrays in pixels],
+                _target(targets[rows], ragged) if targets else None,
+            )
+        )
+    return _Collated(runs, [found for _, found in samples if isinstance(found, str)])
+
+
+def _runs(targets: list[Target], alike: str | None, whole: bool) -> list[slice]:
+    """Neighbours whose targets `alike` have one shape; unless whole, of MOST_VALUES at most."""
+    if alike is None or not targets:
+        return [slice(None)]
+    starts = [0]
+    for row, target in enumerate(targets):
+        first = targets[starts[-1]][alike]
+        room = whole or (row + 1 - starts[-1]) * first.size <= MOST_VALUES
+        if row > starts[-1] and not (room and first.shape == target[alike].shape):
+            starts.append(row)
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]
 
 
 def _target(targets: list[Target], ragged: Collection[str]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
     opener = task_of(task)
     opened = {split: opener.open(getattr(data, split)) for split in SPLITS}
+    opened["train"] = opener.to_learn(opened["train"])
     known = {s: images for s, images in opened.items() if labelled(getattr(data, s))}
     if len(known) < len(opened) and opener.rendering:
         raise UserError(
@@ -168,6 +169,8 @@ def _opened(
 ) -> ImageSet:
     opener = task_of(task)
     images = _as_planned(source, planned, f"data.{split}", opener)
+    if split == "train":
+        images = opener.to_learn(images)
     opener.relabel(images, classes)
     images.source_id = planned.content_id  # what caches of it are called
     if isinstance(images, EncodedImages):

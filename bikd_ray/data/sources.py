@@ -15,8 +15,16 @@ from bikd_ray.data.hf import HFImages
 from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.tars import class_folders
 from bikd_ray.data.webdataset import webdataset
+from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
-from bikd_ray.specs import DataSource, DigitsData, FolderData, ParquetData, labelled
+from bikd_ray.specs import (
+    DataSource,
+    DigitsData,
+    FolderData,
+    ParquetData,
+    TimmData,
+    labelled,
+)
 
 
 class ImageSet(Protocol):
@@ -80,6 +88,11 @@ def open_images(source: DataSource) -> ImageSet:
         return ParquetImages(source.path, source.image, label)
     if isinstance(source, DigitsData):
         return DigitsImages(source)
+    if not isinstance(source, TimmData):
+        raise UserError(
+            f"data: source {source.source} holds no images of classes; set the task that it is of "
+            "(such as task: segmentation), or give folder, parquet, timm or digits"
+        )
     if source.name.startswith("hfds/"):
         return HFImages(source)
     return webdataset(source) if source.name else class_folders(source)

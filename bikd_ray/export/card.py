@@ -32,6 +32,19 @@ OBJECTIVES = {
 }
 
 
+LIBRARIES = {"timm": "timm", "transformers": "transformers", "detectron2": "transformers"}
+"""Kinds of zoo entries whose exported folder a library of the Hub loads."""
+
+PIPELINES = {"miou": "image-segmentation", "cc": "video-saliency"}
+"""The Hub's tag of what a model does, by the primary metric; others classify images."""
+
+UNLISTED = ("video-saliency",)
+"""Tags that are none of the Hub's pipelines."""
+
+HUB_METRICS = {"top1": "accuracy", "miou": "mean_iou"}
+"""The Hub's names of metrics."""
+
+
 @dataclass(frozen=True)
 class Base:
     """The model that was trained further. hub: its repository on the Hub, where it has one."""
@@ -57,22 +70,25 @@ def card(choice: SelectedResult, base: Base, data: Data, made_by: str) -> str:
 
 
 def _front_matter(choice: SelectedResult, base: Base, data: Data) -> str:
-    timm = base.model.blueprint is not None
+    library = next((kind for kind in LIBRARIES if getattr(base.model.entry, kind)), None)
+    task = PIPELINES.get(choice.metric.name, "image-classification")
     hubs = [
         source.name.partition("/")[2]
         for source in (data.train, data.val)
         if isinstance(source, TimmData) and source.name.startswith("hfds/")
     ]
     about: Row = hub_licence(base.model.licence)
-    if timm:
-        about["library_name"] = "timm"
-    about["pipeline_tag"] = "image-classification"
+    if library:
+        about["library_name"] = LIBRARIES[library]
+    if task not in UNLISTED:
+        about["pipeline_tag"] = task
     if base.hub:
         about |= {"base_model": base.hub, "base_model_relation": "finetune"}
     if hubs:
         about["datasets"] = list(dict.fromkeys(hubs))
-    about["metrics"] = ["accuracy"]
-    about["tags"] = ["image-classification", "knowledge-transfer", "bikd", *(["timm"] * timm)]
+    about["metrics"] = [HUB_METRICS.get(choice.metric.name, choice.metric.name)]
+    named = [LIBRARIES[library]] if library else []
+    about["tags"] = [task, "knowledge-transfer", "bikd", *named]
     return f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---"
 
 

@@ -21,11 +21,13 @@ from bikd_ray.export.folder import (
 from bikd_ray.export.guard import check, limits
 from bikd_ray.export.licence import is_non_commercial
 from bikd_ray.export.origin import origin
+from bikd_ray.export.pretrained import write_pretrained
 from bikd_ray.export.select import select_result
 from bikd_ray.export.summary import SelectedResult
 from bikd_ray.formatting import difference, digits_of, plain
 from bikd_ray.store import Store
 from bikd_ray.zoo import rebuild
+from bikd_ray.zoo.segmenters import OF_TRANSFORMERS, of_network
 
 
 @dataclass(frozen=True)
@@ -102,8 +104,14 @@ def export_model(
     config = getattr(network, "pretrained_cfg", None) or {}
     base = Base(source.model, None if source.model.entry.checkpoint else config.get("hf_hub_id"))
     with new_folder(out) as folder:
-        write_weights(folder, state, {"job_id": result["job_id"], "model": result["model"]})
-        if source.model.blueprint:
+        entry = source.model.entry
+        if any(getattr(entry, kind) for kind in OF_TRANSFORMERS):
+            whole = of_network(source.model, network)
+            write_pretrained(folder, whole, state, source.model.classes, result["model"])
+        else:
+            about = {"job_id": result["job_id"], "model": result["model"]}
+            write_weights(folder, state, about)
+        if entry.timm:
             write_config(folder, source.model, network)
             check_loads(folder, source.model, network)
         text = card(choice, base, source.data, made_by)

@@ -6,15 +6,21 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 
 from bikd_ray.specs.data import (
     NO_LABELS,
+    ClipsData,
     Data,
     DataSource,
+    DigitScenesData,
     DigitsData,
     FolderData,
     FurtherDigits,
     FurtherFolder,
     FurtherParquet,
     FurtherTimm,
+    MaskFoldersData,
+    MaskParquetData,
+    MovingDigitsData,
     ParquetData,
+    SegmentationLayoutData,
     TimmData,
     labelled,
 )
@@ -35,7 +41,7 @@ from bikd_ray.specs.training import (
     is_alone,
 )
 from bikd_ray.specs.values import Frozen, Reading
-from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, Input, Interpolation, ZooEntry
+from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, FrameWindow, Input, Interpolation, ZooEntry
 
 __all__ = [
     "ALONE",
@@ -49,10 +55,13 @@ __all__ = [
     "PRESETS",
     "SOURCES",
     "UNTOUCHED",
+    "ClipsData",
     "Data",
     "DataSource",
+    "DigitScenesData",
     "DigitsData",
     "FolderData",
+    "FrameWindow",
     "Frozen",
     "FurtherDigits",
     "FurtherFolder",
@@ -62,6 +71,9 @@ __all__ = [
     "Input",
     "Interpolation",
     "Logger",
+    "MaskFoldersData",
+    "MaskParquetData",
+    "MovingDigitsData",
     "Objective",
     "Pairings",
     "ParquetData",
@@ -70,6 +82,7 @@ __all__ = [
     "Recipe",
     "Resources",
     "Search",
+    "SegmentationLayoutData",
     "Selection",
     "Spec",
     "TimmData",

@@ -100,14 +100,148 @@ class DigitsData(Frozen):
     labels: NoLabels | None = _NO_LABELS
 
 
+_Side = Annotated[Int, Field(ge=1)]
+
+
+class ClipsData(Frozen):
+    """Videos with maps of where people looked, and fixations: folders of frames or video files."""
+
+    source: Literal["clips"] = Field(description="videos with maps")
+    path: Located = Field(description="the data set's root, or the folder of videos itself")
+    layout: Literal[
+        "general", "dhf1k", "hollywood2", "ucf_sports", "vinet_v2", "salicon", "mit1003", "stills"
+    ] = Field(default="general", description="whose folders it has")
+    split: Literal["train", "val"] | None = Field(
+        default=None, description="of the root; none where path is the folder of videos"
+    )
+    videos: Located | None = Field(
+        default=None, description="folder of each video's frames, where not beside the maps"
+    )
+    shots: Literal["glued", "separate"] = Field(
+        default="glued", description="shots of one video: one after the other, or each by itself"
+    )
+    map_size: tuple[_Side, _Side] = Field(
+        default=(256, 456), description="height and width of the maps that models learn from"
+    )
+    eval_stride: Int = Field(
+        default=1, ge=1, description="where measured on: every so many frames of a video"
+    )
+    eval_blur: bool = Field(
+        default=True, description="where measured on: blur predictions by 11 × 11 pixels, σ 2"
+    )
+
+
+class MovingDigitsData(Frozen):
+    """Small videos made of the bundled digits: two on noise, and who moves is looked at."""
+
+    source: Literal["moving_digits"] = Field(description="the bundled videos")
+    split: Literal["train", "val"] = Field(description="of which digits they are made")
+    videos: Int | None = Field(
+        default=None, ge=1, description="how many; default: 120 of train, 40 of val"
+    )
+    frames: Int = Field(default=40, ge=1, description="of each video")
+    eval_stride: Int = Field(
+        default=1, ge=1, description="where measured on: every so many frames of a video"
+    )
+    eval_blur: bool = Field(
+        default=True, description="where measured on: blur predictions by 11 × 11 pixels, σ 2"
+    )
+
+
+def _label_map(value: Any) -> Any:
+    """A mapping as pairs, so that it can be a key; `else` stands for all values not listed."""
+    if isinstance(value, list | tuple):
+        return tuple(value)  # the pairs, as they are written out
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a mapping, value of the masks: class, got {value!r}")
+    pairs = [(str(key).strip(), label) for key, label in value.items()]
+    if odd := [key for key, _ in pairs if not (key.isdecimal() or key == "else")]:
+        raise ValueError(
+            f"maps values of masks, whole numbers or else, and {odd[0][:40]!r} is none"
+        )
+    return tuple(pairs)
+
+
+class _Masks(Frozen):
+    """What the values of mask files mean."""
+
+    num_classes: Int = Field(ge=1, le=255, description="how many classes pixels can have")
+    ignore_index: Int = Field(
+        default=255, ge=0, lt=2**16, description="the value of pixels without a label"
+    )
+    reduce_zero_label: bool = Field(
+        default=False, description="0 means no label, and k is class k - 1"
+    )
+    label_map: Annotated[tuple[tuple[str, Int], ...], BeforeValidator(_label_map)] | None = Field(
+        default=None,
+        description="value of the masks: class, or 255 for no label; else: for all not listed",
+    )
+
+
+class MaskFoldersData(_Masks):
+    """Images in one tree of folders and their masks (PNG of one channel) in another."""
+
+    source: Literal["mask_folders"] = Field(description="images and masks in folders")
+    images: Located = Field(description="the folder of the images")
+    masks: Located = Field(description="the folder of the masks, under the images' names")
+    image_suffix: str = Field(default="", description="what ends the images' names, such as _rgb")
+    mask_suffix: str = Field(default="", description="what ends the masks' names, such as _mask")
+
+
+class MaskParquetData(_Masks):
+    """Parquet files with a column of encoded images and one of encoded masks."""
+
+    source: Literal["mask_parquet"] = Field(description="images and masks in columns")
+    path: LocatedEach = Field(description="a file, a directory or a glob; local, s3:// or gs://")
+    image: str | None = Field(
+        default=None, min_length=1, description="column of the images; default: the usual names"
+    )
+    mask: str | None = Field(
+        default=None, min_length=1, description="column of the masks; default: the usual names"
+    )
+
+
+class SegmentationLayoutData(Frozen):
+    """A data set for segmentation in its own layout: path and split say all."""
+
+    source: Literal["ade20k", "cityscapes", "voc"] = Field(description="which data set")
+    path: Located = Field(description="the folder that it was unpacked into")
+    split: str = Field(min_length=1, description="train, val, or as the data set calls it")
+
+
+class DigitScenesData(Frozen):
+    """Scenes of the bundled handwritten digits with a label for each pixel."""
+
+    source: Literal["digit_scenes"] = Field(description="made scenes of the bundled digits")
+    split: Literal["train", "val"] = Field(description="of which half of the digits they are made")
+    count: Int = Field(ge=1, le=10**6, description="how many scenes")
+    size: Int = Field(default=32, ge=8, le=4096, description="side of a scene, pixels")
+    digits: tuple[Int, Int] = Field(default=(2, 4), description="least and most in a scene")
+    scales: tuple[Int, ...] = Field(
+        default=(2,), min_length=1, description="factors of which each digit is enlarged by one"
+    )
+    seed: Int = Field(default=0, ge=0, description="of the draw")
+    wide: bool = Field(default=False, description="every other scene twice as wide or as high")
+
+
 DataSource = Annotated[
-    FolderData | ParquetData | TimmData | DigitsData, Field(discriminator="source")
+    FolderData
+    | ParquetData
+    | TimmData
+    | DigitsData
+    | MaskFoldersData
+    | MaskParquetData
+    | SegmentationLayoutData
+    | DigitScenesData
+    | ClipsData
+    | MovingDigitsData,
+    Field(discriminator="source"),
 ]
 
 
 def labelled(source: DataSource) -> bool:
     """Whether a source says what is right of its samples."""
-    return source.labels != NO_LABELS
+    return getattr(source, "labels", None) != NO_LABELS
 
 
 def _names(value: Any) -> Any:

@@ -196,8 +196,20 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "paper_vit": {"augment": "timm", "schedule": "cosine"},
     "reference": {"augment": "reference"},
+    "ade20k_mask2former": {
+        "epochs": 32,  # 160,000 steps of 4 images are 31.7
+        "batch_size": 4,
+        "optimizer": "adamw",
+        "backbone_lr": 0.1,
+        "decay": "matrices",
+        "schedule": "poly",
+        "clip_norm": 0.01,
+        "augment": "joint",
+        "freeze_batchnorm": True,
+    },
 }
-"""Recipes by name: the paper's, its own for ViTs, and what its reference code does."""
+"""Recipes by name: the paper's, its own for ViTs, what its reference code does, and its own for
+Mask2Former on ADE20K."""
 
 
 class Recipe(Frozen):
@@ -221,7 +233,15 @@ class Recipe(Frozen):
         default={}, description="model: its own learning rate, in place of lr"
     )
     momentum: Float = Field(default=0.9, ge=0, lt=1, description="of sgd")
-    weight_decay: Float = Field(default=1e-5, ge=0, description="of every parameter")
+    backbone_lr: Float = Field(
+        default=1.0, ge=0, description="factor on the learning rate of a model's backbone"
+    )
+    weight_decay: Float = Field(default=1e-5, ge=0, description="of the parameters that decay says")
+    decay: Literal["all", "matrices"] = Field(
+        default="all",
+        description="which parameters decay: all, or none of norms, embeddings and tables of "
+        "relative positions",
+    )
     schedule: Literal["none", "cosine", "poly"] = Field(
         default="none", description="how the learning rate falls"
     )
@@ -234,10 +254,14 @@ class Recipe(Frozen):
     ema: Float | None = Field(
         default=None, gt=0, lt=1, description="decay of averaged weights, which are then measured"
     )
-    augment: Literal["none", "timm", "reference"] = Field(
+    freeze_batchnorm: bool = Field(
+        default=False, description="batch norms keep their statistics, scale and shift"
+    )
+    augment: Literal["none", "timm", "reference", "joint"] = Field(
         default="none",
         description="none: each model's evaluation view; timm: random crop, flip and colour jitter "
-        "at each model's own interpolation; reference: the same, always bilinear",
+        "at each model's own interpolation; reference: the same, always bilinear; joint: for "
+        "segmentation, random size, crop, colours and flip of image and mask",
     )
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field(
         default="fp32", description="of training; results of two precisions are never mixed"

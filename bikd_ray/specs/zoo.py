@@ -41,14 +41,39 @@ def _hub_in_base(hub: str, info: ValidationInfo) -> str:
     return there if is_path or Path(folder).is_dir() else hub
 
 
+def _folder_in_base(name: str, info: ValidationInfo) -> str:
+    """A hub name stays as it is unless there is a folder of that name."""
+    there = in_base(name, info)
+    return there if name.startswith(("/", "~", "$", ".")) or Path(there).is_dir() else name
+
+
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
 Triple = tuple[Float, Float, Float]
+
+
+class FrameWindow(Frozen):
+    """The frames of a video that a model sees around the one whose map it gives."""
+
+    frames: Int = Field(ge=1, description="how many")
+    stride: Int = Field(
+        default=1, ge=1, description="from each to the next, in frames of the video"
+    )
+    first: Int | None = Field(
+        default=None, description="offset of the first; default: the last is the frame itself"
+    )
+    phase: Int = Field(default=0, description="moves all of them, in frames of the video")
 
 
 class Input(Frozen):
     """How one model wants its images; what is left out comes from the model's own data config."""
 
     size: Int | None = Field(default=None, ge=1, description="side of the square input, pixels")
+    width: Int | None = Field(
+        default=None, ge=1, description="of frames that are not square, whose height is size"
+    )
+    window: FrameWindow | None = Field(
+        default=None, description="frames that a model of videos sees; default: one, as an image"
+    )
     mean: Triple | None = Field(default=None, description="of red, green, blue in 0–1")
     std: tuple[Positive, Positive, Positive] | None = Field(
         default=None, description="of red, green, blue in 0–1"
@@ -57,9 +82,14 @@ class Input(Frozen):
         default=None, gt=0, le=1, description="share of the resized image's side that is kept"
     )
     interpolation: Interpolation | None = Field(default=None, description="how images are resized")
+    multiple: Int | None = Field(
+        default=None,
+        ge=1,
+        description="segmentation: padded sides are multiples of it (size, too); default: 32",
+    )
 
 
-SOURCES = ("timm", "factory", "hub")
+SOURCES = ("timm", "factory", "hub", "transformers", "torchvision", "smp", "detectron2", "saliency")
 """The fields of a zoo entry of which exactly one says where the model comes from."""
 
 
@@ -93,6 +123,30 @@ class ZooEntry(Frozen):
         default=None,
         pattern=r"^[^:]+:\w+$",
         description="torch hub, OWNER/REPO[@REF]:ENTRY or FOLDER:ENTRY; runs the repository's code",
+    )
+    saliency: Literal["tmfi_net", "vinet_s", "vinet_a"] | None = Field(
+        default=None, description="a network of where people look in videos"
+    )
+    start: Located | None = Field(
+        default=None, description="saliency: a file of an action classifier, for its encoder alone"
+    )
+    transformers: Annotated[str, AfterValidator(_folder_in_base)] | None = Field(
+        default=None,
+        min_length=1,
+        description="segmentation: a model of transformers, its hub name or folder",
+    )
+    torchvision: str | None = Field(
+        default=None,
+        min_length=1,
+        description="segmentation: a model of torchvision; kwargs may have weights",
+    )
+    smp: str | None = Field(
+        default=None,
+        min_length=1,
+        description="segmentation: an architecture of segmentation-models-pytorch",
+    )
+    detectron2: Located | None = Field(
+        default=None, description="segmentation: Mask2Former's released file, .pkl or .pth"
     )
     trust: bool = Field(default=False, description="hub: yes, run that repository's code")
     kwargs: Kwargs = Field(default={}, description="arguments of what builds the network")
@@ -130,8 +184,10 @@ class ZooEntry(Frozen):
         given = [kind for kind in SOURCES if getattr(self, kind) is not None]
         if len(given) != 1:
             raise ValueError(
-                "give exactly one of timm: NAME, factory: package.module:function or "
-                f"hub: OWNER/REPO:ENTRY, got {' and '.join(given) or 'none'}"
+                "give exactly one of timm: NAME, factory: package.module:function, "
+                "hub: OWNER/REPO:ENTRY, for segmentation "
+                f"{', '.join(SOURCES[3:-1])}, or for videos saliency: NAME, "
+                f"got {' and '.join(given) or 'none'}"
             )
         if self.hub and not self.trust:
             raise ValueError(
@@ -144,6 +200,10 @@ class ZooEntry(Frozen):
 
     @model_validator(mode="after")
     def _goes_with_checkpoint(self) -> Self:
+        if self.start and not self.saliency:
+            raise ValueError("start goes with saliency: NAME; remove it, or give a checkpoint")
+        if self.start and self.checkpoint:
+            raise ValueError("start and checkpoint exclude each other: a checkpoint has all of it")
         for field in ("key", "prefix", "rename"):
             if getattr(self, field) and not self.checkpoint:
                 raise ValueError(f"{field} goes with checkpoint: FILE; add it or remove {field}")

@@ -24,6 +24,7 @@ from bikd_ray.analysis.significance import (
 from bikd_ray.metrics import Metric
 from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.answer_schemas import FLIPS, GAINS
+from bikd_ray.store.parts import class_values, parts_of
 from bikd_ray.store.series import ModelSeries, Row, Seeds
 
 
@@ -52,7 +53,8 @@ class Vectors:
 
     @property
     def scores(self) -> Scores:
-        return Scores.of(self.rows, self.learner.n, self.learner.metric)
+        parts = parts_of(self.learner, self.rows)
+        return Scores.of(self.rows, self.learner.n, self.learner.metric, parts)
 
 
 def gain_table(learner: ModelSeries) -> pa.Table:
@@ -220,8 +222,11 @@ def growth_rows(learner: ModelSeries) -> list[Row]:
     return rows
 
 
-def class_rows(learner: ModelSeries, labels_N: np.ndarray) -> list[Row]:
-    """Rows of `answers.CLASSES`: class by class for each partner set, means over the seeds."""
+def class_rows(learner: ModelSeries, labels_N: np.ndarray | None) -> list[Row]:
+    """Rows of `answers.CLASSES`: class by class for each partner set, means over the seeds.
+
+    labels_N: of a binary metric; None: the classes come from counts.
+    """
     rows = []
     for partner_ids, seeds in learner.by_partners.items():
         first = next(iter(seeds.values()))
@@ -238,7 +243,11 @@ def class_rows(learner: ModelSeries, labels_N: np.ndarray) -> list[Row]:
                 "partners": first["partners"],
                 "partner_ids": list(partner_ids),
             }
-            for row in class_columns(labels_N, learner.baseline, after, controls)
+            for row in (
+                class_values(learner, after, controls)
+                if labels_N is None
+                else class_columns(labels_N, learner.baseline, after, controls)
+            )
         ]
     return rows
 

@@ -32,7 +32,8 @@ from bikd_ray.store.gains import (
     with_q_values,
 )
 from bikd_ray.store.pairings import AFTER, COMPARED, SYMMETRIC, matrix, pair_rows, rows_after
-from bikd_ray.store.read import Reader, pc
+from bikd_ray.store.parts import has_classes
+from bikd_ray.store.read import LARGE, Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.series import Measure, ModelSeries, Row, baselines, model_series
 from bikd_ray.store.teachers import teacher_rows
@@ -214,7 +215,7 @@ class Store:
             return (row["data_id"], value, row["model"], row["model_id"])
 
         schema = SCHEMAS["baselines"]
-        schema = pa.schema([f for f in schema if f.name not in ("bits", "scores")])
+        schema = pa.schema([f for f in schema if f.name not in ("bits", *LARGE)])
         return pa.Table.from_pylist(sorted(rows.values(), key=rank), schema)
 
     def renamed(self, zoo: Mapping[str, str]) -> dict[str, str]:
@@ -340,12 +341,14 @@ class Store:
         eval_set: str = VAL,
     ) -> pa.Table:
         """What a model gained and lost class by class, with every partner. Columns: `CLASSES`;
-        nothing where the primary metric is not binary.
+        nothing where the primary metric is neither binary nor a mean over classes.
 
-        Raises UserError for a metric by name that is not.
+        Raises UserError for a metric by name that is neither.
         """
 
         def rows(learner: ModelSeries) -> list[Row]:
+            if not learner.metric.binary:
+                return class_rows(learner, None)
             where = pc.field("model_id") == learner.model_id
             where &= pc.field("data_id") == learner.data_id
             where &= pc.field("eval_set") == eval_set
@@ -358,8 +361,14 @@ class Store:
                 )
             return class_rows(learner, stored.sort_by("sample")["label"].to_numpy())
 
-        found = self._binary(self.model_ids(model), objective, selection, metric, eval_set)
-        return pa.Table.from_pylist(_rows(found, rows), CLASSES)
+        measure = Measure(metric, eval_set)
+        if metric is not None and not self.has_classes(metric):
+            self.check_binary(metric)
+        found = model_series(
+            self._reader, self.model_ids(model), objective, selection, measure=measure
+        )
+        known = (one for one in found if one.metric.binary or has_classes(one.metric))
+        return pa.Table.from_pylist(_rows(known, rows), CLASSES)
 
     def flips(
         self,
@@ -394,6 +403,11 @@ class Store:
             self.check_binary(metric)
         found = model_series(self._reader, wanted, objective, selection, measure=measure)
         return filter(_is_binary, found)
+
+    def has_classes(self, metric: str | None) -> bool:
+        """Whether `classes` answers; metric: None for the primary one of each data set."""
+        asked = Measure(metric).of_data(self._reader).values()
+        return any(of.binary or has_classes(of) for of in asked)
 
     def check_binary(self, metric: str | None) -> None:
         """Raises UserError where no data set's metric says of each unit whether it is right.

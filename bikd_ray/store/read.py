@@ -46,12 +46,15 @@ MERGED = "merged-"
 
 RUN = ("status", "data_id", "recipe_id", "objective", "seed", "members", "member_ids")
 
+LARGE = ("scores", "sums")
+"""Columns of `baselines` that are not held in memory."""
+
 INDEX = {
     table: (*KEYS[table], "attempt", *(RUN if table == "jobs" else ()))
     for table in KEYS
     if table not in COMMITTED_BY
 } | {
-    "baselines": tuple(name for name in SCHEMAS["baselines"].names if name != "scores"),
+    "baselines": tuple(name for name in SCHEMAS["baselines"].names if name not in LARGE),
     "metrics": tuple(SCHEMAS["metrics"].names),
     "models": (*KEYS["models"], "attempt", "model"),
 }
@@ -114,8 +117,8 @@ class Reader:
         """As `table`, with the names that models had when the rows were written."""
         # what it is committed by is read first: a commit that comes between is seen next time
         by = COMMITTED_BY.get(name, name)
-        # predictions lie under their baseline's name and are replaced as a whole
-        key = [*KEYS[name], *([] if name == "predictions" else ["attempt"])]
+        # what a baseline commits lies under its name and is replaced as a whole
+        key = [*KEYS[name], *([] if COMMITTED_BY.get(name) == "baselines" else ["attempt"])]
         committed = joined(self.committed(by) if jobs is None else jobs, key)
         wanted = list(columns or SCHEMAS[name].names)
         unique = [*key, *ROW.get(name, ())]

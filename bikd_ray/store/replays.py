@@ -82,7 +82,7 @@ def _complete(state: State) -> tuple[np.ndarray, np.ndarray]:
     kept = np.flatnonzero(state.trained_NN.any(1) | state.trained_NN.any(0))
     off = ~np.eye(len(kept), dtype=bool)
     there_NNS = state.done_NNS[np.ix_(kept, kept)]
-    seeds_S = np.logical_and.reduce(there_NNS[off], axis=0)
+    seeds_S: np.ndarray = there_NNS[off].all(axis=0)
     if not seeds_S.any():
         done, all_of_it = int(there_NNS.any(2)[off].sum() // 2), int(off.sum() // 2)
         raise UserError(

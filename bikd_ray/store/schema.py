@@ -39,12 +39,21 @@ _MEASURE = [
 _SCORES = [
     ("bits", _B, "of a binary metric: one bit a unit, in their order, first in the highest bit"),
     ("scores", _B, "of any other: float32 a unit, little-endian; their mean is the metric"),
+    ("sums", _B, "of a ratio of sums: float64 [2, n], each unit's part above and below; else null"),
     ("unit_set_id", _S, "which units, in which order"),
 ]
 _RUN = [
     ("objective", _S, "who teaches whom, with every setting that is not the default"),
     ("seed", _I, ""),
     ("recipe_id", _S, "identity of how it trained: recipe, held-out share, result version"),
+]
+
+_COUNTS = [
+    ("sample", _I, "index into the set"),
+    ("classes", pa.list_(pa.int16()), "true or predicted in it; segmentation"),
+    ("labelled", pa.list_(pa.int32()), "pixels of each of them by the labels"),
+    ("right", pa.list_(pa.int32()), "… that are predicted so"),
+    ("predicted", pa.list_(pa.int32()), "labelled pixels that are predicted to be of each"),
 ]
 
 _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
@@ -90,6 +99,14 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("label_prob", pa.float32(), "probability of the label, or of all that are right"),
         ("top_classes", pa.list_(pa.int32()), "the min(C, 32) most probable classes, best first"),
         ("top_probs", pa.list_(pa.float32()), "their probabilities"),
+    ],
+    "counts": [*_MODEL, _SET, *_COUNTS],
+    "result_counts": [
+        ("job_id", _S, ""),
+        ("model_id", _S, ""),
+        ("selection", _S, "last, best_val or best_select"),
+        _SET,
+        *_COUNTS,
     ],
     "pairs": [
         ("model_a", _S, "alias, to show"),
@@ -228,6 +245,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "metrics": ("data_id", "metric"),
     "baselines": ("data_id", "model_id", "eval_set"),
     "predictions": ("data_id", "model_id", "eval_set"),
+    "counts": ("data_id", "model_id", "eval_set"),
+    "result_counts": ("job_id",),
     "pairs": ("data_id", "eval_set", "model_id_a", "model_id_b"),
     "jobs": ("job_id",),
     "results": ("job_id",),
@@ -240,6 +259,8 @@ KEYS: dict[str, tuple[str, ...]] = {
 ROW: dict[str, tuple[str, ...]] = {
     "baselines": ("metric",),
     "predictions": ("sample",),
+    "counts": ("sample",),
+    "result_counts": ("model_id", "selection", "eval_set", "sample"),
     "pairs": ("metric",),
     "results": ("model_id", "selection", "eval_set", "metric"),
     "curves": ("model_id", "epoch"),
@@ -253,6 +274,8 @@ COMMITTED_BY = {
     "curves": "jobs",
     "similarities": "jobs",
     "predictions": "baselines",
+    "counts": "baselines",
+    "result_counts": "jobs",
 }
 """Tables whose rows count only once their attempt stands in another; the others commit
 themselves."""

@@ -16,7 +16,7 @@ import pyarrow as pa
 from bikd_ray.errors import UserError, choices
 from bikd_ray.metrics import Metric
 from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL, UNTOUCHED, is_alone
-from bikd_ray.store.read import Reader, pc
+from bikd_ray.store.read import LARGE, Reader, pc
 from bikd_ray.store.upgrade import VAL
 
 Row = dict[str, Any]
@@ -51,7 +51,7 @@ NEEDED = (
 )
 """Columns of a result without which no learner is sorted out."""
 
-COLUMNS = (*NEEDED, "partners", "role", "selection", "n", "delta", "ensemble_before")
+COLUMNS = (*NEEDED, "sums", "partners", "role", "selection", "n", "delta", "ensemble_before")
 
 
 @dataclass
@@ -68,6 +68,7 @@ class ModelSeries:
     by_partners: dict[tuple[str, ...], Seeds] = field(default_factory=dict)
     control: Seeds = field(default_factory=dict)  # its jobs of cross-entropy alone
     own: Seeds = field(default_factory=dict)  # its jobs taught by its own frozen start
+    reader: Reader | None = None  # of the store, for what rows alone do not say
     untouched: bool = False  # whether its control is itself before any training, without a job
 
     @property
@@ -180,20 +181,21 @@ def baselines(
     rows = reader.committed("baselines")
     rows = rows.filter(pc.equal(rows["eval_set"], measure.eval_set))
     floats = {data_id for data_id, metric in metrics.items() if not metric.binary}
-    scores: dict[tuple[str, str], bytes] = {}
+    large: dict[tuple[str, str], Row] = {}
     if floats:  # these are large, and not held in memory
         where = pc.field("eval_set") == measure.eval_set
         where &= pc.field("metric").isin({metrics[data_id].name for data_id in floats})
-        kept = reader.table("baselines", ["data_id", "model_id", "metric", "scores"], where)
-        scores = {
-            (row["data_id"], row["model_id"]): row["scores"]
+        columns = ["data_id", "model_id", "metric", *LARGE]
+        kept = reader.table("baselines", columns, where)
+        large = {
+            (row["data_id"], row["model_id"]): {name: row[name] for name in LARGE}
             for row in kept.to_pylist()
             if row["data_id"] in floats and row["metric"] == metrics[row["data_id"]].name
         }
     return {
         (row["data_id"], row["model_id"]): {
             **row,
-            "scores": scores.get((row["data_id"], row["model_id"])),
+            **large.get((row["data_id"], row["model_id"]), dict.fromkeys(LARGE)),
         }
         for row in rows.to_pylist()
         if row["data_id"] in metrics and row["metric"] == metrics[row["data_id"]].name
@@ -249,6 +251,7 @@ def model_series(
                 by_partners,
                 control,
                 own,
+                reader,
                 data_id in reader.untouched and not is_alone(name),
             )
 
@@ -316,7 +319,7 @@ def _portions(
     """Models whose results fit into PORTION, and the jobs in which they took part."""
     units = max((row["n"] for row in known.values()), default=0)
     binary = all(metric.binary for metric in metrics.values())
-    size = ROW_BYTES + (units // 8 if binary else 4 * units)
+    size = ROW_BYTES + (units // 8 if binary else 20 * units)
     portions: list[list[str]] = [[]]
     held = 0
     for one in sorted({i for _, i in known} if wanted is None else wanted):

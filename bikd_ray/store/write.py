@@ -39,14 +39,20 @@ class Writer:
         curves: Sequence[Row],
         similarities: Sequence[Row] = (),
         attempt: str | None = None,
+        statistics: Mapping[str, pa.Table] | None = None,
     ) -> None:
         """Store one attempt of a job: its other rows first, the jobs row as the commit.
+
+        statistics: of what its models answer, by table.
 
         attempt: its name, for one that is written again because its first writing failed.
         """
         attempt = attempt or new_attempt()
         name = f"{job['job_id']}-{attempt}"
         rows = {"results": results, "curves": curves, "similarities": similarities}
+        shared = {"job_id": job["job_id"], "data_id": job["data_id"]}
+        for table, of_answers in (statistics or {}).items():
+            self._put(table, name, of_answers, attempt, shared)
         for table, found in rows.items():
             if found:
                 self._put(table, name, found, attempt)

@@ -44,7 +44,11 @@ class Baseline:
 
 
 def measure(
-    model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, store: str, eval_set: str
+    model: ResolvedModel,
+    data: ResolvedData,
+    needs: ResourceRequest,
+    store: str,
+    eval_set: str = VAL,
 ) -> Baseline:
     """Evaluate one untouched model on val or a further set. Runs in a Ray task."""
     from bikd_ray.sweep.measured_rows import baseline_rows

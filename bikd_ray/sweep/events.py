@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+
 from bikd_ray.identity import RESULT_VERSION, canonical
 from bikd_ray.plan import Job
 from bikd_ray.specs import Resources
@@ -50,6 +52,7 @@ class JobResult:
     curves: list[Row] = field(default_factory=list)
     similarities: list[Row] = field(default_factory=list)
     micro_batch: int | None = None  # with which to try again, where memory ran out
+    statistics: dict[str, pa.Table] = field(default_factory=dict)  # of answers, by table
     notes: tuple[str, ...] = ()  # what a person should know, a line each
 
     @property

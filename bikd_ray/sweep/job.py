@@ -5,6 +5,7 @@ import time
 import traceback
 from collections.abc import Iterator
 
+import pyarrow as pa
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -63,7 +64,7 @@ def run_job(
     failed Outcome. A broken CUDA context is raised, since it would break every later job too.
     """
     start, job = time.monotonic(), request.job
-    error, results, curves, likeness = None, [], [], []
+    error, results, curves, likeness, statistics = None, [], [], [], {}
     notes: tuple[str, ...] = ()
     networks: list[nn.Module | None] = []
     workers, micro_batch = _workers(request, rank), None
@@ -90,6 +91,7 @@ def run_job(
         ):
             if isinstance(message, Fit):
                 results = _results(request, message, workers)
+                statistics = _statistics(job, message)
                 more, notes = further_rows(request, message, results, device, fs, rank)
                 results += more
                 workers.gather(None)  # all kept weights are there before the first one's rows
@@ -110,14 +112,14 @@ def run_job(
             str(caught) if isinstance(caught, BikdError) else f"{type(caught).__name__}: {caught}"
         )
         error = f"{short}\n\n{traceback.format_exc()}"
-        results, likeness, notes = [], [], ()
+        results, likeness, statistics, notes = [], [], {}, ()
     finally:
         networks = []
         if device.type == "cuda":  # the next job of this worker finds the memory free
             gc.collect()
             torch.cuda.empty_cache()
     row = job_row(request, time.monotonic() - start, used, error)
-    yield JobResult(row, results, curves, likeness, micro_batch, notes)
+    yield JobResult(row, results, curves, likeness, micro_batch, statistics, notes)
 
 
 def _workers(request: JobRequest, rank: int) -> Workers:
@@ -172,6 +174,27 @@ def _results(request: JobRequest, fitted: Fit, workers: Workers) -> list[Row]:
             own = _result(request, fitted, k, selection, chosen, weights)
             rows += own + probed_rows(fitted.probed, k, own[0])
     return rows
+
+
+def _statistics(job: Job, fitted: Fit) -> dict[str, pa.Table]:
+    """What the task keeps of the learners' answers at the epochs of all selections, by table."""
+    task = task_of(job.data.task)
+    if task.results_table is None:
+        return {}
+    parts = []
+    for selection, members in fitted.chosen.items():
+        for k, chosen in enumerate(members):
+            kept = {"sample": fitted.before.rows, **task.columns(chosen.outcome.statistics)}
+            of_one = {
+                "model_id": job.members[k].model_id,
+                "selection": selection,
+                "eval_set": VAL,
+            }
+            table = pa.table(kept)
+            for name, value in of_one.items():
+                table = table.append_column(name, pa.repeat(value, len(table)))
+            parts.append(table)
+    return {task.results_table: pa.concat_tables(parts)}
 
 
 def _likeness(job: Job, found: Likeness) -> Row:

@@ -26,7 +26,7 @@ def metric_row(metric: Metric, found: Measured) -> Row:
         "metric": metric.name,
         "n": len(found.scores[metric.name]),
         "value": found.values[metric.name],
-        **stored(found.scores[metric.name], metric),
+        **_kept(found, metric),
     }
 
 
@@ -57,7 +57,7 @@ def result_rows(
 def change_row(metric: Metric, before: Measured, after: Measured, *, fair: bool) -> Row:
     """What a row of `results` says of one metric alone."""
     name = metric.name
-    kept = [stored(found.scores[name], metric) for found in (before, after)]
+    kept = [_kept(found, metric) for found in (before, after)]
     n, was, now = len(after.scores[name]), before.values[name], after.values[name]
     scores = Scores.of(kept, n, metric)
     interval = contrast(scores, np.array([[-1.0, 1.0]]))
@@ -78,6 +78,10 @@ def change_row(metric: Metric, before: Measured, after: Measured, *, fair: bool)
         was_N, is_N = before.scores[name], after.scores[name]
         row |= {"gained": int((is_N & ~was_N).sum()), "lost": int((was_N & ~is_N).sum())}
     return row
+
+
+def _kept(found: Measured, metric: Metric) -> dict[str, bytes | None]:
+    return stored(found.scores[metric.name], metric, found.sums.get(metric.name))
 
 
 def _ensembles(metric: Metric, row: Row, ensembles: Mapping[str, Measured]) -> Row:

@@ -131,7 +131,12 @@ class Recorder(tune.Callback):
         while self.unwritten:
             job, outcome, attempt = self.unwritten[0]
             self.writer.commit_job(
-                outcome.job, outcome.results, outcome.curves, outcome.similarities, attempt
+                outcome.job,
+                outcome.results,
+                outcome.curves,
+                outcome.similarities,
+                attempt,
+                outcome.statistics,
             )
             self.unwritten.pop(0)
             with contextlib.suppress(BikdError):  # what is left of it takes up space only

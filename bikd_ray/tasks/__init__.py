@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, str] = {
     "classification": "bikd_ray.tasks.classification:Classification",
+    "saliency": "bikd_ray.tasks.saliency:Saliency",
+    "segmentation": "bikd_ray.tasks.segmentation:Segmentation",
 }
 """Name to `module:Class`; a spec may name another class in the same way."""
 

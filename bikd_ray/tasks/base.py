@@ -9,7 +9,7 @@ Suffixes: K members, B samples, E events, P positions, N units (images; of video
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,12 +46,13 @@ Answer = Tensor | list[Tensor]
 @dataclass(frozen=True)
 class Head:
     """What a network answers. classes: names in the order of its outputs, where known; notes: what
-    a person may not know, a line each.
+    a person may not know, a line each; loss: what its own loss is, equal for losses that compare.
     """
 
     num_classes: int = 0
     classes: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
+    loss: str = ""
 
 
 Statistics = dict[str, np.ndarray]
@@ -65,6 +66,8 @@ class Measured:
     statistics: Statistics
     scores: dict[str, np.ndarray]  # of every metric, [N]; bool where it is binary
     values: dict[str, float]  # of every metric, in its unit
+    sums: dict[str, np.ndarray] = field(default_factory=dict)
+    """Of pooled metrics that are ratios of sums, float64 [2, N]."""
 
 
 class Task(ABC):
@@ -89,6 +92,19 @@ class Task(ABC):
 
     ragged: tuple[str, ...] = ()
     """Targets whose sizes differ from sample to sample: a batch has a list of them."""
+
+    cacheable: bool = True
+    """Whether rendered samples may be kept on disk: not where an epoch has samples of its own."""
+
+    alike: str | None = None
+    """The target by whose shape samples come together in a batch, where samples differ in size;
+    None where they have one size, or are lists."""
+
+    augments: tuple[str, ...] = ("none", "timm", "reference")
+    """What `recipe.augment` may ask for, `none` first."""
+
+    results_table: str | None = None
+    """The store's table of what `columns` gives of trained models; None where nothing is kept."""
 
     features: bool = False
     """Whether what the networks' classifiers read is compared and probed."""
@@ -133,6 +149,16 @@ class Task(ABC):
 
         return open_images(source)
 
+    def to_learn(self, images: "ImageSet") -> "ImageSet":
+        """The samples of train as an epoch takes them, of what `open` gave."""
+        return images
+
+    def held_out(self, images: "ImageSet", rows: np.ndarray) -> "ImageSet":
+        """Some samples of `to_learn`, to be measured on."""
+        from bikd_ray.data.sources import Subset
+
+        return Subset(images, rows)
+
     def render(
         self, images: "ImageSet", index: int, views: Sequence["View"], augment: str, seed: int
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray] | None]:
@@ -152,6 +178,12 @@ class Task(ABC):
         """
         own = type(self).render is not Task.render
         return f"{type(self).__module__}:{type(self).__qualname__}" if own else ""
+
+    def look(self, split: str, images: "ImageSet") -> tuple[list[str], list[str]]:
+        """What a few targets of a split show before anything is trained: what stops a sweep, and
+        what a person should know, a line each.
+        """
+        return [], []
 
     def check(self, model: "ResolvedModel", data: "ResolvedData") -> None:  # noqa: B027
         """Raises UserError where a model does not fit the data; every one fits by default."""
@@ -218,6 +250,12 @@ class Task(ABC):
         it is binary. Given the statistics of a part of the set, of that part.
         """
 
+    def sums(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        """Of pooled metrics that are ratios of sums over the units: float64 [2, N], each unit's
+        share of the sum above and below, from which a part of the units has its own metric.
+        """
+        return {}
+
     def columns(self, statistics: Statistics) -> dict[str, Any]:
         """Columns of `table`, a value for each sample."""
         return {}
@@ -244,4 +282,4 @@ def measured(task: Task, statistics: Statistics) -> Measured:
     for metric in task.metrics:
         scale = 100 if metric.binary and metric.unit == "%" else 1
         values[metric.name] = scale * float(scores[metric.name].mean())
-    return Measured(statistics, scores, values)
+    return Measured(statistics, scores, values, task.sums(statistics))

@@ -33,6 +33,9 @@ class Checked(Task):
         self._check_class()
         self.name, self.metrics = task.name, task.metrics
         self.table, self.ragged, self.features = task.table, task.ragged, task.features
+        self.alike, self.augments = task.alike, task.augments
+        self.results_table = task.results_table
+        self.cacheable = task.cacheable
         self.labels_are_targets = task.labels_are_targets
         if task.divergence is not None:
             self.divergence = self._divergence
@@ -72,6 +75,15 @@ class Checked(Task):
 
     def open(self, source: "DataSource") -> "ImageSet":
         return self.task.open(source)
+
+    def to_learn(self, images: "ImageSet") -> "ImageSet":
+        return self.task.to_learn(images)
+
+    def held_out(self, images: "ImageSet", rows: np.ndarray) -> "ImageSet":
+        return self.task.held_out(images, rows)
+
+    def look(self, split: str, images: "ImageSet") -> tuple[list[str], list[str]]:
+        return self.task.look(split, images)
 
     def render(
         self, images: "ImageSet", index: int, views: Sequence["View"], augment: str, seed: int
@@ -180,6 +192,14 @@ class Checked(Task):
             if not fits or array.dtype.kind != ("b" if metric.binary else "f"):
                 kind = "bool" if metric.binary else "float"
                 self._refuse("scores", f"{metric.name} {_said(array)}", f"{kind} [N = {count}]")
+        return found
+
+    def sums(self, statistics: Statistics) -> dict[str, np.ndarray]:
+        found = self.task.sums(statistics)
+        pooled = {metric.name for metric in self.metrics if metric.pooled}
+        for name, array in found.items():
+            if name not in pooled or array.dtype != np.float64 or len(array) != 2:
+                self._refuse("sums", f"{name} {_said(array)}", "float64 [2, N] of pooled metrics")
         return found
 
     def columns(self, statistics: Statistics) -> dict[str, Any]:

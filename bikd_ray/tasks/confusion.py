@@ -24,8 +24,8 @@ class Frame:
     label: tuple[int, int]
 
 
-def class_map(output: MapOutput, frame: Frame) -> Tensor:
-    """Of one image (a batch of one) S or logits [C, H, W], whose argmax is the prediction.
+def class_maps(output: MapOutput, frame: Frame) -> Tensor:
+    """S or logits [B, C, H, W] of images of one size, whose argmax is the prediction.
 
     As Mask2Former evaluates: mask logits up to the padded input, the map there, padding cut off,
     and the map up to the labels. A pixel model's logits go the same way. Labels are never resized.
@@ -37,7 +37,12 @@ def class_map(output: MapOutput, frame: Frame) -> Tensor:
         final = output.queries[0]
         masks = resized(final.mask_logits_BQhw, frame.padded)[..., :height, :width]
         map_BChw = query_map(QueryLogits(final.class_logits_BQC1, masks))
-    return resized(map_BChw[..., :height, :width], frame.label)[0]
+    return resized(map_BChw[..., :height, :width], frame.label)
+
+
+def class_map(output: MapOutput, frame: Frame) -> Tensor:
+    """The same of one image (a batch of one), [C, H, W]."""
+    return class_maps(output, frame)[0]
 
 
 def predicted(output: MapOutput, frame: Frame) -> Tensor:
@@ -45,12 +50,15 @@ def predicted(output: MapOutput, frame: Frame) -> Tensor:
     return class_map(output, frame).argmax(0)
 
 
+def probability_maps(output: MapOutput, frame: Frame) -> Tensor:
+    """P [B, C, H, W] of images of one size: their maps normalised over classes."""
+    map_BCHW = class_maps(output, frame)
+    return map_BCHW.softmax(1) if output.kind == "pixel" else normalised_log(map_BCHW).exp()
+
+
 def probability_map(output: MapOutput, frame: Frame) -> Tensor:
-    """P [C, H, W] of one image: the map normalised over classes."""
-    map_CHW = class_map(output, frame)
-    if output.kind == "pixel":
-        return map_CHW.softmax(0)
-    return normalised_log(map_CHW[None])[0].exp()
+    """The same of one image (a batch of one), [C, H, W]."""
+    return probability_maps(output, frame)[0]
 
 
 def ensemble(*maps_CHW: Tensor) -> Tensor:
@@ -65,18 +73,24 @@ def count(
 
     Stays on the device and does not wait for it.
     """
-    truth, answer = labels_HW.flatten(), predicted_HW.flatten()
+    found = count_each(predicted_HW[None], labels_HW[None], classes, ignore)
+    return {name: counts_BC[0] for name, counts_BC in found.items()}
+
+
+def count_each(
+    predicted_BHW: Tensor, labels_BHW: Tensor, classes: int, ignore: int = IGNORE
+) -> dict[str, Tensor]:
+    """int64 [B, C], the same of several images of one size."""
+    truth, answer = labels_BHW.flatten(1).long(), predicted_BHW.flatten(1)
     known = truth != ignore
     # what is not labelled falls behind the last class; right answers lie a row further
     answered = torch.where(truth == answer, answer + classes, answer).where(known, 2 * classes)
     tally = [
-        truth.new_zeros(size, dtype=torch.int64).scatter_add_(
-            0, codes.long(), truth.new_ones((), dtype=torch.int64).expand(len(codes))
-        )
+        truth.new_zeros(len(truth), size).scatter_add_(1, codes, torch.ones_like(codes))
         for codes, size in ((truth.where(known, classes), classes + 1), (answered, 2 * classes + 1))
     ]
-    wrong, right = tally[1][: 2 * classes].view(2, classes)
-    return {"labelled": tally[0][:classes], "right": right, "predicted": wrong + right}
+    wrong, right = tally[1][:, : 2 * classes].unflatten(1, (2, classes)).unbind(1)
+    return {"labelled": tally[0][:, :classes], "right": right, "predicted": wrong + right}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ each distinct fixated value, without jitter, so that ties count as they should.
 """
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -63,25 +62,6 @@ def _mirrored(length: int, beyond: int, device: torch.device) -> Tensor:
     period = max(2 * (length - 1), 1)
     place = place.remainder(period)
     return torch.where(place < length, place, period - place)
-
-
-def measure_batch(
-    map_BHW: Tensor, target: Mapping[str, Tensor], *, blur: bool = True
-) -> dict[str, Tensor]:
-    """Each metric [B] of predictions of any size, each at its own truth's size.
-
-    target: `map` and `fixated` [B, H, W], of which frame b has the first `size[b]` rows and
-    columns; the rest is padding.
-    """
-    sizes = [tuple(size) for size in target["size"].tolist()]
-    found: dict[str, Tensor] = {}
-    for height, width in dict.fromkeys(sizes):
-        rows = [b for b, size in enumerate(sizes) if size == (height, width)]
-        truth, fixated = (target[name][rows, :height, :width] for name in ("map", "fixated"))
-        values = measure(at_size(map_BHW[rows], (height, width), blur=blur), truth, fixated)
-        for name, value in values.items():
-            found.setdefault(name, value.new_empty(len(sizes)))[rows] = value
-    return found
 
 
 def measure(map_BHW: Tensor, truth_BHW: Tensor, fixated_BHW: Tensor) -> dict[str, Tensor]:

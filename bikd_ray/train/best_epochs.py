@@ -103,6 +103,7 @@ def _packed(chosen: BestEpoch) -> dict[str, Any]:
         part: {name: torch.from_numpy(array) for name, array in arrays.items()}
         for part, arrays in (
             ("statistics", chosen.outcome.statistics),
+            ("sums", chosen.outcome.sums),
             ("scores", chosen.outcome.scores),
         )
     }
@@ -111,9 +112,9 @@ def _packed(chosen: BestEpoch) -> dict[str, Any]:
 
 
 def _unpacked(packed: dict[str, Any], *, wanted: bool) -> BestEpoch:
-    statistics, scores = (
+    statistics, sums, scores = (
         {name: tensor.numpy() for name, tensor in packed["outcome"][part].items()}
-        for part in ("statistics", "scores")
+        for part in ("statistics", "sums", "scores")
     )
-    outcome = Measured(statistics, scores, packed["outcome"]["values"])
+    outcome = Measured(statistics, scores, packed["outcome"]["values"], sums)
     return BestEpoch(packed["epoch"], outcome, packed["state"] if wanted else None)

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.similarity import FeatureTap
 
 EVAL_BATCH = 256
+
+EVAL_BYTES = 1 << 28
+"""Of decoded samples in a batch at most, of all views: clips are large."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def evaluate(
     whole evaluation. task: the default one where None. Where memory runs out, fewer samples are
     taken at a time. Raises BikdError where a model answers NaN or infinite numbers.
     """
-    task = task or task_of()
+    task, batch_size = task or task_of(), _at_most(batch_size, loader)
     try:
         mine = _at_once(members, loader, task, features, ensemble, workers, batch_size)
     except (RuntimeError, MemoryError) as error:
@@ -117,8 +121,8 @@ def _measure(
     batch_size: int,
 ) -> _Seen:
     seen: list[Tensor] = []
-    parts: list[list[dict[str, Tensor]]] = [[] for _ in range(len(members) + 1)]
     rows = workers.shard(np.arange(len(loader)))
+    parts = [_Kept(len(rows)) for _ in range(len(members) + 1)]
     for batch in loader.batches(rows, batch_size):
         answers = [None if m is None else task.answer(m.output(batch), batch) for m in members]
         measured_here = [None if a is None else task.measure(a, batch) for a in answers]
@@ -127,11 +131,11 @@ def _measure(
             measured_here.append(task.measure(task.ensemble(of_all), batch))
         for part, statistics in zip(parts, measured_here, strict=False):
             if statistics is not None:
-                part.append(statistics)
+                part.add(statistics)
         seen.append(batch.index)
     # what a batch says stays on the device until here: nothing waits between batches
     found = torch.cat(seen).numpy() if seen else rows[:0]
-    return _Seen(found, [_on_host(part) for part in parts], [])
+    return _Seen(found, [part.on_host() for part in parts], [])
 
 
 def evaluate_pairs(
@@ -145,21 +149,22 @@ def evaluate_pairs(
 
     Where memory runs out, fewer samples are taken at a time.
     """
+    batch_size = _at_most(batch_size, loader)
     for member in members:
         member.network.eval()
-    parts: list[list[dict[str, Tensor]]] = [[] for _ in range(len(members) + len(pairs))]
+    parts = [_Kept(len(loader)) for _ in range(len(members) + len(pairs))]
     try:
         with torch.no_grad(), tf32(False):
             for batch in loader.batches(np.arange(len(loader)), batch_size):
                 answers = [task.answer(member.output(batch), batch) for member in members]
                 both = (task.ensemble([answers[a], answers[b]]) for a, b in pairs)
                 for part, answer in zip(parts, chain(answers, both), strict=True):
-                    part.append(task.measure(answer, batch))
+                    part.add(task.measure(answer, batch))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error) or batch_size == 1:
             raise
     else:
-        found = [_on_host(part) for part in parts]
+        found = [part.on_host() for part in parts]
         if None in found:
             raise BikdError(f"none of the {len(loader)} images to evaluate on can be read")
         done = [measured(task, statistics) for statistics in found if statistics is not None]
@@ -167,10 +172,38 @@ def evaluate_pairs(
     return evaluate_pairs(members, pairs, loader, task, batch_size // 2)
 
 
-def _on_host(part: Sequence[dict[str, Tensor]]) -> Statistics | None:
-    if not part:
-        return None
-    return {name: torch.cat([of[name] for of in part]).cpu().numpy() for name in part[0]}
+def _at_most(batch_size: int, loader: Loader) -> int:
+    """As many samples of it as take EVAL_BYTES."""
+    one = sum(prod(view.shape) for view in loader.views)
+    return max(1, min(batch_size, EVAL_BYTES // one))
+
+
+@dataclass
+class _Kept:
+    """Statistics of up to so many samples on their device, in one tensor each from the start.
+
+    Small tensors that stay, made between large ones that go, would keep the memory of the large.
+    """
+
+    most: int
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    count: int = 0
+
+    def add(self, statistics: dict[str, Tensor]) -> None:
+        """Those of the next samples."""
+        end = self.count
+        for name, part in statistics.items():
+            if name not in self.tensors:
+                self.tensors[name] = part.new_empty((self.most, *part.shape[1:]))
+            end = self.count + len(part)
+            self.tensors[name][self.count : end] = part
+        self.count = end
+
+    def on_host(self) -> Statistics | None:
+        """None where no sample came."""
+        if not self.count:
+            return None
+        return {name: kept[: self.count].cpu().numpy() for name, kept in self.tensors.items()}
 
 
 def _whole(

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from bikd_ray.data import open_split
 from bikd_ray.data.loader import DISK_FRACTIONS, Loader, parts_of
 from bikd_ray.data.resolve import split_train
-from bikd_ray.data.sources import Subset
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job, ResolvedProbe
@@ -468,11 +467,14 @@ def _loaders(
         select_fraction=data.select_fraction,
         train_fraction=job.recipe.train_fraction,
     )
-    train = Loader(images, views, device, augment=job.recipe.augment, seed=job.seed, **how)
+    augment = job.recipe.augment
+    train = Loader(images, views, device, augment=augment, seed=job.seed, whole=True, **how)
     val = Loader(
         open_split(job.data, "val"), views, device, disk_fraction=DISK_FRACTIONS["val"], **how
     )
-    held = Loader(Subset(images, select), views, device, **how) if len(select) else None
+    held = None
+    if len(select):
+        held = Loader(task.held_out(images, select), views, device, **how)
     return train, val, held, rows
 
 

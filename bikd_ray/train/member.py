@@ -26,6 +26,7 @@ from bikd_ray.specs import Recipe, Resources
 from bikd_ray.train.optim import make_optimizer
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.sync_batchnorm import SharedBatchNorm
+from bikd_ray.zoo.segmentation.frozen_norm import freeze_batchnorm
 
 _DEFAULTS = Resources()
 
@@ -89,6 +90,8 @@ class Learner:
         Raises BikdError for a network that cannot do what `resources` asks for.
         """
         network, name = member.network, member.model.name
+        if recipe.freeze_batchnorm:
+            freeze_batchnorm(network)
         optimizer, schedule = make_optimizer(network, recipe, steps, name)
         scaler = GradScaler(member.device.type, enabled=recipe.precision == "fp16")
         average = copy.deepcopy(network) if recipe.ema is not None else None

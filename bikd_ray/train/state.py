@@ -17,7 +17,7 @@ from bikd_ray.train.best_epochs import BestEpochs
 from bikd_ray.train.member import Learner
 from bikd_ray.train.step import EpochSums
 
-FORMAT = 2
+FORMAT = 3
 
 log = logging.getLogger(__name__)
 

@@ -241,7 +241,7 @@ def _lesson(
     learners, objective, workers = sources.learners, sources.objective, sources.workers
     rank = workers.rank if workers.by_samples else 0
     stream = (number, rank) if number or rank else ()
-    part = replace(part, draw=derived_seed("draw", sources.seed, step, *stream))
+    part = replace(part, draw=derived_seed("draw", sources.seed, step))
     device, dtype = part.device, AUTOCAST[sources.precision]
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         output_S: list[Any] = []

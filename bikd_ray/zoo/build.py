@@ -20,6 +20,13 @@ from bikd_ray.errors import UserError, choices
 from bikd_ray.plan import Blueprint, ResolvedModel
 from bikd_ray.specs import ZooEntry
 from bikd_ray.zoo.checkpoints import load_checkpoint, reason
+from bikd_ray.zoo.segmenters import (
+    KINDS,
+    OF_TRANSFORMERS,
+    of_transformers,
+    segmenter,
+    segmenter_from,
+)
 
 
 def build(entry: ZooEntry, *, weights: bool = True, notes: list[str] | None = None) -> nn.Module:
@@ -35,6 +42,10 @@ def build(entry: ZooEntry, *, weights: bool = True, notes: list[str] | None = No
     said = [] if notes is None else notes
     if before := _float32(network):
         said.append(f"built in {before}; it is measured and trained in float32")
+    if entry.start and (weights or "://" not in entry.start):
+        from bikd_ray.zoo.saliency import load_encoder
+
+        said += load_encoder(network, entry.saliency or "", entry.start)
     if entry.checkpoint and (weights or "://" not in entry.checkpoint):
         said += load_checkpoint(network, entry)
     return network.eval()
@@ -80,8 +91,10 @@ def _seeded() -> Iterator[None]:
 def _source(entry: ZooEntry, *, pretrained: bool) -> nn.Module:
     if entry.timm:
         return _timm(entry, pretrained)
+    if any(getattr(entry, kind) for kind in KINDS):
+        return segmenter(entry, pretrained=pretrained)
     with redirect_stdout(sys.stderr):  # the person's code may print; answers go to standard output
-        network = _factory(entry) if entry.factory else _hub(entry)
+        network = _other(entry)
     while isinstance(network, nn.DataParallel):  # one device at a time; the names lose module.
         network = network.module
     if isinstance(network, torch.jit.ScriptModule):
@@ -94,8 +107,31 @@ def _source(entry: ZooEntry, *, pretrained: bool) -> nn.Module:
     return network
 
 
-def blueprint(entry: ZooEntry) -> Blueprint | None:
-    """How timm builds the architecture of an entry, as plain values; None where it does not."""
+def _other(entry: ZooEntry) -> object:
+    """What an entry that timm does not build returns."""
+    if entry.saliency:
+        return _saliency(entry)
+    return _factory(entry) if entry.factory else _hub(entry)
+
+
+def _saliency(entry: ZooEntry) -> nn.Module:
+    from bikd_ray.zoo.saliency import saliency_model
+
+    try:
+        return saliency_model(entry.saliency or "").build(**entry.kwargs)
+    except TypeError as error:
+        raise UserError(
+            f"zoo: {entry.saliency} does not take kwargs {entry.kwargs} ({reason(error)}); correct "
+            "them"
+        ) from None
+
+
+def blueprint(entry: ZooEntry, network: nn.Module | None = None) -> Blueprint | None:
+    """How timm or transformers builds the architecture of an entry, as plain values; None where
+    neither does. network: the one that was built, of which transformers' config is read.
+    """
+    if any(getattr(entry, kind) for kind in OF_TRANSFORMERS):
+        return of_transformers(entry, network) if network is not None else None
     if not entry.timm:
         return None
     kind, where = parse_model_name(entry.timm)
@@ -107,6 +143,8 @@ def blueprint(entry: ZooEntry) -> Blueprint | None:
 
 
 def _from_blueprint(entry: ZooEntry, how: Blueprint) -> nn.Module:
+    if any(getattr(entry, kind) for kind in OF_TRANSFORMERS):
+        return segmenter_from(entry, how)
     config = {"pretrained_cfg": dict(how.config)} if how.config else {}
     return timm.create_model(how.name, pretrained=False, **config, **how.kwargs)
 

@@ -1,7 +1,7 @@
 """Identify a zoo entry: build it once and note everything that later steps need to know of it."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -34,6 +34,7 @@ class Description:
     classes: tuple[str, ...] | None
     cost: Cost
     notes: tuple[str, ...]  # what a person may not know, a line each
+    loss: str = ""
 
 
 def resolve_model(entry: ZooEntry, task: Task | None = None) -> tuple[ResolvedModel, nn.Module]:
@@ -48,7 +49,7 @@ def resolve_model(entry: ZooEntry, task: Task | None = None) -> tuple[ResolvedMo
     config = getattr(network, "pretrained_cfg", None) or {}
     own = entry.source.rpartition("/")[2]  # not the place of a hub folder
     architecture = config.get("architecture") or own
-    how = blueprint(entry)
+    how = blueprint(entry, network)
     kwargs = how.kwargs if how else entry.kwargs  # with those that a config.json adds
     try:
         model_id = digest("model", architecture, kwargs, weights, about.input.identity)
@@ -62,10 +63,11 @@ def resolve_model(entry: ZooEntry, task: Task | None = None) -> tuple[ResolvedMo
         num_classes=about.num_classes,
         cost=about.cost,
         classes=about.classes,
-        licence=config.get("license") if entry.checkpoint is None else None,
+        licence=_licence(entry, config),
         blueprint=how,
         holds=_holds(entry, how, network),
         notes=(*notes, *_new_head(entry, network), *about.notes),
+        loss=about.loss,
     )
     return resolved, network
 
@@ -86,7 +88,9 @@ def describe(entry: ZooEntry, network: nn.Module, task: Task | None = None) -> D
             f"zoo: {entry.name} cannot be trained as it is ({type(error).__name__} in training "
             f"mode: {reason(error)}); correct it or its kwargs"
         ) from error
-    return Description(how, head.num_classes, head.classes, measured, head.notes)
+    if not task.features:
+        measured = replace(measured, features=None)
+    return Description(how, head.num_classes, head.classes, measured, head.notes, head.loss)
 
 
 def classifier(entry: ZooEntry, network: nn.Module, how: ResolvedInput) -> Head:
@@ -128,6 +132,15 @@ def square_input(entry: ZooEntry, network: nn.Module) -> ResolvedInput:
         interpolation=given.interpolation or config.get("interpolation", "bilinear"),
         crop_mode=config.get("crop_mode", "center"),
     )
+
+
+def _licence(entry: ZooEntry, config: dict) -> str | None:
+    """Of the pretrained weights, where it is known."""
+    if entry.saliency:
+        from bikd_ray.zoo.saliency import saliency_model
+
+        return saliency_model(entry.saliency).licence if entry.checkpoint else None
+    return config.get("license") if entry.checkpoint is None else None
 
 
 def _holds(entry: ZooEntry, how: Blueprint | None, network: nn.Module) -> str | None:

@@ -145,7 +145,7 @@ class Snapshot:
     def classes(self, model_id: str, selection: str) -> pa.Table:
         def classes() -> pa.Table:
             try:
-                if not self.any_binary:
+                if not self.store.has_classes(self.measure["metric"]):
                     return CLASSES.empty_table()
                 return self.store.classes(model_id, selection=selection, **self.measure)
             except BikdError:  # its predictions are gone; the rest of the page is not

@@ -17,17 +17,19 @@ from bikd_ray.data.loader import Loader
 from bikd_ray.data.sampled import counted, refuse_mostly_bad, undecodable
 from bikd_ray.data.sources import ImageSet, Subset
 from bikd_ray.errors import BikdError, UserError
+from bikd_ray.formatting import shown as shown_value
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
 from bikd_ray.resolve import same_twice
 from bikd_ray.spec_file import load_parts
 from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry, labelled
 from bikd_ray.store.filesystem import StoreFS, store_uri
+from bikd_ray.tasks import DEFAULT, task_of
 from bikd_ray.tasks.plausible import Plausibility, plausibility
 from bikd_ray.train.evaluate import evaluate
 from bikd_ray.train.member import Member
 from bikd_ray.weights import keep_base
-from bikd_ray.zoo import build, check_classes, describe, resolve_model, save_resolved
+from bikd_ray.zoo import build, describe, resolve_model, save_resolved
 from bikd_ray.zoo.cost import training_bytes
 from bikd_ray.zoo.published import IMAGES, published_for
 
@@ -100,7 +102,7 @@ def check(path: Path, *, fetch: bool = False, store: str | None = None) -> Findi
     of_spec = parts.spec.store if parts.spec else None
     keep = _store(store, of_spec, found) if fetch else None
     before = len(found.problems)
-    data = _data(parts.data, found) if parts.data else None
+    data = _data(parts.data, parts.task, found) if parts.data else None
     unreadable = len(found.problems) > before
     abouts: dict[str, _About] = {}
     models: dict[str, ResolvedModel] = {}
@@ -110,7 +112,7 @@ def check(path: Path, *, fetch: bool = False, store: str | None = None) -> Findi
         for entry in parts.zoo:
             start = time.monotonic()
             try:
-                about = _model(entry, shown, fetch, keep, models)
+                about = _model(entry, parts.task, shown, fetch, keep, models)
             except UserError as error:
                 found.problems += str(error).splitlines()
                 continue
@@ -132,7 +134,16 @@ class _About:
     weights: str
     licence: str | None
     notes: tuple[str, ...] = ()
-    measured: Plausibility | None = None
+    measured: "_Measured | None" = None
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What a model answers of some val images. of_classes: where they have one class each."""
+
+    line: str
+    suspicion: str | None
+    of_classes: Plausibility | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +153,7 @@ class _Shown:
     data: ResolvedData
     folder: Path
 
-    def measure(self, model: ResolvedModel, network: nn.Module) -> Plausibility:
+    def measure(self, model: ResolvedModel, network: nn.Module) -> _Measured:
         """A model on some val images, as a baseline measures it on all of them.
 
         Raises UserError where it answers NaN, or where no image can be read.
@@ -152,14 +163,22 @@ class _Shown:
         some = Subset(images, drawn(images, count))
         cpu = torch.device("cpu")
         # those that do not decode are told of elsewhere
-        loader = Loader(some, [model.input.view], cpu, cache=str(self.folder), skip=True)
+        task, member = task_of(self.data.task), Member(model, network, cpu)
+        how = {"cache": str(self.folder), "skip": True, "task": task}
         try:
-            evaluation = evaluate([Member(model, network, cpu)], loader, batch_size=AT_ONCE)
+            loader = Loader(some, [model.input.view], cpu, **how)
+            evaluation = evaluate([member], loader, task=task, batch_size=AT_ONCE)
         except BikdError as error:
             raise UserError(str(error)) from None
+        (found,), metric = evaluation.outcomes, task.metrics[0]
+        if self.data.task != DEFAULT:
+            value = shown_value(found.values[metric.name], metric.unit, metric.title)
+            n = len(found.scores[metric.name])
+            return _Measured(f"{value} on {n} val images", task.doubt(found.statistics))
         known = published_for(model, IMAGES)
         top1 = known.top1 if known else None
-        return plausibility(evaluation.outcomes[0].statistics, images.labels, top1)
+        judged = plausibility(found.statistics, images.labels, top1)
+        return _Measured(f"top-1 {judged.line}", judged.suspicion, judged)
 
 
 def drawn(images: ImageSet, count: int) -> np.ndarray:
@@ -180,15 +199,25 @@ def drawn(images: ImageSet, count: int) -> np.ndarray:
 def _say(entry: ZooEntry, about: _About | None, seconds: float) -> None:
     lines = [*about.notes] if about else []
     if about and about.measured:
-        lines.append(f"top-1 {about.measured.line}")
+        lines.append(about.measured.line)
         if about.measured.suspicion:
             lines.append(f"warning: {about.measured.suspicion}")
     for line in [*lines, f"{seconds:.1f} s"]:
         print(f"bikd: {entry.name}: {line}", file=sys.stderr)
 
 
+def _elsewhere(entry: ZooEntry) -> bool:
+    """Whether even what an entry is built from has to be fetched."""
+    if entry.hub:
+        return not Path(entry.hub.partition(":")[0]).is_dir()
+    if entry.transformers:
+        return not Path(entry.transformers).is_dir()
+    return bool(entry.detectron2 and "://" in entry.detectron2)
+
+
 def _model(
     entry: ZooEntry,
+    task: str,
     shown: _Shown | None,
     fetch: bool,
     keep: StoreFS | None,
@@ -197,26 +226,29 @@ def _model(
     """Build one model, with its real weights where they are at hand or may be fetched; None where
     even its code is elsewhere.
     """
-    if not fetch and entry.hub and not Path(entry.hub.partition(":")[0]).is_dir():
+    if not fetch and _elsewhere(entry):
         return None
+    of = task_of(task)
     remote = entry.checkpoint is None or "://" in entry.checkpoint
-    if not fetch and remote and entry.timm and not entry.timm.startswith(LOCAL_DIR):
+    fetched = entry.timm and not entry.timm.startswith(LOCAL_DIR)
+    fetched = fetched or entry.smp or entry.kwargs.get("weights", entry.torchvision)
+    if not fetch and remote and fetched:
         network = build(entry, weights=False)
-        about = describe(entry, network)
+        about = describe(entry, network, of)
         check = ResolvedModel(
             entry, "", "", about.input, about.num_classes, about.cost, about.classes
         )
         if shown:
-            check_classes(check, shown.data.num_classes, shown.data.classes)
+            of.check(check, shown.data)
         return _About(check.input, check.num_classes, check.cost, NOT_FETCHED, None)
-    check, network = resolve_model(entry)
+    check, network = resolve_model(entry, of)
     models[entry.name] = check
     if keep:
         keep_base(keep, check.weights_id, network)
     if shown:
-        check_classes(check, shown.data.num_classes, shown.data.classes)
+        of.check(check, shown.data)
     measured = shown.measure(check, network) if shown else None
-    save_resolved(check)
+    save_resolved(check, task=task)
     return _About(
         check.input,
         check.num_classes,
@@ -236,10 +268,10 @@ def _store(given: str | None, of_spec: str | None, found: Findings) -> StoreFS |
         return None
 
 
-def _data(data: Data, found: Findings) -> ResolvedData | None:
+def _data(data: Data, task: str, found: Findings) -> ResolvedData | None:
     """Open train, val and what is only measured on, and decode some images of each."""
     try:
-        resolved = resolve_data(data)
+        resolved = resolve_data(data, task)
     except UserError as error:
         found.problems += str(error).splitlines()
         return None
@@ -259,6 +291,10 @@ def _data(data: Data, found: Findings) -> ResolvedData | None:
                 print(f"bikd: {split}: {counted(faults, images)}; skipped", file=sys.stderr)
         except UserError as error:
             found.problems.append(str(error))
+        problems, remarks = task_of(task).look(split, images)
+        found.problems += problems
+        for line in remarks:
+            print(f"bikd: {line}", file=sys.stderr)
     for line in (*resolved.class_order, *resolved.notes):
         print(f"bikd: {line}", file=sys.stderr)
     return resolved
@@ -282,9 +318,10 @@ def _model_row(entry: ZooEntry, about: _About | None, recipe: Recipe) -> dict:
     }
 
 
-def _measured_row(measured: Plausibility | None) -> dict:
-    if measured is None:
+def _measured_row(found: _Measured | None) -> dict:
+    if found is None or found.of_classes is None:
         return {}
+    measured = found.of_classes
     return {
         "top1": measured.top1,
         "n": measured.n,

@@ -10,6 +10,13 @@ a partner.
 `control`: each network knows its own quarter of the images, and the sweep has all of them. Every
 model gains, and gains as much without a partner.
 
+`segmentation` (a task of its own): scenes of digits with a class for each pixel; three networks
+answer pixels and one queries, each knows half of some scenes, and the sweep has new ones.
+
+`saliency` (a task of its own): videos of which one frame does not tell who moves, and who moves is
+looked at; three networks see the last frame alone, a short window and a long one at half the size,
+each knows a third of the videos, and the sweep has all of them, in pairs and all three together.
+
 Sizes and recipes were chosen by the accuracies before the sweep and by its duration, never by a Δ
 (LOG.md).
 """
@@ -17,7 +24,7 @@ Sizes and recipes were chosen by the accuracies before the sweep and by its dura
 import io
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +33,20 @@ import torch
 import yaml
 
 from bikd_ray.data.loader import Loader
-from bikd_ray.data.sources import ImageSet, open_images
+from bikd_ray.data.sources import ImageSet
 from bikd_ray.errors import UserError
 from bikd_ray.identity import derived_seed
-from bikd_ray.specs import CONTROL, DigitsData, Recipe, ZooEntry
+from bikd_ray.specs import (
+    CONTROL,
+    DataSource,
+    DigitScenesData,
+    DigitsData,
+    MovingDigitsData,
+    Recipe,
+    ZooEntry,
+)
 from bikd_ray.store.filesystem import StoreFS
+from bikd_ray.tasks import DEFAULT, task_of
 from bikd_ray.train.member import Learner, Member
 from bikd_ray.train.step import Sources, train_step
 from bikd_ray.weights import pack_state
@@ -90,18 +106,31 @@ WRONG = 0.45
 """The share of cheap labels that name another digit than the image shows."""
 
 VAL = {"source": "digits", "split": "val"}
+DIGITS = DigitsData(source="digits", split="train")
 
 
 @dataclass(frozen=True)
 class Story:
     """One demo. share: the training images, by their numbers, that teach a network its first
     lessons, from its name and how many images there are. spec: what the sweep's spec says beside
-    zoo and store. files: what lies beside it, by path, from the training images.
+    zoo and store. files: what lies beside it, by path, from the training images. taught: the images
+    of the first lessons, and lessons: how each network has them.
     """
 
     share: Callable[[str, int], np.ndarray]
     spec: Mapping[str, Any]
     files: Callable[[ImageSet], dict[str, bytes]] = lambda images: {}
+    task: str = DEFAULT
+    zoo: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: ZOO)
+    taught: DataSource = DIGITS
+    lessons: Callable[[str], Recipe] = lambda name: OTHER_LESSONS.get(name, FIRST_LESSONS)
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """A network of its zoo as a spec has it, less its weights."""
+        entry = {"alias": name, **self.zoo[name]}
+        if self.task != DEFAULT:
+            return entry
+        return {**entry, "input": INPUT, "kwargs": {**entry["kwargs"], "num_classes": 10}}
 
 
 def _good_half(name: str, images: int) -> np.ndarray:
@@ -146,7 +175,110 @@ CHEAP = "cheap-labels"
 SOFT = 4.0
 """Temperature of the frozen teachers: the expert's and, for a fair comparison, of the old self."""
 
+SCENES = {"source": "digit_scenes", "size": 24, "digits": [1, 2]}
+SCENE_INPUT = {"size": 24, "multiple": 8, "mean": [0.5] * 3, "std": [0.5] * 3}
+SCENE_ZOO: dict[str, dict[str, Any]] = {
+    name: {"factory": f"bikd_pipelines.scene_nets:{factory}", "input": SCENE_INPUT}
+    for name, factory in (
+        ("Dilated", "dilated"),
+        ("Residual", "residual"),
+        ("UNet", "UNet"),
+        ("Masks", "Masks"),
+    )
+}
+
+_SCENE_LESSONS = Recipe(
+    epochs=8,
+    batch_size=32,
+    optimizer="adamw",
+    lr=5e-3,
+    weight_decay=0.05,
+    schedule="cosine",
+    warmup_epochs=1,
+)
+SCENE_LESSONS = {
+    "Dilated": _SCENE_LESSONS,
+    "Residual": _SCENE_LESSONS,
+    "UNet": _SCENE_LESSONS.model_copy(update={"epochs": 10}),
+    "Masks": _SCENE_LESSONS.model_copy(update={"epochs": 12, "lr": 2e-3}),
+}
+
+
+def _every_second(name: str, images: int) -> np.ndarray:
+    """The even scenes for two of the networks, the odd ones for the others."""
+    return np.arange(list(SCENE_ZOO).index(name) % 2, images, 2)
+
+
+CLIP_COLOURS = {"mean": [0.3] * 3, "std": [0.2] * 3}
+CLIP_ZOO: dict[str, dict[str, Any]] = {
+    name: {
+        "factory": "bikd_pipelines.clip_nets:ClipNet",
+        "kwargs": {"frames": frames},
+        "input": {**how, **CLIP_COLOURS},
+    }
+    for name, frames, how in (
+        ("Still", 1, {"size": 64, "width": 96}),
+        ("Short", 4, {"size": 64, "width": 96, "window": {"frames": 4}}),
+        ("Long", 8, {"size": 32, "width": 48, "window": {"frames": 8, "stride": 2}}),
+    )
+}
+VIDEOS = {"source": "moving_digits", "split": "train", "videos": 60}
+CLIP_LESSONS = Recipe(epochs=60, batch_size=8, optimizer="adam", lr=3e-3, weight_decay=0.0)
+
+
+def _every_third(name: str, videos: int) -> np.ndarray:
+    return np.arange(list(CLIP_ZOO).index(name), videos, len(CLIP_ZOO))
+
+
+SEGMENTATION = "segmentation"
+SALIENCY = "saliency"
+
 STORIES = {
+    SALIENCY: Story(
+        task="saliency",
+        zoo=CLIP_ZOO,
+        taught=MovingDigitsData.model_validate(VIDEOS),
+        lessons=lambda name: CLIP_LESSONS,
+        share=_every_third,
+        spec={
+            "data": {
+                "train": VIDEOS,
+                "val": {"source": "moving_digits", "split": "val", "videos": 30, "eval_stride": 4},
+            },
+            "pairings": {
+                "list": [
+                    ["Still", "Short"],
+                    ["Still", "Long"],
+                    ["Short", "Long"],
+                    ["Still", "Short", "Long"],
+                ]
+            },
+            "recipe": {
+                "epochs": 6,
+                "batch_size": 8,
+                "optimizer": "adam",
+                "lr": 3e-4,
+                "weight_decay": 0.0,
+            },
+            "seeds": [0, 1],
+        },
+    ),
+    SEGMENTATION: Story(
+        task="segmentation",
+        zoo=SCENE_ZOO,
+        taught=DigitScenesData.model_validate({**SCENES, "split": "train", "count": 4000}),
+        lessons=SCENE_LESSONS.__getitem__,
+        share=_every_second,
+        spec={
+            "data": {
+                "train": {**SCENES, "split": "train", "count": 1000, "seed": 1},
+                "val": {**SCENES, "split": "val", "count": 400},
+                "cache": "views",
+            },
+            "recipe": {"epochs": 2, "batch_size": 32, "optimizer": "adamw", "lr": 3e-4},
+            "seeds": [0, 1],
+        },
+    ),
     CHEAP: Story(
         share=_good_half,
         files=cheaply_labelled,
@@ -193,43 +325,45 @@ def prepare_demo(store: str, story: str = CHEAP) -> Path:
     place, told = StoreFS.at(store), STORIES[story]
     if not place.is_local:
         raise UserError(f"the demo's store must be a folder, got {store}")
-    images = open_images(DigitsData(source="digits", split="train"))
+    task = task_of(told.task)
+    images = task.to_learn(task.open(told.taught))
     for file, content in told.files(images).items():
         if not place.exists(file):
             place.write(file, content)
     zoo = []
-    for name, how in ZOO.items():
-        file = f"{story}/{name}.safetensors"
-        entry = {"alias": name, **how, "input": INPUT}
-        entry["kwargs"] = {**entry["kwargs"], "num_classes": 10}
+    for name in told.zoo:
+        file, entry = f"{story}/{name}.safetensors", told.entry(name)
         if not place.exists(file):
             print(f"bikd: {name} takes its first lessons …", file=sys.stderr)
             rows = told.share(name, len(images.labels))
-            state = _first_lessons(entry, images, rows, Path(place.root) / "views")
+            state = _first_lessons(told, entry, images, rows, Path(place.root) / "views")
             place.write(file, pack_state(state))
         zoo.append({**entry, "checkpoint": file})
-    spec = {"name": story, "zoo": zoo, **told.spec, "store": "."}
-    text = f"# The sweep of `bikd demo --story {story}`; change it and run it with `bikd sweep`.\n"
+    of = {} if told.task == DEFAULT else {"task": told.task}
+    spec = {"name": story, **of, "zoo": zoo, **told.spec, "store": "."}
+    asked = f"--story {story}" if told.task == DEFAULT else f"--task {told.task}"
+    text = f"# The sweep of `bikd demo {asked}`; change it and run it with `bikd sweep`.\n"
     place.write(f"{story}.yaml", (text + yaml.safe_dump(spec, sort_keys=False)).encode())
     return Path(place.root) / f"{story}.yaml"
 
 
 def _first_lessons(
-    entry: dict[str, Any], images: ImageSet, rows: np.ndarray, cache: Path
+    told: Story, entry: dict[str, Any], images: ImageSet, rows: np.ndarray, cache: Path
 ) -> dict[str, torch.Tensor]:
-    """Cross-entropy on these rows of the images, from random weights."""
+    """The network's own loss on these rows of the images, from random weights."""
     torch.set_num_threads(1)  # for nets this small a second thread is only something to wait for
-    recipe = OTHER_LESSONS.get(entry["alias"], FIRST_LESSONS)
+    recipe, task = told.lessons(entry["alias"]), task_of(told.task)
     if "timm" in entry:  # by its name timm would fetch pretrained weights
         call = {"model_name": entry["timm"], **entry["kwargs"]}
         entry = {"factory": "timm:create_model", "kwargs": call, "input": entry["input"]}
-    model, network = resolve_model(ZooEntry.model_validate(entry))
+    model, network = resolve_model(ZooEntry.model_validate(entry), task)
     device = torch.device("cpu")
-    loader = Loader(images, [model.input.view], device, cache=str(cache))
+    view = model.input.view
+    loader = Loader(images, [view], device, cache=str(cache), task=task, whole=True)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
     learner = Learner.of(Member(model, network, device), recipe, steps)
     network.train()
-    sources = Sources([learner], CONTROL, seed=0)
+    sources = Sources([learner], CONTROL, seed=0, task=task.joined([model]))
     step = 0
     for epoch in range(recipe.epochs):
         order = np.random.default_rng(derived_seed("demo", epoch)).permutation(rows)

@@ -11,7 +11,6 @@ from math import inf
 
 import pyarrow as pa
 
-from bikd_ray.analysis.significance import resolvable
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, Pace, Plan
 from bikd_ray.specs import Resources, Spec
@@ -211,9 +210,11 @@ def cost_lines(
     budget (GPU-hours): as of a sweep. store: what it lacks of baselines and of weights is told
     too. Raises UserError for jobs that no node can hold.
     """
+    from bikd_pipelines.resolution import resolution_line
     from bikd_ray.data.cache import size_on_disk
     from bikd_ray.resolve import not_kept, not_measured
     from bikd_ray.sweep.resources import check_fits, job_needs, uses_gpus
+    from bikd_ray.tasks import task_of
 
     todo = plan.todo[:limit]
     lines = [f"{len(plan.todo)} of {len(plan.jobs)} jobs to do, {len(plan.failed)} failed before"]
@@ -255,7 +256,8 @@ def cost_lines(
         held = round(data.n_train * spec.data.select_fraction)
         train = data.n_train if spec.recipe.augment == "none" else 0
         looked_at = data.n_val + sum(part.n for part in data.eval.values())
-        cached = sum(size_on_disk(train + held + looked_at, view) for view in views)
+        kept_images = train + held + looked_at if task_of(data.task).kept else 0
+        cached = sum(size_on_disk(kept_images, view) for view in views)
         from bikd_ray.zoo.cost import job_bytes  # loads torch
 
         recipe, most = spec.recipe, max(plan.jobs, key=job_bytes)
@@ -269,11 +271,7 @@ def cost_lines(
             f"{spec.resources.keep_weights}), {_size(cached)} of decoded images on each node "
             f"(cache: {spec.data.cache})"
         )
-        low, high = (resolvable(data.n_val, share) for share in (0.02, 0.04))
-        lines.append(
-            f"{data.n_val} val images resolve ±{low:.2f} pp of one job's Δ with 95% if 2% of "
-            f"them change sides, ±{high:.2f} pp if 4% do"
-        )
+        lines.append(resolution_line(data, store))
     return lines
 
 

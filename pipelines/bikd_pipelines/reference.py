@@ -13,9 +13,12 @@ from bikd_ray.specs import (
     LOGGER_OPTIONS,
     OPTIONS,
     PRESETS,
+    ClipsData,
     Data,
+    DigitScenesData,
     DigitsData,
     FolderData,
+    FrameWindow,
     FurtherDigits,
     FurtherFolder,
     FurtherParquet,
@@ -23,6 +26,9 @@ from bikd_ray.specs import (
     GrownNode,
     Input,
     Logger,
+    MaskFoldersData,
+    MaskParquetData,
+    MovingDigitsData,
     Objective,
     Pairings,
     ParquetData,
@@ -30,6 +36,7 @@ from bikd_ray.specs import (
     Recipe,
     Resources,
     Search,
+    SegmentationLayoutData,
     Spec,
     TimmData,
     ZooEntry,
@@ -51,11 +58,18 @@ SECTIONS: dict[type[BaseModel], str] = {
     Spec: "The whole spec",
     ZooEntry: "A model of the zoo",
     Input: "A model's input",
+    FrameWindow: "A window of frames",
     Data: "Data",
     FolderData: "Data source folder",
     ParquetData: "Data source parquet",
     TimmData: "Data source timm",
     DigitsData: "Data source digits",
+    ClipsData: "Data source clips",
+    MovingDigitsData: "Data source moving_digits",
+    MaskFoldersData: "Data source mask_folders",
+    MaskParquetData: "Data source mask_parquet",
+    SegmentationLayoutData: "Data sources ade20k, cityscapes and voc",
+    DigitScenesData: "Data source digit_scenes",
     FurtherFolder: "Further set folder",
     FurtherParquet: "Further set parquet",
     FurtherTimm: "Further set timm",
@@ -146,7 +160,7 @@ def _bounds(field: dict[str, Any]) -> str:
 
 def _link(ref: str) -> str:
     heading = next(h for cls, h in SECTIONS.items() if cls.__name__ == ref.rpartition("/")[2])
-    anchor = heading.lower().replace("'", "").replace(" ", "-")
+    anchor = heading.lower().replace("'", "").replace(",", "").replace(" ", "-")
     return f"[{heading.lower()}](#{anchor})"
 
 

@@ -99,6 +99,10 @@ def _pupil(row: Row) -> str:
     return f"{row['model']} {'←' if row['objective'] == 'kl_dp' else '+'} {row['partner']}"
 
 
+def _pupil_of_videos(row: Row) -> str:
+    return f"{row['model']} + {row['partner']}"
+
+
 def _run(row: Row) -> str:
     if row["seeds"] is None:
         return "–"
@@ -198,6 +202,16 @@ VIEWS: dict[str, list[Column]] = {
         Column("ours [95%]", delta_text),
         Column("net Δ [95%]", net_text),
         _same("run", _run, 1),
+    ],
+    "paper videos": [
+        Column("model", _pupil_of_videos, words=True, head=True),
+        _same("data", lambda r: r["data"]),
+        Column("metric", lambda r: r["metric"], words=True, head=True),
+        Column("before", _number("paper_before", 3)),
+        Column("ours", _number("before", 3)),
+        Column("Δ", lambda r: signed(r["paper_delta"], 3)),
+        Column("ours [95%]", delta_text),
+        Column("net Δ [95%]", net_text),
     ],
     "groups": [
         _name(),

@@ -18,15 +18,18 @@ import numpy as np
 import torch
 
 from bikd_ray.data.clips.files import ClipFiles
-from bikd_ray.data.clips.segment import read_segment, segments_of
-from bikd_ray.data.clips.windows import ClipView, Window
+from bikd_ray.data.clips.reel import Reel
+from bikd_ray.plan import View, Window
 from bikd_ray.tasks.saliency_metrics import at_size, measure
 from tests.clips import save, write_frames_file
 
-VIEWS = (
-    ClipView(Window(32, 1, -31), 224, 384),
-    ClipView(Window(32, 1, -31), 224, 384),
-    ClipView(Window(32, 2, -31), 256, 456),
+VIEWS = tuple(
+    View(height, 1.0, "bilinear", "squash", None, width, window)
+    for height, width, window in (
+        (224, 384, Window(32, 1, -31)),
+        (224, 384, Window(32, 1, -31)),
+        (256, 456, Window(32, 2, -31)),
+    )
 )
 """Of TMFI-Net, ViNet-S and ViNet-A."""
 
@@ -50,9 +53,9 @@ def seconds(work: Callable[[], object]) -> float:
 def decoding(root: Path, clips: int, name: str) -> None:
     source = ClipFiles(str(root))
     targets = np.random.default_rng(0).integers(0, source.videos[0].count, clips).tolist()
-    once = seconds(lambda: [read_segment(source, 0, [t], VIEWS) for t in targets])
+    once = seconds(lambda: [Reel(source).clips(0, t, VIEWS, alone=True) for t in targets])
     apart = seconds(
-        lambda: [read_segment(source, 0, [t], [view]) for view in VIEWS for t in targets]
+        lambda: [Reel(source).clips(0, t, [v], alone=True) for v in VIEWS for t in targets]
     )
     print(f"{name}: {1000 * once / clips:.0f} ms a clip of three models from one decode, "
           f"{1000 * apart / clips:.0f} ms from three: {apart / once:.2f}×")  # fmt: skip
@@ -60,11 +63,9 @@ def decoding(root: Path, clips: int, name: str) -> None:
 
 def evaluation(root: Path, frames: int, stride: int) -> None:
     source = ClipFiles(str(root))
-    samples = np.array([[0, t] for t in range(0, frames, stride)])
+    samples, reel = range(0, frames, stride), Reel(source)
     tracemalloc.start()
-    spent = seconds(
-        lambda: [read_segment(source, v, at, VIEWS) and None for v, at in segments_of(samples)]
-    )
+    spent = seconds(lambda: [reel.clips(0, at, VIEWS) and None for at in samples])
     peak = tracemalloc.get_traced_memory()[1] / 2**20
     print(f"evaluation of {frames} frames, stride {stride}: {1000 * spent / len(samples):.0f} ms a "
           f"target, {peak:.0f} MiB at most")  # fmt: skip

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bikd_ray.data.clips.files import ClipFiles
-from bikd_ray.data.clips.source import Truth
+from bikd_ray.data.clips.source import ClipSource, Truth
 from bikd_ray.data.clips.video_file import frame_rate, is_video
 from bikd_ray.data.exclusions import listed
 from bikd_ray.errors import UserError
@@ -28,7 +27,7 @@ class Looked:
     notes: tuple[str, ...]
 
 
-def look(source: ClipFiles) -> Looked:
+def look(source: ClipSource) -> Looked:
     """Decode one frame of every video, and a few of its truths.
 
     A video whose frame does not decode for want of PyAV or of a codec is a fault that says so.
@@ -45,7 +44,8 @@ def look(source: ClipFiles) -> Looked:
         try:
             frame = next(iter(source.frames(index, [0])))
             truths = {t: source.truth(index, t) for t in _few(video.scored)}
-            if is_video(path := source.frame_path(index)):
+            path = source.frame_path(index)
+            if path and is_video(path):
                 rates[f"{frame_rate(path):g} frames/s"] += 1
         except UserError as error:
             faults.append(str(error))

@@ -7,8 +7,6 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from bikd_ray.identity import derived_seed
-
 
 @dataclass(frozen=True, eq=False)
 class Video:
@@ -52,6 +50,18 @@ class ClipSource(Protocol):
         """What a person should know of how it was read, a line for each kind of thing."""
         ...
 
+    def content_id(self) -> str:
+        """Identity: of every file's bytes, and of which belongs to which frame."""
+        ...
+
+    def spot_check(self) -> str:
+        """Identity of a few files."""
+        ...
+
+    def frame_path(self, video: int) -> str | None:
+        """The file of a video's first frame, where it lies in one."""
+        ...
+
     def frames(self, video: int, wanted: Sequence[int]) -> Iterator[Image.Image]:
         """The frames at ascending positions in RGB, one after the other. Raises BadImage, which
         names file and frame, if one does not decode.
@@ -73,18 +83,6 @@ def scored_samples(videos: Sequence[Video], stride: int = 1) -> np.ndarray:
         for kept in [video.scored[::stride]]
     ]
     return np.concatenate([np.empty((0, 2), np.int64), *parts])
-
-
-def training_samples(videos: Sequence[Video], seed: int, epoch: int) -> np.ndarray:
-    """int64 [V, 2], (video, position): one clip a video, its target drawn from all frames with a
-    map. A function of seed, epoch and the video's name alone; videos without a map have none.
-    """
-    drawn = [
-        (index, video.scored[derived_seed("clip", seed, epoch, video.name) % len(video.scored)])
-        for index, video in enumerate(videos)
-        if len(video.scored)
-    ]
-    return np.array(drawn, np.int64).reshape(-1, 2)
 
 
 def clusters(videos: Sequence[Video]) -> tuple[np.ndarray, tuple[str, ...]]:

@@ -10,6 +10,7 @@ from bikd_ray.data.masks.masked import MaskedImages, MaskedSet, content_id, spot
 from bikd_ray.data.masks.parquet import masked_parquet
 from bikd_ray.data.masks.rule import IGNORED, LabelRule
 from bikd_ray.data.masks.scenes import DigitScenes
+from bikd_ray.data.masks.sources import open_masks
 from bikd_ray.data.masks.trees import mask_trees
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "content_id",
     "mask_trees",
     "masked_parquet",
+    "open_masks",
     "spot_check",
     "voc",
 ]

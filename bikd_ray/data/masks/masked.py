@@ -26,6 +26,8 @@ class MaskedSet(Protocol):
     location: str
     source_id: str
     """What caches know it by, as of an `ImageSet`: names, sizes and what labels mean."""
+    labels: np.ndarray
+    """int64 [N], all 0: an image has no label beside those of its pixels."""
 
     @property
     def classes(self) -> tuple[str, ...] | None:
@@ -89,6 +91,8 @@ class MaskedImages:
         self.nbytes = images.nbytes + masks.nbytes + _LENGTH * len(self.stamps)
         self.random_access = images.random_access and masks.random_access
         self.source_id = digest("masks", listing_id, rule.identity)
+        self.meaning = rule.identity
+        self.labels = np.zeros(len(self.stamps), np.int64)
         self._count = len(self.stamps)  # stamps are taken away before loader processes start
         images.stamps = masks.stamps = self.stamps[:0]
 

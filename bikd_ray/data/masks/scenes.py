@@ -66,6 +66,7 @@ class DigitScenes:
         self.scales, self.seed, self.wide, self.ground = tuple(scales), seed, wide, ground
         self.classes = CLASSES if ground else CLASSES[1:]
         self.num_classes = len(self.classes)
+        self.labels = np.zeros(count, np.int64)
         self.source_id = digest(
             "digit scenes",
             SCENES_VERSION,

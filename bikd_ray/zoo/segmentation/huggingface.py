@@ -63,7 +63,7 @@ def load_transformers(
     if about is None:
         notes.append(f"{name} has no preprocessor_config.json; ImageNet's mean and std are taken")
     elif blue_first(about):
-        network.register_forward_pre_hook(_turned)
+        turn_channels(network)
         notes.append(f"{name} takes blue, green, red; the channels are turned for it")
     mean, std = pixel_scale(about or {})
     return Segmenter(
@@ -207,6 +207,11 @@ def blue_first(about: Mapping[str, Any]) -> bool:
     """Whether a processor gives its network blue, green, red."""
     by_default = str(about.get("image_processor_type", "")).startswith("MobileViT")
     return bool(about.get("do_flip_channel_order", by_default))
+
+
+def turn_channels(network: nn.Module) -> None:
+    """Give a network that takes blue, green, red the channels in that order."""
+    network.register_forward_pre_hook(_turned)
 
 
 def _turned(network: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -3,7 +3,7 @@
 import sys
 from shutil import get_terminal_size
 from textwrap import fill
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -124,7 +124,12 @@ def pairs(
 
 
 def paper(
-    store: StoreUri = None, selection: Selection = "last", format: HowShown = Format.table
+    store: StoreUri = None,
+    selection: Selection = "last",
+    videos: Annotated[
+        bool, typer.Option("--videos", help="Tables 5 and 6b, of video saliency, instead")
+    ] = False,
+    format: HowShown = Format.table,
 ) -> None:
     """Put your figures beside those of the Bi-KD paper (Jain et al., TMLR 2025).
 
@@ -139,6 +144,9 @@ def paper(
     from bikd_ray.store.filesystem import store_uri
 
     answers = Store(store_uri(store))  # need not exist: the paper's side stands without it
+    if videos:
+        _paper_videos(answers, selection, format)
+        return
     table = compared(answers, selection)
     if format is not Format.table:
         show(table, format, "paper")
@@ -150,6 +158,24 @@ def paper(
     width = get_terminal_size().columns
     for line in notes(answers, table, selection):
         print(fill(line, width, subsequent_indent="  "), file=sys.stderr)
+
+
+def _paper_videos(answers: Any, selection: str, format: Format) -> None:
+    from bikd_pipelines.paper.videos import compared, parts
+
+    table = compared(answers, selection)
+    if format is not Format.table:
+        show(table, format, "paper videos")
+        return
+    for title, part in parts(table):
+        print(f"{title}\n")
+        show(part, format, "paper videos")
+        print()
+    print(
+        "The paper prints one run without a control; its before and after are by scripts that "
+        "differ from model to model, ours by one",
+        file=sys.stderr,
+    )
 
 
 def groups(
@@ -238,7 +264,8 @@ def classes(
     [dim]Example: bikd classes ViT --format csv[/dim]
     """
     answers = opened(store)
-    answers.check_binary(metric)
+    if not answers.has_classes(metric):
+        answers.check_binary(metric)
     show(answers.classes(model, objective, selection, metric, eval_set), format, "classes")
 
 

@@ -24,6 +24,12 @@ from bikd_pipelines.commands.run import end
 from bikd_ray.errors import UserError
 
 
+class DemoTask(StrEnum):
+    classification = "classification"
+    saliency = "saliency"
+    segmentation = "segmentation"
+
+
 class Story(StrEnum):
     cheap_labels = "cheap-labels"
     control = "control"
@@ -38,13 +44,21 @@ def demo(
             "which 45% are wrong; control: all gain, and gain as much without a partner",
         ),
     ] = Story.cheap_labels,
+    task: Annotated[
+        DemoTask,
+        typer.Option(
+            "--task",
+            help="classification, with a story; segmentation: scenes of digits, and networks of "
+            "two families; saliency: videos, and networks that see one frame or several",
+        ),
+    ] = DemoTask.classification,
     store: Annotated[
         str | None,
         typer.Option(
             "--store",
             metavar="DIR",
-            help="a folder for the zoo and the answers; default: ./bikd-demo, or "
-            "./bikd-demo-control",
+            help="a folder for the zoo and the answers; default: ./bikd-demo, "
+            "./bikd-demo-control, ./bikd-demo-segmentation or ./bikd-demo-saliency",
         ),
     ] = None,
 ) -> None:
@@ -60,9 +74,10 @@ def demo(
     from bikd_ray.store.filesystem import store_uri
     from bikd_ray.sweep.engine import run_sweep
 
-    own = "./bikd-demo-control" if story is Story.control else "./bikd-demo"
+    told = story.value if task is DemoTask.classification else task.value
+    own = "./bikd-demo" if told == Story.cheap_labels.value else f"./bikd-demo-{told}"
     place = store_uri(store or own)
-    spec = prepare_demo(place, story.value)
+    spec = prepare_demo(place, told)
     report = run_sweep(load_spec(spec))
     answers = Store(report.store)
     print_summary(answers, spec=str(spec))
