@@ -84,7 +84,7 @@ def _complete(state: State) -> tuple[np.ndarray, np.ndarray]:
     there_NNS = state.done_NNS[np.ix_(kept, kept)]
     seeds_S: np.ndarray = there_NNS[off].all(axis=0)
     if not seeds_S.any():
-        done, all_of_it = int(there_NNS.any(2)[off].sum() // 2), int(off.sum() // 2)
+        done, all_of_it = int(np.sum(there_NNS[off].any(axis=1)) // 2), int(off.sum() // 2)
         raise UserError(
             f"its map is not complete: {done} of {all_of_it} pairs are done with every seed "
             "or fewer; finish it with bikd sweep --goal map"
