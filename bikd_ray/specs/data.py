@@ -7,16 +7,11 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
-    ValidationInfo,
     model_validator,
 )
 
 from bikd_ray.errors import choices
-from bikd_ray.specs.values import Float, Frozen, Int, Located, LocatedEach, in_base
-
-
-def _cache_in_base(cache: str, info: ValidationInfo) -> str:
-    return cache if cache in ("auto", "none") else in_base(cache, info)
+from bikd_ray.specs.values import Float, Frozen, Int, Located, LocatedEach, cache_in_base
 
 
 class FolderData(Frozen):
@@ -119,7 +114,7 @@ class Data(Frozen):
     select_fraction: Float = Field(
         default=0.0, ge=0, lt=1, description="share of train held out to choose the epoch"
     )
-    cache: Annotated[str, AfterValidator(_cache_in_base)] = Field(
+    cache: Annotated[str, AfterValidator(cache_in_base)] = Field(
         default="auto", min_length=1, description="auto | none | DIR: decoded uint8 views"
     )
     on_bad_image: Literal["fail", "skip"] = Field(
