@@ -67,6 +67,7 @@ class Zoo:
                     "model_id_a": id_of(a),
                     "model_id_b": id_of(b),
                     **shared,
+                    "metric": "top1",
                     **counts(self.before[a], self.before[b]),
                     "ensemble": self.ensemble(a, b),
                     "disagreement": float((self.before[a] != self.before[b]).mean()) * 1.2,

@@ -35,6 +35,9 @@ class World:
     seeds: int = 3
     churn: float = 0.02  # images that change sides by chance, both ways
     seed: int = 0
+    sets: Sequence[str] = ()  # measured on too: there what a job gains has the other sign
+    losses: bool = False  # nll as well: 0.2 where right, 2.2 where wrong
+    own: float | None = None  # points over alone that a model's own frozen start gives it
 
     def id_of(self, name: str) -> str:
         return f"id-{list(self.names).index(name):03d}"
@@ -46,8 +49,9 @@ def made(folder: Path, world: World) -> str:
     ease_N = random.normal(0.8, 1, world.n)
     before = {name: ease_N + random.normal(0, 0.5, world.n) > 0 for name in world.names}
 
-    def after(name: str, points: float) -> np.ndarray:
+    def after(name: str, points: float, on: str = "val") -> np.ndarray:
         right = before[name]
+        points *= 1 if on == "val" else -1
         turned = random.random(world.n) < world.churn
         low, high = np.flatnonzero(~right), np.flatnonzero(right)
         out = right ^ (turned & (random.random(world.n) < 0.5))
@@ -55,14 +59,27 @@ def made(folder: Path, world: World) -> str:
         out[random.permutation(low if points > 0 else high)[:some]] = points > 0
         return out
 
+    def scored(right: np.ndarray, on: str) -> list[tuple[dict, float]]:
+        """Of each metric: columns of its rows, and its value."""
+        at = {"eval_set": on, "unit_set_id": "s"}
+        found = [({**at, "metric": "top1", "bits": pack(right)}, 100 * right.mean())]
+        if world.losses:
+            loss = np.where(right, 0.2, 2.2).astype("<f4")
+            row = {**at, "metric": "nll", "scores": loss.tobytes()}
+            found.append((row, float(loss.mean())))
+        return found
+
     jobs, results, curves = [], [], []
-    lone = [(name,) for name in world.names]
+    lone = [((name,), "ce") for name in world.names]
+    if world.own is not None:
+        lone += [((name,), "self(temperature=4.0)") for name in world.names]
+    pairings = [(pair, "bikd") for pair in combinations(world.names, 2)]
     failed = {frozenset(pair) for pair in world.failed}
-    for members in [*lone, *combinations(world.names, 2)]:
+    for members, objective in [*lone, *pairings]:
         for seed in range(world.seeds):
             run = {
                 "job_id": f"j{len(jobs):06d}",
-                "objective": "bikd" if len(members) > 1 else "ce",
+                "objective": objective,
                 "seed": seed,
                 "recipe_id": RECIPE,
                 "data_id": DATA,
@@ -85,31 +102,30 @@ def made(folder: Path, world: World) -> str:
                 mates = [m for m in members if m != name]
                 points = world.alone.get(name, 0.0)
                 points += sum(world.effects.get((name, mate), 0.0) for mate in mates)
+                points += (world.own or 0.0) if objective.startswith("self") else 0.0
                 right = after(name, points)
                 top1 = 100 * before[name].mean()
                 who = {"model": name, "model_id": world.id_of(name), "weights_id": f"w-{name}"}
-                results.append(
-                    {
-                        **run,
-                        **who,
-                        "partners": mates,
-                        "partner_ids": [world.id_of(m) for m in mates],
-                        "role": "peer" if mates else "control",
-                        "selection": "last",
-                        "epoch": 1,
-                        "n": world.n,
-                        "before": top1,
-                        "after": 100 * right.mean(),
-                        "delta": 100 * right.mean() - top1,
-                        "gained": int((right & ~before[name]).sum()),
-                        "lost": int((before[name] & ~right).sum()),
-                        "ensemble_before": top1 + 4 if mates else None,
-                        "metric": "top1",
-                        "eval_set": "val",
-                        "bits": pack(right),
-                        "unit_set_id": "s",
-                    }
-                )
+                about = {
+                    **run,
+                    **who,
+                    "partners": mates,
+                    "partner_ids": [world.id_of(m) for m in mates],
+                    "role": "peer" if mates else "control",
+                    "selection": "last",
+                    "epoch": 1,
+                    "n": world.n,
+                }
+                for on in ("val", *world.sets):
+                    there = right if on == "val" else after(name, points, on)
+                    was = scored(before[name], on)
+                    for (_, old), (row, new) in zip(was, scored(there, on), strict=True):
+                        row |= {"before": old, "after": new, "delta": new - old}
+                        if row["metric"] == "top1":
+                            row["gained"] = int((there & ~before[name]).sum())
+                            row["lost"] = int((before[name] & ~there).sum())
+                            row["ensemble_before"] = top1 + 4 if mates and on == "val" else None
+                        results.append({**about, **row})
                 curves += [
                     {**run, **who, "epoch": epoch, "score": top1 + random.random()}
                     for epoch in (0, 1)
@@ -133,15 +149,10 @@ def made(folder: Path, world: World) -> str:
         for m in world.names
     ]
     baselines = [
-        {
-            **row,
-            "n": world.n,
-            "value": 100 * before[m].mean(),
-            "metric": "top1",
-            "eval_set": "val",
-            "bits": pack(before[m]),
-        }
+        {**row, "n": world.n, "value": value, **columns}
         for m, row in zip(world.names, models, strict=True)
+        for on in ("val", *world.sets)
+        for columns, value in scored(before[m], on)
     ]
     pairs = [
         {
@@ -159,9 +170,11 @@ def made(folder: Path, world: World) -> str:
     ]
     label_N = np.arange(world.n) % 10
     for row in models:
-        same = {k: [row[k]] * world.n for k in ("model", "model_id", "weights_id", *first)}
-        table = {"sample": range(world.n), "label": label_N.tolist(), **same}
-        _write(folder, "predictions", row["model_id"], table)
+        for on in ("val", *world.sets):
+            about = {k: row[k] for k in ("model", "model_id", "weights_id", *first)}
+            same = {k: [v] * world.n for k, v in {**about, "eval_set": on}.items()}
+            table = {"sample": range(world.n), "label": label_N.tolist(), **same}
+            _write(folder, "predictions", f"{row['model_id']}-{on}", table)
     for table, rows in (
         ("models", models),
         ("baselines", baselines),

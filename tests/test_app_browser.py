@@ -72,7 +72,7 @@ def test_the_heatmap_shows_what_was_chosen_and_the_link_keeps_it(opened, served)
     visit(opened, "Pairs")
     gains = [r for r in served[1].gains().to_pylist() if r["objective"] == "bikd"]
     assert sorted(cells(opened)) == sorted(number(r["net_delta"], 2) for r in gains)
-    opened.locator('select[data-choice="metric"]').select_option("kappa")
+    opened.locator('select[data-choice="show"]').select_option("kappa")
     opened.get_by_role("heading", name="Cohen's κ").wait_for()
     assert set(cells(opened)) == {f"{r['kappa']:.2f}" for r in served[1].pairs().to_pylist()}
     opened.locator('select[data-choice="order"]').select_option("name")

@@ -504,9 +504,11 @@ def store(tmp_path: Path) -> Path:
         (["partners", "ResNt"], ["no model 'ResNt'", "did you mean 'ResNet'?"]),
         (["sql", "selec 1"], ["sql: ", 'syntax error at or near "selec"']),
         (["sql", "select * from result"], ["sql: ", "result does not exist"]),
-        (["pairs", "--matrix", "--metric", "delta"], ["unknown metric 'delta'", "delta"]),
+        (["pairs", "--matrix", "--show", "deltas"], ["unknown matrix 'deltas'", "delta"]),
+        (["partners", "ResNet", "--metric", "top"], ["unknown metric 'top'", "top1"]),
+        (["teachers", "--eval-set", "vall"], ["no evaluation set 'vall'", "did you mean 'val'?"]),
     ],
-    ids=["other case", "misspelt", "syntax", "table", "metric"],
+    ids=["other case", "misspelt", "syntax", "table", "matrix", "metric", "set"],
 )
 def test_questions_that_the_store_cannot_answer_are_one_line(refused, store, command, said):
     (line,) = refused(*command, "--store", store)

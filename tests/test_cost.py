@@ -25,7 +25,7 @@ def convolutional(**conv) -> nn.Sequential:
 
 
 def test_linear_layers_cost_what_a_hand_counts():
-    found = cost(perceptron(), 4)
+    found = cost(perceptron(), (3, 4, 4))
     assert found == Cost(
         params=48 * 10 + 10 + 10 * 5 + 5,
         flops=2 * (48 * 10 + 10 * 5),
@@ -39,9 +39,9 @@ def test_linear_layers_cost_what_a_hand_counts():
 
 def test_a_convolution_costs_what_a_hand_counts():
     out = 8 * 6 * 6
-    assert cost(convolutional(bias=False), 6).flops == 2 * (out * 3 * 9 + 8 * 5)
+    assert cost(convolutional(bias=False), (3, 6, 6)).flops == 2 * (out * 3 * 9 + 8 * 5)
     strided = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2, groups=1), nn.Flatten(), nn.Linear(32, 5))
-    assert cost(strided, 6).flops == 2 * (8 * 2 * 2 * 27 + 32 * 5)
+    assert cost(strided, (3, 6, 6)).flops == 2 * (8 * 2 * 2 * 27 + 32 * 5)
 
 
 def kept_bytes(network: nn.Module, batch: int, size: int) -> int:
@@ -68,7 +68,7 @@ def test_activations_predict_what_a_larger_batch_keeps(name, size):
     fixed = {} if name in ("resnet18", "test_convnext") else {"img_size": size}
     network = timm.create_model(name, pretrained=False, **fixed)
     measured = kept_bytes(network, 8, size)
-    assert 8 * cost(network, size).activations == pytest.approx(measured, rel=0.02)
+    assert 8 * cost(network, (3, size, size)).activations == pytest.approx(measured, rel=0.02)
 
 
 def test_the_network_and_the_random_state_are_left_as_they_were():
@@ -78,7 +78,7 @@ def test_the_network_and_the_random_state_are_left_as_they_were():
     modes = [m.training for m in network.modules()]
     state = {k: v.clone() for k, v in network.state_dict().items()}
     random = torch.get_rng_state()
-    cost(network, 6)
+    cost(network, (3, 6, 6))
     assert [m.training for m in network.modules()] == modes
     assert all(torch.equal(v, state[k]) for k, v in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
@@ -96,7 +96,7 @@ def test_constants_of_the_network_are_not_activations():
             shift = self.table.exp().sum()  # keeps 500 numbers, once for the whole batch
             return self.head(images.flatten(1)) + shift
 
-    assert cost(Shifted(), 2).activations == 4 * 12
+    assert cost(Shifted(), (3, 2, 2)).activations == 4 * 12
 
 
 def test_a_view_of_a_parameter_that_is_handed_to_a_module_does_no_harm():
@@ -113,7 +113,7 @@ def test_a_view_of_a_parameter_that_is_handed_to_a_module_does_no_harm():
         def forward(self, features, token):
             return features * token
 
-    assert cost(Token(), 2).flops == 2 * 12 * 5
+    assert cost(Token(), (3, 2, 2)).flops == 2 * 12 * 5
 
 
 def test_features_are_unknown_where_no_layer_answers_the_logits():
@@ -125,7 +125,7 @@ def test_features_are_unknown_where_no_layer_answers_the_logits():
         def forward(self, images):
             return self.inner(images) / 2
 
-    assert cost(Halved(), 4).features is None
+    assert cost(Halved(), (3, 4, 4)).features is None
 
 
 def test_batch_norm_after_pooling_is_measured_too():
@@ -133,7 +133,7 @@ def test_batch_norm_after_pooling_is_measured_too():
         nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(),
         nn.Linear(4, 5),
     )  # fmt: skip
-    assert cost(network, 6).activations > 0
+    assert cost(network, (3, 6, 6)).activations > 0
 
 
 A = Cost(params=1_000_000, flops=0, activations=20_000, peak=3_000, features=None)
@@ -164,7 +164,7 @@ def test_inference_holds_weights_and_the_transients_of_a_batch():
 def test_a_small_transformer_is_measured_in_moments():
     network = timm.create_model("vit_tiny_patch16_224", pretrained=False)
     start = time.perf_counter()
-    found = cost(network, 224)
+    found = cost(network, (3, 224, 224))
     assert time.perf_counter() - start < 20  # under 1 s on two quiet cores
     assert found.params == 5_717_416
     assert found.flops / 2e9 == pytest.approx(1.26, abs=0.02)  # GMACs as timm lists them

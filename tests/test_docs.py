@@ -230,6 +230,12 @@ def example(tmp_path, monkeypatch):
     return run
 
 
+def test_the_task_is_measured_and_taught(example):
+    found = example("A task")
+    assert found.found.values["mae"] > 0
+    assert all(network[1].weight.grad is not None for network in found.networks)
+
+
 def test_the_objective_teaches_where_the_teacher_is_sure(example):
     found = example("An objective")
     logits, labels = 3 * torch.randn(3, 60, 4), torch.arange(60) % 4
@@ -268,7 +274,7 @@ def test_the_logger_writes_what_a_job_reports(example, spec_file, tmp_path):
     logger.close()
     assert said == []
     lines = Path("runs", "watched", f"{job.job_id}.csv").read_text().splitlines()
-    assert lines == ["1,small/top1,50.0", "end,error,NaN loss"]
+    assert lines == ["1,small/score,50.0", "end,error,NaN loss"]
 
 
 def test_the_figure_draws_the_answer(example, tmp_path):

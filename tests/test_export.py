@@ -164,11 +164,12 @@ def with_right(world: World, model: str, names, seed: int, count: int) -> None:
 
 
 def take(world: World, model: str, out: str = "out", **wanted):
-    allow_worse = wanted.pop("allow_worse", True)
+    allow_worse, guard = wanted.pop("allow_worse", True), wanted.pop("guard", None)
     store = Store(str(world.store))
     request = ExportRequest(model, **wanted)
+    command = request.command(str(world.store), world.root / out, allow_worse=True, guard=guard)
     return export_model(
-        store, request, world.root / out, allow_worse=allow_worse, made_by="bikd export …"
+        store, request, world.root / out, allow_worse=allow_worse, guard=guard, made_by=command
     )
 
 
@@ -307,6 +308,18 @@ def test_a_model_that_got_worse_is_refused_unless_asked_for_anyway(world):
         take(world, "vit", partner="res", allow_worse=False)
     assert not (world.root / "out").exists()
     assert "**Worse than the base model**" in card_of(take(world, "vit", partner="res"))
+
+
+def test_a_guard_lets_nothing_out_that_breaks_one_of_its_limits(world):
+    with_right(world, "vit", ("vit", "res"), 0, 30)
+    with pytest.raises(
+        UserError, match=r"^the guard refuses vit with res \(seed 0\): worst_class "
+    ):
+        take(world, "vit", partner="res", guard="top1>=-100 worst_class>=101")
+    assert not (world.root / "out").exists()
+    card = card_of(take(world, "vit", partner="res", guard="worst_class>=-100"))
+    assert "--guard 'worst_class>=-100'" in card
+    assert "| worst class, Δ |" in card
 
 
 def test_a_choice_that_is_the_persons_is_left_to_the_person(world):

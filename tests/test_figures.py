@@ -122,6 +122,7 @@ def test_a_packed_matrix_keeps_three_decimals_and_what_is_missing():
     assert np.argwhere(whole == NOTHING).tolist() == [[3, 5]]
     assert np.nanmax(np.abs(np.where(whole == NOTHING, np.nan, whole / 1000) - values)) <= 0.0005001
     assert matrix(np.array([[250.0, np.nan]]))["scale"] == 100
+    assert matrix(np.array([[0.0061, -0.0158]]))["scale"] == 100_000
     assert unpacked(packed("Δ </script>")) == "Δ </script>"
     assert "<" not in packed("Δ </script>")
 
@@ -265,11 +266,11 @@ def epoch(model: str, partner: str, number: int, **measured) -> dict:
 
 CURVE_TABLE = pa.Table.from_pylist(
     [
-        epoch("vit", "", 0, top1=80.0),
-        epoch("vit", "", 1, top1=80.5, kl=0.0, ce=0.4),
-        epoch("vit", "resnet", 1, top1=81.0, kl=0.2, ce=0.5),
-        epoch("vit", "resnet", 0, top1=80.0),
-        epoch("resnet", "vit", 0, top1=70.0),
+        epoch("vit", "", 0, score=80.0),
+        epoch("vit", "", 1, score=80.5, kl=0.0, loss=0.4),
+        epoch("vit", "resnet", 1, score=81.0, kl=0.2, loss=0.5),
+        epoch("vit", "resnet", 0, score=80.0),
+        epoch("resnet", "vit", 0, score=70.0),
     ],
     CURVES,
 )

@@ -163,7 +163,7 @@ def test_baselines_alone_show_the_pairs_but_claim_nothing(tmp_path):
     text = report(tmp_path)
     assert "Only baselines are there" in text
     assert "not trained yet" in " ".join(cells(text, "vit"))
-    options = re.findall(r'<option value="(\w+)"', text.split('data-choice="metric"')[1])[:4]
+    options = re.findall(r'<option value="(\w+)"', text.split('data-choice="show"')[1])[:4]
     assert options == ["ensemble_gain", "error_overlap", "disagreement", "kappa"]
 
 

@@ -42,10 +42,10 @@ def opened(browser, report) -> Iterator:
 
 def heatmap(page) -> list[str]:
     """The numbers in the cells of the heatmap that is shown."""
-    plot = page.locator('[data-panel="metric"]:visible .plot')
+    plot = page.locator('[data-panel="show"]:visible .plot')
     plot.scroll_into_view_if_needed()
     page.wait_for_function(
-        "() => [...document.querySelectorAll('[data-panel=metric] .plot')]"
+        "() => [...document.querySelectorAll('[data-panel=show] .plot')]"
         ".some((e) => e.offsetParent && e.querySelector('.heatmap-label text'))"
     )
     return plot.locator(".heatmap-label text").all_text_contents()
@@ -55,19 +55,19 @@ def test_the_heatmap_shows_the_chosen_metric(opened, report):
     gains = [r for r in report[0].gains().to_pylist() if r["objective"] == "bikd"]
     shown = heatmap(opened)
     assert sorted(shown) == sorted(number(r["net_delta"], 2) for r in gains)
-    opened.locator('select[data-choice="metric"]:visible').select_option("kappa")
+    opened.locator('select[data-choice="show"]:visible').select_option("kappa")
     kappa = {f"{r['kappa']:.2f}" for r in report[0].pairs().to_pylist()}
     assert set(heatmap(opened)) == kappa
     assert set(shown) != kappa
 
 
 def test_the_chooser_works_by_keyboard_and_the_link_keeps_the_choice(opened):
-    opened.locator('select[data-choice="metric"]:visible').focus()
+    opened.locator('select[data-choice="show"]:visible').focus()
     opened.keyboard.press("ArrowDown")
-    assert "metric=delta" in opened.url
+    assert "show=delta" in opened.url
     before = heatmap(opened)
     opened.reload()
-    assert opened.locator('select[data-choice="metric"]:visible').input_value() == "delta"
+    assert opened.locator('select[data-choice="show"]:visible').input_value() == "delta"
     assert heatmap(opened) == before
 
 
@@ -93,8 +93,8 @@ def test_a_click_on_a_cell_opens_its_pair(opened):
     heatmap(opened)
     opened.locator('select[data-choice="order"]:visible').select_option("name")
     heatmap(opened)
-    ticks = opened.locator('[data-panel="metric"]:visible .ytick text').all_text_contents()
-    box = opened.locator('[data-panel="metric"]:visible .nsewdrag').first.bounding_box()
+    ticks = opened.locator('[data-panel="show"]:visible .ytick text').all_text_contents()
+    box = opened.locator('[data-panel="show"]:visible .nsewdrag').first.bounding_box()
     width, height = box["width"] / 3, box["height"] / 3
     opened.mouse.move(box["x"] + 2.4 * width, box["y"] + 1.5 * height)
     opened.mouse.click(box["x"] + 2.5 * width, box["y"] + 1.5 * height)
@@ -122,14 +122,14 @@ def test_a_cell_tells_its_numbers_to_mouse_and_keys(opened, report):
         ]
 
     tip = opened.locator(".tip")
-    box = opened.locator('[data-panel="metric"]:visible .nsewdrag').first.bounding_box()
+    box = opened.locator('[data-panel="show"]:visible .nsewdrag').first.bounding_box()
     opened.mouse.move(box["x"] + box["width"] * 0.8, box["y"] + box["height"] * 0.2)
     opened.mouse.move(box["x"] + box["width"] * 0.83, box["y"] + box["height"] * 0.2)
     tip.wait_for()
     assert tip.inner_text().split("\n") == says(names[0], names[2])
     opened.mouse.move(5, 5)
     tip.wait_for(state="hidden")
-    opened.locator('[data-panel="metric"]:visible figure').focus()
+    opened.locator('[data-panel="show"]:visible figure').focus()
     for key in ("ArrowDown", "ArrowRight"):
         opened.keyboard.press(key)
     assert tip.inner_text() == f"{names[1]} with {names[1]}: nothing"
@@ -161,7 +161,7 @@ def test_figures_follow_the_colour_scheme(opened):
 
 def test_a_hostile_name_is_shown_as_it_is(opened):
     heatmap(opened)
-    ticks = opened.locator('[data-panel="metric"]:visible .ytick text').all_text_contents()
+    ticks = opened.locator('[data-panel="show"]:visible .ytick text').all_text_contents()
     start = HOSTILE[:8]
     assert any(tick.startswith(start) for tick in ticks)
     assert opened.get_by_role("row").filter(has_text=HOSTILE).count() > 0
@@ -169,13 +169,13 @@ def test_a_hostile_name_is_shown_as_it_is(opened):
 
 def test_a_figure_keeps_its_height_when_the_window_changes(opened):
     heatmap(opened)
-    plot = opened.locator('[data-panel="metric"]:visible .plot')
+    plot = opened.locator('[data-panel="show"]:visible .plot')
     drawn = plot.locator(".main-svg").first
     whole = drawn.bounding_box()["height"]
     width = drawn.bounding_box()["width"]
     opened.set_viewport_size({"width": 390, "height": 844})
     opened.wait_for_function(
-        "(w) => [...document.querySelectorAll('[data-panel=metric] .main-svg')]"
+        "(w) => [...document.querySelectorAll('[data-panel=show] .main-svg')]"
         ".find((e) => e.getBoundingClientRect().width).getBoundingClientRect().width < w",
         arg=width,
     )

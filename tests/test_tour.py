@@ -47,9 +47,9 @@ def there(tmp_path, monkeypatch) -> Path:
     writer = Writer(spec.store)
     for model in zoo.values():
         found = measure(model, data, ResourceRequest(1, 0), spec.store)
-        row = {**dict.fromkeys(SCHEMAS["models"].names), **found.baseline}
+        row = {**dict.fromkeys(SCHEMAS["models"].names), **found.rows[0]}
         row |= {"source": model.entry.source, "resolved": model.to_json()}
-        writer.commit_baseline(found.baseline, found.predictions, row)
+        writer.commit_baseline(found.rows, row, found.statistics)
     for job in all_jobs(spec, zoo, data):
         end = result_of(JobRequest(job, "demo", spec.store, ("last",), similarity=False))
         assert end.error is None, end.error

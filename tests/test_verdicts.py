@@ -26,7 +26,7 @@ from bikd_dashboards.report_parts import LIMITS
 from bikd_dashboards.snapshot import Limits, SettingView, Snapshot
 from bikd_dashboards.theme import LIGHT
 from bikd_pipelines.layout import laid_out
-from bikd_pipelines.tables import print_headline
+from bikd_pipelines.summary import print_summary
 from bikd_pipelines.views import VIEWS
 from bikd_ray.export.card import _summary
 from bikd_ray.export.select import _with_partner
@@ -59,7 +59,7 @@ def text_of(part: object) -> str:
 def surfaces(uri: str, capsys) -> dict[str, str]:
     """The whole text of the terminal, the report and the app."""
     store = Store(uri)
-    print_headline(store)
+    print_summary(store)
     terminal = capsys.readouterr().out
     now = Snapshot(store)
     view = SettingView(now, now.settings[0], FEW)
@@ -110,7 +110,7 @@ def test_planted_effects_are_found_and_no_other(tmp_path, capsys):
         card = card_of(store, learner)
         assert "over 5 seeds: improves, q = 0.0" in card
     view = SettingView(now := Snapshot(store), now.settings[0], LIMITS)
-    (plot,) = (b for b in PAGES["pairs"].draw(view, {"metric": "net_delta"}) if isinstance(b, Plot))
+    (plot,) = (b for b in PAGES["pairs"].draw(view, {"show": "net_delta"}) if isinstance(b, Plot))
     figure: Any = plot.figure
     coloured = figure.data[0].z
     assert (~np.isnan(coloured)).sum() == 3
@@ -312,8 +312,8 @@ def test_no_table_cuts_a_number(view, width):
 def test_what_all_rows_agree_on_stands_above():
     lines = [line.plain for line in laid_out([wide("a"), wide("a")], VIEWS["partners"], None)]
     assert lines[0] == (
-        "seeds 12 · metric top1, pp · on val · objective kd(temperature=4.0, alpha=0.9) · "
-        "recipe aaaaaa · data aaaaaa"
+        "self −100.00 · seeds 12 · metric top1, pp · on val · "
+        "objective kd(temperature=4.0, alpha=0.9) · recipe aaaaaa · data aaaaaa"
     )
     lines = [line.plain for line in laid_out([wide("a"), wide("b")], VIEWS["partners"], None)]
     assert "recipe" in lines[1]
@@ -363,7 +363,7 @@ def test_a_terminal_shows_whole_numbers_and_bold_where_they_are_told(several, wi
 
 
 def test_a_matrix_has_signs_and_marks_and_a_model_called_model(several):
-    text = in_terminal(80, "pairs", "--matrix", "--metric", "net_delta", "--store", several)
+    text = in_terminal(80, "pairs", "--matrix", "--show", "net_delta", "--store", several)
     plain = re.sub(r"\x1b\[[\d;]*m", "", text)
     assert plain.count("*") == 2  # one cell and what the mark means
     assert "e-" not in plain

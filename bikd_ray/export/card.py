@@ -17,7 +17,7 @@ from bikd_ray.export.tables import classes, code, plain, results
 from bikd_ray.formatting import difference_unit, digits_of, number, signed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data, DataSource, TimmData
-from bikd_ray.store.verdicts import ON_VAL, delta_text, in_words, net_text
+from bikd_ray.store.verdicts import ON_VAL, delta_text, in_words, net_text, own_sentence
 
 OBJECTIVES = {
     "bikd": "for every image the model most confident in the true class taught the others",
@@ -112,7 +112,7 @@ def _summary(choice: SelectedResult) -> str:
         return (
             f"{text} The same training without a partner gave "
             f"{signed(gain['control_delta'], digits)}: "
-            f"net Δ {net_text(gain)}, {_verdict(choice)}."
+            f"net Δ {net_text(gain)}, {_verdict(choice)}.{_own(choice)}"
         )
     if gain["partner"]:
         text += " There is no control: how much of it the same training alone gives is unknown."
@@ -121,6 +121,12 @@ def _summary(choice: SelectedResult) -> str:
 
 def _in_words(unit: str) -> str:
     return " percentage points" if unit == "pp" else f" {unit}".rstrip()
+
+
+def _own(choice: SelectedResult) -> str:
+    """How much of it the model's own old self gives, as the setting as a whole says."""
+    said = own_sentence(choice.together) if choice.together else ""
+    return f" Over the seeds, {said}." if said else ""
 
 
 def _verdict(choice: SelectedResult) -> str:

@@ -18,6 +18,7 @@ from bikd_ray.export.folder import (
     write_config,
     write_weights,
 )
+from bikd_ray.export.guard import check, limits
 from bikd_ray.export.licence import is_non_commercial
 from bikd_ray.export.origin import origin
 from bikd_ray.export.select import select_result
@@ -38,7 +39,7 @@ class ExportRequest:
     selection: str = "last"
     seed: int | None = None
 
-    def command(self, store: str, out: Path, *, allow_worse: bool) -> str:
+    def command(self, store: str, out: Path, *, allow_worse: bool, guard: str | None = None) -> str:
         """The command line of this request."""
         given = {
             "--partner": self.partner,
@@ -46,6 +47,7 @@ class ExportRequest:
             "--objective": self.objective,
             "--selection": self.selection if self.selection != "last" else None,
             "--seed": self.seed,
+            "--guard": guard,
             "--store": store,
             "--out": out,
         }
@@ -65,15 +67,23 @@ class Exported:
 
 
 def export_model(
-    store: Store, request: ExportRequest, out: Path, *, allow_worse: bool = False, made_by: str
+    store: Store,
+    request: ExportRequest,
+    out: Path,
+    *,
+    allow_worse: bool = False,
+    guard: str | None = None,
+    made_by: str,
 ) -> Exported:
     """Write the model of a stored result to the new folder `out`: weights, config.json, card.
 
     A timm model is loaded from there once, by timm alone, before the folder takes its name.
-    allow_worse: also a model that got worse. made_by: the command, for the card.
+    allow_worse: also a model that got worse. guard: limits that it has to hold, as
+    `export.guard.limits` reads them. made_by: the command, for the card.
     Raises UserError, and BikdError where the weights are gone or cannot be written.
     """
     check_free(out)
+    held = limits(guard) if guard is not None else ()
     choice = select_result(store, **vars(request))
     result = choice.result
     digits = digits_of(choice.metric.unit)
@@ -85,6 +95,7 @@ def export_model(
             f"{plain(result['after'], digits)}; choose another --partner or --seed, or add "
             "--allow-worse"
         )
+    check(choice, held)
     source = origin(choice)
     state = _kept_state(store, choice)
     network = rebuild(source.model, state)

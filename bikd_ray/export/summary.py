@@ -60,7 +60,8 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
     (job,) = store.as_written("jobs", own_job).to_pylist()
     control = _control(store, result)
     controls = [control] if control else []
-    stored = store.table("predictions", ["sample", "label"], mine)
+    on_val = mine & (pc.field("eval_set") == VAL)
+    stored = store.table("predictions", ["sample", "label"], on_val)
     labels_N = stored.sort_by("sample")["label"].to_numpy()
     whole = len(labels_N) == result["n"]
     members = [model_id, *result["partner_ids"]]

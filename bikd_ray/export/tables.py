@@ -3,9 +3,17 @@
 from typing import Any
 
 from bikd_ray.export.summary import Row, SelectedResult
-from bikd_ray.formatting import NONE, difference_unit, digits_of, number, recovered, signed
+from bikd_ray.formatting import (
+    NONE,
+    difference_unit,
+    digits_of,
+    number,
+    recovered,
+    signed,
+    with_span,
+)
 from bikd_ray.store.upgrade import VAL
-from bikd_ray.store.verdicts import delta_text, net_text
+from bikd_ray.store.verdicts import delta_text, net_text, over_self_text
 
 LOSSES = 10
 """Classes that a card lists, of those that lost."""
@@ -36,6 +44,7 @@ def results(choice: SelectedResult) -> str:
         [f"Δ {metric.title} [95%]", *both(delta_text)],
         ["control: Δ without a partner", *both(lambda r: signed(r["control_delta"], digits))],
         ["net Δ [95%]", *both(net_text)],
+        *_beside_self(seeds),
         ["ensemble before", *both(lambda r: number(r["ensemble_before"], digits))],
         [
             "recovered of the ensemble's lead, %",
@@ -47,6 +56,9 @@ def results(choice: SelectedResult) -> str:
             ["wrong before, right now", *once(images(result["gained"]))],
             ["right before, wrong now (negative flips)", *once(images(result["lost"]))],
         ]
+        if choice.classes:
+            least = min(row["delta"] for row in choice.classes)
+            rows.append(["worst class, Δ", *once(signed(least, digits))])
     rows += [
         [_measure(row, choice), *once(_change(row, choice))]
         for row in choice.measured
@@ -56,6 +68,18 @@ def results(choice: SelectedResult) -> str:
         rows = [row for row in rows if not row[0].startswith(("ensemble", "recovered"))]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n\n" + _reading(choice)
+
+
+def _beside_self(seeds: Row | None) -> list[list[str]]:
+    """What the model's own old self gives, which only all seeds together say."""
+    if not seeds or seeds["over_self"] is None:
+        return []
+    digits = digits_of(seeds["unit"])
+    own = with_span(seeds["self_delta"], seeds["self_low"], seeds["self_high"], digits)
+    return [
+        ["self: Δ when its own old self teaches [95%]", "–", own],
+        ["Δ − self [95%]", "–", over_self_text(seeds)],
+    ]
 
 
 def _reading(choice: SelectedResult) -> str:

@@ -16,6 +16,7 @@ from bikd_ray.specs.training import (
     Objective,
     Pairings,
     Recipe,
+    is_alone,
 )
 from bikd_ray.specs.values import Frozen, Reading
 from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, Input, Interpolation, ZooEntry
@@ -49,4 +50,5 @@ __all__ = [
     "Spec",
     "TimmData",
     "ZooEntry",
+    "is_alone",
 ]

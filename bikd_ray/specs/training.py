@@ -81,6 +81,11 @@ ALONE = ("ce", "self")
 """Objectives without partners: the controls."""
 
 
+def is_alone(label: str | None) -> bool:
+    """Whether an objective's label, which may have options, is of one without partners."""
+    return label is not None and label.partition("(")[0] in ALONE
+
+
 class Objective(Frozen):
     """Who teaches whom.
 

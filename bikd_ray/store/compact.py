@@ -34,8 +34,8 @@ ORDER = {
     "jobs": ("job_id",),
 }
 """Tables with one file for each job, which are merged, and the order of rows in merged files: a
-question about one model and metric then reads a small part of them. Jobs last: what a dropped attempt leaves
-behind in an interruption is then found by its job's row."""
+question about one model and metric then reads a small part of them. Jobs last: what a dropped
+attempt leaves behind in an interruption is then found by its job's row."""
 
 
 MERGINGS = pa.schema(

@@ -33,7 +33,7 @@ class Vectors:
     def __init__(self, learner: ModelSeries) -> None:
         self.learner = learner
         self.rows = [learner.baseline]
-        every = [learner.control, *learner.by_partners.values()]
+        every = [learner.control, learner.own, *learner.by_partners.values()]
         self.seeds = sorted({seed for found in every for seed in found})
 
     def at(self, found: Seeds) -> list[int]:
@@ -52,11 +52,17 @@ class Vectors:
 def gain_table(learner: ModelSeries) -> pa.Table:
     """`answers.GAINS` of a learner: a row for each partner set; no q_value and no verdict."""
     vectors = Vectors(learner)
-    control_S = np.array(vectors.at(learner.control))
+    control_S, self_S = (np.array(vectors.at(found)) for found in (learner.control, learner.own))
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
     scores, metric, fair = vectors.scores, learner.metric, learner.fair
     delta = _from(learner, differences(scores, at_PS, np.zeros_like(control_S)))
     net = net_delta(scores, metric, at_PS, control_S)
+    beside: dict[str, Any] = {}
+    if learner.own:
+        own = _from(learner, differences(scores, self_S, np.zeros_like(self_S)))
+        over = net_delta(scores, metric, at_PS, self_S)
+        beside = _repeated(_bounds(("self_delta", "self_low", "self_high"), own, fair))
+        beside |= _bounds(("over_self", "over_self_low", "over_self_high"), over, fair)
     best_P = best_set(rivals(scores, at_PS)) if fair else np.zeros(len(at_PS), bool)
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
     ensemble_P = np.array([row["ensemble_before"] for row in firsts], float)
@@ -69,7 +75,7 @@ def gain_table(learner: ModelSeries) -> pa.Table:
         **_bounded("delta", delta, fair),
         **_bounded("net", net, fair),
         "control_delta": _alone(scores, at_PS, control_S),
-        "self_delta": mean(row["delta"] for row in learner.own.values()),
+        **beside,
         "crossfit_delta": cross_fitted(scores, at_PS, 0) if fair else None,
         "p_value": net.p_value if fair else None,
         "detectable": net.detectable if fair else None,
@@ -304,11 +310,24 @@ def _ones(vectors: Iterable[np.ndarray]) -> float | None:
 
 def _bounded(name: str, estimate: Estimates, fair: bool) -> dict[str, np.ndarray | None]:
     """`name`_delta (or delta) with its bounds, which an unfair choice of epoch has not."""
+    value = "delta" if name == "delta" else f"{name}_delta"
+    return _bounds((value, f"{name}_low", f"{name}_high"), estimate, fair)
+
+
+def _bounds(
+    names: tuple[str, str, str], estimate: Estimates, fair: bool
+) -> dict[str, np.ndarray | None]:
+    value, low, high = names
     return {
-        "delta" if name == "delta" else f"{name}_delta": estimate.mean,
-        f"{name}_low": estimate.low if fair else None,
-        f"{name}_high": estimate.high if fair else None,
+        value: estimate.mean,
+        low: estimate.low if fair else None,
+        high: estimate.high if fair else None,
     }
+
+
+def _repeated(columns: Mapping[str, np.ndarray | None]) -> dict[str, float | None]:
+    """The same of one estimate, for every row."""
+    return {name: _number(value) for name, value in columns.items()}
 
 
 def _number(value: np.ndarray | float | None) -> float | None:

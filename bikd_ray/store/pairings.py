@@ -12,6 +12,7 @@ from bikd_ray.metrics import Metric
 from bikd_ray.store.answer_schemas import CASES_AFTER, LIKENESS, PAIR_GAINS
 from bikd_ray.store.gains import mean
 from bikd_ray.store.read import Reader, pc
+from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.series import Row
 
 SYMMETRIC = (
@@ -56,7 +57,7 @@ def pair_rows(
             gained[pair][row["objective"], row["recipe_id"]][row["model_id"]] = row
     alike, cases = _likeness(reader), _cases_after(reader, selection)
     out, seen = [], set()
-    for row in sorted(stored, key=_by_name):
+    for row in sorted([*stored, *_only_trained(gained)], key=_by_name):
         pair = (row["data_id"], frozenset((row["model_id_a"], row["model_id_b"])))
         if pair in seen:
             continue
@@ -71,6 +72,21 @@ def pair_rows(
                 both |= {f"{name}_{side}": learner.get(name) for name in PAIR_GAINS}
             out.append({**row, **both})
     return out
+
+
+def _only_trained(gained: Mapping[tuple, Mapping[tuple, Mapping[str, Row]]]) -> list[Row]:
+    """Rows of the table `pairs` that hold who it is and nothing else: for pairs whose untouched
+    predictions were not compared by this metric on this set.
+    """
+    rows = []
+    for settings in gained.values():
+        one = next(row for sides in settings.values() for row in sides.values())
+        both = [(one["model"], one["model_id"]), (one["partners"][0], one["partner_ids"][0])]
+        (a, id_a), (b, id_b) = sorted(both, key=lambda who: (who[0].casefold(), who[1]))
+        names = {"model_a": a, "model_b": b, "model_id_a": id_a, "model_id_b": id_b}
+        known = {name: one[name] for name in ("data_id", "eval_set", "metric", "n")}
+        rows.append(dict.fromkeys(SCHEMAS["pairs"].names) | names | known)
+    return rows
 
 
 def _by_name(row: Row) -> tuple[str, ...]:

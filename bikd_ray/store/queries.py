@@ -17,7 +17,7 @@ import pyarrow.dataset as pads
 from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.metrics import Metric
 from bikd_ray.plan import ResolvedData
-from bikd_ray.specs import ALONE
+from bikd_ray.specs import is_alone
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
 from bikd_ray.store.data_ids import as_stored
@@ -289,15 +289,23 @@ class Store:
         return pa.Table.from_pylist(_rows(found, growth_rows), GROWTH)
 
     def classes(
-        self, model: str, objective: str | None = None, selection: str = "last"
+        self,
+        model: str,
+        objective: str | None = None,
+        selection: str = "last",
+        metric: str | None = None,
+        eval_set: str = VAL,
     ) -> pa.Table:
         """What a model gained and lost class by class, with every partner. Columns: `CLASSES`;
         nothing where the primary metric is not binary.
+
+        Raises UserError for a metric by name that is not.
         """
 
         def rows(learner: ModelSeries) -> list[Row]:
             where = pc.field("model_id") == learner.model_id
             where &= pc.field("data_id") == learner.data_id
+            where &= pc.field("eval_set") == eval_set
             stored = self._reader.table("predictions", ["sample", "label"], where)
             if len(stored) != learner.n:
                 raise BikdError(
@@ -307,20 +315,57 @@ class Store:
                 )
             return class_rows(learner, stored.sort_by("sample")["label"].to_numpy())
 
-        found = model_series(self._reader, self.model_ids(model), objective, selection)
-        return pa.Table.from_pylist(_rows(filter(_is_binary, found), rows), CLASSES)
+        found = self._binary(self.model_ids(model), objective, selection, metric, eval_set)
+        return pa.Table.from_pylist(_rows(found, rows), CLASSES)
 
     def flips(
-        self, model: str | None = None, objective: str | None = None, selection: str = "last"
+        self,
+        model: str | None = None,
+        objective: str | None = None,
+        selection: str = "last",
+        metric: str | None = None,
+        eval_set: str = VAL,
     ) -> pa.Table:
         """Images that a model (None: every model) learned and forgot. Columns: `FLIPS`; nothing
         where the primary metric is not binary.
+
+        Raises UserError for a metric by name that is not.
         """
         wanted = None if model is None else self.model_ids(model)
-        known = baselines(self._reader)
-        found = filter(_is_binary, model_series(self._reader, wanted, objective, selection))
+        known = baselines(self._reader, Measure(metric, eval_set))
+        found = self._binary(wanted, objective, selection, metric, eval_set)
         parts = _sorted((learner, flip_table(learner, known)) for learner in found)
         return pa.concat_tables([FLIPS.empty_table(), *(part for _, part in parts)])
+
+    def _binary(
+        self,
+        wanted: Collection[str] | None,
+        objective: str | None,
+        selection: str,
+        metric: str | None,
+        eval_set: str,
+    ) -> Iterator[ModelSeries]:
+        """The learners for whose data the metric is binary."""
+        measure = Measure(metric, eval_set)
+        if metric is not None:
+            self.check_binary(metric)
+        found = model_series(self._reader, wanted, objective, selection, measure=measure)
+        return filter(_is_binary, found)
+
+    def check_binary(self, metric: str | None) -> None:
+        """Raises UserError where no data set's metric says of each unit whether it is right.
+
+        metric: None for the primary one of each data set.
+        """
+        asked = Measure(metric).of_data(self._reader).values()
+        if not asked or any(of.binary for of in asked):
+            return
+        every = {of.name for found in self.metrics.values() for of in found if of.binary}
+        there = f"choose from {', '.join(sorted(every))}" if every else "the store has none"
+        raise UserError(
+            f"{next(iter(asked)).name} has no right and wrong answers, so nothing is learned or "
+            f"forgotten; it takes a --metric that has them: {there}"
+        )
 
     def teachers(
         self,
@@ -447,14 +492,16 @@ class Store:
 
         parts = _sorted(told())
         others = (
-            {} if models is None or objective in ALONE else family(self._reader, selection, measure)
+            {}
+            if models is None or is_alone(objective)
+            else family(self._reader, selection, measure)
         )
         settings = []
         for setting, some in groupby(parts, lambda part: part[0][:3]):
             gains = pa.concat_tables([part for _, part in some])
             rest = [p for i, p in others.get(setting, {}).items() if i not in (models or ())]
             gains = with_q_values(gains, np.concatenate([[], *rest]))
-            settings.append(gains if objective in ALONE else judged(gains, signs[setting[0]]))
+            settings.append(gains if is_alone(objective) else judged(gains, signs[setting[0]]))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
 
 

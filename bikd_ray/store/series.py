@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import ALONE, CHOSEN_ON_VAL
+from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL, is_alone
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.upgrade import VAL
 
@@ -101,7 +101,8 @@ class ModelSeries:
 class DoneJobs:
     """The jobs that are done, by their members.
 
-    jobs: their ids and attempts. labels: the objectives of those with partners.
+    jobs: their ids and attempts. labels: the objectives of those with partners; alone: of those
+    without.
     """
 
     def __init__(self, committed: pa.Table) -> None:
@@ -109,6 +110,7 @@ class DoneJobs:
         self.jobs = done.select(["job_id", "attempt"])
         several = pc.greater(pc.list_value_length(done["member_ids"]), 1)
         self.labels = set(done.filter(several)["objective"].unique().to_pylist())
+        self.alone = set(filter(is_alone, done["objective"].unique().to_pylist()))
         members = done["member_ids"].combine_chunks()
         models = pc.list_flatten(members).dictionary_encode()
         code_R = models.indices.to_numpy()
@@ -197,23 +199,23 @@ def model_series(
     """Every learner, in an order of their ids; results of some models are in memory at a time.
 
     wanted: model_ids; None for all. objective: its label, or its name if only one label has it;
-    None for all but the jobs without partners, whose labels are in `specs.ALONE` (their learners
-    have one empty set of partners). columns: of results, NEEDED at least.
+    None for all but the jobs without partners, `specs.ALONE` (their learners have one empty set of
+    partners). columns: of results, NEEDED at least.
 
     Raises UserError for what the store does not know.
     """
     if selection not in SELECTIONS:
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
     done = reader.derived("done", DoneJobs, reader.committed("jobs"))
-    label = objective if objective in ALONE else _label(done, objective)
+    label = _label(done, objective)
     metrics = measure.of_data(reader)
     known = baselines(reader, measure, metrics)
     names = {metric.name for metric in metrics.values()}
     for models, theirs in _portions(done, known, wanted, metrics):
         where = (pc.field("selection") == selection) & pc.field("model_id").isin(models)
         where &= (pc.field("eval_set") == measure.eval_set) & pc.field("metric").isin(names)
-        if objective in ALONE:  # a row or two of each model instead of all of them
-            where &= pc.field("objective") == objective
+        if is_alone(label):  # a row or two of each model instead of all of them
+            where &= pc.field("objective") == label
         rows = reader.table("results", columns, where, theirs).to_pylist()
         # a result whose baseline file is damaged says nothing until the baseline is run again
         rows = [
@@ -250,21 +252,43 @@ def _sorted_out(
     for row in sorted(rows, key=_IN_ORDER):
         who = (row["data_id"], row["recipe_id"], row["model_id"], row["objective"])
         found[who][tuple(row["partner_ids"])][row["seed"]] = row
+    names: dict[tuple, list[str]] = defaultdict(list)
+    for *who, name in found:
+        names[*who].append(name)
     for (*who, objective), by_partners in found.items():
-        if label == objective or (label is None and objective not in ALONE):
-            control, own = (
-                {} if objective in ALONE else found.get((*who, name), {}).get((), {})
-                for name in ALONE
-            )
+        if is_alone(objective):
+            if label == objective:
+                yield (*who, objective), by_partners, {}, {}
+        elif label in (None, objective):
+            control = found.get((*who, CONTROL.label), {}).get((), {})
+            selves = {name: found[*who, name][()] for name in names[*who] if _is_self(name)}
+            own = selves[min(selves, key=lambda n: _unlike(n, objective))] if selves else {}
             yield (*who, objective), by_partners, control, own
 
 
+def _is_self(label: str) -> bool:
+    return is_alone(label) and label != CONTROL.label
+
+
+def _unlike(own: str, objective: str) -> tuple[int, str]:
+    """How little a `self` with settings of its own is like an objective that it stands beside:
+    the settings that one of the two has and the other has not.
+    """
+    mine, theirs = (
+        {*label.partition("(")[2].rstrip(")").split(", ")} for label in (own, objective)
+    )
+    return len(mine ^ theirs), own
+
+
 def _label(done: DoneJobs, wanted: str | None) -> str | None:
-    if wanted is None or wanted in done.labels:
+    if wanted is None or wanted == CONTROL.label or wanted in done.labels | done.alone:
         return wanted
-    named = sorted(label for label in done.labels if label.split("(")[0] == wanted)
+    known = done.alone if is_alone(wanted) else done.labels
+    named = sorted(label for label in known if label.partition("(")[0] == wanted)
     if len(named) == 1:
         return named[0]
+    if is_alone(wanted) and not named:
+        return wanted  # that no such control has run is an answer
     raise UserError(
         f"no objective {wanted!r} in the store; {choices(wanted, named or done.labels)}"
     )

@@ -120,6 +120,32 @@ def net_text(gain: Row) -> str:
     return with_span(gain["net_delta"], gain["net_low"], gain["net_high"], digits)
 
 
+def over_self_text(gain: Row) -> str:
+    """What a partner gives beyond the model's own old self, with its 95% interval."""
+    digits = digits_of(gain["unit"])
+    return with_span(gain["over_self"], gain["over_self_low"], gain["over_self_high"], digits)
+
+
+def own_part(row: Row) -> str:
+    """Of the net Δ of a row of GAINS, what the model's own frozen start gives as a teacher; empty
+    where the sweep has not asked.
+    """
+    if row.get("over_self") is None or row["net_delta"] is None:
+        return ""
+    return difference(row["net_delta"] - row["over_self"], row["unit"])
+
+
+def own_sentence(row: Row) -> str:
+    """The same as a sentence: how much of net Δ is left for the partner."""
+    own = own_part(row)
+    if not own:
+        return ""
+    return (
+        f"of {difference(row['net_delta'], row['unit'])} over the control, {own} are what its own "
+        f"old self gives, and {over_self_text(row)} what the partner adds to that"
+    )
+
+
 def detectable(row: Row) -> str:
     """The smallest net Δ that a row of GAINS could have shown, with its unit."""
     text = f"{row['detectable']:.{digits_of(row['unit'])}f} {difference_unit(row['unit'])}"
@@ -220,11 +246,16 @@ def _named(found: Mapping[str, Row], names: Mapping[str, str]) -> str:
     ranked = sorted(found.values(), key=lambda row: -abs(row["net_delta"]))
     told = [
         f"{names.get(row['model_id'], row['model'])} (with {partners_of(row, names)}, net Δ "
-        f"{difference(row['net_delta'], row['unit'])})"
+        f"{difference(row['net_delta'], row['unit'])}{_of_which(row)})"
         for row in ranked[:NAMED]
     ]
     rest = len(ranked) - len(told)
     return ", ".join(told) + (f" and {rest:,} more" if rest else "")
+
+
+def _of_which(row: Row) -> str:
+    own = own_part(row)
+    return f", of which its own old self gives {own}" if own else ""
 
 
 def partners_of(row: Row, names: Mapping[str, str]) -> str:
@@ -249,6 +280,14 @@ def _notes(gains: pa.Table, known: pa.Table) -> tuple[str, ...]:
         notes.append(
             f"{len(known):,} net Δ are corrected together (q, Benjamini–Hochberg over this "
             "setting); only q < 0.05 counts as a difference."
+        )
+    beside = known.filter(pc.is_valid(known["over_self"]))
+    if len(beside):
+        low, high = (beside[f"over_self_{end}"] for end in ("low", "high"))
+        apart = pc.sum(pc.or_(pc.greater(low, 0), pc.less(high, 0))).as_py() or 0
+        notes.append(
+            f"Beside self (a model's own frozen start teaches it): {apart:,} of "
+            f"{count(len(beside), 'gain')} differ from what that gives (95%, each by itself)."
         )
     if len(known) < len(gains):
         notes.append(

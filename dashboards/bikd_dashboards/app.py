@@ -22,6 +22,7 @@ from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot, dis
 from bikd_dashboards.theme import DARK, LIGHT
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store
+from bikd_ray.store.upgrade import VAL
 
 HOST = "127.0.0.1"
 EVERY_MS = 4_000
@@ -34,13 +35,19 @@ POLICY = (
     "img-src 'self' data: blob:"
 )
 
+KEPT = ("group", "metric", "set")
+"""Choices that stay when a person goes to another page."""
+
 QUESTION = "Which models can teach each other, and what do they gain?"
 COLOURS = """() => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light" """
 
 
-def make_app(store: Store) -> Dash:
-    """The app over one store, which it watches. It asks no network for anything."""
-    live = Live(store)
+def make_app(store: Store, metric: str | None = None, eval_set: str = VAL) -> Dash:
+    """The app over one store, which it watches. It asks no network for anything.
+
+    metric, eval_set: what is shown until somebody chooses another; see `Snapshot`.
+    """
+    live = Live(store, metric, eval_set)
     app = Dash(
         "bikd",
         assets_folder=str(Path(__file__).parent / "assets"),
@@ -77,7 +84,8 @@ def make_app(store: Store) -> Dash:
         if now is None:
             return no_update, no_update, _waiting(live.error), [], None
         key = (path or "").strip("/") or "overview"
-        kept = {k: v for k, v in chosen.items() if k == "group"}
+        kept = {k: v for k, v in chosen.items() if k in KEPT}
+        now = _measured(now, kept)
         view = _view(now, _setting(now, chosen))
         make = Maker(kept, DARK if colours == "dark" else LIGHT, view.names)
         page = PAGES.get(key)
@@ -101,7 +109,8 @@ def make_app(store: Store) -> Dash:
             if page.opened and pair:
                 opened = part(page.opened, {"pair": pair}, *wanted)
         except BikdError as error:
-            return _head(now, store.uri, key), _nav(key, make), _waiting(str(error)), [], None
+            said = [*_settings(now, chosen), _waiting(str(error))]
+            return _head(now, store.uri, key), _nav(key, make), said, [], None
         if (blocks is None or opened is None) and before[1:] == wanted[1:]:
             return (no_update,) * 5  # what it was before stays until what it is now is drawn
         card = html.Section(opened, className="card", tabIndex=-1) if opened else []
@@ -120,10 +129,14 @@ def make_app(store: Store) -> Dash:
     return app
 
 
-def serve(store: Store, port: int) -> None:
-    """Show the store until Ctrl-C. port: 0 for any free one. Raises UserError if it is taken."""
+def serve(store: Store, port: int, metric: str | None = None, eval_set: str = VAL) -> None:
+    """Show the store until Ctrl-C. port: 0 for any free one. metric, eval_set: see `make_app`.
+
+    Raises UserError for a port that is taken, and for a metric or set that the store lacks.
+    """
     from werkzeug.serving import make_server
 
+    store.baselines(metric, eval_set)
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -134,7 +147,11 @@ def serve(store: Store, port: int) -> None:
         logging.getLogger("werkzeug").setLevel(logging.WARNING)
         port = listening.getsockname()[1]
         server = make_server(
-            HOST, port, make_app(store).server, threaded=True, fd=listening.fileno()
+            HOST,
+            port,
+            make_app(store, metric, eval_set).server,
+            threaded=True,
+            fd=listening.fileno(),
         )
         print(f"http://{HOST}:{port}/  {store.uri}  (Ctrl-C ends it)", flush=True)
         server.serve_forever()
@@ -202,10 +219,34 @@ def _nav(here: str, make: Maker) -> html.Ul:
 
 
 def _settings(now: Snapshot, chosen: Mapping[str, str]) -> list[Any]:
-    if len(now.settings) < 2:
-        return []
-    options = tuple((s.key, now.labels[s.key]) for s in now.settings)
-    return [choice(ChoiceBox("group", "Setting", options, _setting(now, chosen).key))]
+    setting = _setting(now, chosen)
+    known = now.store.metrics.get(setting.data_id, ())
+    sets = now.store.eval_sets()
+    boxes = (
+        ChoiceBox(
+            "group", "Setting", tuple((s.key, now.labels[s.key]) for s in now.settings), setting.key
+        ),
+        ChoiceBox(
+            "metric",
+            "Metric",
+            tuple((m.name, m.title) for m in known),
+            now.measure["metric"] or (known[0].name if known else ""),
+        ),
+        ChoiceBox("set", "On", tuple((name, name) for name in sets), now.measure["eval_set"]),
+    )
+    several = [choice(box) for box in boxes if len(box.options) > 1]
+    return [html.Div(several, className="choices")] if several else []
+
+
+def _measured(now: Snapshot, chosen: Mapping[str, str]) -> Snapshot:
+    """The store by the metric and on the set of the link, where it has them."""
+    metric = chosen.get("metric") or now.measure["metric"]
+    eval_set = chosen.get("set") or now.measure["eval_set"]
+    names = {m.name for found in now.store.metrics.values() for m in found}
+    return now.measured(
+        metric if metric in names else None,
+        eval_set if eval_set in now.store.eval_sets() else VAL,
+    )
 
 
 def _setting(now: Snapshot, chosen: Mapping[str, str]) -> Setting:
@@ -243,6 +284,7 @@ def _routes(server: flask.Flask, live: Live) -> None:
     @server.get("/csv/<name>.csv")
     def download(name: str) -> flask.Response:
         _, now = live.now(wait=60.0)
+        now = now and _measured(now, flask.request.args)
         model = flask.request.args.get("model", "")
         if now is None or not (name in FILES or (name in OF_ONE_MODEL and model)):
             flask.abort(404)

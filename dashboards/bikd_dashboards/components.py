@@ -24,7 +24,7 @@ from bikd_dashboards.blocks import (
 )
 from bikd_dashboards.downloads import of_model
 from bikd_dashboards.figures import Interval
-from bikd_ray.formatting import NONE, signed
+from bikd_ray.formatting import NONE
 
 Made = Any
 """A component or text; Dash has no type for both."""
@@ -164,7 +164,7 @@ class Maker:
             case Tag(word):
                 return html.Span(word, className=f"tag {word}")
             case Interval():
-                value = html.Span(signed(cell.value), className="clear" if cell.told else None)
+                value = html.Span(cell.number, className="clear" if cell.told else None)
                 return [value, html.Span(cell.ends, className="range")]
             case Strip(interval, reach):
                 return strip(interval, reach)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from bikd_dashboards.snapshot import Snapshot
+from bikd_ray.store.answer_schemas import FLIPS
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,21 @@ def _of_gains(now: Snapshot) -> int:
     return len(now.gains("last"))
 
 
+def _flips(now: Snapshot) -> pa.Table:
+    return now.store.flips(**now.measure) if now.any_binary else FLIPS.empty_table()
+
+
 FILES: dict[str, File] = {
     "gains": File(lambda now: _of_all(now, now.gains), _of_gains),
     "controls": File(lambda now: _of_all(now, now.controls), _few),
     "pairs": File(
-        lambda now: now.once(("all pairs",), now.store.pairs),
+        lambda now: now.once(("all pairs",), lambda: now.store.pairs(**now.measure)),
         lambda now: max(len(now.pairs), _of_gains(now) // 2),
     ),
     "baselines": File(lambda now: now.baselines, _of_models),
     "groups": File(lambda now: _of_all(now, now.groups), _few),
     "teachers": File(lambda now: _of_all(now, now.teachers), _few),
-    "flips": File(lambda now: now.once(("all flips",), now.store.flips), _of_gains),
+    "flips": File(lambda now: now.once(("all flips",), lambda: _flips(now)), _of_gains),
     "curves": File(lambda now: now.once(("all curves",), now.store.curves), _of_gains),
     "jobs": File(lambda now: now.jobs, lambda now: len(now.jobs)),
 }

@@ -48,7 +48,8 @@ def figure_text(figure: go.Figure) -> str:
 def matrix(values: np.ndarray) -> dict[str, Any]:
     """[rows, columns] as whole numbers of 16 bits; NaN stays nothing."""
     most = float(np.nanmax(np.abs(values), initial=0.0, where=~np.isnan(values)))
-    scale = next((s for s in (1000, 100, 10) if most * s < -NOTHING), 1)
+    fine = 100_000 if most < 0.3 else 1000  # small numbers are shown with four decimals
+    scale = next((s for s in (fine, 1000, 100, 10) if most * s < -NOTHING), 1)
     whole = np.where(np.isnan(values), NOTHING, np.clip(values * scale, NOTHING + 1, -NOTHING - 1))
     text = base64.b64encode(np.rint(whole).astype("<i2").tobytes()).decode()
     shape = ",".join(map(str, values.shape))

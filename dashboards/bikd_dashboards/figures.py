@@ -159,6 +159,11 @@ class Interval:
         return difference(self.value, self.unit)
 
     @property
+    def number(self) -> str:
+        """The value with its sign, for a table whose caption has the unit."""
+        return signed(self.value, digits_of(self.unit))
+
+    @property
     def ends(self) -> str:
         """The interval in brackets; empty where there is none."""
         return span(self.low, self.high, digits_of(self.unit))

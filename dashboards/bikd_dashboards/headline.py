@@ -28,7 +28,8 @@ SHOWN = 4
 class Headline:
     """One model's row. The numbers are those of the first partner named in `partners`.
 
-    others: partners of the same tie that are not named. partner_ids: as `partners`; empty for a
+    others: partners of the same tie that are not named. own: when its own old self teaches it,
+    where the sweep has that. partner_ids: as `partners`; empty for a
     group.
     """
 
@@ -43,6 +44,7 @@ class Headline:
     model_id: str = ""
     partner_ids: tuple[str, ...] = ()
     verdict: str = ""
+    own: Interval | None = None
 
 
 def headlines(
@@ -149,12 +151,13 @@ def _answer(
         first["model_id"],
         tuple(r["partner_ids"][0] if len(r["partner_ids"]) == 1 else "" for r in shown),
         short(first),
+        interval(first, "self"),
     )
 
 
 def interval(row: Row, which: str) -> Interval | None:
-    """The "delta" or "net" of a row of gains; None where it has none."""
-    value = row["delta" if which == "delta" else "net_delta"]
+    """The "delta", "net", "self" or "over_self" of a row of gains; None where it has none."""
+    value = row.get({"net": "net_delta", "self": "self_delta"}.get(which, which))
     told = which == "net" and row.get("verdict") in TOLD
-    low, high = row[f"{which}_low"], row[f"{which}_high"]
+    low, high = row.get(f"{which}_low"), row.get(f"{which}_high")
     return None if value is None else Interval(value, low, high, told, row["unit"])

@@ -8,6 +8,7 @@ from typing import Any
 from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.errors import BikdError
 from bikd_ray.store import Store
+from bikd_ray.store.upgrade import VAL
 
 WATCHED = ("jobs", "baselines", "pairs")
 """Tables whose files say that something is new."""
@@ -20,8 +21,8 @@ KEPT = 24
 class Live:
     """Snapshots of one store and what was drawn of them, worked out beside the threads that ask."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    def __init__(self, store: Store, metric: str | None = None, eval_set: str = VAL) -> None:
+        self.store, self.measure = store, (metric, eval_set)
         self.error = ""
         self._now: tuple[int, Snapshot | None] = (0, None)  # what is shown, and its number
         self._seen: tuple[Any, ...] = ()
@@ -64,7 +65,7 @@ class Live:
             )
             if unchanged and not self.error:
                 return
-            fresh = Snapshot(self.store)
+            fresh = Snapshot(self.store, *self.measure)
             fresh.read()
             number, before = self._now
             first = before is None

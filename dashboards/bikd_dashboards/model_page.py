@@ -72,6 +72,7 @@ def about(view: SettingView, model_id: str) -> list[Block]:
         *_left_out(info.left_out, "partner"),
         *_curves(view, model_id, name),
         _table(view, model_id),
+        *_hidden(view, model_id),
         Downloads(("gains", "groups", "curves")),
     ]
 
@@ -117,10 +118,35 @@ def _curves(view: SettingView, model_id: str, name: str) -> list[Block]:
     ]
 
 
+def _hidden(view: SettingView, model_id: str) -> list[Block]:
+    """What the mean gains hide: flips, the worst class, other metrics, other sets."""
+    measures, rows = view.hidden(model_id)
+    shown = [m for m in measures if "." not in m.name]
+    if not shown or not rows:
+        return []
+    return [
+        Table(
+            "What the average hides",
+            "Means over the seeds; Δ unless it is a share. A negative flip: right before, wrong "
+            "after. Intervals of a metric on a set: choose them above.",
+            (TableColumn("Partner"), *(TableColumn(m.head, number=True) for m in shown)),
+            tuple(
+                (
+                    partners_of(one.row, view.names),
+                    *(m.text(one.values.get(m.name)) for m in shown),
+                )
+                for one in rows[: view.limits.rows]
+            ),
+            folded=True,
+        )
+    ]
+
+
 def _table(view: SettingView, model_id: str) -> Table:
     rows = view.gains.filter(pc.equal(view.gains["model_id"], model_id))
     shown = rows.slice(0, view.limits.rows).to_pylist()
     left = len(rows) - len(shown)
+    own = any(r["over_self"] is not None for r in shown)
     return Table(
         "All partners",
         units(view.metric),
@@ -130,6 +156,7 @@ def _table(view: SettingView, model_id: str) -> Table:
             TableColumn("Net Δ", number=True),
             TableColumn("q", number=True),
             TableColumn("Δ", number=True),
+            *([TableColumn("Over its old self", number=True)] if own else []),
             TableColumn("Recovered"),
             TableColumn("Seeds", number=True),
         ),
@@ -150,6 +177,7 @@ def _table(view: SettingView, model_id: str) -> Table:
                 interval(r, "net"),
                 plain(r["q_value"], 3),
                 interval(r, "delta"),
+                *([interval(r, "over_self")] if own else []),
                 percent(r["recovered"]),
                 f"{r['seeds']}",
             )

@@ -82,8 +82,9 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
             TableColumn("Net Δ around 0"),
             TableColumn("Δ", number=True),
             TableColumn("Alone (control)", number=True),
+            *([TableColumn("Old self (self)", number=True)] if any(a.own for a in rows) else []),
         ),
-        tuple(_headline(a, reach, view.metric) for a in shown),
+        tuple(_headline(a, reach, view.metric, any(a.own for a in rows)) for a in shown),
         left_out,
     )
     blocks: list[Block] = [Text(view.label, "label"), Text(sentence, "verdict")]
@@ -92,7 +93,7 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
 
 
 def _headline(
-    answer: Headline, reach: float, metric: Metric
+    answer: Headline, reach: float, metric: Metric, own: bool
 ) -> tuple[Cell | tuple[Cell, ...], ...]:
     named: tuple[Cell, ...] = (NONE,)
     if answer.partners:
@@ -114,6 +115,7 @@ def _headline(
         Strip(net, reach) if net and net.low is not None else "",
         answer.delta,
         answer.control,
+        *([answer.own] if own else []),
     )
 
 
@@ -129,7 +131,7 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
     there = [m for m in COMPARED if heatmap(view, m).known_LP.any()]
     if not there:
         return [Text("No pair has been compared yet.")]
-    metric = chosen.get("metric", "")
+    metric = chosen.get("show", "")
     metric = metric if metric in there else there[0]
     by = chosen.get("order", "")
     by = by if by in ORDERS else next(iter(ORDERS))
@@ -149,7 +151,7 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
         for found in [about(m, view.metric)]
     )
     blocks: list[Block] = [
-        ChoiceBox("metric", "Show", titles, metric),
+        ChoiceBox("show", "Show", titles, metric),
         ChoiceBox("order", "Order by", tuple(ORDERS.items()), by),
         heatmap_plot(info.taken(orders[by]), orders),
     ]

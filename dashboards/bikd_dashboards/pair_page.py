@@ -20,7 +20,7 @@ from bikd_dashboards.units import units
 from bikd_ray.analysis.cases import cases
 from bikd_ray.formatting import digits_of, percent, plain, signed
 from bikd_ray.store.pairings import with_partner
-from bikd_ray.store.verdicts import in_words, net_text, short
+from bikd_ray.store.verdicts import in_words, net_text, own_sentence, short
 
 ALIKE = ("error_overlap", "disagreement", "kappa", "ensemble", "cca_before", "cca_after")
 
@@ -44,6 +44,7 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
     said = [
         f"{view.names[m]} with {view.names[p]}: {in_words(r)}"
         + f", net Δ {net_text(r)}" * (r["net_delta"] is not None)
+        + f" ({own_sentence(r)})" * bool(own_sentence(r))
         for m, p, r in rows
     ]
     blocks.insert(1, Text("; ".join(said) + "."))
@@ -107,6 +108,7 @@ def _pair(view: SettingView, a: str, b: str) -> dict[str, Any] | None:
 
 def _table(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> Table:
     digits = digits_of(view.metric.unit)
+    own = any(r["over_self"] is not None for _, _, r in rows)
     return Table(
         "What each gained",
         units(view.metric),
@@ -117,6 +119,8 @@ def _table(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> Ta
             TableColumn("q", number=True),
             TableColumn("Δ", number=True),
             TableColumn("Alone", number=True),
+            *([TableColumn("Old self", number=True)] if own else []),
+            *([TableColumn("Over its old self", number=True)] if own else []),
             TableColumn("Before", number=True),
             TableColumn("After", number=True),
             TableColumn("Recovered"),
@@ -129,6 +133,7 @@ def _table(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> Ta
                 plain(r["q_value"], 3),
                 interval(r, "delta"),
                 signed(r["control_delta"], digits),
+                *([interval(r, "self"), interval(r, "over_self")] if own else []),
                 plain(r["before"], digits),
                 plain(r["after"], digits),
                 percent(r["recovered"]),

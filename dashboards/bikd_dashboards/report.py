@@ -15,20 +15,29 @@ from bikd_dashboards.theme import DARK, LIGHT
 from bikd_ray.cache_dir import keep_file
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store
+from bikd_ray.store.upgrade import VAL
 
 _MISTAKEN = (EACCES, EEXIST, EISDIR, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM)
 """Errors of a path that a person can only change."""
 
 
-def write_report(store: Store, path: str | Path, written: datetime | None = None) -> Path:
+def write_report(
+    store: Store,
+    path: str | Path,
+    written: datetime | None = None,
+    *,
+    metric: str | None = None,
+    eval_set: str = VAL,
+) -> Path:
     """Write what the store holds as one self-contained HTML file; returns where it lies.
 
     Folders on the way are made; a report that is there stays until the new one is whole. written:
-    when, now unless given (UTC). Raises UserError for a path that can hold no file, and BikdError
-    where writing fails.
+    when, now unless given (UTC). metric: None for the primary one of each data set; eval_set: on
+    which set. Raises UserError for a path that can hold no file, and for what the store lacks, and
+    BikdError where writing fails.
     """
     path = Path(path)
-    text = render(Snapshot(store), written or datetime.now(UTC))
+    text = render(Snapshot(store, metric, eval_set), written or datetime.now(UTC))
     try:
         keep_file(path, text.encode())
     except OSError as error:
@@ -38,6 +47,14 @@ def write_report(store: Store, path: str | Path, written: datetime | None = None
             f"{'; give another --out' if mistaken else ''}"
         ) from None
     return path
+
+
+def _measured(now: Snapshot) -> str:
+    """What the report is about, in words: `mIoU on the val images`."""
+    name = now.measure["metric"]
+    found = {d: now.store.metric(d, name).title for d in now.store.metrics} or {"": "metric"}
+    sets = f"the {now.measure['eval_set']} images"
+    return f"{' or '.join(dict.fromkeys(found.values()))} on {sets}"
 
 
 def render(now: Snapshot, written: datetime, limits: Limits = LIMITS) -> str:
@@ -56,6 +73,7 @@ def render(now: Snapshot, written: datetime, limits: Limits = LIMITS) -> str:
         sweeps=[s for s in jobs["sweep"].unique().to_pylist() if s],
         facts=facts(now.baselines, now.pairs, jobs, distinct_recipes(jobs), written),
         groups=groups,
+        measured=_measured(now),
         whole=[contents.section(page, None) for page in PAGES.values() if page.whole],
         pages=[page for page in PAGES.values() if groups or page.whole],
         templates={"light": LIGHT.to_plotly_json(), "dark": DARK.to_plotly_json()},

@@ -86,7 +86,7 @@ class Contents:
         for choice in choices:
             if choice.name == "model":
                 panels += self._panels(page, view, choice, self._models(view))
-            elif choice.name == "metric":
+            elif choice.name == "show":
                 panels += self._panels(page, view, choice, [v for v, _ in choice.options])
         choices = [_limited(choice, panels) for choice in choices]
         if panels:

@@ -13,9 +13,10 @@ from bikd_dashboards.figures import pc
 from bikd_dashboards.runs import recipe_text
 from bikd_ray.errors import BikdError
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import ALONE
+from bikd_ray.specs import is_alone
 from bikd_ray.store import Store
-from bikd_ray.store.answer_schemas import CLASSES
+from bikd_ray.store.answer_schemas import CLASSES, FLIPS
+from bikd_ray.store.hidden import Hidden, Measure, hidden
 from bikd_ray.store.pairings import with_likeness
 from bikd_ray.store.upgrade import VAL
 
@@ -53,6 +54,13 @@ class Snapshot:
         self.measure = {"metric": metric, "eval_set": eval_set}
         self._lock = threading.Lock()
         self._held: dict[tuple, _Once] = {}
+
+    def measured(self, metric: str | None, eval_set: str) -> "Snapshot":
+        """The same store by another metric, on another set."""
+        if self.measure == {"metric": metric, "eval_set": eval_set}:
+            return self
+        key = ("measured", metric, eval_set)
+        return self.once(key, lambda: Snapshot(self.store, metric, eval_set))
 
     def once(self, key: tuple, work_out: Callable[[], Any]) -> Any:
         """What was worked out under this key, else what `work_out` says now."""
@@ -119,13 +127,26 @@ class Snapshot:
         return self.once(("curves", model_id), lambda: self.store.curves(model_id))
 
     def flips(self, model_id: str, selection: str) -> pa.Table:
-        key = ("flips", model_id, selection)
-        return self.once(key, lambda: self.store.flips(model_id, selection=selection))
+        def flips() -> pa.Table:
+            if not self.any_binary:
+                return FLIPS.empty_table()
+            return self.store.flips(model_id, selection=selection, **self.measure)
+
+        return self.once(("flips", model_id, selection), flips)
+
+    @cached_property
+    def any_binary(self) -> bool:
+        """Whether some data set's metric says of each unit if it is right."""
+        name = self.measure["metric"]
+        every = self.store.metrics.values()
+        return any(m.binary for found in every for m in found if m.name == (name or found[0].name))
 
     def classes(self, model_id: str, selection: str) -> pa.Table:
         def classes() -> pa.Table:
             try:
-                return self.store.classes(model_id, selection=selection)
+                if not self.any_binary:
+                    return CLASSES.empty_table()
+                return self.store.classes(model_id, selection=selection, **self.measure)
             except BikdError:  # its predictions are gone; the rest of the page is not
                 return CLASSES.empty_table()
 
@@ -143,7 +164,7 @@ class Snapshot:
         columns = ["data_id", "recipe_id", "objective", "selection"]
         rows = self.store.table("results", columns).group_by(columns).aggregate([])
         results = [Setting(**row) for row in rows.to_pylist()]
-        found = [s for s in results if s.objective not in ALONE]
+        found = [s for s in results if not is_alone(s.objective)]
         trained = {(s.data_id, s.recipe_id, s.selection) for s in found}
         for s in results:
             alone = Setting(s.data_id, s.recipe_id, None, s.selection)
@@ -266,6 +287,24 @@ class SettingView:
     def flips(self, model_id: str) -> pa.Table:
         rows = self.snapshot.flips(model_id, self.setting.selection)
         return self._own(rows, ("data_id", "recipe_id", "objective"))
+
+    def hidden(self, model_id: str) -> tuple[list[Measure], list[Hidden]]:
+        """What the mean gains of a model hide, of this setting."""
+        setting = self.setting
+
+        def work_out() -> tuple[list[Measure], list[Hidden]]:
+            measures, rows = hidden(
+                self.snapshot.store, model_id, setting.objective, setting.selection
+            )
+            own = [
+                one
+                for one in rows
+                if (one.row["data_id"], one.row["recipe_id"])
+                == (setting.data_id, setting.recipe_id)
+            ]
+            return measures, own
+
+        return self.snapshot.once(("hidden", setting, model_id), work_out)
 
     def classes(self, model_id: str) -> pa.Table:
         rows = self.snapshot.classes(model_id, self.setting.selection)

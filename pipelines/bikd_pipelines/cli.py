@@ -103,8 +103,17 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", metavar="URI", help="without a command: its bikd summary"),
+    ] = None,
 ) -> None:
-    if context.invoked_subcommand is None:
+    if context.invoked_subcommand is not None:
+        if store is not None:
+            raise UserError(f"--store goes after the command: {context.invoked_subcommand} --store")
+    elif store is not None:
+        answers.summary(store)
+    else:
         print(context.get_help())
 
 
@@ -112,6 +121,7 @@ PANELS = {
     "Start": (start.demo, start.check, start.plan),
     "Run": (run.sweep, run.submit, run.baseline, start.status),
     "Answers": (
+        answers.summary,
         answers.partners,
         answers.pairs,
         answers.teachers,

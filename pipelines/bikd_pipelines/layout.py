@@ -48,9 +48,11 @@ def terminal() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
-def say(line: str) -> None:
-    """A line beside an answer."""
-    terminal().print(Text(line, style="dim"))
+def say(line: str, style: str = "dim") -> None:
+    """Words beside an answer; on a terminal they are broken between words, never inside one."""
+    console = terminal()
+    for part in _wrapped(line, console.width if sys.stdout.isatty() else None):
+        console.print(Text(part, style=style))
 
 
 def print_rows(rows: Sequence[Row], columns: Sequence[Column]) -> None:
@@ -63,12 +65,14 @@ def print_rows(rows: Sequence[Row], columns: Sequence[Column]) -> None:
 def laid_out(rows: Sequence[Row], columns: Sequence[Column], width: int | None) -> list[Text]:
     """The lines of a table. width: of the terminal; None for no end.
 
-    What all rows agree on stands above. Columns that do not fit are dropped by their priority, and
-    it is said which; those that must stay go on in a second table below. A number is never cut.
+    What all rows agree on stands above; what no row has is left out. Columns that do not fit are
+    dropped by their priority, and it is said which; those that must stay go on in a second table
+    below. A number is never cut.
     """
     cells = {column: [column.cell(row) for row in rows] for column in columns}
     alike = [c for c in columns if c.same and len(set(cells[c])) == 1]
-    shown = [c for c in columns if c not in alike]
+    absent = [c for c in columns if c.drop and not {*cells[c]} - {"", NONE}]
+    shown = [c for c in columns if c not in [*alike, *absent]]
     about = [f"{c.title} {cells[c][0]}" for c in alike if cells[c][0] not in ("", NONE)]
     dropped: list[Column] = []
     while width is not None and _least(shown, cells) > width and any(c.drop for c in shown):

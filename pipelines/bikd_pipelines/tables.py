@@ -3,31 +3,30 @@
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-from rich.text import Text
 
 from bikd_pipelines.layout import Column, Row, print_rows, say, terminal
 from bikd_pipelines.values import BYTES_SHOWN, column_values, finite, flat
-from bikd_pipelines.views import EMPTY, HEADLINE, VIEWS, every_column
-from bikd_ray.formatting import difference, plain, signed
+from bikd_pipelines.views import EMPTY, VIEWS, every_column
+from bikd_ray.formatting import difference, digits_of, plain, signed
 from bikd_ray.store import Store
+from bikd_ray.store.hidden import Hidden, Measure
 from bikd_ray.store.verdicts import (
     LEVEL,
     all_failed,
     detectable,
-    headline,
 )
 
 
-def print_table(table: pa.Table, how: str, view: str, empty: str = "") -> None:
+def print_table(table: pa.Table, how: str, view: str | Sequence[Column], empty: str = "") -> None:
     """Print a table: `json` is a list of objects, `csv` has a header, `table` is for people.
 
-    view: which columns people see, and how; see VIEWS. json and csv have every column. empty: what
-    to say to people where there are no rows. Raises UserError for values that have no text, which
-    only a query of the person's own can bring.
+    view: which columns people see, and how, or their name in VIEWS. json and csv have every
+    column. empty: what to say to people where there are no rows. Raises UserError for values that
+    have no text, which only a query of the person's own can bring.
     """
     if how == "csv":
         sys.stdout.flush()
@@ -41,13 +40,22 @@ def print_table(table: pa.Table, how: str, view: str, empty: str = "") -> None:
         unicode = "utf" in (sys.stdout.encoding or "").lower()
         print(json.dumps(finite(rows), ensure_ascii=not unicode, indent=1))
     elif rows:
-        print_rows(rows, VIEWS.get(view) or every_column(table))
+        columns = VIEWS.get(view) if isinstance(view, str) else view
+        print_rows(rows, columns or every_column(table))
     else:
-        say(empty or EMPTY.get(view, "no rows"))
+        say(empty or (isinstance(view, str) and EMPTY.get(view)) or "no rows")
 
 
-def print_matrix(values: pa.Table, told: pa.Table | None, how: str) -> None:
-    """Print a pair matrix; told: the same of q-values, for a metric that belongs to a learner.
+def digits(store: Store, what: str, metric: str | None) -> int:
+    """Decimals of a matrix of `what`: shares and coefficients have two, whatever the metric."""
+    if what not in ("delta", "net_delta", "after", "ensemble", "oracle"):
+        return 2
+    units = {store.metric(data_id, metric).unit for data_id in store.metrics}
+    return max(map(digits_of, units), default=2)
+
+
+def print_matrix(values: pa.Table, told: pa.Table | None, how: str, digits: int = 2) -> None:
+    """Print a pair matrix; told: the same of q-values, for what belongs to a learner.
 
     People see signs, and a mark where net Δ is told from 0.
     """
@@ -65,7 +73,7 @@ def print_matrix(values: pa.Table, told: pa.Table | None, how: str) -> None:
     def cell(name: str) -> Callable[[Row], str]:
         def text(row: Row) -> str:
             value, q = row["value"][name], row["q"].get(name)
-            shown = (signed if told is not None else plain)(value)
+            shown = (signed if told is not None else plain)(value, digits)
             if told is None:
                 return shown
             return shown + ("*" if q is not None and q < LEVEL else " ")
@@ -80,43 +88,6 @@ def print_matrix(values: pa.Table, told: pa.Table | None, how: str) -> None:
     print_rows(both, [first, *rest])
     if told is not None:
         say(f"Rows learn. * net Δ differs from 0 (q < {LEVEL}, corrected over all of them).")
-
-
-def print_headline(store: Store) -> None:
-    """For every model its best partner, and what came out in one sentence for each setting."""
-    gains, jobs = store.gains(), store.table("jobs")
-    firsts: dict[tuple[str, ...], Row] = {}
-    for row in gains.to_pylist():
-        setting = (row["data_id"], row["recipe_id"], row["objective"])
-        firsts.setdefault((*setting, row["model_id"]), row)
-    rows = sorted(
-        firsts.values(), key=lambda row: (row["data_id"], row["recipe_id"], row["objective"])
-    )
-    console = terminal()
-    console.print("\nWhich partner helps each model most?\n", style="bold")
-    if rows:
-        print_rows(rows, HEADLINE)
-    for setting, part in _by_setting(gains):
-        sentence, _ = headline(part, store.controls(), jobs)
-        console.print(Text(f"\n{setting}{sentence}", style="bold"))
-    if not rows:
-        console.print(Text(headline(gains, store.controls(), jobs)[0]))
-    console.print(
-        "Percentage points. control: the same training without a partner; net Δ = Δ − control.",
-        style="dim",
-    )
-
-
-def _by_setting(gains: pa.Table) -> list[tuple[str, pa.Table]]:
-    """The rows of each setting, with its name where there are several."""
-    columns = ["data_id", "recipe_id", "objective"]
-    found: dict[tuple[str, ...], list[int]] = {}
-    for i, row in enumerate(gains.select(columns).to_pylist()):
-        found.setdefault(tuple(row.values()), []).append(i)
-    return [
-        (f"{o}, recipe {r[:6]}, data {d[:6]}: " if len(found) > 1 else "", gains.take(at))
-        for (d, r, o), at in found.items()
-    ]
 
 
 def share_lines(teachers: pa.Table) -> list[str]:
@@ -150,6 +121,25 @@ def partner_lines(gains: pa.Table) -> list[str]:
                 f"{difference(row['crossfit_delta'], row['unit'])}{told}",
             )
     return list(lines.values())
+
+
+def print_hidden(measures: Sequence[Measure], rows: Sequence[Hidden]) -> None:
+    """What the mean gains of a model hide, below its partners."""
+    shown = [m for m in measures if "." not in m.name]
+    if not shown or not rows:
+        return
+
+    def cell(measure: Measure) -> Callable[[Row], str]:
+        return lambda row: measure.text(row["values"].get(measure.name))
+
+    terminal().print()
+    say("What the average hides (means over the seeds; Δ unless it is a share)", "")
+    columns = [
+        Column("partner", lambda row: row["partner"], words=True, head=True),
+        *(Column(m.head, cell(m), titled=True) for m in shown),
+        Column("objective", lambda row: row["objective"], same=True, words=True),
+    ]
+    print_rows([{**one.row, "values": one.values} for one in rows], columns)
 
 
 def failed_lines(jobs: pa.Table) -> list[str]:

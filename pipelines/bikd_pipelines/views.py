@@ -20,9 +20,11 @@ from bikd_ray.store.verdicts import (
     TOLD,
     delta_text,
     net_text,
+    over_self_text,
     short,
     standing,
 )
+from bikd_ray.tasks.classification_metrics import TOP1
 
 
 def every_column(table: pa.Table) -> list[Column]:
@@ -62,11 +64,6 @@ def _is_told(row: Row) -> bool:
 
 def _partner(row: Row) -> str:
     return f"← {row['partner']}" if row["role"] == "student" else row["partner"]
-
-
-def _published(row: Row) -> str:
-    known = row["published"]
-    return "" if known is None else f"{known:.2f} ({signed(row['value'] - known)})"
 
 
 def _number(name: str, digits: int) -> Callable[[Row], str]:
@@ -130,6 +127,8 @@ _METRIC = _same(
 )
 _SET = _same("on", lambda r: r["eval_set"])
 _SETTING = [_METRIC, _SET, _OBJECTIVE, _RECIPE, _DATA]
+_SELF = Column("self", lambda r: signed(r["self_delta"], digits_of(r["unit"])), 7, same=True)
+_OVER_SELF = Column("over self [95%]", over_self_text, 3)
 _CONTROL = Column("control", lambda r: signed(r["control_delta"], digits_of(r["unit"])), 6)
 
 VIEWS: dict[str, list[Column]] = {
@@ -139,7 +138,7 @@ VIEWS: dict[str, list[Column]] = {
         Column("params M", _scaled("params", 1e6, 2)),
         Column("GFLOPs", _scaled("flops", 1e9, 2)),
         Column("mem. GB", _scaled("memory", 1e9, 2)),
-        Column("top-1 %", _number("top1", 1)),
+        Column(f"{TOP1.title} %", _number(TOP1.name, 1)),
         Column("input", lambda r: r["input"] or NONE, words=True),
         Column("weights", _short_weights, words=True),
         Column("licence", lambda r: r["licence"] or "", words=True),
@@ -151,6 +150,8 @@ VIEWS: dict[str, list[Column]] = {
         Column("q", _number("q_value", 3), 4),
         Column("Δ [95%]", delta_text, 1),
         _CONTROL,
+        _SELF,
+        _OVER_SELF,
         Column("best?", standing, 2),
         Column("recovered %", lambda r: recovered(r["recovered"], 1), 8),
         _SEEDS,
@@ -237,7 +238,9 @@ VIEWS: dict[str, list[Column]] = {
         Column("kl", _number("kl", 4), 4),
         Column("taught", _number("teacher_share", 2), 5),
         _SEEDS,
-        *_SETTING,
+        _OBJECTIVE,
+        _RECIPE,
+        _DATA,
     ],
     "merged": [
         Column("table", lambda r: r["table"], words=True),
@@ -269,17 +272,6 @@ VIEWS: dict[str, list[Column]] = {
         Column("seed", lambda r: str(r["seed"])),
         Column("error", lambda r: (r["error"] or "").partition("\n")[0], words=True),
     ],
-    "baselines": [
-        _name(),
-        Column("top-1 %", _number("top1", 2)),
-        Column("published", _published),
-        Column("top-5 %", _number("top5", 2), 4),
-        Column("NLL", _number("nll", 3), 3),
-        Column("ECE", _number("ece", 3), 2),
-        Column("n", lambda r: str(r["n"]), same=True),
-        Column("seconds", _number("seconds", 1), 5),
-        _DATA,
-    ],
 }
 
 EMPTY = {
@@ -303,10 +295,11 @@ EMPTY = {
 HEADLINE = [
     _name(),
     Column("best partner", lambda r: _partner(r) + (" (tie)" if r["tie"] else ""), words=True),
-    Column("net Δ [95%]", net_text, strong=_is_told),
     Column("verdict", _verdict, words=True, strong=_is_told),
-    Column("Δ [95%]", delta_text, 1),
-    _CONTROL,
+    Column("net Δ [95%]", net_text, strong=_is_told),
+    Column("Δ", lambda r: signed(r["delta"], digits_of(r["unit"])), 2),
+    Column("control", lambda r: signed(r["control_delta"], digits_of(r["unit"])), 4),
+    Column("self", lambda r: signed(r["self_delta"], digits_of(r["unit"])), 3, same=True),
     Column("before", _measured("before"), 7),
     *_SETTING,
 ]

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from bikd_pipelines.commands.options import (
+    EvalSet,
     Format,
     HowShown,
+    MetricName,
     Objective,
     Selection,
     StoreUri,
@@ -18,11 +20,35 @@ from bikd_pipelines.commands.options import (
 )
 
 
+def summary(
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
+    format: HowShown = Format.table,
+) -> None:
+    """Say who helps whom and by how much, and what to do next.
+
+    [dim]Example: bikd summary --store bikd-demo[/dim]
+    """
+    from bikd_pipelines.summary import Asked, firsts, print_summary
+
+    answers, asked = opened(store), Asked(objective, selection, metric, eval_set)
+    if format is Format.table:
+        print_summary(answers, asked)
+    else:
+        gains = asked.gains(answers)
+        show(gains.from_pylist(firsts(gains), gains.schema), format, "partners")
+
+
 def partners(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Rank the partners of MODEL by what each adds.
@@ -37,12 +63,15 @@ def partners(
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
-    from bikd_pipelines.tables import failed_lines, partner_lines
+    from bikd_pipelines.tables import failed_lines, partner_lines, print_hidden
+    from bikd_ray.store.hidden import hidden
 
     answers = opened(store)
-    table = answers.partners(model, objective, selection)
+    table = answers.partners(model, objective, selection, metric, eval_set)
     empty = answers.why_nothing(model) if not len(table) else ""
     show(table, format, "partners", empty)
+    if len(table) and format is Format.table:
+        print_hidden(*hidden(answers, model, objective, selection))
     lines = [
         *partner_lines(table),
         *(failed_lines(answers.failed_jobs(model)) if len(table) else ()),
@@ -53,31 +82,37 @@ def partners(
 
 def pairs(
     store: StoreUri = None,
-    metric: Annotated[
-        str,
-        typer.Option(help="what the matrix shows: net_delta, delta, recovered, error_overlap, …"),
-    ] = "delta",
     matrix: Annotated[
-        bool, typer.Option("--matrix", help="one metric of all pairs as a matrix")
+        bool, typer.Option("--matrix", help="one quantity of all pairs as a matrix")
     ] = False,
+    what: Annotated[
+        str,
+        typer.Option(
+            "--show",
+            metavar="W",
+            help="what the matrix shows: net_delta, delta, recovered, error_overlap, …",
+        ),
+    ] = "delta",
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Show what each pair knows together, and what each of the two gained.
 
-    [dim]Example: bikd pairs --matrix --metric net_delta[/dim]
+    [dim]Example: bikd pairs --matrix --show net_delta[/dim]
     """
-    from bikd_pipelines.tables import print_matrix
+    from bikd_pipelines.tables import digits, print_matrix
     from bikd_ray.store.pairings import SYMMETRIC
 
     answers = opened(store)
     if matrix:
-        both = [metric] if metric in SYMMETRIC else [metric, "q_value"]
-        values, *told = answers.matrices(both, objective, selection)
-        print_matrix(values, told[0] if told else None, format.value)
+        both = [what] if what in SYMMETRIC else [what, "q_value"]
+        values, *told = answers.matrices(both, objective, selection, metric, eval_set)
+        print_matrix(values, told[0] if told else None, format.value, digits(answers, what, metric))
     else:
-        show(answers.pairs(objective, selection), format, "pairs")
+        show(answers.pairs(objective, selection, metric, eval_set), format, "pairs")
 
 
 def paper(
@@ -116,19 +151,23 @@ def groups(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Show how gains grow with the number of models that train together.
 
     [dim]Example: bikd groups --objective bikd[/dim]
     """
-    show(opened(store).groups(model, objective, selection), format, "groups")
+    show(opened(store).groups(model, objective, selection, metric, eval_set), format, "groups")
 
 
 def teachers(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Say who teaches well and who learns well, whatever the partner.
@@ -137,7 +176,7 @@ def teachers(
     """
     from bikd_pipelines.tables import share_lines
 
-    table = opened(store).teachers(objective, selection)
+    table = opened(store).teachers(objective, selection, metric, eval_set)
     show(table, format, "teachers")
     for line in share_lines(table):
         print(line, file=sys.stderr)
@@ -150,13 +189,17 @@ def flips(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Count the images a model learned and forgot, and those its partner knew.
 
     [dim]Example: bikd flips ViT[/dim]
     """
-    show(opened(store).flips(model, objective, selection), format, "flips")
+    answers = opened(store)
+    answers.check_binary(metric)
+    show(answers.flips(model, objective, selection, metric, eval_set), format, "flips")
 
 
 def curves(
@@ -178,13 +221,17 @@ def classes(
     store: StoreUri = None,
     objective: Objective = None,
     selection: Selection = "last",
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
     format: HowShown = Format.table,
 ) -> None:
     """Show what MODEL gained and lost in each class, with every partner.
 
     [dim]Example: bikd classes ViT --format csv[/dim]
     """
-    show(opened(store).classes(model, objective, selection), format, "classes")
+    answers = opened(store)
+    answers.check_binary(metric)
+    show(answers.classes(model, objective, selection, metric, eval_set), format, "classes")
 
 
 def sql(

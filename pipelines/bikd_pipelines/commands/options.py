@@ -50,6 +50,12 @@ Selection = Annotated[
         "best_val, chosen on the very images it is shown for",
     ),
 ]
+MetricName = Annotated[
+    str | None, typer.Option("--metric", metavar="M", help="of what; default: the primary metric")
+]
+EvalSet = Annotated[
+    str, typer.Option("--eval-set", metavar="S", help="on which set; others are measured only")
+]
 Address = Annotated[
     str | None,
     typer.Option(
@@ -82,7 +88,7 @@ def opened(uri: str | None) -> Any:
     return open_store(uri)
 
 
-def show(table: Any, how: Format, view: str, empty: str = "") -> None:
+def show(table: Any, how: Format, view: Any, empty: str = "") -> None:
     """Print a table; see `print_table`."""
     from bikd_pipelines.tables import print_table
 

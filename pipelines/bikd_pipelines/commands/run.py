@@ -33,9 +33,13 @@ def sweep(
 ) -> None:
     """Measure and train everything SPEC asks for that the store lacks. To resume, run it again.
 
+    It ends with what came out, as bikd summary says it, and what to do next.
+
     [dim]Example: bikd sweep sweep.yaml --address auto[/dim]
     """
+    from bikd_pipelines.summary import print_summary
     from bikd_ray.spec_file import load_spec
+    from bikd_ray.store import Store
     from bikd_ray.sweep.engine import run_sweep
 
     report = run_sweep(
@@ -48,6 +52,8 @@ def sweep(
         retry_failed=retry_failed,
         ship=ship,
     )
+    if not report.left:
+        print_summary(Store(report.store), spec=str(spec))
     end(report)
 
 
@@ -60,6 +66,7 @@ def end(report: Any) -> None:
     if report.failed:
         print(f"bikd: see why with: bikd status --failed --store {report.store}", file=sys.stderr)
     if report.left:
+        print(f"bikd: so far: bikd summary --store {report.store}", file=sys.stderr)
         print("bikd: run the same command again to go on", file=sys.stderr)
     if not report.complete:
         sys.exit(1)
@@ -123,13 +130,15 @@ def baseline(
 
     [dim]Example: bikd baseline sweep.yaml[/dim]
     """
+    from bikd_pipelines import baselines
     from bikd_pipelines.planning import drift_lines
+    from bikd_pipelines.views import EMPTY
     from bikd_ray.spec_file import load_spec
     from bikd_ray.store import Store
     from bikd_ray.sweep.engine import run_baseline_sweep
 
     answers = Store(run_baseline_sweep(load_spec(spec), store=store, address=address, ship=ship))
-    measured = answers.baselines()
-    show(measured, format, "baselines")
-    for line in drift_lines(measured):
+    measured = baselines.measured(answers)
+    show(measured, format, baselines.view(answers.metrics, measured), EMPTY["baselines"])
+    for line in drift_lines(answers.baselines()):
         print(f"bikd: {line}", file=sys.stderr)

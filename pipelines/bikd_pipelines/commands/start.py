@@ -53,7 +53,7 @@ def demo(
     """
     from bikd_dashboards.report import write_report
     from bikd_pipelines.demo import prepare_demo
-    from bikd_pipelines.tables import print_headline
+    from bikd_pipelines.summary import print_summary
     from bikd_ray.spec_file import load_spec
     from bikd_ray.store import Store
     from bikd_ray.store.filesystem import store_uri
@@ -64,7 +64,7 @@ def demo(
     spec = prepare_demo(place, story.value)
     report = run_sweep(load_spec(spec))
     answers = Store(report.store)
-    print_headline(answers)
+    print_summary(answers, spec=str(spec))
     path = write_report(answers, Path(place) / "report.html")
     print(f"\nReport: {path}\nSpec:   {spec}")
     end(report)

@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from bikd_pipelines.commands.options import (
+    EvalSet,
     Format,
     HowShown,
+    MetricName,
     Objective,
     Selection,
     StoreUri,
@@ -34,6 +36,14 @@ def export(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="of this seed; default: the lowest that is kept")
     ] = None,
+    guard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LIMITS",
+            help="refuse unless all hold: a metric's Δ on val, its Δ on another set, worst_class, "
+            "negative_flips; such as 'worst_class>=-1 v2>=0 ece<=0.01'",
+        ),
+    ] = None,
     allow_worse: Annotated[
         bool, typer.Option("--allow-worse", help="also where the model got worse")
     ] = False,
@@ -46,8 +56,10 @@ def export(
 
     answers = opened(store)
     request = ExportRequest(model, partner, job, objective, selection, seed)
-    made_by = request.command(answers.uri, out, allow_worse=allow_worse)
-    taken = export_model(answers, request, out, allow_worse=allow_worse, made_by=made_by)
+    made_by = request.command(answers.uri, out, allow_worse=allow_worse, guard=guard)
+    taken = export_model(
+        answers, request, out, allow_worse=allow_worse, guard=guard, made_by=made_by
+    )
     for note in taken.notes:
         print(f"bikd: {note}", file=sys.stderr)
     print(taken.folder)
@@ -78,6 +90,8 @@ def report(
     out: Annotated[
         Path, typer.Option(metavar="FILE", parser=given_path, help="the file to write")
     ] = Path("report.html"),
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
 ) -> None:
     """Write all answers as one HTML file that needs no network.
 
@@ -85,7 +99,7 @@ def report(
     """
     from bikd_dashboards.report import write_report
 
-    print(write_report(opened(store), out))
+    print(write_report(opened(store), out, metric=metric, eval_set=eval_set))
 
 
 def dashboard(
@@ -93,6 +107,8 @@ def dashboard(
     port: Annotated[
         int, typer.Option(min=0, max=65535, metavar="N", help="where it listens; 0: any free port")
     ] = 8050,
+    metric: MetricName = None,
+    eval_set: EvalSet = "val",
 ) -> None:
     """Show all answers in the browser, live while a sweep runs, on this machine only.
 
@@ -100,4 +116,4 @@ def dashboard(
     """
     from bikd_dashboards.app import serve
 
-    serve(opened(store), port)
+    serve(opened(store), port, metric, eval_set)
