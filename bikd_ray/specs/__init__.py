@@ -6,9 +6,8 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 
 from bikd_ray.specs.data import Data, DataSource, DigitsData, FolderData, ParquetData, TimmData
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
-from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
+from bikd_ray.specs.spec import Selection, Spec
 from bikd_ray.specs.training import (
-    ALONE,
     CONTROL,
     DIRECTED,
     OPTIONS,
@@ -16,14 +15,11 @@ from bikd_ray.specs.training import (
     Objective,
     Pairings,
     Recipe,
-    is_alone,
 )
 from bikd_ray.specs.values import Frozen, Reading
 from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, Input, Interpolation, ZooEntry
 
 __all__ = [
-    "ALONE",
-    "CHOSEN_ON_VAL",
     "CONTROL",
     "DIRECTED",
     "LOCAL_DIR",
@@ -50,5 +46,4 @@ __all__ = [
     "Spec",
     "TimmData",
     "ZooEntry",
-    "is_alone",
 ]

@@ -9,6 +9,8 @@ from pydantic import (
 
 from bikd_ray.errors import choices
 from bikd_ray.specs.values import Float, Frozen, Int, Positive
+from bikd_ray.vocabulary import ALONE
+from bikd_ray.vocabulary import CONTROL as CONTROL_LABEL
 
 
 class Pairings(Frozen):
@@ -77,14 +79,6 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 DIRECTED = ("kd", "kl_dp", "kl_dp_supervised")
 """Objectives with one student and frozen teachers: a pairing is a job for each of its students."""
 
-ALONE = ("ce", "self")
-"""Objectives without partners: the controls."""
-
-
-def is_alone(label: str | None) -> bool:
-    """Whether an objective's label, which may have options, is of one without partners."""
-    return label is not None and label.partition("(")[0] in ALONE
-
 
 class Objective(Frozen):
     """Who teaches whom.
@@ -146,7 +140,7 @@ class Objective(Frozen):
         return self.name in ALONE
 
 
-CONTROL = Objective(name="ce")
+CONTROL = Objective(name=CONTROL_LABEL)
 """The cross-entropy-only objective of the control jobs."""
 
 

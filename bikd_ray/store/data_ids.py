@@ -7,16 +7,19 @@ then on those alone answer to it, and other pixels under the same names are anot
 
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import digest
-from bikd_ray.plan import ResolvedData
 from bikd_ray.store.read import Reader
+
+if TYPE_CHECKING:
+    from bikd_ray.plan import ResolvedData
 
 FOLDER = "ids"
 
 
-def as_stored(data: ResolvedData, reader: Reader) -> tuple[ResolvedData, str | None]:
+def as_stored(data: "ResolvedData", reader: Reader) -> tuple["ResolvedData", str | None]:
     """A data set under the id that the store's rows about it have, and what a person should know.
 
     Raises BikdError where the store cannot be read.

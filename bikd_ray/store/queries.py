@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import count, groupby
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -16,8 +17,6 @@ import pyarrow.dataset as pads
 
 from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.metrics import Metric
-from bikd_ray.plan import ResolvedData
-from bikd_ray.specs import is_alone
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
 from bikd_ray.store.data_ids import as_stored
@@ -37,6 +36,10 @@ from bikd_ray.store.series import Measure, ModelSeries, Row, baselines, model_se
 from bikd_ray.store.teachers import teacher_rows
 from bikd_ray.store.upgrade import VAL, with_old_names
 from bikd_ray.store.verdicts import failed_sentence, judged
+from bikd_ray.vocabulary import is_alone
+
+if TYPE_CHECKING:
+    from bikd_ray.plan import ResolvedData
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +108,7 @@ class Store:
         """What a file of the store holds, by its path in it. Raises FileNotFoundError."""
         return self._reader.fs.read(relative)
 
-    def as_stored(self, data: ResolvedData) -> tuple[ResolvedData, str | None]:
+    def as_stored(self, data: "ResolvedData") -> tuple["ResolvedData", str | None]:
         """A data set under the id that this store's rows about it have, and what a person should
         know. Raises BikdError where the store cannot be read or written.
         """

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL, is_alone
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.upgrade import VAL
+from bikd_ray.vocabulary import CHOSEN_ON_VAL, CONTROL, is_alone
 
 Row = dict[str, Any]
 Seeds = dict[int, Row]
@@ -260,14 +260,14 @@ def _sorted_out(
             if label == objective:
                 yield (*who, objective), by_partners, {}, {}
         elif label in (None, objective):
-            control = found.get((*who, CONTROL.label), {}).get((), {})
+            control = found.get((*who, CONTROL), {}).get((), {})
             selves = {name: found[*who, name][()] for name in names[*who] if _is_self(name)}
             own = selves[min(selves, key=lambda n: _unlike(n, objective))] if selves else {}
             yield (*who, objective), by_partners, control, own
 
 
 def _is_self(label: str) -> bool:
-    return is_alone(label) and label != CONTROL.label
+    return is_alone(label) and label != CONTROL
 
 
 def _unlike(own: str, objective: str) -> tuple[int, str]:
@@ -281,7 +281,7 @@ def _unlike(own: str, objective: str) -> tuple[int, str]:
 
 
 def _label(done: DoneJobs, wanted: str | None) -> str | None:
-    if wanted is None or wanted == CONTROL.label or wanted in done.labels | done.alone:
+    if wanted is None or wanted == CONTROL or wanted in done.labels | done.alone:
         return wanted
     known = done.alone if is_alone(wanted) else done.labels
     named = sorted(label for label in known if label.partition("(")[0] == wanted)

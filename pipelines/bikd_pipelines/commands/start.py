@@ -153,6 +153,7 @@ def status(
 
     [dim]Example: bikd status --failed[/dim]
     """
+    from bikd_pipelines import light_arrow  # noqa: F401  (before Arrow)
     from bikd_pipelines.planning import (
         grouped,
         job_table,
