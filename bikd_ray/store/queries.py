@@ -29,10 +29,11 @@ from bikd_ray.store.gains import (
     growth_rows,
     with_q_values,
 )
+from bikd_ray.store.kept import by_model, whole
 from bikd_ray.store.pairings import AFTER, COMPARED, SYMMETRIC, matrix, pair_rows, rows_after
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.schema import SCHEMAS
-from bikd_ray.store.series import Measure, ModelSeries, Row, baselines, model_series
+from bikd_ray.store.series import Measure, ModelSeries, Row, asked, baselines, model_series
 from bikd_ray.store.teachers import teacher_rows
 from bikd_ray.store.upgrade import VAL, with_old_names
 from bikd_ray.store.verdicts import failed_sentence, judged
@@ -288,8 +289,14 @@ class Store:
         """
         wanted = None if model is None else self.model_ids(model)
         measure = Measure(metric, eval_set)
-        found = model_series(self._reader, wanted, objective, selection, measure=measure)
-        return pa.Table.from_pylist(_rows(found, growth_rows), GROWTH)
+
+        def told(some: Collection[str] | None) -> Iterator[tuple[str, pa.Table]]:
+            for learner in model_series(self._reader, some, objective, selection, measure=measure):
+                yield learner.model_id, pa.Table.from_pylist(growth_rows(learner), GROWTH)
+
+        if wanted is None:
+            return _in_order(self._kept("groups", objective, selection, measure, GROWTH, told))
+        return _in_order(pa.concat_tables([GROWTH.empty_table(), *(t for _, t in told(wanted))]))
 
     def classes(
         self,
@@ -381,12 +388,19 @@ class Store:
 
         From pairs only: of several partners nobody can say which one taught.
         """
-        names: dict[str, dict[str, str]] = {}
-        for row in self._known.sort_by("model_id").to_pylist():
-            names.setdefault(row["data_id"], {})[row["model_id"]] = row["model"]
         measure = Measure(metric, eval_set)
-        found = model_series(self._reader, None, objective, selection, measure=measure)
-        return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
+
+        def told() -> pa.Table:
+            names: dict[str, dict[str, str]] = {}
+            for row in self._known.sort_by("model_id").to_pylist():
+                names.setdefault(row["data_id"], {})[row["model_id"]] = row["model"]
+            found = model_series(self._reader, None, objective, selection, measure=measure)
+            return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
+
+        _, label, _ = asked(self._reader, objective, selection, measure)
+        if eval_set != VAL:  # such results may come without a job
+            return told()
+        return whole(self._reader, ("teachers", label, selection, metric), TEACHERS, told)
 
     def pairs(
         self,
@@ -485,27 +499,43 @@ class Store:
         selection: str,
         measure: Measure,
     ) -> pa.Table:
-        found = model_series(self._reader, models, objective, selection, measure=measure)
-        signs: dict[str, int] = {}
+        metrics = asked(self._reader, objective, selection, measure)[2]
 
-        def told() -> Iterator[tuple[ModelSeries, pa.Table]]:
-            for learner in found:
-                signs[learner.data_id] = learner.metric.sign
-                yield learner, gain_table(learner)
+        def told(wanted: Collection[str] | None) -> Iterator[tuple[str, pa.Table]]:
+            found = model_series(self._reader, wanted, objective, selection, measure=measure)
+            return ((learner.model_id, gain_table(learner)) for learner in found)
 
-        parts = _sorted(told())
+        if models is None and not is_alone(objective):
+            gains = self._kept("gains", objective, selection, measure, GAINS, told)
+        else:
+            gains = pa.concat_tables([GAINS.empty_table(), *(part for _, part in told(models))])
         others = (
             {}
             if models is None or is_alone(objective)
             else family(self._reader, selection, measure)
         )
         settings = []
-        for setting, some in groupby(parts, lambda part: part[0][:3]):
-            gains = pa.concat_tables([part for _, part in some])
+        for setting, some in _by_setting(_in_order(gains)):
             rest = [p for i, p in others.get(setting, {}).items() if i not in (models or ())]
-            gains = with_q_values(gains, np.concatenate([[], *rest]))
-            settings.append(gains if is_alone(objective) else judged(gains, signs[setting[0]]))
+            some = with_q_values(some, np.concatenate([[], *rest]))
+            settings.append(some if is_alone(objective) else judged(some, metrics[setting[0]].sign))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
+
+    def _kept(
+        self,
+        what: str,
+        objective: str | None,
+        selection: str,
+        measure: Measure,
+        schema: pa.Schema,
+        work_out: Callable[[Collection[str] | None], Iterator[tuple[str, pa.Table]]],
+    ) -> pa.Table:
+        """What is worked out of every model, read back where it is kept beside the store."""
+        _, label, _ = asked(self._reader, objective, selection, measure)
+        if measure.eval_set != VAL:  # such results may come without a job
+            return pa.concat_tables([schema.empty_table(), *(part for _, part in work_out(None))])
+        question = (what, label, selection, measure.metric)
+        return by_model(self._reader, question, schema, work_out)
 
 
 _CHANGED = re.compile(r"\b(UHUGEINT|BIT|BIGNUM|VARINT|TIME WITH TIME ZONE)\b")
@@ -535,6 +565,26 @@ def _told_apart(names: Sequence[str]) -> list[str]:
         taken.add(fresh)
         found.append(fresh)
     return found
+
+
+SETTING = ("data_id", "recipe_id", "objective")
+
+
+def _in_order(rows: pa.Table) -> pa.Table:
+    """Rows by setting and model; a learner's own stay in their order."""
+    keys = [rows[name].to_pylist() for name in (*SETTING, "model", "model_id")]
+    of_rows = [*zip(*keys, strict=True)]
+    return rows.take(pa.array(sorted(range(len(rows)), key=of_rows.__getitem__), pa.int64()))
+
+
+def _by_setting(rows: pa.Table) -> Iterator[tuple[tuple[str, ...], pa.Table]]:
+    """(setting, its rows) of rows in order."""
+    begin = 0
+    settings = zip(*(rows[name].to_pylist() for name in SETTING), strict=True)
+    for setting, some in groupby(settings):
+        size = sum(1 for _ in some)
+        yield setting, rows.slice(begin, size)
+        begin += size
 
 
 def _is_binary(learner: ModelSeries) -> bool:

@@ -188,6 +188,19 @@ def baselines(
     }
 
 
+def asked(
+    reader: Reader, objective: str | None, selection: str, measure: Measure
+) -> tuple[DoneJobs, str | None, Mapping[str, Metric]]:
+    """What a question is about: done jobs, the objective's label, each data set's metric.
+
+    Raises UserError for what the store does not know.
+    """
+    if selection not in SELECTIONS:
+        raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
+    done = reader.derived("done", DoneJobs, reader.committed("jobs"))
+    return done, _label(done, objective), measure.of_data(reader)
+
+
 def model_series(
     reader: Reader,
     wanted: Collection[str] | None,
@@ -204,11 +217,7 @@ def model_series(
 
     Raises UserError for what the store does not know.
     """
-    if selection not in SELECTIONS:
-        raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
-    done = reader.derived("done", DoneJobs, reader.committed("jobs"))
-    label = _label(done, objective)
-    metrics = measure.of_data(reader)
+    done, label, metrics = asked(reader, objective, selection, measure)
     known = baselines(reader, measure, metrics)
     names = {metric.name for metric in metrics.values()}
     for models, theirs in _portions(done, known, wanted, metrics):
