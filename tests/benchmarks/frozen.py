@@ -1,6 +1,7 @@
 """A job with frozen teachers against the student's own control: what the lessons cost.
 
-python -m tests.benchmarks.frozen [--rounds 3] [--epochs 5] [--device cuda] [--precision bf16]
+python -m tests.benchmarks.frozen [--rounds 3] [--epochs 5] [--objectives kl_dp …]
+                                  [--device cuda] [--precision bf16]
 
 A student (ResNet-10-T) learns from a larger teacher (ResNet-14-T) on handwritten digits, by every
 objective with frozen models, with and without `resources.frozen_cache`. Jobs are run in turns after
@@ -36,15 +37,19 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--objectives", nargs="+", default=OBJECTIVES, choices=OBJECTIVES)
     given = parser.parse_args()
     device = torch.device(given.device)
     with tempfile.TemporaryDirectory() as folder:
         recipe = {"epochs": given.epochs, "batch_size": 64, "precision": given.precision}
         jobs = _jobs(Path(folder), recipe, SIZE[given.device])
         kept = str(Path(folder) / "frozen")
-        for name in OBJECTIVES:
+        for name in given.objectives:
             _seconds(jobs[name], kept, device)
-        ways = [("ce", "none"), *((name, cache) for name in OBJECTIVES for cache in ("none", kept))]
+        ways = [
+            ("ce", "none"),
+            *((name, cache) for name in given.objectives for cache in ("none", kept)),
+        ]
         found: dict[tuple[str, str], list[float]] = {way: [] for way in ways}
         for number in range(given.rounds):
             for name, cache in reversed(ways) if number % 2 else ways:
@@ -53,7 +58,7 @@ def main() -> None:
     print("| objective | s | / ce | s, kept | / ce, kept |\n|---|---|---|---|---|")
     alone = found["ce", "none"]
     print(f"| ce | {statistics.median(alone):.1f} | 1 | | |")
-    for name in OBJECTIVES:
+    for name in given.objectives:
         cells = []
         for cache in ("none", kept):
             own = found[name, cache]
