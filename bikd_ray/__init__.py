@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "EvaluationReport": "bikd_ray.sweep.engine",
     "Spec": "bikd_ray.specs",
     "Store": "bikd_ray.store",
     "SweepReport": "bikd_ray.sweep.engine",
@@ -21,10 +22,12 @@ _HOME = {
     "open_store": "bikd_ray.store",
     "plan_jobs": "bikd_ray.resolve",
     "run_baseline_sweep": "bikd_ray.sweep.engine",
+    "run_evaluation": "bikd_ray.sweep.engine",
     "run_sweep": "bikd_ray.sweep.engine",
 }
 
 __all__ = [
+    "EvaluationReport",
     "Spec",
     "Store",
     "SweepReport",
@@ -34,6 +37,7 @@ __all__ = [
     "open_store",
     "plan_jobs",
     "run_baseline_sweep",
+    "run_evaluation",
     "run_sweep",
 ]
 
@@ -42,7 +46,13 @@ if TYPE_CHECKING:
     from bikd_ray.spec_file import load_spec
     from bikd_ray.specs import Spec
     from bikd_ray.store import Store, open_store
-    from bikd_ray.sweep.engine import SweepReport, run_baseline_sweep, run_sweep
+    from bikd_ray.sweep.engine import (
+        EvaluationReport,
+        SweepReport,
+        run_baseline_sweep,
+        run_evaluation,
+        run_sweep,
+    )
     from bikd_ray.transfer import joint_loss
 
 

@@ -15,7 +15,7 @@ def difference_unit(unit: str) -> str:
 
 
 def shown(value: float | None, unit: str, title: str = "") -> str:
-    """A value in its unit: `top-1 83.42 %`."""
+    """A value in its unit: `mIoU 83.42 %`."""
     return f"{title} {number(value, digits_of(unit))} {unit}".strip()
 
 

@@ -29,3 +29,7 @@ class Metric:
     def sign(self) -> int:
         """1, or -1 where lower is better: a gain is the sign times after less before."""
         return 1 if self.higher_is_better else -1
+
+
+KNN = Metric("knn", "k-NN", "%", binary=True)
+"""Of probes, whatever the task: whether the nearest images vote for an image's class."""

@@ -8,7 +8,17 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from bikd_ray.identity import RESULT_VERSION, digest
-from bikd_ray.specs import CONTROL, Data, Objective, Pairings, Recipe, Spec, ZooEntry
+from bikd_ray.specs import (
+    CONTROL,
+    Data,
+    Objective,
+    Pairings,
+    Probe,
+    Recipe,
+    Spec,
+    ZooEntry,
+    labelled,
+)
 from bikd_ray.tasks import DEFAULT
 
 
@@ -178,6 +188,8 @@ class ResolvedData:
     notes: tuple[str, ...] = field(default=(), compare=False)  # what may be a mistake, a line each
     class_order: tuple[str, ...] = field(default=(), compare=False)  # where it was taken from
     task: str = DEFAULT
+    probes: tuple["ResolvedProbe", ...] = field(default=(), compare=False)
+    eval: Mapping[str, "FurtherSet"] = field(default_factory=dict)  # that are only measured on
 
     @property
     def n_train(self) -> int:
@@ -197,6 +209,37 @@ class ResolvedSplit:
     listing_id: str  # of the files' names, sizes and own labels: what is seen without reading them
     spot_id: str  # of the bytes of a few images
     renumbered: bool = False  # whether labels differ from those that version 1 gave
+
+
+@dataclass(frozen=True)
+class ResolvedProbe:
+    """A probe of a spec, counted and hashed; `unit_set_id` covers its images, k and temperature.
+
+    It is part of no other identity.
+    """
+
+    name: str
+    probe: Probe
+    train: ResolvedSplit
+    val: ResolvedSplit
+    num_classes: int
+    classes: tuple[str, ...] | None
+    unit_set_id: str
+
+
+@dataclass(frozen=True)
+class FurtherSet:
+    """A labelled set on which models are only measured.
+
+    places: of each class of the set, the class of the data; None where labels are the data's.
+    kept: the data's classes between which the models are asked to decide; None for all.
+    """
+
+    split: ResolvedSplit  # of all its images
+    unit_set_id: str  # of those with a label, with what is right there
+    n: int  # images with a label
+    places: tuple[int, ...] | None = None
+    kept: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -242,6 +285,7 @@ class Job:
         """What it takes in all, from what one image takes of each member."""
         images = self.recipe.epochs * self.recipe.train_fraction * self.data.n_train
         looks = (self.recipe.epochs + 1) * self.data.n_val
+        looks += sum(part.n for part in self.data.eval.values())
         learning = sum(pace(m).train for m in self.live) + sum(
             pace(m).forward for m in self.teachers
         )
@@ -331,13 +375,15 @@ def make_job(
 def all_jobs(spec: Spec, zoo: Mapping[str, ResolvedModel], data: ResolvedData) -> list[Job]:
     """Every job that `spec` asks for, seed by seed, the controls of a seed before its pairings.
 
+    Where train has no labels the controls are the untouched models, and no job.
+
     A sweep that is cut short so leaves whole seeds with their controls, not half of everything.
     """
     groups = pairings(tuple(zoo), spec.pairings)
     used = dict.fromkeys(name for group in groups for name in group)
     recipe = recipe_id(spec, zoo)
     wanted: list[tuple[tuple[str, ...], Objective]] = []
-    if spec.controls:
+    if spec.controls and labelled(spec.data.train):
         wanted += [((name,), CONTROL) for name in used]
     for objective in spec.objectives:
         if objective.alone:

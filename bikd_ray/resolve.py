@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
 from bikd_ray.data import resolve_data
+from bikd_ray.data.probes import resolve_probe
 from bikd_ray.errors import UserError, choices
-from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, all_jobs, plan
+from bikd_ray.plan import Plan, ResolvedData, ResolvedModel, ResolvedProbe, all_jobs, plan
 from bikd_ray.specs import Selection, Spec, ZooEntry
 from bikd_ray.tasks import task_of
 from bikd_ray.zoo import cache_path, load_resolved, resolve_model, save_resolved
@@ -34,6 +35,8 @@ def resolve(
         data = resolve_data(spec.data, spec.task)
     except UserError as error:
         problems.append(str(error))
+    probes, found = resolve_probes(spec, features=task is None or task.features)
+    problems += found
     for entry in spec.zoo:
         try:
             model = zoo[entry.name] = _resolved(entry, spec.task)
@@ -44,12 +47,31 @@ def resolve(
     problems += same_twice(zoo)
     if problems or data is None:
         raise UserError("\n".join(problems))
+    data = replace(data, probes=probes)
     if store is not None:
         data, note = store.as_stored(data)
         data = replace(data, notes=(*data.notes, *([note] if note else [])))
     for note in data.notes:
         log.warning(note)
     return zoo, data
+
+
+def resolve_probes(
+    spec: Spec, *, features: bool = True
+) -> tuple[tuple[ResolvedProbe, ...], list[str]]:
+    """The probes of a spec, and a line for each thing that is wrong with them.
+
+    features: whether the task's models have some.
+    """
+    probes, problems = [], []
+    if spec.probe and not features:
+        return (), [f"probe: models of task {spec.task} have no features to probe; leave it out"]
+    for name, probe in spec.probe.items():
+        try:
+            probes.append(resolve_probe(name, probe))
+        except UserError as error:
+            problems.append(str(error))
+    return tuple(probes), problems
 
 
 def _resolved(entry: ZooEntry, task: str) -> ResolvedModel:
@@ -121,6 +143,26 @@ def not_kept(spec: Spec, plan: Plan, store: "Store") -> str | None:
         f"{len(lacks)} of {len(done)} done jobs kept no weights of selection {' and '.join(lost)}, "
         f"and what is done is not run again; {export}sweep into another --store to have them"
     )
+
+
+def not_measured(plan: Plan, store: "Store") -> list[str]:
+    """A line for each further set on which done jobs are not measured."""
+    from bikd_ray.store.read import pc
+
+    done = {job.job_id for job in plan.done}
+    sets = plan.done[0].data.eval if plan.done else {}
+    if not sets:
+        return []
+    where = pc.field("job_id").isin(sorted(done)) & pc.field("eval_set").isin(list(sets))
+    rows = store.table("results", ["job_id", "eval_set"], where)
+    have = {(row["job_id"], row["eval_set"]) for row in rows.to_pylist()}
+    lacking = {name: sum((job, name) not in have for job in done) for name in sets}
+    return [
+        f"{count} of {len(done)} done jobs are not measured on {name}; bikd evaluate measures "
+        "those with kept weights"
+        for name, count in lacking.items()
+        if count
+    ]
 
 
 def planned(

@@ -23,6 +23,7 @@ from bikd_ray.specs import (
     Objective,
     Pairings,
     ParquetData,
+    Probe,
     Reading,
     Recipe,
     Resources,
@@ -242,7 +243,7 @@ def _where(parts: Sequence[Any]) -> str:
 def _explain(error: Any, value: Any) -> str:
     """One pydantic error as one line in the words of the spec's writer."""
     loc = error["loc"]  # names the kind of a data source after its split
-    parts = [p for i, p in enumerate(loc) if not (p in KINDS and loc[i - 1] in ("train", "val"))]
+    parts = [p for i, p in enumerate(loc) if not (p in KINDS and _is_source(loc[:i]))]
     where = _where(parts)
     kind, context = error["type"], error.get("ctx", {})
     got = error["input"]
@@ -297,6 +298,11 @@ def _at(value: Any, parts: list[str | int]) -> Any:
     return value
 
 
+def _is_source(parts: Sequence[Any]) -> bool:
+    """Whether a data source stands at `parts`."""
+    return parts[-1:] in (("train",), ("val",)) or parts[-2:-1] == ("eval",)
+
+
 def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> list[str]:
     """The field names of the model that stands at `parts` in a Spec."""
     nested: dict[str, type[BaseModel]] = {
@@ -311,7 +317,10 @@ def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> li
         "loggers": Logger,
     }
     names = [p for p in parts if isinstance(p, str)]
-    if names and names[-1] in ("train", "val"):
+    if len(names) == 2 and names[0] == "probe":  # whatever it is called
+        return list(Probe.model_fields)
+    if _is_source(tuple(names)):
         kind = _at(value, [*parts, "source"])
-        return list(KINDS[kind].model_fields) if kind in KINDS else ["source", "path"]
+        known = list(KINDS[kind].model_fields) if kind in KINDS else ["source", "path"]
+        return [*known, "classes"] if names[-2] == "eval" else known
     return list((nested[names[-1]] if names else model).model_fields)

@@ -6,6 +6,9 @@ ALONE = ("ce", "self")
 CONTROL = "ce"
 """The label of the control jobs' objective: cross-entropy alone."""
 
+UNTOUCHED = "untouched"
+"""The control where train has no labels: the models before any training, without a job."""
+
 CHOSEN_ON_VAL = "best_val"
 """The selection whose epoch was chosen on the reported images: no interval and no rank is fair."""
 

@@ -63,4 +63,9 @@ def _found(rows: list, end: Fit) -> dict[str, Any]:
         "statistics": [chosen.outcome.statistics for chosen in last],
         "ensemble": [e and e.values for e in (end.before.ensemble, end.ensemble_after)],
         "likeness": end.likeness,
+        "further": {
+            name: {s: [one.values for one in of] for s, of in by.items()}
+            for name, by in end.further.outcomes.items()
+        },
+        "failed": end.further.failed,
     }

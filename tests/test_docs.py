@@ -274,7 +274,7 @@ def test_the_logger_writes_what_a_job_reports(example, spec_file, tmp_path):
     logger.close()
     assert said == []
     lines = Path("runs", "watched", f"{job.job_id}.csv").read_text().splitlines()
-    assert lines == ["1,small/score,50.0", "end,error,NaN loss"]
+    assert lines == ["1,small/top1,50.0", "end,error,NaN loss"]
 
 
 def test_the_figure_draws_the_answer(example, tmp_path):

@@ -30,6 +30,7 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import Spec
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.store.verdicts import clearness
 from bikd_ray.sweep.baselines import measure
 from bikd_ray.sweep.capacity import ResourceRequest
 from bikd_ray.sweep.events import JobRequest, JobResult
@@ -167,7 +168,9 @@ def take(world: World, model: str, out: str = "out", **wanted):
     allow_worse, guard = wanted.pop("allow_worse", True), wanted.pop("guard", None)
     store = Store(str(world.store))
     request = ExportRequest(model, **wanted)
-    command = request.command(str(world.store), world.root / out, allow_worse=True, guard=guard)
+    command = "bikd export …"
+    if guard is not None:
+        command = request.command(str(world.store), Path(out), allow_worse=True, guard=guard)
     return export_model(
         store, request, world.root / out, allow_worse=allow_worse, guard=guard, made_by=command
     )
@@ -331,12 +334,18 @@ def test_a_choice_that_is_the_persons_is_left_to_the_person(world):
         rows = [{**r, **run} for r in end.results]
         writer.commit_job({**end.job, **run}, rows, [])
 
+    again(objective="dml")
+    for partner in (None, "res"):
+        rows = [r for r in store.partners("vit").to_pylist() if partner in (None, r["partner"])]
+        clearest = min(rows, key=clearness)["objective"]
+        chosen = select_result(store, "vit", partner=partner)
+        assert chosen.result["objective"] == clearest
+        assert chosen.among.startswith(f"Of 2 objectives {clearest} has the clearest verdict")
+        assert chosen.among in chosen.why
+    assert select_result(store, "vit", objective="dml").among == ""
     again(recipe_id="another")
     with pytest.raises(UserError, match=r"several .* name one result with --job: \w{16} \(data"):
         select_result(store, "vit", partner="res")
-    again(objective="dml")
-    with pytest.raises(UserError, match=r"2 objectives; choose one with --objective: bikd, dml$"):
-        select_result(store, "vit")
     assert select_result(store, "vit", objective="dml").result["objective"] == "dml"
     with pytest.raises(UserError, match=r"leave out --partner, --objective and --seed"):
         select_result(store, "vit", job="0" * 16, seed=1)

@@ -244,12 +244,26 @@ def test_all_forests_share_one_frame_that_holds_every_interval():
 
 def test_a_forest_mark_is_open_where_zero_is_inside():
     info = forest_info("1", GAIN_TABLE, CONTROL_TABLE, NAMES)
-    delta, net, alone = traces(forest_figure(info, Frame(-1, 2, 80), TOP1))
+    net, delta, alone = traces(forest_figure(info, Frame(-1, 2, 80), TOP1))
+    assert [net.name, delta.name, alone.name] == ["net Δ", "Δ", "alone, Δ"]  # as the legend has it
+    assert net.y[0] < delta.y[0]  # net Δ stands above Δ: the axis runs down
     assert delta.marker.symbol == ("circle-open",) * 3  # only net Δ has a q
     assert net.marker.symbol == ("diamond", "diamond-open")
     assert alone.marker.symbol == ("square-open",)
     assert delta.error_x.array == pytest.approx((0.5, 0.5, 0.6))
     assert delta.error_x.arrayminus == pytest.approx((0.5, 0.5, 0.6))
+
+
+def test_the_own_old_self_has_a_row_above_the_control_where_it_was_run():
+    taught = [
+        {**row, "self_delta": 0.4, "self_low": 0.1, "self_high": 0.7}
+        for row in GAIN_TABLE.to_pylist()
+    ]
+    info = forest_info("1", pa.Table.from_pylist(taught, GAINS), CONTROL_TABLE, NAMES)
+    assert info.own == Interval(0.4, 0.1, 0.7)
+    *_, own, alone = traces(forest_figure(info, Frame(-1, 2, 80), TOP1))
+    assert (own.name, [*own.x], [*own.y]) == ("old self, Δ", [0.4], [3])
+    assert [*alone.y] == [4]
 
 
 def test_the_control_is_a_line_through_all_partners():

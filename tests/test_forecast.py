@@ -150,6 +150,7 @@ def test_a_selection_changed_after_a_sweep_says_which_weights_are_not_there(spec
     for job in jobs[:5]:
         done = job_row(JobRequest(job, "s", uri), 1.0, {}, None)
         of_job = {"job_id": job.job_id, "data_id": done["data_id"]}
+        of_job |= {"metric": "top1", "eval_set": "val"}
         last = {"selection": "last", "weights": "weights/last.safetensors"}
         best = {"selection": "best_val", "weights": None}
         results = [

@@ -87,6 +87,9 @@ def test_partners_show_the_same_names_means_over_the_seeds(store, capsys):
     there = store.partners("ViT", eval_set="v2").to_pylist()
     (same,) = (r for r in there if r["partner"] == "ResNet")
     assert first.values["v2"] == pytest.approx(same["delta"])
+    assert first.ends == {
+        "v2": (pytest.approx(same["delta_low"]), pytest.approx(same["delta_high"]))
+    }
     loss = store.partners("ViT", metric="nll").to_pylist()[0]
     assert first.values["nll"] == pytest.approx(loss["delta"], abs=1e-6)
     least = min(r["delta"] for r in store.classes("ViT").to_pylist() if r["partner"] == "ResNet")
@@ -97,4 +100,7 @@ def test_partners_show_the_same_names_means_over_the_seeds(store, capsys):
     out = capsys.readouterr().out
     assert "negative flips, %" in out
     assert "v2, pp" in out
+    (v2,) = (m for m in measures if m.name == "v2")
+    assert first.text(v2) in out
+    assert first.text(v2).count("[") == 1
     assert f"{first.values['nll']:+.4f}".replace("-", "−") in out

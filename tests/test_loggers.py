@@ -42,7 +42,7 @@ def play(spec_file, tmp_path, loggers, jobs=2):
             request = requests[trial.config["job_id"]]
             error = "NaN loss\nTraceback" if i else None
             results = [
-                {"model": m, "selection": s, "delta": d}
+                {"model": m, "selection": s, "metric": "top1", "eval_set": "val", "delta": d}
                 for m in request.job.names
                 for s, d in (("last", 1.5), ("best_val", 9.0))
             ]
@@ -83,7 +83,7 @@ def test_tensorboard_holds_each_epoch_the_gains_and_what_was_asked(spec_file, tm
     for name in (a, b):
         assert (f"{name}/top1", 0, 50.0) in values
         assert (f"{name}/top1", 1, 51.0) in values
-        assert (f"{name}/delta", 0, 1.5) in values
+        assert (f"{name}/top1_delta", 0, 1.5) in values
     assert not any(tag.endswith("/ce") or value == 9.0 for tag, _, value in values)
     raw = b"".join(path.read_bytes() for path in folder.rglob("events.out.*"))
     assert " + ".join((a, b)).encode() in raw  # hyperparameters
@@ -105,7 +105,7 @@ def test_mlflow_holds_the_same(spec_file, tmp_path, monkeypatch):
     name = jobs[0].names[0]
     history = client.get_metric_history(first.info.run_id, f"{name}/top1")
     assert [(m.step, m.value) for m in history] == [(0, 50.0), (1, 51.0)]
-    assert first.data.metrics[f"{name}/delta"] == 1.5
+    assert first.data.metrics[f"{name}/top1_delta"] == 1.5
     assert (first.info.status, second.info.status) == ("FINISHED", "FAILED")
     assert second.data.tags["error"] == "NaN loss"
 

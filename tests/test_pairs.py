@@ -246,7 +246,7 @@ AFTER = ("case1_after", "case2_after", "case3_after", "case4_after")
 def test_a_job_of_two_says_what_both_know_after_it(spec_file, tmp_path, name, selection):
     job = job_of(spec_file, NAMES[:2], {"name": name}, recipe=RECIPE)
     end = result_of(JobRequest(job, "tiny", str(tmp_path)))
-    rows = [row for row in end.results if row["selection"] == selection]
+    rows = [r for r in end.results if (r["selection"], r["metric"]) == (selection, "top1")]
     *_, whole = fit(job, networks_of(job, lambda network: network), CPU)
     assert isinstance(whole, Fit)
     known = [chosen.outcome for chosen in whole.chosen[selection]]

@@ -165,7 +165,7 @@ def test_features_instead_of_logits_are_named():
             return self.body(x).flatten(1)
 
     model, _ = resolve_model(entry(Bare))
-    with pytest.raises(UserError, match=r"answers 6 classes, .* its classifier is missing"):
+    with pytest.raises(UserError, match=r"outputs 6 classes, .* its classifier is missing"):
         check_classes(model, 5, None)
 
 

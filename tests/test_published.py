@@ -153,10 +153,16 @@ def test_a_crop_is_the_same_as_its_published_rounding():
 
 
 def test_only_a_drift_beyond_a_tenth_of_a_point_is_worth_a_word():
-    rows = [("far", 82.278, 82.46), ("near", 82.4, 82.46), ("unknown", 50.0, None)]
-    columns = dict(zip(("model", "top1", "published"), zip(*rows, strict=True), strict=True))
+    rows = [
+        ("far", "top1", 82.278, 82.46),
+        ("near", "top1", 82.4, 82.46),
+        ("unknown", "top1", 50.0, None),
+    ]
+    columns = dict(
+        zip(("model", "metric", "value", "published"), zip(*rows, strict=True), strict=True)
+    )
     (line,) = drift_lines(pa.table({k: list(v) for k, v in columns.items()}))
-    assert "far: top-1 82.278 %, published 82.460 % at the same input: -0.182 pp" in line
+    assert "far: top1 82.278 %, published 82.460 % at the same input: -0.182 pp" in line
 
 
 # What a checkpoint holds

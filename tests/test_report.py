@@ -52,8 +52,9 @@ def file(text: str, name: str) -> str:
 
 
 def cells(text: str, model: str) -> list[str]:
-    """The texts of a model's row in the first table, the headline."""
-    table = markup(text).split("<tbody>")[1].split("</tbody>")[0]
+    """The texts of a model's row in the headline table."""
+    headline = markup(text).split('aria-label="Headline table"')[1]
+    table = headline.split("<tbody>")[1].split("</tbody>")[0]
     named = re.compile(rf'<th scope="row">\s*(?:<a[^>]*>)?{model}\s*<')
     row = next(r for r in table.split("<tr>") if named.search(r))
     return [re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", c)).strip() for c in row.split("<td")[1:]]

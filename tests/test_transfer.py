@@ -1,6 +1,7 @@
 """The loss of any task: dense maps against vectors worked out elsewhere, and slow loops."""
 
 import json
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from torch.testing import assert_close
 
 from bikd_ray.errors import UserError
 from bikd_ray.specs import Objective
-from bikd_ray.transfer import compete_by, joint_loss, transfer_loss
+from bikd_ray.specs.training import CONFIDENCE, OPTIONS
+from bikd_ray.transfer import OBJECTIVES, compete_by, joint_loss, transfer_loss
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "dense-vectors.json").read_text())
 EPS, IGNORED = VECTORS["about"]["eps"], VECTORS["about"]["ignore"]
@@ -195,3 +197,54 @@ def test_the_confidence_of_an_objective_is_in_its_label_only_where_it_is_chosen(
     assert Objective(confidence="max", ce_weight=0).label == "bikd(ce_weight=0.0, confidence=max)"
     with pytest.raises(ValueError, match=r"dml takes .*, not confidence"):
         Objective(name="dml", confidence="max")
+
+
+@pytest.mark.parametrize(
+    ("name", "by", "label"),
+    [
+        ("bikd", "label", "bikd"),
+        ("kl_dp", "max", "kl_dp"),
+        ("kl_dp", "label", "kl_dp_supervised"),
+        ("kl_dp_supervised", "label", "kl_dp_supervised"),
+        ("kl_dp_supervised", "max", "kl_dp"),
+    ],
+)
+def test_one_way_to_train_has_one_label(name, by, label):
+    found = Objective(name=name, confidence=by)
+    assert found.label == label
+    assert compete_by(found.name, found.confidence) == by
+
+
+def test_specs_and_losses_agree_on_who_chooses_by_what():
+    assert set(CONFIDENCE) == {name for name, known in OPTIONS.items() if "confidence" in known}
+    assert {name: OBJECTIVES[name].confidence for name in CONFIDENCE} == CONFIDENCE
+
+
+@pytest.mark.parametrize("by", ["label", "max"])
+@pytest.mark.parametrize("name", CONFIDENCE)
+@pytest.mark.parametrize("count", [2, 3])
+def test_every_objective_that_chooses_its_teachers_does_so_by_the_label_or_by_anything(
+    name, by, count
+):
+    """Image by image in plain floats, from softmaxes."""
+    directed = name != "bikd"
+    z = drawn(count + directed, positions=1)[0].squeeze(3)
+    labels = torch.tensor([0, 1, 2, 3, 4, 0])
+    objective = Objective(name=name, confidence=by)
+    live, frozen = (z[:1], z[1:]) if directed else (z, None)
+    found = joint_loss(live, labels, objective.name, frozen=frozen, confidence=objective.confidence)
+    p, pupils = z.softmax(2).tolist(), 1 if directed else count
+    teachers, divergence, supervised = [], [0.0] * pupils, [0.0] * pupils
+    for b, label in enumerate(labels.tolist()):
+        first = 1 if directed else 0
+        sure = {k: p[k][b][label] if by == "label" else max(p[k][b]) for k in range(first, len(p))}
+        teacher = max(sure, key=lambda k: sure[k])
+        teachers.append(teacher)
+        for k in range(pupils):
+            supervised[k] -= math.log(p[k][b][label]) / len(labels)
+            both = zip(p[teacher][b], p[k][b], strict=True)
+            divergence[k] += sum(t * math.log(t / q) for t, q in both) / len(labels)
+    assert found.teacher.tolist() == teachers
+    exact(found.divergence, divergence)
+    exact(found.supervised, supervised)
+    exact(found.total, sum(divergence) + (0 if directed else sum(supervised)))

@@ -74,7 +74,7 @@ def surfaces(uri: str, capsys) -> dict[str, str]:
 
 def card_of(store: Store, model: str, partner: str | None = None) -> str:
     """The card's first words about what `bikd export` would take."""
-    row, why = _with_partner(store, model, partner, None, "last")
+    row, why, _ = _with_partner(store, model, partner, None, "last")
     return _summary(around(store, results_of(store, row)[0], why))
 
 

@@ -16,6 +16,7 @@ from bikd_ray.resolve import resolve
 from bikd_ray.spec_file import parse_spec
 from bikd_ray.specs import Spec, ZooEntry
 from bikd_ray.store.filesystem import StoreFS
+from bikd_ray.tasks.base import Task
 from bikd_ray.weights import base_path, keep_all
 from bikd_ray.zoo import cache_path, load_resolved, resolve_model, save_resolved
 from bikd_ray.zoo.checkpoints import downloaded
@@ -85,9 +86,9 @@ def test_a_timm_model_with_a_checkpoint_is_remembered_whole(checkpoint):
 def test_a_remembered_model_is_not_built_again(checkpoint, monkeypatch):
     built = []
 
-    def watched(entry: ZooEntry) -> object:
+    def watched(entry: ZooEntry, *task: Task) -> object:
         built.append(entry.name)
-        return resolve_model(entry)
+        return resolve_model(entry, *task)
 
     monkeypatch.setattr("bikd_ray.resolve.resolve_model", watched)
     first, _ = resolve(spec(raw(checkpoint)))

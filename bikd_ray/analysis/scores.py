@@ -265,14 +265,14 @@ class Values(Scores):
             yield some_VN
 
 
-def stored(scores_N: np.ndarray, metric: Metric) -> dict[str, bytes]:
-    """The column of `results` and `baselines` that holds scores, as `Scores.of` reads it.
+def stored(scores_N: np.ndarray, metric: Metric) -> dict[str, bytes | None]:
+    """The columns of `results` and `baselines` that hold scores, as `Scores.of` reads them.
 
     scores_N: booleans of a binary metric, else numbers.
     """
     if metric.binary:
-        return {"bits": pack(scores_N)}
-    return {"scores": np.ascontiguousarray(scores_N, "<f4").tobytes()}
+        return {"bits": pack(scores_N), "scores": None}
+    return {"bits": None, "scores": np.ascontiguousarray(scores_N, "<f4").tobytes()}
 
 
 def influence(metric: float | np.ndarray, without_N: np.ndarray) -> np.ndarray:

@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from bikd_ray.data.labels import NO_LABEL
 from bikd_ray.identity import digest
-from bikd_ray.specs import DigitsData
+from bikd_ray.specs import DigitsData, labelled
 
 
 class DigitsImages:
@@ -26,8 +27,11 @@ class DigitsImages:
         rows = np.sort(order[1::2] if source.split == "val" else order[0::2])
         self._pixels = np.round(digits.images[rows] * (255 / 16)).astype(np.uint8)
         self.labels = digits.target[rows].astype(np.int64)
-        self.classes = tuple(str(c) for c in digits.target_names)
+        self.classes: tuple[str, ...] | None = tuple(str(c) for c in digits.target_names)
         self.source_id = digest("digits", source.split, rows.tolist())
+        if not labelled(source):
+            self.labels, self.classes = np.full(len(rows), NO_LABEL), None
+            self.source_id = digest(self.source_id, NO_LABEL)
 
     def image(self, index: int) -> Image.Image:
         return Image.fromarray(self._pixels[index]).convert("RGB")

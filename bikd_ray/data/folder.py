@@ -9,11 +9,12 @@ import numpy as np
 from bikd_ray.data.decode import SHOWN_EXTENSIONS
 from bikd_ray.data.exclusions import LeftOut, is_hidden, is_image, listed
 from bikd_ray.data.label_file import read_labels
-from bikd_ray.data.labels import class_order
+from bikd_ray.data.labels import NO_LABEL, class_order
 from bikd_ray.data.names import Names, array_digest
 from bikd_ray.data.tree import Listing, TreeFiles, list_images
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
+from bikd_ray.specs import NO_LABELS
 
 _LISTERS = 16
 
@@ -21,9 +22,8 @@ _LISTERS = 16
 class FolderImages(TreeFiles):
     """`root/CLASS/**/image.jpg`; classes and files in sorted order, links followed.
 
-    With `labels`, a file of `label_file`, the images are all those below root, and the names of
-    classes are looked up in `known`. Raises UserError for a folder that is missing, unreadable or
-    without images.
+    With `labels`, a file of `label_file` or NO_LABELS for none, the images are all those below
+    root. Raises UserError for a folder that is missing, unreadable or without images.
     """
 
     def __init__(self, root: str, labels: str | None = None) -> None:
@@ -43,12 +43,15 @@ class FolderImages(TreeFiles):
         names = [name for listing in listings for name in listing.names]
         if not names:
             hint = "; where a file has the labels, set labels: FILE" if _LOOSE in left.first else ""
+            where = f"{root}/{'' if labels else 'CLASS/'}IMAGE"
             raise UserError(
-                f"data: no images under {root}; expected {root}/CLASS/IMAGE "
+                f"data: no images under {root}; expected {where} "
                 f"with one of {SHOWN_EXTENSIONS}{hint}"
             )
         super().__init__(root, names, np.concatenate([listing.stamps for listing in listings]))
-        if labels:
+        if labels == NO_LABELS:
+            self.labels, self.classes, notes = np.full(len(names), NO_LABEL), None, ()
+        elif labels:
             self.labels, self.classes, notes = read_labels(labels, names)
         else:
             counts = [len(listing.names) for listing in listings]

@@ -11,10 +11,11 @@ from PIL import Image
 from bikd_ray.data.decode import BadImage, decode
 from bikd_ray.data.files import file_stamp, image_stamps
 from bikd_ray.data.label_values import numbered
+from bikd_ray.data.labels import NO_LABEL
 from bikd_ray.data.names import array_digest
 from bikd_ray.errors import UserError, choices
 from bikd_ray.identity import digest
-from bikd_ray.specs import TimmData
+from bikd_ray.specs import TimmData, labelled
 
 
 class HFImages:
@@ -33,7 +34,8 @@ class HFImages:
     def __init__(self, source: TimmData) -> None:
         self.name, self.split = source.name.partition("/")[2], source.split
         dataset = _load(self.name, self.split, source.path)
-        for column in (source.image, source.label):
+        columns = [source.image, *([source.label] if labelled(source) else [])]
+        for column in columns:
             if column not in dataset.column_names:
                 raise UserError(
                     f"data: {source.name} has no column {column!r}; "
@@ -41,12 +43,15 @@ class HFImages:
                 )
         if not len(dataset):
             raise UserError(f"data: {source.name}, split {self.split} holds no rows")
-        feature = dataset.features[source.label]
-        names = tuple(feature.names) if hasattr(feature, "names") else None
-        arrow = dataset.with_format("arrow")
-        labels = arrow.select_columns(source.label)[:].column(0)
-        self.labels, found = numbered(labels, source.label, source.name)
-        self.classes = names or found
+        self.labels, self.classes = np.full(len(dataset), NO_LABEL), None
+        if labelled(source):
+            feature = dataset.features[source.label]
+            feature = getattr(feature, "feature", feature)  # of lists, of what is in them
+            names = tuple(feature.names) if hasattr(feature, "names") else None
+            arrow = dataset.with_format("arrow")
+            labels = arrow.select_columns(source.label)[:].column(0)
+            self.labels, found = numbered(labels, source.label, source.name)
+            self.classes = names or found
         self._images = _undecoded(dataset, source)
         sizes, outside = _sizes(self._images.with_format("arrow")[:].column(0))
         self.nbytes = int(sizes.sum())

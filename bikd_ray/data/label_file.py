@@ -2,9 +2,11 @@
 
 import csv
 import io
+import json
 import os
 import re
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -31,8 +33,12 @@ def read_labels(path: str, names: list[str]) -> tuple[np.ndarray, Names | None, 
     The file has a label a line, for the images in sorted order; or lines `FILE LABEL …`, parted by
     tabs, commas or spaces, with or without a header. A file is named by its path below the folder,
     by its last part, or without its extension. Labels are integers from 0 or names of classes.
+    A .json file has a list in the sorted order of the files' own names, or maps FILE to what is
+    right: a label, or a list of several or of none; then labels are [N, M], filled up with -1.
     Raises UserError where lines and images do not fit.
     """
+    if path.endswith(".json"):
+        return _of_json(path, names)
     rows, spaced = _rows(path)
     notes: tuple[str, ...] = ()
     find = _Finder(names)
@@ -50,6 +56,57 @@ def read_labels(path: str, names: list[str]) -> tuple[np.ndarray, Names | None, 
     if classes is None:
         _refuse_other_orders(path, labels, names)
     return labels, classes, notes
+
+
+def _of_json(path: str, names: list[str]) -> tuple[np.ndarray, Names | None, tuple[str, ...]]:
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            content = json.load(file)
+    except OSError as error:
+        raise UserError(f"data: cannot read labels {path}: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, list | dict):
+        raise UserError(f"data: labels {path} is no JSON of a list, or of a mapping from files")
+    notes: tuple[str, ...] = ()
+    values: list[Any] = [None] * len(names)
+    if isinstance(content, dict):
+        find, unknown = _Finder(names), []
+        for name, value in content.items():
+            index = find(name)
+            if index is None:
+                unknown.append(name)
+            else:
+                values[index] = value
+        notes = _unknown(path, unknown, len(content))
+        missing = [name for name, value in zip(names, values, strict=True) if value is None]
+        if missing:
+            raise UserError(
+                f"data: {path} has no labels for {len(missing):,} of {len(names):,} images, such "
+                f"as {missing[0]}; give an empty list where nothing is right"
+            )
+    elif len(content) != len(names):
+        raise UserError(
+            f"data: {path} has {len(content):,} labels for {len(names):,} images; give one for "
+            "each image, or a mapping from files"
+        )
+    else:  # class folders would sort ImageNet's val otherwise than such lists count it
+        order = sorted(range(len(names)), key=lambda i: (os.path.basename(names[i]), names[i]))
+        for index, value in zip(order, content, strict=True):
+            values[index] = value
+    try:
+        column = pa.chunked_array([pa.array(values)])
+    except pa.ArrowException:
+        raise UserError(f"data: labels {path} mixes lists, numbers and text") from None
+    return *numbered(column, "label", path), notes
+
+
+def _unknown(path: str, unknown: list[str], total: int) -> tuple[str, ...]:
+    return tuple(
+        f"{len(unknown):,} of {total:,} lines of {os.path.basename(path)} name files that are "
+        f"not there, such as {example}"
+        for example in unknown[:1]
+    )
 
 
 def _rows(path: str) -> tuple[list[list[str]], bool]:
@@ -108,12 +165,7 @@ def _matched(
             f"data: {path} has no label for {len(missing):,} of {len(names):,} images, such as "
             f"{missing[0]}{other}"
         )
-    notes = [
-        f"{len(unknown):,} of {len(rows):,} lines of {os.path.basename(path)} name files that are "
-        f"not there, such as {example}"
-        for example in unknown[:1]
-    ]
-    return [text for text in texts if text is not None], tuple(notes)
+    return [text for text in texts if text is not None], _unknown(path, unknown, len(rows))
 
 
 class _Finder:

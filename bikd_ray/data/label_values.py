@@ -24,14 +24,22 @@ def plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column
 
 
+def are_lists(kind: pa.DataType) -> bool:
+    """Whether a column's type is lists: several right labels of each image, or none."""
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    return any(is_kind(kind) for is_kind in tests)
+
+
 def numbered(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, Names | None]:
     """Labels as int64 [N], and the class names in label order if that is what they were.
 
-    Text that is integers throughout is taken for integers. Raises UserError, which says `where`,
-    for gaps and other types.
+    Of lists [N, M], filled up with -1. Text that is integers throughout is taken for integers.
+    Raises UserError, which says `where`, for gaps and other types.
     """
     if column.null_count:
         raise UserError(f"data: {where} has {column.null_count} rows without a {name}")
+    if are_lists(column.type):
+        return _filled(column, name, where)
     try:
         column = plain(column)
         names = column.unique().to_pylist() if pa.types.is_string(column.type) else []
@@ -51,3 +59,14 @@ def numbered(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray
     classes = class_order(names)
     options = pc.SetLookupOptions(pa.array(classes, column.type))
     return pc.call_function("index_in", [column], options).to_numpy().astype(np.int64), classes
+
+
+def _filled(column: pa.ChunkedArray, name: str, where: str) -> tuple[np.ndarray, Names | None]:
+    counts_N = pc.call_function("list_value_length", [column]).to_numpy().astype(np.int64)
+    inside = pa.chunked_array(pc.call_function("list_flatten", [column]))
+    if not len(inside):
+        raise UserError(f"data: {where} has no {name} at all: every list is empty")
+    values, classes = numbered(inside, name, where)
+    labels = np.full((len(counts_N), int(counts_N.max())), -1, np.int64)
+    labels[np.arange(labels.shape[1]) < counts_N[:, None]] = values
+    return labels, classes

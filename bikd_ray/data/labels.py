@@ -23,6 +23,9 @@ from bikd_ray.errors import UserError
 Names = tuple[str, ...]
 
 FIX = "name the classes in the order of the models' outputs with data.classes"
+NO_LABEL = -1
+"""Of an image that nobody has labelled."""
+
 _NAMED = 3
 """Classes that a message names."""
 
@@ -199,6 +202,12 @@ def label_space(
     splits: by name, the one whose list counts first. num_classes and given: of the spec. Raises
     UserError where they contradict each other, or where nothing ties one to the other.
     """
+    for name, split in splits.items():
+        if split.labels.ndim > 1:
+            raise UserError(
+                f"data.{name} has lists of labels; each of its images has one. Several right "
+                "labels can be those of a set under data.eval"
+            )
     listed = {name: split.classes for name, split in splits.items() if split.classes}
     highest = max(int(split.labels.max()) for split in splits.values())
     reference = given or _whole_list(listed, num_classes, highest)

@@ -14,6 +14,7 @@ from bikd_ray.data.augment import augmented_as
 from bikd_ray.data.cache import Views, cache_dir, decoded, fits, missing_bytes
 from bikd_ray.data.decode import BadImage
 from bikd_ray.data.encoded import encoded_copy
+from bikd_ray.data.labels import NO_LABEL
 from bikd_ray.data.render import render
 from bikd_ray.data.sources import EncodedImages, ImageSet
 from bikd_ray.data.targets import Target
@@ -23,9 +24,9 @@ from bikd_ray.plan import View
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Task
 
-DISK_FRACTIONS = {"val": 1.0, "train": 0.5}
+DISK_FRACTIONS = {"val": 1.0, "train": 0.5, "further": 1.0}
 """Of the free disk, what `cache: auto` may take: val is kept wherever it can be, since every epoch
-of every job reads it."""
+of every job reads it, and so is any further set, which every job reads at its end."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Batch:
     """B samples: `views[v]` is uint8 [B, 3, …, H, W], `index` int64 [B].
 
     `target`: what is right: the samples' labels, int64 [B], or what the task renders by name:
-    tensors [B, …], or lists of B tensors where their sizes differ.
+    tensors [B, …], or lists of B tensors where their sizes differ. None where nobody has said it.
     `counted`: B, or 0 where they only fill the place of a share without samples. `planned`: samples
     of the whole batch, of which this may be one worker's share, with those that do not decode.
     `draw`: a seed for losses that draw at random, of the job's seed and the step; 0 in evaluation.
@@ -65,7 +66,7 @@ class Batch:
 def _sliced(target: Any, rows: slice) -> Any:
     if isinstance(target, dict):
         return {name: value[rows] for name, value in target.items()}
-    return target[rows]
+    return None if target is None else target[rows]
 
 
 _Read = tuple[Tensor, dict[View, Tensor], dict[str, Any] | None]
@@ -112,14 +113,15 @@ class Loader:
         if folder and not self.kept and plain and isinstance(images, EncodedImages):
             copy = not images.random_access and fits(cache, images.nbytes, disk_fraction)
             images = encoded_copy(images, folder) if copy else images
-        self.images, self._labels = images, torch.from_numpy(images.labels)
+        known = (images.labels != NO_LABEL).any()
+        self.images, self._labels = images, torch.from_numpy(images.labels) if known else None
         self.decoding = _Decoding(images, self.views, augment, seed, task)
         self._passes: _Passes | None = None
         self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __len__(self) -> int:
         """Samples."""
-        return len(self._labels)
+        return len(self.images.labels)
 
     def batches(
         self,
@@ -153,7 +155,9 @@ class Loader:
         counted: int,
         planned: int,
     ) -> Batch:
-        labels = self._labels[index] if target is None else None
+        labels = None
+        if target is None and self._labels is not None:
+            labels = self._labels[index]
         on_device = self._to_device(([arrays[v] for v in self.views], labels, target))
         of_views, labels, target = on_device
         views = dict(zip(self.views, of_views, strict=True))

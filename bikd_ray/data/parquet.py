@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 import numpy as np
@@ -9,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bikd_ray.data.exclusions import LeftOut
-from bikd_ray.data.label_values import numbered, plain
-from bikd_ray.data.labels import Names
+from bikd_ray.data.label_values import are_lists, numbered, plain
+from bikd_ray.data.labels import NO_LABEL, Names
 from bikd_ray.data.parquet_column import (
     Groups,
     ParquetColumn,
@@ -26,12 +27,12 @@ from bikd_ray.identity import digest
 class ParquetImages(ParquetColumn):
     """A column of images (struct with bytes, or binary) and one of labels, in file order.
 
-    Labels are integers, or names of classes, which are looked up in `known`; where no column has
-    them, they stand in the path as `label=K`. Raises UserError for files that are missing, damaged
-    or of other columns.
+    Labels are integers, or names of classes; where no column has them, they stand in the path as
+    `label=K`. label: None where there are none. Raises UserError for files that are missing,
+    damaged or of other columns.
     """
 
-    def __init__(self, uri: str, image: str = "image", label: str = "label") -> None:
+    def __init__(self, uri: str, image: str = "image", label: str | None = "label") -> None:
         left = LeftOut()
         files = ParquetFiles.at(uri, left)
         self.notes = left.notes
@@ -53,20 +54,29 @@ class _File:
     classes: Names | None
 
 
-def _described(path: str, file: pq.ParquetFile, image: str, label: str) -> _File:
+def _described(path: str, file: pq.ParquetFile, image: str, label: str | None) -> _File:
     schema = file.schema_arrow
-    value = None if label in schema.names else _partition(path, label)
-    _require(schema, {"image": image} | ({"label": label} if value is None else {}), path)
+    value = None if label is None or label in schema.names else _partition(path, label)
+    wanted = {"image": image}
+    if label is not None and value is None:
+        wanted["label"] = label
+    _require(schema, wanted, path)
     groups = groups_of(path, file, image)
-    if value is None:
+    if label is None:
+        labels = pa.chunked_array([pa.repeat(NO_LABEL, file.metadata.num_rows)])
+    elif value is None:
         labels = read_column(file, label, range(len(groups.rows)), path)
     else:
         labels = pa.chunked_array([pa.repeat(value, file.metadata.num_rows)])
     return _File(labels, groups, _class_names(file, label))
 
 
-def _numbered(at: ParquetFiles, files: list[_File], label: str) -> tuple[np.ndarray, Names | None]:
+def _numbered(
+    at: ParquetFiles, files: list[_File], label: str | None
+) -> tuple[np.ndarray, Names | None]:
     """The labels of all files, and the names of the classes."""
+    if label is None:
+        return np.full(sum(len(file.labels) for file in files), NO_LABEL), None
     for path, file in zip(at.paths, files, strict=True):
         if file.labels.null_count:  # it names the file
             numbered(file.labels, label, path)
@@ -75,12 +85,20 @@ def _numbered(at: ParquetFiles, files: list[_File], label: str) -> tuple[np.ndar
                 f"data: {path} and {at.paths[0]} have other names of classes; give files of "
                 "one data set"
             )
-    kinds = {pa.types.is_string(plain(file.labels.slice(0, 0)).type) for file in files}
+    lists = {file.labels.type for file in files if are_lists(file.labels.type)}
+    kinds: set[Any] = {pa.types.is_string(plain(file.labels.slice(0, 0)).type) for file in files}
+    if lists:
+        kinds = {file.labels.type for file in files}
     if len(kinds) > 1:
         raise UserError(
-            f"data: {label} holds integers in some files and text in others, such as "
-            f"{at.paths[0]}; write them alike"
+            f"data: {label} holds {'lists' if lists else 'integers'} in some files and "
+            f"{'single labels' if lists else 'text'} in others, such as {at.paths[0]}; write them "
+            "alike"
         )
+    if lists:
+        column = pa.chunked_array([chunk for file in files for chunk in file.labels.chunks])
+        labels, classes = numbered(column, label, at.paths[0])
+        return labels, classes or files[0].classes
     if kinds == {True}:
         chunks = [chunk for file in files for chunk in plain(file.labels).chunks]
         column = pa.chunked_array(chunks, pa.string())
@@ -126,18 +144,19 @@ def _partition(path: str, column: str) -> str | None:
 
 
 def _holds_labels(kind: pa.DataType) -> bool:
-    """Whether a column's type is integer or text."""
-    if pa.types.is_dictionary(kind):
+    """Whether a column's type is integer or text, or lists of these."""
+    if pa.types.is_dictionary(kind) or are_lists(kind):
         return _holds_labels(kind.value_type)
     test = (pa.types.is_integer, pa.types.is_string, pa.types.is_large_string,
             pa.types.is_string_view)  # fmt: skip
     return any(is_kind(kind) for is_kind in test)
 
 
-def _class_names(file: pq.ParquetFile, label: str) -> Names | None:
+def _class_names(file: pq.ParquetFile, label: str | None) -> Names | None:
     """Class names from the metadata that HF datasets leave in the schema, if they are there."""
     try:
         info = json.loads((file.schema_arrow.metadata or {})[b"huggingface"])
-        return tuple(info["info"]["features"][label]["names"])
+        feature = info["info"]["features"][label]
+        return tuple(feature.get("feature", feature)["names"])  # of lists, of what is in them
     except (KeyError, TypeError, ValueError):
         return None

@@ -8,13 +8,14 @@ import numpy as np
 
 from bikd_ray.data.content import content_hashes, content_id, spot_check
 from bikd_ray.data.folder import FolderImages
+from bikd_ray.data.further import DataClasses, opened_set, refuse_train, resolved_set
 from bikd_ray.data.labels import Names
 from bikd_ray.data.sampled import refuse_all_bad
 from bikd_ray.data.sources import EncodedImages, ImageSet
-from bikd_ray.errors import BikdError
+from bikd_ray.errors import BikdError, UserError
 from bikd_ray.identity import derived_seed, digest
-from bikd_ray.plan import ResolvedData, ResolvedSplit
-from bikd_ray.specs import Data, DataSource
+from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedSplit
+from bikd_ray.specs import Data, DataSource, labelled
 from bikd_ray.tasks import DEFAULT, task_of
 from bikd_ray.tasks.base import Task
 
@@ -25,7 +26,13 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
     """Count, hash and check the images of a spec. Raises UserError where they disagree."""
     opener = task_of(task)
     opened = {split: opener.open(getattr(data, split)) for split in SPLITS}
-    space = opener.label_space(opened, data)
+    known = {s: images for s, images in opened.items() if labelled(getattr(data, s))}
+    if len(known) < len(opened) and opener.rendering:
+        raise UserError(
+            f"data.train: labels: none is for tasks whose targets are labels, and {opener.name} "
+            "renders its own"
+        )
+    space = opener.label_space(known, data)
     if data.on_bad_image == "skip":
         for split, images in opened.items():
             refuse_all_bad(split, images)
@@ -37,6 +44,15 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
         _resolved(opener, images, space.classes, hashes[split]) for split, images in opened.items()
     )
     said = [f"{split}: {note}" for split, images in opened.items() for note in images.notes]
+    if "train" not in known:
+        said.append(
+            f"train: {train.count:,} images without labels: a control by cross-entropy cannot be, "
+            "so net Δ is against the untouched models (Δ 0 by definition)"
+        )
+    classes = DataClasses(space.num_classes, space.classes)
+    further = {name: _further(name, data, opener, opened["train"], hashes["train"], classes)
+               for name in data.eval}  # fmt: skip
+    said += [note for _, notes in further.values() for note in notes]
     other = () if task == DEFAULT else (task,)
     return ResolvedData(
         data=data,
@@ -49,7 +65,32 @@ def resolve_data(data: Data, task: str = DEFAULT) -> ResolvedData:
         notes=(*said, *space.notes, *_in_both(opened, hashes)),
         class_order=space.order,
         task=task,
+        eval={name: part for name, (part, _) in further.items()},
     )
+
+
+def _further(
+    name: str,
+    data: Data,
+    task: Task,
+    train: ImageSet,
+    of_train: np.ndarray | None,
+    classes: DataClasses,
+) -> tuple[FurtherSet, list[str]]:
+    """A set of `data.eval`, and what a person should know of it."""
+    where, source = f"data.eval.{name}", data.eval[name]
+    try:
+        images = task.open(source)
+        if data.on_bad_image == "skip":
+            refuse_all_bad(f"eval.{name}", images)
+    except UserError as error:
+        said = str(error).removeprefix(f"{where}: ").removeprefix("data: ")
+        raise UserError(f"{where}: {said}") from None
+    said = [f"{name}: {note}" for note in images.notes]
+    hashes = content_hashes(images) if isinstance(images, EncodedImages) else None
+    both = refuse_train(where, images, hashes, train, of_train)
+    part, notes = resolved_set(where, images, classes, source.classes, hashes, task)
+    return part, [*said, *both, *notes]
 
 
 def _resolved(
@@ -89,12 +130,36 @@ def _by_number(images: ImageSet) -> bool:
 
 
 def open_split(data: ResolvedData, split: str) -> ImageSet:
-    """The images of `train` or `val`, opened once for each process.
+    """The images of `train`, `val` or a further set by its name, opened once for each process.
 
-    Raises BikdError where they are not those that were planned with.
+    Of a further set those with a label. Raises BikdError where they are not those that were
+    planned with.
     """
-    source: Any = getattr(data.data, split)  # frozen, so hashable; no checker sees that
+    source: Any  # frozen, so hashable; no checker sees that
+    if split in data.eval:
+        source = data.data.eval[split]
+        return _opened_further(source, data.eval[split], data.classes, split, data.task)
+    source = getattr(data.data, split)
     return _opened(source, getattr(data, split), data.classes, split, data.task)
+
+
+def _as_planned(source: DataSource, planned: ResolvedSplit, where: str, task: Task) -> ImageSet:
+    images = task.open(source)
+    if (images.source_id, spot_check(images)) != (planned.listing_id, planned.spot_id):
+        raise BikdError(
+            f"{where}: {getattr(source, 'path', source.source)} on this node is not what was "
+            "planned with; it changed since, or this node has another copy"
+        )
+    return images
+
+
+@lru_cache(maxsize=8)
+def _opened_further(
+    source: DataSource, planned: FurtherSet, classes: Names | None, name: str, task: str
+) -> ImageSet:
+    opener = task_of(task)
+    images = _as_planned(source, planned.split, f"data.eval.{name}", opener)
+    return opened_set(images, planned, classes, opener)
 
 
 @lru_cache(maxsize=4)
@@ -102,12 +167,7 @@ def _opened(
     source: DataSource, planned: ResolvedSplit, classes: Names | None, split: str, task: str
 ) -> ImageSet:
     opener = task_of(task)
-    images = opener.open(source)
-    if (images.source_id, spot_check(images)) != (planned.listing_id, planned.spot_id):
-        raise BikdError(
-            f"data.{split}: {getattr(source, 'path', source.source)} on this node is not what was "
-            "planned with; it changed since, or this node has another copy"
-        )
+    images = _as_planned(source, planned, f"data.{split}", opener)
     opener.relabel(images, classes)
     images.source_id = planned.content_id  # what caches of it are called
     if isinstance(images, EncodedImages):

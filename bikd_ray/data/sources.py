@@ -16,14 +16,14 @@ from bikd_ray.data.parquet import ParquetImages
 from bikd_ray.data.tars import class_folders
 from bikd_ray.data.webdataset import webdataset
 from bikd_ray.identity import digest
-from bikd_ray.specs import DataSource, DigitsData, FolderData, ParquetData
+from bikd_ray.specs import DataSource, DigitsData, FolderData, ParquetData, labelled
 
 
 class ImageSet(Protocol):
     """N labelled images."""
 
     labels: np.ndarray
-    """int64 [N]"""
+    """int64 [N]; all NO_LABEL where nobody has labelled them"""
     source_id: str
     """What caches know it by: names, sizes and labels; once it is checked, its content."""
 
@@ -76,7 +76,8 @@ def open_images(source: DataSource) -> ImageSet:
     if isinstance(source, FolderData):
         return FolderImages(source.path, source.labels)
     if isinstance(source, ParquetData):
-        return ParquetImages(source.path, source.image, source.label)
+        label = source.label if labelled(source) else None
+        return ParquetImages(source.path, source.image, label)
     if isinstance(source, DigitsData):
         return DigitsImages(source)
     if source.name.startswith("hfds/"):

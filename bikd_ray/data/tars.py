@@ -18,11 +18,11 @@ from timm.utils.misc import natural_key
 from bikd_ray.data.decode import SHOWN_EXTENSIONS, decode
 from bikd_ray.data.exclusions import LeftOut, is_hidden, is_image
 from bikd_ray.data.files import expand, is_local
-from bikd_ray.data.labels import class_order
+from bikd_ray.data.labels import NO_LABEL, class_order
 from bikd_ray.data.names import Names, array_digest
 from bikd_ray.errors import UserError
 from bikd_ray.identity import digest
-from bikd_ray.specs import TimmData
+from bikd_ray.specs import TimmData, labelled
 
 _INDEXERS = 16
 _OPEN_TARS = 128
@@ -184,13 +184,18 @@ def class_folders(source: TimmData) -> TarImages:
     """Tars of `CLASS/image.jpg`, or of one inner tar for each class.
 
     Classes, labels and order are those of timm's `ReaderImageInTar`: the innermost folder or tar
-    is the class; classes are in natural order, and so are the images over all of them. Raises
-    UserError for tars that are missing, damaged or without images.
+    is the class; classes are in natural order, and so are the images over all of them. Without
+    labels images may lie anywhere. Raises UserError for tars that are missing, damaged or without
+    images.
     """
+    known = labelled(source)
 
     def images(tar: OpenTar) -> list[_Image]:
         name = os.path.splitext(os.path.basename(tar.path))[0] if tar.total > 1 else ""
-        return _images(tar.stream, tar.path, tar.number, name, tar.left)
+        found = _images(tar.stream, tar.path, tar.number, name, tar.left)
+        if known and (loose := next((image for image in found if not image.label), None)):
+            raise UserError(f"data: {tar.path}, member {loose.path} lies in no class folder")
+        return found
 
     tars, found = index_tars(str(source.path), images)
     if not found:
@@ -199,16 +204,19 @@ def class_folders(source: TimmData) -> TarImages:
             f"{SHOWN_EXTENSIONS}"
         )
     found.sort(key=lambda image: natural_key(image.path))
+    members = [image.member for image in found]
+    if not known:
+        return TarImages(tars, members, [NO_LABEL] * len(found), None)
     classes = class_order(image.label for image in found)
     index = {name: label for label, name in enumerate(classes)}
     labels = [index[image.label] for image in found]
-    return TarImages(tars, [image.member for image in found], labels, classes)
+    return TarImages(tars, members, labels, classes)
 
 
 class _Image(NamedTuple):
     member: TarMember
     path: str  # in the innermost tar
-    label: str
+    label: str  # nothing where it lies in no folder
 
 
 def _images(
@@ -226,8 +234,7 @@ def _images(
             inner += _images(stream, where, number, f"{folder}/{stem}", left, last)
         elif is_image(info.name):
             label = os.path.join(folder, os.path.dirname(info.name)).strip("/").split("/")[-1]
-            if label in ("", "."):
-                raise UserError(f"data: {path}, member {info.name} lies in no class folder")
+            label = "" if label == "." else label
             name = "/".join(part for part in (folder.strip("/"), info.name) if part)
             own.append(
                 _Image(TarMember(name, number, info.offset_data, info.size), info.name, label)

@@ -10,9 +10,10 @@ import pyarrow.fs as pafs
 from bikd_ray.data.decode import EXTENSIONS
 from bikd_ray.data.exclusions import is_hidden
 from bikd_ray.data.files import locate
+from bikd_ray.data.labels import NO_LABEL
 from bikd_ray.data.tars import OpenTar, TarImages, TarMember, index_tars, scan
 from bikd_ray.errors import UserError, choices
-from bikd_ray.specs import TimmData
+from bikd_ray.specs import TimmData, labelled
 
 IMAGES = tuple(dict.fromkeys(("jpg", "png", "webp", *(e[1:] for e in EXTENSIONS))))
 """Extensions in order of preference; timm's own three first."""
@@ -27,10 +28,11 @@ def webdataset(source: TimmData) -> TarImages:
     `path` is the shards; or a folder in which `split` names shards, or a split of its
     `_info.json`. The label is the integer in `.cls`; in `.json` it is the field `label` of the
     source, or the one that `_info.json` calls `alt_label`, and samples below 0 are left out.
+    Without labels the images are enough.
     Raises UserError for shards that are missing or damaged, and samples without such a label.
     """
     uri, field = _shards(source)
-    tars, found = index_tars(uri, lambda tar: _samples(tar, field))
+    tars, found = index_tars(uri, lambda tar: _samples(tar, field, known=labelled(source)))
     if not found:
         raise UserError(
             f"data: no samples in {uri}; expected members KEY.jpg (or another image's extension) "
@@ -86,7 +88,7 @@ def _splits(root: str) -> dict:
     return {}
 
 
-def _samples(tar: OpenTar, field: str | None) -> Iterator[tuple[TarMember, int]]:
+def _samples(tar: OpenTar, field: str | None, *, known: bool) -> Iterator[tuple[TarMember, int]]:
     """The image and label of each sample of a shard."""
     for key, parts in groupby(_parts(tar), key=lambda part: part[0]):
         where = f"data: {tar.path}, sample {key}"
@@ -101,7 +103,7 @@ def _samples(tar: OpenTar, field: str | None) -> Iterator[tuple[TarMember, int]]
         if image is None:
             tar.left.add("sample{s} without an image", key)
             continue
-        label = _label(members, where, field)
+        label = _label(members, where, field) if known else NO_LABEL
         if label is None:
             tar.left.add("sample{s} whose label is below 0", key)
         else:

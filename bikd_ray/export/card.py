@@ -18,6 +18,7 @@ from bikd_ray.formatting import difference_unit, digits_of, number, signed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data, DataSource, TimmData
 from bikd_ray.store.verdicts import ON_VAL, delta_text, in_words, net_text, own_sentence
+from bikd_ray.vocabulary import UNTOUCHED
 
 OBJECTIVES = {
     "bikd": "for every image the model most confident in the true class taught the others",
@@ -108,6 +109,12 @@ def _summary(choice: SelectedResult) -> str:
         f"**{number(gain['after'], digits)}{unit}** on {gain['n']:,} images: "
         f"Δ {delta_text(gain)}{_in_words(difference_unit(metric.unit))}."
     )
+    if gain["control"] == UNTOUCHED:
+        return (
+            f"{text} It was trained on images without labels, so there is no control by "
+            "cross-entropy, and net Δ is Δ: it holds what further training without a partner would "
+            f"give, {_verdict(choice)}."
+        )
     if gain["net_delta"] is not None:
         return (
             f"{text} The same training without a partner gave "

@@ -127,7 +127,8 @@ def _kept_state(store: Store, choice: SelectedResult) -> dict[str, Tensor]:
 
 
 def _notes(choice: SelectedResult) -> list[str]:
-    notes = [
+    notes = [choice.among] if choice.among else []
+    notes += [
         f"licence of {row['model']}: {row['licence']}, not for commercial use"
         for row in choice.models.values()
         if is_non_commercial(row["licence"])

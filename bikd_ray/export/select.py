@@ -4,8 +4,10 @@ from collections.abc import Sequence
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.export.summary import Row, SelectedResult, around, results, results_of
+from bikd_ray.formatting import difference
 from bikd_ray.store import Store
 from bikd_ray.store.read import pc
+from bikd_ray.store.verdicts import clearness
 from bikd_ray.vocabulary import CHOSEN_ON_VAL
 
 
@@ -21,6 +23,8 @@ def select_result(
 ) -> SelectedResult:
     """The result that was named, else that of the best partner and its lowest seed.
 
+    Of several objectives it is the one with the clearest verdict, as `bikd summary` ranks them.
+
     The lowest seed with kept weights is fixed before any result is looked at, so the Δ of its
     checkpoint is not that of the luckiest. Raises UserError where a choice is left to make, where
     there is no such result, or where its weights were not kept.
@@ -30,12 +34,10 @@ def select_result(
             raise UserError(
                 "--job names one result; leave out --partner, --objective and --seed beside it"
             )
-        result, why = _of_job(store, model, job, selection), ("It was named by its job.",)
-    else:
-        row, why = _with_partner(store, model, partner, objective, selection)
-        result, how = _of_seed(store, row, seed)
-        why = (*why, how)
-    return around(store, result, why)
+        return around(store, _of_job(store, model, job, selection), ("It was named by its job.",))
+    row, why, among = _with_partner(store, model, partner, objective, selection)
+    result, how = _of_seed(store, row, seed)
+    return around(store, result, (*why, *([among] if among else []), how), among)
 
 
 def _of_job(store: Store, model: str, job: str, selection: str) -> Row:
@@ -56,19 +58,13 @@ def _of_job(store: Store, model: str, job: str, selection: str) -> Row:
 
 def _with_partner(
     store: Store, model: str, partner: str | None, objective: str | None, selection: str
-) -> tuple[Row, tuple[str, ...]]:
-    """The row of GAINS of one partner set, and why it is this one."""
+) -> tuple[Row, tuple[str, ...], str]:
+    """The row of GAINS of one partner set, why it is this one, and why this objective."""
     rows = store.partners(model, objective, selection).to_pylist()
     if not rows:
         raise UserError(
             f"{model} has no results with a partner (selection {selection}) in the store "
             f"{store.uri}; run bikd sweep first, or name a control with --job"
-        )
-    labels = sorted({row["objective"] for row in rows})
-    if len(labels) > 1:
-        raise UserError(
-            f"{model} was trained with {len(labels)} objectives; choose one with --objective: "
-            f"{', '.join(labels)}"
         )
     if partner is not None:
         named = [row for row in rows if _is_named(partner, row)]
@@ -78,9 +74,36 @@ def _with_partner(
                 f"{choices(partner, {row['partner'] for row in rows})}"
             )
         _one_setting(store, model, named)
-        return named[0], ("The partner was named.",)
+        row, among = _objective(store, named)
+        return row, ("The partner was named.",), among
     _one_setting(store, model, rows)
-    return rows[0], _why_best(rows, selection)
+    row, among = _objective(store, rows)
+    alike = [other for other in rows if other["objective"] == row["objective"]]
+    return row, _why_best(alike, selection), among
+
+
+def _objective(store: Store, rows: Sequence[Row]) -> tuple[Row, str]:
+    """The first row of the objective with the clearest verdict, and why that one, where there are
+    several; rows: of one model and recipe, as `Store.partners` orders them.
+    """
+    firsts: dict[str, Row] = {}
+    for row in rows:
+        firsts.setdefault(row["objective"], row)
+    sign = store.metric(rows[0]["data_id"]).sign
+    best, *others = sorted(firsts.values(), key=lambda row: clearness(row, sign))
+    if not others:
+        return best, ""
+    than = "; ".join(f"{row['objective']} with {row['partner']}: {_judged(row)}" for row in others)
+    return best, (
+        f"Of {len(firsts)} objectives {best['objective']} has the clearest verdict here: "
+        f"{_judged(best)} ({than})."
+    )
+
+
+def _judged(row: Row) -> str:
+    if row["net_delta"] is None:
+        return row["verdict"]
+    return f"{row['verdict']}, net Δ {difference(row['net_delta'], row['unit'])}"
 
 
 def _is_named(partner: str, row: Row) -> bool:

@@ -9,6 +9,7 @@ from bikd_ray.store import Store
 from bikd_ray.store.gains import class_columns, net_columns
 from bikd_ray.store.read import pc
 from bikd_ray.store.upgrade import VAL
+from bikd_ray.vocabulary import UNTOUCHED
 
 Row = dict[str, Any]
 
@@ -21,10 +22,11 @@ class SelectedResult:
     `metric` on val (models by model_id, the partners' too; the job's members have the names they
     were trained under). metrics: all of the data, by name. measured: rows of `results` of this
     checkpoint for every metric and set, with `before` and `delta` where older rows lack them.
-    gain: the result with `partner`, `control_delta`, `net_delta`, `net_low`, `net_high` of its own
-    seed. together: the same over all seeds, a row of GAINS.
+    gain: the result with `partner`, `control`, `control_delta`, `net_delta`, `net_low`, `net_high`
+    of its own seed. together: the same over all seeds, a row of GAINS.
     classes: a row for each class of this checkpoint, empty where the store has lost the
-    predictions. why: sentences that say how it was chosen.
+    predictions. why: sentences that say how it was chosen; among: the one of them that says why
+    this objective, where there were several to choose from.
     """
 
     metric: Metric
@@ -38,6 +40,7 @@ class SelectedResult:
     together: Row | None
     classes: list[Row]
     why: tuple[str, ...]
+    among: str = ""
 
     @property
     def seeds(self) -> Row | None:
@@ -49,7 +52,7 @@ class SelectedResult:
         return self.metric.sign * self.result["delta"] < 0
 
 
-def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
+def around(store: Store, result: Row, why: tuple[str, ...], among: str = "") -> SelectedResult:
     """A result row with everything that its card says."""
     data_id, model_id = result["data_id"], result["model_id"]
     mine = (pc.field("data_id") == data_id) & (pc.field("model_id") == model_id)
@@ -59,7 +62,8 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
     own_job = pc.field("job_id") == result["job_id"]
     (job,) = store.as_written("jobs", own_job).to_pylist()
     control = _control(store, result)
-    controls = [control] if control else []
+    untouched = result["role"] != "control" and store.control(data_id) == UNTOUCHED
+    controls = [baseline] if untouched else [control] if control else []
     on_val = mine & (pc.field("eval_set") == VAL)
     stored = store.table("predictions", ["sample", "label"], on_val)
     labels_N = stored.sort_by("sample")["label"].to_numpy()
@@ -79,11 +83,13 @@ def around(store: Store, result: Row, why: tuple[str, ...]) -> SelectedResult:
             **result,
             "unit": metric.unit,
             "partner": " + ".join(result["partners"]),
-            **net_columns(result, control, metric),
+            "control": UNTOUCHED if untouched else CONTROL.label,
+            **(_as_delta(result) if untouched else net_columns(result, control, metric)),
         },
         together=_over_seeds(store, result),
         classes=class_columns(labels_N, baseline, [result], controls) if whole else [],
         why=why,
+        among=among,
     )
 
 
@@ -125,6 +131,12 @@ def results_of(store: Store, row: Row) -> list[Row]:
     )
     found = [r for r in results(store, where) if r["partner_ids"] == row["partner_ids"]]
     return sorted(found, key=lambda result: result["seed"])
+
+
+def _as_delta(result: Row) -> Row:
+    """Net Δ against the untouched model."""
+    names = {"net_delta": "delta", "net_low": "delta_low", "net_high": "delta_high"}
+    return {"control_delta": 0.0, **{name: result[of] for name, of in names.items()}}
 
 
 def _control(store: Store, result: Row) -> Row | None:

@@ -4,7 +4,21 @@ Everything but `zoo` and `data` has a default, and the defaults are the paper's
 (Jain et al., TMLR 2025). docs/spec.md lists every field; it is made from these classes.
 """
 
-from bikd_ray.specs.data import Data, DataSource, DigitsData, FolderData, ParquetData, TimmData
+from bikd_ray.specs.data import (
+    NO_LABELS,
+    Data,
+    DataSource,
+    DigitsData,
+    FolderData,
+    FurtherDigits,
+    FurtherFolder,
+    FurtherParquet,
+    FurtherTimm,
+    ParquetData,
+    TimmData,
+    labelled,
+)
+from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
 from bikd_ray.specs.spec import Selection, Spec
 from bikd_ray.specs.training import (
@@ -24,6 +38,7 @@ __all__ = [
     "DIRECTED",
     "LOCAL_DIR",
     "LOGGER_OPTIONS",
+    "NO_LABELS",
     "OPTIONS",
     "PRESETS",
     "SOURCES",
@@ -32,6 +47,10 @@ __all__ = [
     "DigitsData",
     "FolderData",
     "Frozen",
+    "FurtherDigits",
+    "FurtherFolder",
+    "FurtherParquet",
+    "FurtherTimm",
     "GrownNode",
     "Input",
     "Interpolation",
@@ -39,6 +58,7 @@ __all__ = [
     "Objective",
     "Pairings",
     "ParquetData",
+    "Probe",
     "Reading",
     "Recipe",
     "Resources",
@@ -46,4 +66,5 @@ __all__ = [
     "Spec",
     "TimmData",
     "ZooEntry",
+    "labelled",
 ]

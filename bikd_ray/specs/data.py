@@ -1,5 +1,6 @@
 """What a spec says of its images."""
 
+import re
 from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
@@ -7,11 +8,23 @@ from pydantic import (
     AfterValidator,
     BeforeValidator,
     Field,
+    PlainValidator,
+    ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
 from bikd_ray.errors import choices
-from bikd_ray.specs.values import Float, Frozen, Int, Located, LocatedEach, cache_in_base
+from bikd_ray.specs.values import Float, Frozen, Int, Located, LocatedEach, cache_in_base, in_base
+
+NO_LABELS = "none"
+"""What `labels` says of a source whose labels are not there, or not to be read."""
+
+NoLabels = Literal["none"]
+
+
+def _labels_in_base(labels: str, info: ValidationInfo) -> str:
+    return labels if labels == NO_LABELS else in_base(labels, info)
 
 
 class FolderData(Frozen):
@@ -19,12 +32,15 @@ class FolderData(Frozen):
 
     source: Literal["folder"] = Field(description="images in folders")
     path: Located = Field(description="the folder")
-    labels: Located | None = Field(
+    labels: Annotated[str, Field(min_length=1), AfterValidator(_labels_in_base)] | None = Field(
         default=None,
-        min_length=1,
         description="a file of labels for the images below path: a label a line in sorted order, "
-        "or lines FILE LABEL; integers from 0 or class names of train",
+        "or lines FILE LABEL; integers from 0 or class names of train; none: images alone, in any "
+        "folders",
     )
+
+
+_NO_LABELS = Field(default=None, description="none: images alone; labels are not read")
 
 
 class ParquetData(Frozen):
@@ -36,6 +52,7 @@ class ParquetData(Frozen):
     label: str = Field(
         default="label", min_length=1, description="column of the labels, or folders label=K"
     )
+    labels: NoLabels | None = _NO_LABELS
 
 
 class TimmData(Frozen):
@@ -51,6 +68,7 @@ class TimmData(Frozen):
     split: str = Field(default="train", min_length=1, description="of the data set, as it calls it")
     image: str = Field(default="image", min_length=1, description="hfds: column of the images")
     label: str = Field(default="label", min_length=1, description="hfds: column of the labels")
+    labels: NoLabels | None = _NO_LABELS
 
     @model_validator(mode="after")
     def _known_reader(self) -> Self:
@@ -74,11 +92,17 @@ class DigitsData(Frozen):
 
     source: Literal["digits"] = Field(description="the bundled digits")
     split: Literal["train", "val"] = Field(description="which half")
+    labels: NoLabels | None = _NO_LABELS
 
 
 DataSource = Annotated[
     FolderData | ParquetData | TimmData | DigitsData, Field(discriminator="source")
 ]
+
+
+def labelled(source: DataSource) -> bool:
+    """Whether a source says what is right of its samples."""
+    return source.labels != NO_LABELS
 
 
 def _names(value: Any) -> Any:
@@ -93,6 +117,86 @@ def _names(value: Any) -> Any:
             raise ValueError(f"lists {twice[0]!r} twice; every class needs a name of its own")
     elif not isinstance(value, str | None):
         raise ValueError("must be a list of names or a file of them")
+    return value
+
+
+ClassMap = tuple[tuple[str, str], ...] | tuple[str, ...] | str
+"""A set's classes in the data's: pairs, a list in the order of the set's labels, or a file."""
+
+
+def _class_map(value: Any, info: ValidationInfo) -> ClassMap | None:
+    if value is None:
+        return None
+    if isinstance(value, str) and value:
+        return in_base(value, info)
+    if isinstance(value, dict):
+        return tuple((_class(k), _class(v)) for k, v in value.items())
+    if isinstance(value, list | tuple) and value:
+        if all(isinstance(item, list | tuple) and len(item) == 2 for item in value):
+            return tuple((_class(k), _class(v)) for k, v in value)  # as it was read before
+        return tuple(map(_class, value))
+    raise ValueError("must be a mapping from the set's classes, a list, or a file of one")
+
+
+def _class(value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise ValueError(f"must hold names and numbers of classes, and {value!r} is neither")
+    return str(value)
+
+
+_ONE_CLASS = {"anyOf": [{"type": "string"}, {"type": "integer"}]}
+_CLASS_MAP = {
+    "description": "each class of the set in the data's classes, by name, WordNet id or number: "
+    "a mapping, a list in the order of the set's labels, or a .txt or .json file of one; "
+    "default: by their names",
+    "anyOf": [
+        {"type": "object", "additionalProperties": _ONE_CLASS},
+        {"type": "array", "items": _ONE_CLASS},
+        {"type": "string"},
+        {"type": "null"},
+    ],
+}
+
+
+class _Further(Frozen):
+    """What a set that is only measured on may say beside where it is."""
+
+    classes: Annotated[Any, PlainValidator(_class_map), WithJsonSchema(_CLASS_MAP)] = None
+    """A ClassMap or None."""
+
+
+class FurtherFolder(FolderData, _Further):
+    """A set from folders that models are only measured on."""
+
+
+class FurtherParquet(ParquetData, _Further):
+    """A set from Parquet that models are only measured on."""
+
+
+class FurtherTimm(TimmData, _Further):
+    """A set from timm's readers that models are only measured on."""
+
+
+class FurtherDigits(DigitsData, _Further):
+    """A set from the digits that models are only measured on."""
+
+
+FurtherSource = Annotated[
+    FurtherFolder | FurtherParquet | FurtherTimm | FurtherDigits, Field(discriminator="source")
+]
+
+_SET_NAME = re.compile(r"[A-Za-z0-9_-]{1,60}")
+
+
+def _set_names(value: Any) -> Any:
+    for name in value if isinstance(value, dict) else ():
+        if not (isinstance(name, str) and _SET_NAME.fullmatch(name)):
+            raise ValueError(
+                f"a set cannot be called {str(name)[:80]!r}; give a name of letters, digits, "
+                "- and _"
+            )
+        if name in ("train", "val"):
+            raise ValueError(f"a further set cannot be called {name!r}; choose another name")
     return value
 
 
@@ -121,3 +225,27 @@ class Data(Frozen):
         default="fail",
         description="an image that does not decode: stop and name it, or leave it out",
     )
+    eval: Annotated[dict[str, FurtherSource], BeforeValidator(_set_names)] = Field(
+        default={},
+        description="further labelled sets by name, on which models are only measured; each a "
+        "source as train and val, with classes where its own are called otherwise",
+    )
+
+    @model_validator(mode="after")
+    def _has_the_labels_it_needs(self) -> Self:
+        problems = []
+        if not labelled(self.val):
+            problems.append(
+                "val needs labels: models are measured on it; labels: none is for train"
+            )
+        for name, source in self.eval.items():
+            if not labelled(source):
+                problems.append(f"eval.{name} needs labels: models are measured on it")
+        if not labelled(self.train) and self.select_fraction:
+            problems.append(
+                "select_fraction needs labels to choose an epoch by, and train has none; leave "
+                "it out"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self

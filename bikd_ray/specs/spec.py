@@ -13,7 +13,8 @@ from pydantic import (
 )
 
 from bikd_ray.errors import UserError, choices
-from bikd_ray.specs.data import Data
+from bikd_ray.specs.data import Data, labelled
+from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import Logger, Resources
 from bikd_ray.specs.training import Objective, Pairings, Recipe
 from bikd_ray.specs.values import (
@@ -75,6 +76,11 @@ class Spec(Frozen):
     similarity: Literal["cca", "none"] = Field(
         default="cca", description="compare members' features before and after, or not"
     )
+    probe: dict[str, Probe] = Field(
+        default={},
+        description="name: labelled images of other classes, on which k-NN of the features is "
+        "measured before and after",
+    )
     seeds: tuple[Int, ...] = Field(
         default=(0, 1, 2), min_length=1, description="each job is done once for every seed"
     )
@@ -124,8 +130,22 @@ class Spec(Frozen):
         ):
             if len(set(values)) < len(values):
                 problems.append(f"{field} lists a value twice: {list(values)}; leave one out")
+        for name in self.probe.keys() & self.data.eval.keys():
+            problems.append(f"probe.{name} and data.eval.{name} have one name; rename one of them")
         if self.selection == "best_select" and not self.data.select_fraction:
             problems.append("selection best_select needs data.select_fraction > 0 (say 0.1), got 0")
+        problems += [
+            f"probe: {name!r} cannot be a probe's name; give it one of its own"
+            for name in self.probe
+            if not name.strip() or name in ("train", "val")
+        ]
+        if not labelled(self.data.train):
+            problems += [
+                f"objectives: {o.label} cannot train on images without labels (data.train.labels: "
+                f"none): {why}"
+                for o in self.objectives
+                if (why := o.needs_labels)
+            ]
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -69,12 +69,18 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     ),
     "dml": ("temperature", "detach_teacher", "ce_weight", "kl_weight"),
     "kd": ("temperature", "kd_weight"),
-    "kl_dp": ("temperature",),
-    "kl_dp_supervised": ("temperature",),
+    "kl_dp": ("temperature", "confidence"),
+    "kl_dp_supervised": ("temperature", "confidence"),
     "self": ("temperature", "ce_weight", "kl_weight"),
     "ce": (),
 }
 """What each objective can be told."""
+
+CONFIDENCE = {"bikd": "label", "kl_dp": "max", "kl_dp_supervised": "label"}
+"""By what teachers are chosen where it is not said, of each objective that chooses them."""
+
+OTHERWISE = {("kl_dp", "label"): "kl_dp_supervised", ("kl_dp_supervised", "max"): "kl_dp"}
+"""Objectives that have a name of their own: each way to train is one job, however it is written."""
 
 DIRECTED = ("kd", "kl_dp", "kl_dp_supervised")
 """Objectives with one student and frozen teachers: a pairing is a job for each of its students."""
@@ -111,8 +117,23 @@ class Objective(Frozen):
     kd_weight: Float = Field(default=0.5, ge=0, le=1, description="kd: share of the divergence")
     confidence: Literal["auto", "label", "max"] = Field(
         default="auto",
-        description="who teaches: the surest of the label, or the surest of anything; auto: label",
+        description="who teaches: the surest of the label, or the surest of anything; auto: label, "
+        "of kl_dp max (by label it is kl_dp_supervised)",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_name(cls, value: Any) -> Any:
+        """What is the default, or another objective, is written as that: ids are made of labels."""
+        if not isinstance(value, dict) or not isinstance(value.get("confidence"), str):
+            return value
+        name, by = value.get("name", "bikd"), value["confidence"]
+        if not isinstance(name, str):
+            return value
+        rest = {k: v for k, v in value.items() if k != "confidence"}
+        if (name, by) in OTHERWISE:
+            return {**rest, "name": OTHERWISE[name, by]}
+        return rest if CONFIDENCE.get(name) == by else value
 
     @model_validator(mode="after")
     def _knows_its_options(self) -> Self:
@@ -132,6 +153,24 @@ class Objective(Frozen):
         return f"{self.name}({inner})" if inner else self.name
 
     @property
+    def needs_labels(self) -> str | None:
+        """Why it cannot learn from images without labels, and what could; None where it can."""
+        if self.name == "ce":
+            return "it learns from labels alone; leave it out"
+        if self.name == "kl_dp_supervised":
+            return "the label chooses its teachers; take kl_dp"
+        if self.name == "kd":
+            return None if self.kd_weight == 1 else "it adds cross-entropy; set kd_weight: 1"
+        why, fix = [], []
+        if "ce_weight" in OPTIONS[self.name] and self.ce_weight:
+            why.append("it adds cross-entropy")
+            fix.append("ce_weight: 0")
+        if self.name == "bikd" and self.mask and self.confidence != "max":
+            why.append("the label chooses its teachers")
+            fix.append("confidence: max")
+        return f"{' and '.join(why)}; set {' and '.join(fix)}" if why else None
+
+    @property
     def directed(self) -> bool:
         return self.name in DIRECTED
 
@@ -142,7 +181,6 @@ class Objective(Frozen):
 
 CONTROL = Objective(name=CONTROL_LABEL)
 """The cross-entropy-only objective of the control jobs."""
-
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},

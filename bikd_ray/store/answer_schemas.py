@@ -80,6 +80,7 @@ GAINS = _schema(
     [
         *_LEARNER,
         *_DELTAS,
+        ("control", _S, "what net_delta is against: ce, or untouched where train has no labels"),
         ("self_delta", _F, "when taught by its own frozen start, where the sweep has it"),
         ("self_low", _F, ""),
         ("self_high", _F, ""),

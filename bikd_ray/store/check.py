@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.lease import at_work
-from bikd_ray.store.read import Reader, damage, is_merged, joined, pc, schema_version, stem
+from bikd_ray.store.read import Reader, damage, is_merged, joined, owner, pc, schema_version
 from bikd_ray.store.schema import COMMITTED_BY, KEYS, SCHEMA_VERSION, SCHEMAS
 from bikd_ray.store.upgrade import old_name
 
@@ -82,7 +82,7 @@ def _jobs(reader: Reader) -> Iterator[Finding]:
         if by != "jobs":
             continue
         for path in reader.listing(table):
-            if not is_merged(path) and stem(path) not in attempts:
+            if not is_merged(path) and owner(path) not in attempts:
                 what = "not committed: its job was interrupted or repeated, or is being written"
                 yield Finding("note", path, what, "delete it if no sweep runs")
     kept = {fs.path(path) for path in results["weights"].to_pylist() if path}

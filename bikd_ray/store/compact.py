@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from bikd_ray.store.filesystem import Listing
-from bikd_ray.store.read import MERGED, Reader, is_merged, joined, pc, stem
+from bikd_ray.store.read import MERGED, Reader, is_merged, joined, owner, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.write import new_attempt, serialised
 
@@ -109,7 +109,7 @@ def _compact(reader: Reader, table: str, lost: pa.Array, sizes: MergeSizes) -> d
 
 def _singles_of(files: Listing, stems: pa.Array) -> Listing:
     wanted = set(stems.to_pylist())
-    return {p: stamp for p, stamp in files.items() if not is_merged(p) and stem(p) in wanted}
+    return {p: stamp for p, stamp in files.items() if not is_merged(p) and owner(p) in wanted}
 
 
 def _delete(reader: Reader, paths: Iterable[str]) -> None:

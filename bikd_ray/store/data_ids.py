@@ -9,9 +9,9 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from bikd_ray.errors import BikdError
+from bikd_ray.errors import BikdError, UserError
 from bikd_ray.identity import digest
-from bikd_ray.store.read import Reader
+from bikd_ray.store.read import Reader, pc
 
 if TYPE_CHECKING:
     from bikd_ray.plan import ResolvedData
@@ -46,6 +46,19 @@ def as_stored(data: "ResolvedData", reader: Reader) -> tuple["ResolvedData", str
         )
     samples = digest("samples", data.val.listing_id)
     return replace(data, data_id=first_id, unit_set_id=samples), note
+
+
+def refuse_other_sets(data: "ResolvedData", reader: Reader) -> None:
+    """Raises UserError for a further set whose name the store has for other images."""
+    rows = reader.committed("baselines").select(["data_id", "eval_set", "unit_set_id"])
+    mine = rows.filter(pc.equal(rows["data_id"], data.data_id)).group_by(rows.column_names)
+    for row in mine.aggregate([]).to_pylist():
+        name, part = row["eval_set"], data.eval.get(row["eval_set"])
+        if part is not None and part.unit_set_id != row["unit_set_id"]:
+            raise UserError(
+                f"data.eval.{name}: the store {reader.fs.uri} has other images, labels or classes "
+                "under this name; choose another name for this set"
+            )
 
 
 def _noted(reader: Reader, path: str, content: str) -> str | None:

@@ -44,6 +44,12 @@ class Vectors:
             self.rows += [found[seed]] if seed in found else []
         return places
 
+    def control(self) -> np.ndarray:
+        """[S]: where those of the control are; the untouched self, in all seeds, if that is it."""
+        if self.learner.untouched:
+            return np.zeros(len(self.seeds), int)
+        return np.array(self.at(self.learner.control))
+
     @property
     def scores(self) -> Scores:
         return Scores.of(self.rows, self.learner.n, self.learner.metric)
@@ -52,23 +58,25 @@ class Vectors:
 def gain_table(learner: ModelSeries) -> pa.Table:
     """`answers.GAINS` of a learner: a row for each partner set; no q_value and no verdict."""
     vectors = Vectors(learner)
-    control_S, self_S = (np.array(vectors.at(found)) for found in (learner.control, learner.own))
+    control_S = vectors.control()
+    self_S = np.array(vectors.at(learner.own))
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
-    scores, metric, fair = vectors.scores, learner.metric, learner.fair
+    scores, fair = vectors.scores, learner.fair
     delta = _from(learner, differences(scores, at_PS, np.zeros_like(control_S)))
-    net = net_delta(scores, metric, at_PS, control_S)
+    net = _net(learner, differences(scores, at_PS, control_S))
     beside: dict[str, Any] = {}
     if learner.own:
         own = _from(learner, differences(scores, self_S, np.zeros_like(self_S)))
-        over = net_delta(scores, metric, at_PS, self_S)
+        over = _net(learner, differences(scores, at_PS, self_S))
         beside = _repeated(_bounds(("self_delta", "self_low", "self_high"), own, fair))
         beside |= _bounds(("over_self", "over_self_low", "over_self_high"), over, fair)
     best_P = best_set(rivals(scores, at_PS)) if fair else np.zeros(len(at_PS), bool)
     firsts = [next(iter(seeds.values())) for seeds in learner.by_partners.values()]
     ensemble_P = np.array([row["ensemble_before"] for row in firsts], float)
-    room_P = ensemble_P - learner.baseline["value"]
+    sign = learner.metric.sign
+    room_P = sign * (ensemble_P - learner.baseline["value"])
     recovered_P = np.full(len(room_P), np.nan)
-    np.divide(100 * delta.mean, room_P, out=recovered_P, where=room_P > 0)
+    np.divide(100 * sign * delta.mean, room_P, out=recovered_P, where=room_P > 0)
     seeds_P = (at_PS >= 0).sum(1)
     columns = {
         **learner.about,
@@ -97,16 +105,9 @@ def p_values(learner: ModelSeries) -> np.ndarray:
     if not learner.fair:
         return np.full(len(learner.by_partners), np.nan)
     vectors = Vectors(learner)
-    control_S = np.array(vectors.at(learner.control))
+    control_S = vectors.control()
     at_PS = np.array([vectors.at(seeds) for seeds in learner.by_partners.values()])
-    return net_delta(vectors.scores, learner.metric, at_PS, control_S).p_value
-
-
-def net_delta(
-    scores: Scores, metric: Metric, at_PS: np.ndarray, control_S: np.ndarray
-) -> Estimates:
-    """[P]: the gain of each candidate less the control's, seed by seed; see `differences`."""
-    return _between(metric, differences(scores, at_PS, control_S))
+    return differences(vectors.scores, at_PS, control_S).p_value
 
 
 def net_columns(result: Row, control: Row | None, metric: Metric) -> Row:
@@ -114,7 +115,7 @@ def net_columns(result: Row, control: Row | None, metric: Metric) -> Row:
     if control is None:
         return dict.fromkeys(("control_delta", "net_delta", "net_low", "net_high"))
     scores = Scores.of([control, result], result["n"], metric)
-    net = net_delta(scores, metric, np.array([1]), np.array([0]))
+    net = _between(metric, differences(scores, np.array([1]), np.array([0])))
     columns = _bounded("net", net, result["selection"] != CHOSEN_ON_VAL)
     return {"control_delta": control["delta"], **{k: _number(v) for k, v in columns.items()}}
 
@@ -124,6 +125,11 @@ def _from(learner: ModelSeries, delta: Estimates) -> Estimates:
     if learner.metric.unit != "%":
         return delta
     return delta.within(-learner.baseline["value"], 100 - learner.baseline["value"])
+
+
+def _net(learner: ModelSeries, net: Estimates) -> Estimates:
+    """A net Δ of a learner; against its untouched self it is Δ."""
+    return _from(learner, net) if learner.untouched else _between(learner.metric, net)
 
 
 def _between(metric: Metric, difference: Estimates) -> Estimates:
@@ -186,7 +192,7 @@ def growth_rows(learner: ModelSeries) -> list[Row]:
     for size in sorted({len(partners) for partners in learner.by_partners}):
         groups = [found for p, found in learner.by_partners.items() if len(p) == size]
         vectors = Vectors(learner)
-        control_S = np.array(vectors.at(learner.control))
+        control_S = vectors.control()
         at_GS = np.array([vectors.at(found) for found in groups])
         scores = vectors.scores
         there_GS = at_GS >= 0
@@ -197,7 +203,7 @@ def growth_rows(learner: ModelSeries) -> list[Row]:
         np.add.at(together_SV, (np.arange(len(control_S)), at_GS), share_GS)
         alone_SV, before_V = each[control_S], each[0]
         delta = _from(learner, contrast(scores, (together_SV - before_V)[some_S]))
-        net = _between(learner.metric, contrast(scores, (together_SV - alone_SV)[paired_S]))
+        net = _net(learner, contrast(scores, (together_SV - alone_SV)[paired_S]))
         alone = contrast(scores, (alone_SV - before_V)[paired_S])
         bounds = _bounded("delta", delta, learner.fair) | _bounded("net", net, learner.fair)
         rows.append(
@@ -221,6 +227,7 @@ def class_rows(learner: ModelSeries, labels_N: np.ndarray) -> list[Row]:
         first = next(iter(seeds.values()))
         after = list(seeds.values())
         controls = [learner.control[seed] for seed in seeds if seed in learner.control]
+        controls = [learner.baseline] if learner.untouched else controls
         rows += [
             {
                 **learner.about,
@@ -263,6 +270,7 @@ def flip_table(learner: ModelSeries, known: Mapping[tuple[str, str], Row]) -> pa
     """
     before = _bits(learner.baseline)
     alone = [_bits(row) for row in learner.control.values()]
+    alone = [before] if learner.untouched else alone
     knew_P = []
     for partner_ids in learner.by_partners:
         partners = [known.get((learner.data_id, i)) for i in partner_ids]

@@ -5,11 +5,11 @@ The names of these measures are those of `bikd export --guard`.
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.formatting import MINUS, difference_unit, digits_of, number, signed
+from bikd_ray.formatting import MINUS, difference_unit, digits_of, number, signed, with_span
 from bikd_ray.metrics import Metric
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
@@ -54,11 +54,20 @@ WORST = Measure(WORST_CLASS, "worst class", "%")
 @dataclass(frozen=True)
 class Hidden:
     """One partner set of a model; values: by a measure's name, means over the seeds. None stands
-    for what was not stored.
+    for what was not stored. ends: of evaluation sets, the 95% interval.
     """
 
     row: Row
     values: Mapping[str, float | None]
+    ends: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+
+    def text(self, measure: Measure) -> str:
+        """A value with its interval, where there is one."""
+        value = self.values.get(measure.name)
+        low, high = self.ends.get(measure.name, (None, None))
+        if value is None or low is None:
+            return measure.text(value)
+        return with_span(value, low, high, digits_of(measure.unit))
 
 
 def measure_of(metrics: Sequence[Metric], eval_set: str, name: str) -> Measure | None:
@@ -122,6 +131,7 @@ def hidden(
         for row in known
     }
     worst = _worst_classes(store, model, objective, selection)
+    ends = _ends_on_sets(store, model, objective, selection)
     seen: dict[str, Measure] = {}
     rows = []
     for gain in gains:
@@ -136,7 +146,9 @@ def hidden(
         values: dict[str, float | None] = {k: sum(v) / len(v) for k, v in every.items()}
         if (least := worst.get(_key(gain))) is not None:
             seen[WORST_CLASS], values[WORST_CLASS] = WORST, least
-        rows.append(Hidden(gain, values))
+        rows.append(
+            Hidden(gain, values, {n: e[_key(gain)] for n, e in ends.items() if _key(gain) in e})
+        )
     return sorted(seen.values(), key=_place), rows
 
 
@@ -150,6 +162,20 @@ def _place(measure: Measure) -> tuple[int, str]:
     if measure.name in first:
         return first.index(measure.name), ""
     return 2 + ("." in measure.name), measure.name
+
+
+def _ends_on_sets(
+    store: Store, model: str, objective: str | None, selection: str
+) -> dict[str, dict[Key, tuple[float | None, float | None]]]:
+    """The 95% intervals of Δ by the primary metric on each further set, by the set's name."""
+    return {
+        name: {
+            _key(row): (row["delta_low"], row["delta_high"])
+            for row in store.deltas(model, objective, selection, name).to_pylist()
+        }
+        for name in store.eval_sets()
+        if name != VAL
+    }
 
 
 def _worst_classes(

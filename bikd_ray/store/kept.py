@@ -100,8 +100,12 @@ def _nothing(schema: pa.Schema) -> pa.Table:
 
 
 def _called(reader: Reader) -> str:
-    """What changes with the name of any model, and with what is measured."""
-    return digest(sorted(reader.names.newest.items()), sorted(map(str, reader.metrics.items())))
+    """What changes with any model's name, with what is measured, and against what."""
+    return digest(
+        sorted(reader.names.newest.items()),
+        sorted(map(str, reader.metrics.items())),
+        sorted(reader.untouched),
+    )
 
 
 def _stamps(reader: Reader) -> Mapping[str, str]:

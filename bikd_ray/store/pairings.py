@@ -215,6 +215,11 @@ def matrix(pairs: pa.Table, baselines: pa.Table, what: str) -> pa.Table:
     settings = {(r["data_id"], r["recipe_id"], r["objective"]) for r in rows}
     shown = {s for s in settings if s[2] is not None} or settings
     if len(shown) > 1:
+        labels = sorted({str(objective) for _, _, objective in shown})
+        if len(labels) == len(shown):
+            raise UserError(
+                f"one matrix shows one objective; choose it with --objective: {', '.join(labels)}"
+            )
         found = ", ".join(sorted(f"{o} (data {d}, recipe {r})" for d, r, o in shown))
         raise UserError(f"one matrix shows one objective, recipe and data set; found {found}")
     data_id = next(iter(shown))[0] if shown else None

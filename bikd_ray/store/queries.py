@@ -19,7 +19,7 @@ from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.metrics import Metric
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
-from bikd_ray.store.data_ids import as_stored
+from bikd_ray.store.data_ids import as_stored, refuse_other_sets
 from bikd_ray.store.family import family
 from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.gains import (
@@ -37,7 +37,7 @@ from bikd_ray.store.series import Measure, ModelSeries, Row, asked, baselines, m
 from bikd_ray.store.teachers import teacher_rows
 from bikd_ray.store.upgrade import VAL, with_old_names
 from bikd_ray.store.verdicts import failed_sentence, judged
-from bikd_ray.vocabulary import is_alone
+from bikd_ray.vocabulary import CONTROL, UNTOUCHED, is_alone
 
 if TYPE_CHECKING:
     from bikd_ray.plan import ResolvedData
@@ -111,9 +111,12 @@ class Store:
 
     def as_stored(self, data: "ResolvedData") -> tuple["ResolvedData", str | None]:
         """A data set under the id that this store's rows about it have, and what a person should
-        know. Raises BikdError where the store cannot be read or written.
+        know. Raises BikdError where the store cannot be read or written, and UserError where it has
+        other images under the name of a further set.
         """
-        return as_stored(data, self._reader)
+        stored, note = as_stored(data, self._reader)
+        refuse_other_sets(stored, self._reader)
+        return stored, note
 
     def sql(self, query: str) -> pa.Table:
         """A DuckDB query over the committed rows of every table. Read only. Raises UserError.
@@ -189,6 +192,12 @@ class Store:
             raise UserError(f"unknown metric {name!r}; {there}")
         return found[0]
 
+    def control(self, data_id: str) -> str:
+        """What net Δ of a data set is against: the objective `ce`, or `untouched`: the models
+        before any training, where train has no labels and the control's Δ is 0 by definition.
+        """
+        return UNTOUCHED if data_id in self._reader.untouched else CONTROL
+
     def eval_sets(self) -> list[str]:
         """Names of the sets that models were measured on: val, then the others by their names."""
         found = set(self._reader.committed("baselines")["eval_set"].unique().to_pylist())
@@ -262,6 +271,21 @@ class Store:
         """What every model gained with every partner set; as `partners`, for the whole zoo."""
         return self._gains(None, objective, selection, Measure(metric, eval_set))
 
+    def deltas(
+        self, model: str, objective: str | None, selection: str, eval_set: str = VAL
+    ) -> pa.Table:
+        """Rows of GAINS of a model by the primary metric, without q-values and verdicts, which ask
+        for the whole zoo; in no order that means anything.
+        """
+        found = model_series(
+            self._reader,
+            self.model_ids(model),
+            objective,
+            selection,
+            measure=Measure(None, eval_set),
+        )
+        return pa.concat_tables([GAINS.empty_table(), *map(gain_table, found)])
+
     def controls(
         self,
         selection: str = "last",
@@ -271,7 +295,8 @@ class Store:
     ) -> pa.Table:
         """What every model gained without a partner; columns as `partners`.
 
-        objective: `ce`, or `self` (taught by its own frozen start).
+        objective: `ce`, or `self` (taught by its own frozen start), with its options if several
+        are in the store.
         """
         return self._gains(None, objective, selection, Measure(metric, eval_set))
 

@@ -22,9 +22,18 @@ from bikd_ray.errors import BikdError, UserError
 from bikd_ray.metrics import Metric
 from bikd_ray.store.filesystem import Listing, StoreFS
 from bikd_ray.store.names import KEY_OF, Names
-from bikd_ray.store.schema import ATTEMPT_LENGTH, COMMITTED_BY, KEYS, ROW, SCHEMA_VERSION, SCHEMAS
-from bikd_ray.store.upgrade import CHANGED, upgraded
+from bikd_ray.store.schema import (
+    ATTEMPT_LENGTH,
+    COMMITTED_BY,
+    KEYS,
+    LATER,
+    ROW,
+    SCHEMA_VERSION,
+    SCHEMAS,
+)
+from bikd_ray.store.upgrade import CHANGED, VAL, upgraded
 from bikd_ray.tasks.classification_metrics import METRICS as CLASSIFICATION
+from bikd_ray.vocabulary import UNTOUCHED
 
 log = logging.getLogger(__name__)
 
@@ -141,6 +150,12 @@ class Reader:
                 "metrics", _metrics, self._index("metrics"), self._index("baselines")
             )
 
+    @property
+    def untouched(self) -> frozenset[str]:
+        """The data_ids whose control is the untouched model: train has no labels."""
+        with self._lock:
+            return self.derived("untouched", _untouched, self._index("metrics"))
+
     def derived(self, what: str, make: Callable[..., T], *parts: Any) -> T:
         """What `make` makes of its arguments; under each name it is kept until others come."""
         with self._lock:
@@ -210,14 +225,21 @@ class Reader:
         if not merged:
             return files
         names = ["job_id", "attempt"]
-        there = set(joined(self._read(name, merged, names), names).to_pylist())
-        return {path: stamp for path, stamp in files.items() if stem(path) not in there}
+        sets = ["eval_set"] if name == "results" else []
+        rows = self._read(name, merged, [*names, *sets])
+        there = joined(rows, names)
+        if sets:  # what was measured later may not be merged with the rest of its job
+            on = rows["eval_set"].combine_chunks()
+            later = pc.binary_join_element_wise(there, on, LATER)
+            there = pc.if_else(pc.equal(on, VAL), there, later)
+        known = set(there.to_pylist())
+        return {path: stamp for path, stamp in files.items() if stem(path) not in known}
 
     def _read(
         self, name: str, files: Listing, columns: list[str], where: pads.Expression | None = None
     ) -> pa.Table:
         if files:  # a newer bikd that writes here also wrote the newest file
-            self._refuse_newer(max(files, key=lambda path: stem(path)[-ATTEMPT_LENGTH:]))
+            self._refuse_newer(max(files, key=lambda path: owner(path)[-ATTEMPT_LENGTH:]))
         return self._scan_sound(name, files, columns, where)[0]
 
     def _scan_sound(
@@ -370,17 +392,23 @@ def damage(fs: StoreFS, path: str) -> str | None:
 
 
 def stem(path: str) -> str:
-    """A file's name without its ending: of one job it is its id and attempt."""
+    """A file's name without its ending: of one job it is its id and attempt, of what was measured
+    of it later these with LATER and the set.
+    """
     return path.rpartition("/")[2].removesuffix(".parquet")
+
+
+def owner(path: str) -> str:
+    """The id and attempt of the job of whose rows a file is."""
+    return stem(path).partition(LATER)[0]
 
 
 def _named(files: Listing, committed: pa.Array) -> Listing:
     """Without files of one job that is not committed."""
-    single = {stem(path): path for path in files if not is_merged(path)}
-    stems = pa.array(single, pa.string())
-    for name in stems.filter(pc.is_in(stems, value_set=committed)).to_pylist():
-        single.pop(name)
-    unwanted = set(single.values())
+    single = [path for path in files if not is_merged(path)]
+    owners = pa.array(map(owner, single), pa.string())
+    others = pc.invert(pc.is_in(owners, value_set=committed))
+    unwanted = set(pa.array(single, pa.string()).filter(others).to_pylist())
     return {path: stamp for path, stamp in files.items() if path not in unwanted}
 
 
@@ -396,6 +424,10 @@ def _metrics(rows: pa.Table, baselines: pa.Table) -> dict[str, tuple[Metric, ...
         for data_id, of_data in found.items()
     }
     return dict.fromkeys(baselines["data_id"].unique().to_pylist(), CLASSIFICATION) | metrics
+
+
+def _untouched(rows: pa.Table) -> frozenset[str]:
+    return frozenset(rows.filter(pc.equal(rows["control"], UNTOUCHED))["data_id"].to_pylist())
 
 
 _OF_METRIC = ("title", "unit", "higher_is_better", "binary", "pooled")

@@ -13,6 +13,11 @@ SCHEMA_VERSION = 2
 ATTEMPT_LENGTH = 21
 """Characters of an attempt's name: milliseconds since 1970 in hex, then chance."""
 
+LATER = "+"
+"""Stands between a job's attempt and a set in the name of a file of results: those of a set that
+was added after the job, measured from its kept weights. Such rows carry the job's attempt, and so
+count where the job does."""
+
 _S, _I, _F, _B = pa.string(), pa.int64(), pa.float64(), pa.binary()
 _LIST = pa.list_(pa.string())
 
@@ -66,6 +71,7 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("higher_is_better", pa.bool_(), ""),
         ("binary", pa.bool_(), "each score is 0 or 1: `bits` holds them"),
         ("pooled", pa.bool_(), "a ratio of sums: scores are influence values"),
+        ("control", _S, "what net delta is against: ce, or untouched where train has no labels"),
     ],
     "baselines": [
         *_MODEL,
@@ -78,10 +84,10 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     "predictions": [
         *_MODEL,
         _SET,
-        ("sample", _I, "index into the set"),
-        ("label", pa.int32(), ""),
+        ("sample", _I, "index into the set, of images with a label"),
+        ("label", pa.int32(), "where several are right, the one that the model gives most"),
         ("predicted", pa.int32(), ""),
-        ("label_prob", pa.float32(), "probability of the label"),
+        ("label_prob", pa.float32(), "probability of the label, or of all that are right"),
         ("top_classes", pa.list_(pa.int32()), "the min(C, 32) most probable classes, best first"),
         ("top_probs", pa.list_(pa.float32()), "their probabilities"),
     ],

@@ -17,10 +17,13 @@ from bikd_ray.errors import UserError, choices
 from bikd_ray.metrics import Metric
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.store.upgrade import VAL
-from bikd_ray.vocabulary import CHOSEN_ON_VAL, CONTROL, is_alone
+from bikd_ray.vocabulary import CHOSEN_ON_VAL, CONTROL, UNTOUCHED, is_alone
 
 Row = dict[str, Any]
 Seeds = dict[int, Row]
+
+OWN = "self"
+"""The objective of a model that its own frozen start teaches."""
 
 SELECTIONS = ("last", "best_val", "best_select")
 
@@ -65,6 +68,7 @@ class ModelSeries:
     by_partners: dict[tuple[str, ...], Seeds] = field(default_factory=dict)
     control: Seeds = field(default_factory=dict)  # its jobs of cross-entropy alone
     own: Seeds = field(default_factory=dict)  # its jobs taught by its own frozen start
+    untouched: bool = False  # whether its control is itself before any training, without a job
 
     @property
     def model_id(self) -> str:
@@ -81,6 +85,13 @@ class ModelSeries:
         return self.selection != CHOSEN_ON_VAL
 
     @property
+    def against(self) -> str | None:
+        """What net Δ is against; nothing of a control itself."""
+        if is_alone(self.objective):
+            return None
+        return UNTOUCHED if self.untouched else CONTROL
+
+    @property
     def about(self) -> Row:
         """What every row of an answer says of its learner."""
         return {
@@ -89,6 +100,7 @@ class ModelSeries:
             "metric": self.metric.name,
             "unit": self.metric.unit,
             "eval_set": self.eval_set,
+            "control": self.against,
             "before": self.baseline["value"],
             "n": self.n,
             "selection": self.selection,
@@ -246,6 +258,7 @@ def model_series(
                 by_partners,
                 control,
                 own,
+                data_id in reader.untouched and not is_alone(name),
             )
 
 

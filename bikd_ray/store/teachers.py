@@ -31,7 +31,7 @@ class _Setting:
         if not mates:
             return
         vectors = Vectors(learner)
-        control_S = np.array(vectors.at(learner.control))
+        control_S = vectors.control()
         at_TS = np.array([vectors.at(learner.by_partners[partners]) for _, partners in mates])
         scores = vectors.scores
         me, teacher_T = self.models[learner.model_id], np.array([teacher for teacher, _ in mates])

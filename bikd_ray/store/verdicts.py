@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from bikd_ray.formatting import count, difference, difference_unit, digits_of, with_span
 from bikd_ray.store.read import pc
-from bikd_ray.vocabulary import CHOSEN_ON_VAL
+from bikd_ray.vocabulary import CHOSEN_ON_VAL, UNTOUCHED
 
 Row = Mapping[str, Any]
 
@@ -33,6 +33,11 @@ SHORT = {LESS: "loses less, do not train", NOTHING: "no difference"}
 
 TOLD = (IMPROVES, MORE, LESS, HARMED)
 """Verdicts of gains whose net Δ is told from 0: only these are coloured, bold or filled."""
+
+AGAINST_UNTOUCHED = (
+    "Train has no labels, so there is no control by cross-entropy: net Δ is against the untouched "
+    "models, and holds what further training alone would give."
+)
 
 NAMED = 4
 """Models that a sentence names."""
@@ -96,6 +101,19 @@ def judged(gains: pa.Table, sign: int = 1) -> pa.Table:
     at = gains.schema.get_field_index("verdict")
     filled = gains.set_column(at, gains.schema.field(at), pa.array(verdict.astype(str)))
     return filled.take(np.lexsort(keys))
+
+
+def clearness(row: Row, sign: int = 1) -> tuple[Any, ...]:
+    """Sort key of rows of GAINS of several settings, the clearest verdict first.
+
+    As `judged` ranks the partner sets of one setting, less the set that holds the best, which no
+    test spans settings for: what it is, then the highest net Δ, then Δ, then the objective's name.
+    sign: -1 where a lower metric is better.
+    """
+    net = row["net_delta"]
+    ranked = (IMPROVES, MORE, LESS)
+    rank = ranked.index(row["verdict"]) if row["verdict"] in ranked else len(ranked)
+    return (rank, net is None, -sign * (net or 0.0), -sign * row["delta"], row["objective"])
 
 
 def short(row: Row) -> str:
@@ -194,7 +212,7 @@ def headline(
 
 
 def _sentence(known: pa.Table, names: Mapping[str, str]) -> str:
-    verdicts = Counter(known["verdict"].to_pylist())
+    verdicts, free = Counter(known["verdict"].to_pylist()), _untouched(known)
     models = len(known["model_id"].unique())
     firsts: dict[str, dict[str, Row]] = {IMPROVES: {}, MORE: {}, LESS: {}}
     seen: set[str] = set()
@@ -208,11 +226,15 @@ def _sentence(known: pa.Table, names: Mapping[str, str]) -> str:
         found = firsts[IMPROVES]
         verb = "improves" if len(found) == 1 else "improve"
         parts.append(
-            f"{len(found):,} of {count(models, 'model')} {verb} with a partner by more than "
-            f"alone: {_named(found, names)}"
+            f"{len(found):,} of {count(models, 'model')} {verb} with a partner "
+            f"{'over before' if free else 'by more than alone'}: {_named(found, names)}"
         )
     else:
-        parts.append("No partner helps any model by more than training alone does")
+        parts.append(
+            "No model is sure to be better than before"
+            if free
+            else "No partner helps any model by more than training alone does"
+        )
         if seen:
             parts[0] = "No partner is sure to improve any model"
     if firsts[MORE]:
@@ -228,7 +250,8 @@ def _sentence(known: pa.Table, names: Mapping[str, str]) -> str:
         )
     if verdicts[HARMED]:
         parts.append(
-            f"in {verdicts[HARMED]:,} of {count(len(known), 'case')} the partner harms the learner"
+            f"in {verdicts[HARMED]:,} of {count(len(known), 'case')} "
+            f"{'the learner ends worse' if free else 'the partner harms the learner'}"
         )
     if not seen and not verdicts[HARMED]:
         parts.append(
@@ -238,7 +261,12 @@ def _sentence(known: pa.Table, names: Mapping[str, str]) -> str:
             "comparisons (q < 0.05)"
         )
         parts = [": ".join(parts)]
-    return "; ".join(parts) + "."
+    return "; ".join(parts) + "." + (f" {AGAINST_UNTOUCHED}" if free else "")
+
+
+def _untouched(gains: pa.Table) -> bool:
+    """Whether train has no labels, so that net Δ is against the untouched models."""
+    return "control" in gains.column_names and UNTOUCHED in gains["control"].to_pylist()
 
 
 def _named(found: Mapping[str, Row], names: Mapping[str, str]) -> str:
@@ -288,6 +316,11 @@ def _notes(gains: pa.Table, known: pa.Table) -> tuple[str, ...]:
         notes.append(
             f"Beside self (a model's own frozen start teaches it): {apart:,} of "
             f"{count(len(beside), 'gain')} differ from what that gives (95%, each by itself)."
+        )
+    if _untouched(gains) and not len(beside):
+        notes.append(
+            "What training without a partner gives is not known: the objective self with "
+            "ce_weight: 0 would tell."
         )
     if len(known) < len(gains):
         notes.append(

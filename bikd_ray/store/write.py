@@ -14,8 +14,9 @@ import pyarrow.parquet as pq
 
 from bikd_ray.identity import digest
 from bikd_ray.metrics import Metric
+from bikd_ray.specs import CONTROL
 from bikd_ray.store.filesystem import StoreFS
-from bikd_ray.store.schema import SCHEMAS
+from bikd_ray.store.schema import LATER, SCHEMAS
 
 Row = Mapping[str, Any]
 
@@ -51,6 +52,13 @@ class Writer:
                 self._put(table, name, found, attempt)
         self._put("jobs", name, [job], attempt)
 
+    def write_later(self, job_id: str, attempt: str, eval_set: str, rows: Sequence[Row]) -> None:
+        """Store what a committed attempt of a job is on a set, measured after it: all at once.
+
+        Written again it replaces what was there.
+        """
+        self._put("results", f"{job_id}-{attempt}{LATER}{eval_set}", rows, attempt)
+
     def commit_baseline(
         self,
         baseline: Sequence[Row],
@@ -71,10 +79,15 @@ class Writer:
             self._put(table, name, statistics, attempt, {key: first[key] for key in keys})
         self._put("baselines", name, baseline, attempt)
 
-    def write_metrics(self, data_id: str, task: str, metrics: Sequence[Metric]) -> None:
-        """Store what is measured on a data set, the primary metric first."""
+    def write_metrics(
+        self, data_id: str, task: str, metrics: Sequence[Metric], control: str = CONTROL.label
+    ) -> None:
+        """Store what is measured on a data set, the primary metric first, and what net Δ is
+        against: CONTROL's label, or UNTOUCHED.
+        """
+        same = {"task": task, "data_id": data_id, "control": control}
         rows = [
-            {**vars(metric), "metric": metric.name, "position": i, "task": task, "data_id": data_id}
+            {**vars(metric), "metric": metric.name, "position": i, **same}
             for i, metric in enumerate(metrics)
         ]
         self._put("metrics", digest("metrics", data_id), rows, new_attempt())

@@ -14,6 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.formatting import shown
 from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
+from bikd_ray.specs import CONTROL, labelled
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
@@ -25,6 +26,7 @@ from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import nodes, task_options
 from bikd_ray.sweep.scheduler import POLL_SECONDS
 from bikd_ray.tasks import task_of
+from bikd_ray.vocabulary import UNTOUCHED
 
 ONE_CPU = ResourceRequest(1, 0)
 
@@ -43,17 +45,18 @@ class Baseline:
 
 
 def measure(
-    model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, store: str
+    model: ResolvedModel, data: ResolvedData, needs: ResourceRequest, store: str, eval_set: str
 ) -> Baseline:
-    """Evaluate one untouched model on val. Runs in a Ray task."""
+    """Evaluate one untouched model on val or a further set. Runs in a Ray task."""
     from bikd_ray.sweep.measured_rows import baseline_rows
     from bikd_ray.train import evaluate
     from bikd_ray.zoo.published import published_for
 
-    (member,), loader = at_work([model], data, needs, store)
-    known = published_for(model, data.n_val)
+    (member,), loader = at_work([model], data, needs, store, eval_set)
+    on_val, task = eval_set == VAL, task_of(data.task)
+    task = task if on_val else task.on(data.eval[eval_set])
+    known = published_for(model, data.n_val) if on_val else None
     start = time.monotonic()
-    task = task_of(data.task)
     evaluation = evaluate([member], loader, task=task)
     (found,) = evaluation.outcomes
     about = {
@@ -61,8 +64,8 @@ def measure(
         "model_id": model.model_id,
         "weights_id": model.weights_id,
         "data_id": data.data_id,
-        "eval_set": VAL,
-        "unit_set_id": data.unit_set_id,
+        "eval_set": eval_set,
+        "unit_set_id": data.unit_set_id if on_val else data.eval[eval_set].unit_set_id,
         "seconds": time.monotonic() - start,
     }
     rows = baseline_rows(task, found, known.top1 if known else None)
@@ -70,7 +73,7 @@ def measure(
     return Baseline(
         [{**about, **row} for row in rows],
         kept and pa.table(kept),
-        task.doubt(found.statistics),
+        task.doubt(found.statistics) if on_val else None,
     )
 
 
@@ -98,9 +101,13 @@ def probabilities(
 
 
 def at_work(
-    models: Sequence[ResolvedModel], data: ResolvedData, needs: ResourceRequest, store: str
+    models: Sequence[ResolvedModel],
+    data: ResolvedData,
+    needs: ResourceRequest,
+    store: str,
+    eval_set: str = VAL,
 ) -> tuple[list[Any], Any]:
-    """(members, loader): models on the device and the val images, in a Ray task."""
+    """(members, loader): models on the device and the images of a set, in a Ray task."""
     import torch
 
     from bikd_ray.data import open_split
@@ -112,7 +119,7 @@ def at_work(
     torch.set_num_threads(needs.threads)
     device = device_of(needs.gpus)
     loader = Loader(
-        open_split(data, VAL),
+        open_split(data, eval_set),
         [model.input.view for model in models],
         device,
         cache=data.data.cache,
@@ -145,7 +152,7 @@ def prepare(
             [m.input.view for m in models],
             torch.device("cpu"),
             cache=data.data.cache,
-            disk_fraction=DISK_FRACTIONS[split],
+            disk_fraction=DISK_FRACTIONS["further" if split in data.eval else split],
             skip=data.data.on_bad_image == "skip",
             augment=augment,
             task=task_of(data.task),
@@ -170,11 +177,15 @@ class _Notes(logging.Handler):
 
 def missing_baselines(
     zoo: Mapping[str, ResolvedModel], data: ResolvedData, store: Store
-) -> list[ResolvedModel]:
-    """The models of the zoo that the store has no baseline of on these images."""
-    where = (pc.field("data_id") == data.data_id) & (pc.field("eval_set") == VAL)
-    have = set(store.table("baselines", ["model_id"], where)["model_id"].to_pylist())
-    return [model for model in zoo.values() if model.model_id not in have]
+) -> list[tuple[ResolvedModel, str]]:
+    """The models of the zoo, each with a set that the store has no baseline of it on: all on val
+    first.
+    """
+    columns = ["model_id", "eval_set"]
+    rows = store.table("baselines", columns, pc.field("data_id") == data.data_id).to_pylist()
+    have = {(row["model_id"], row["eval_set"]) for row in rows}
+    every = [(model, name) for name in (VAL, *data.eval) for model in zoo.values()]
+    return [(model, name) for model, name in every if (model.model_id, name) not in have]
 
 
 def run_baselines(
@@ -189,21 +200,26 @@ def run_baselines(
     """Decode the images that are to be kept, and store the baselines still missing.
 
     splits: those that will be read, and how they are augmented. needs: what a model's baseline
-    occupies. Returns why models could not be measured, model_id to error, after the others are
-    stored. Raises UserError for bad data, and BikdError where no model could be measured.
+    occupies. Returns why models could not be measured on val, model_id to error, after the others
+    are stored; what fails on a further set is noted. Raises UserError for bad data, and BikdError
+    where no model could be measured.
     """
     measuring = task_of(data.task)
     if data.data_id not in store.table("metrics", ["data_id"])["data_id"].to_pylist():
-        writer.write_metrics(data.data_id, data.task, measuring.metrics)
+        against = CONTROL.label if labelled(data.data.train) else UNTOUCHED
+        writer.write_metrics(data.data_id, data.task, measuring.metrics, against)
     missing = missing_baselines(zoo, data, store)
-    progress.enter(f"baselines of {len(missing)} models" if missing else "images")
+    further = sorted({name for _, name in missing} - {VAL})
+    on = f", also on {', '.join(further)}" if further else ""
+    count = len({model.model_id for model, _ in missing})
+    progress.enter(f"baselines of {count} models{on}" if missing else "images")
     task = ray.remote(prepare).options(**task_options(ONE_CPU))
     prepared = task.remote(data, list(zoo.values()), splits)
-    pending: dict[Any, tuple[ResolvedModel, ResourceRequest]] = {}
-    for model in missing:
+    pending: dict[Any, tuple[ResolvedModel, str, ResourceRequest]] = {}
+    for model, eval_set in missing:
         share = needs(model.cost)
         task = ray.remote(measure).options(**task_options(share))
-        pending[task.remote(model, data, share, store.uri)] = model, share
+        pending[task.remote(model, data, share, store.uri, eval_set)] = model, eval_set, share
     watch = CapacityMonitor(progress.note)
     try:  # before anything is stored: bad images are the person's to mend
         notes = ray.get(first_of({prepared: ONE_CPU}, watch))
@@ -213,21 +229,24 @@ def run_baselines(
         progress.note(note)
     problems: dict[str, BikdError] = {}
     while pending:
-        ready = first_of({task: share for task, (_, share) in pending.items()}, watch)
-        model, _ = pending.pop(ready)
+        ready = first_of({task: share for task, (_, _, share) in pending.items()}, watch)
+        model, eval_set, _ = pending.pop(ready)
+        name = model.name if eval_set == VAL else f"{model.name} on {eval_set}"
         try:
             measured: Baseline = ray.get(ready)
         except RayError as error:
-            problem = ours(error, f"baseline of {model.name} failed")
-            problems[model.model_id] = problem
-            progress.note(f"{model.name}: {problem}")
+            problem = ours(error, f"baseline of {name} failed")
+            if eval_set == VAL:
+                problems[model.model_id] = problem
+            progress.note(f"{name}: {problem}")
             continue
         table, primary = measuring.table or "", measuring.metrics[0]
-        writer.commit_baseline(measured.rows, _model_row(model, data), measured.statistics, table)
+        writer.commit_baseline(measured.rows, model_row(model, data), measured.statistics, table)
         value = measured.rows[0]["value"]
-        progress.note(f"{model.name}: {shown(value, primary.unit, primary.title)}")
+        progress.note(f"{name}: {shown(value, primary.unit, primary.title)}")
         doubts = [measured.doubt] if measured.doubt else []
-        for note in [*model.notes, *(f"warning: {doubt}" for doubt in doubts)]:
+        said = model.notes if eval_set == VAL else ()
+        for note in [*said, *(f"warning: {doubt}" for doubt in doubts)]:
             progress.note(f"{model.name}: {note}")
     if len(problems) == len(zoo):
         raise together(problems.values())
@@ -248,7 +267,8 @@ def together(problems: Iterable[BikdError]) -> BikdError:
     return kind("\n".join(str(problem) for problem in problems))
 
 
-def _model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
+def model_row(model: ResolvedModel, data: ResolvedData) -> dict[str, Any]:
+    """A row of `models`."""
     how = model.input
     return {
         "model": model.name,

@@ -14,9 +14,9 @@ from bikd_ray.sweep import ray_env  # isort: skip  (before Ray)
 
 from ray import tune
 
-from bikd_ray.errors import BikdError
+from bikd_ray.errors import BikdError, UserError
 from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedModel
-from bikd_ray.resolve import kept_selections, not_kept, planned, resolve
+from bikd_ray.resolve import kept_selections, not_kept, not_measured, planned, resolve
 from bikd_ray.specs import Spec
 from bikd_ray.store.compact import compact
 from bikd_ray.store.filesystem import store_uri
@@ -26,9 +26,11 @@ from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
 from bikd_ray.sweep.capacity import GPU_MEMORY, Node, ResourceRequest, shortage
 from bikd_ray.sweep.connection import connected, interruptible, terminable
+from bikd_ray.sweep.evaluation import EvaluationReport, evaluate_jobs, unmeasured
 from bikd_ray.sweep.events import JobRequest
 from bikd_ray.sweep.loggers import RunLogger, loggers_of
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
+from bikd_ray.sweep.probes import missing_probes, run_probes
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.recorder import LAST, WRITE_PATIENCE, Recorder
 from bikd_ray.sweep.resources import (
@@ -55,7 +57,14 @@ from bikd_ray.sweep.strategy import Everything, PendingJob
 from bikd_ray.sweep.trial import JobTrial
 from bikd_ray.weights import keep_all
 
-__all__ = ["SweepReport", "ray_env", "run_baseline_sweep", "run_sweep"]
+__all__ = [
+    "EvaluationReport",
+    "SweepReport",
+    "ray_env",
+    "run_baseline_sweep",
+    "run_evaluation",
+    "run_sweep",
+]
 
 
 @dataclass(frozen=True)
@@ -110,17 +119,20 @@ def run_sweep(
     with Progress(spec.name) as progress:
         if lacking := not_kept(spec, plan, reader):
             progress.note(lacking)
+        for line in not_measured(plan, reader):
+            progress.note(line)
         loggers = loggers_of(spec, progress.note) if todo else []
-        if todo or _unmeasured(zoo, data, reader):
+        if _unmeasured(zoo, data, reader) or todo:
             with connected(address, spec.zoo, ship=ship) as grows, terminable():
                 room = _room(spec, todo, zoo, writer, progress, grows=grows)
                 needs = {job.job_id: job_needs(spec.resources, job, room) for job in todo}
                 of_one = _baseline(spec, room)
                 keep_all(writer.fs, zoo.values())
-                splits = {"val": "none"} | ({"train": spec.recipe.augment} if todo else {})
+                splits = _looked_at(data) | ({"train": spec.recipe.augment} if todo else {})
                 broken = run_baselines(zoo, data, splits, reader, writer, of_one, progress)
                 whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
                 run_pairs(whole, data, reader, writer, of_one, progress)
+                run_probes(whole, data, reader, writer, of_one, progress)
                 how = (spec.name, writer.fs.uri, kept_selections(spec), spec.similarity == "cca")
                 requests = {
                     job.job_id: JobRequest(job, *how, needs[job.job_id], spec.resources)
@@ -168,12 +180,64 @@ def run_baseline_sweep(
         ):
             of_one = _baseline(spec, _room(spec, (), zoo, writer, progress, grows=grows))
             keep_all(writer.fs, zoo.values())
-            broken = run_baselines(zoo, data, {"val": "none"}, reader, writer, of_one, progress)
+            splits = _looked_at(data)
+            broken = run_baselines(zoo, data, splits, reader, writer, of_one, progress)
             whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
             run_pairs(whole, data, reader, writer, of_one, progress)
+            run_probes(whole, data, reader, writer, of_one, progress)
             if broken:
                 raise BikdError("\n".join(broken.values()))
     return writer.fs.uri
+
+
+def run_evaluation(
+    spec: Spec, *, store: str | None = None, address: str | None = None, ship: bool = False
+) -> EvaluationReport:
+    """Measure the done jobs of `spec` on the sets of `data.eval` that they lack, from their kept
+    weights; trains nothing. What is measured is not measured again.
+
+    store, address, ship: as for `run_sweep`. Raises UserError for a spec that cannot work or has no
+    such sets.
+    """
+    writer = Writer(store_uri(store, spec.store))
+    reader = Store(writer.fs.uri)
+    if not spec.data.eval:
+        raise UserError(
+            "data.eval: the spec has no sets to measure on; add one, a name to a source"
+        )
+    zoo, data = resolve(spec, reader)
+    plan = planned(spec, zoo, data, reader)
+    lacking = unmeasured(plan.done, reader)
+    todo = [one for one in lacking if one.kept]
+    failed: dict[str, str] = {}
+    with Progress(spec.name) as progress:
+        if todo:
+            with connected(address, spec.zoo, ship=ship) as grows, terminable():
+                of_one = _baseline(spec, _room(spec, (), zoo, writer, progress, grows=grows))
+                keep_all(writer.fs, zoo.values())
+                run_baselines(zoo, data, _looked_at(data), reader, writer, of_one, progress)
+                progress.start_jobs(len(todo), len(plan.done) - len(lacking))
+                failed = evaluate_jobs(todo, reader, writer, of_one, progress)
+            _merge(writer, progress)
+    return EvaluationReport(
+        store=writer.fs.uri,
+        measured=len(todo) - len(failed),
+        before=len(plan.done) - len(lacking),
+        failed=failed,
+        without=tuple(one.job.label for one in lacking if not one.kept),
+    )
+
+
+def _looked_at(data: ResolvedData) -> dict[str, str]:
+    """The sets that are only evaluated on, none of them augmented."""
+    return dict.fromkeys(("val", *data.eval), "none")
+
+
+def _merge(writer: Writer, progress: Progress) -> None:
+    try:
+        compact(writer.fs.uri)
+    except BikdError as error:  # what was done is stored
+        progress.note(f"{error}; the store's small files stay until bikd store compact")
 
 
 def _room(
@@ -219,7 +283,8 @@ def _baseline(spec: Spec, room: Sequence[Node]) -> Callable[[Cost], ResourceRequ
 
 
 def _unmeasured(zoo: dict[str, ResolvedModel], data: ResolvedData, store: Store) -> bool:
-    return bool(missing_baselines(zoo, data, store) or missing_pairs(zoo, data, store))
+    probes = missing_probes(zoo, data, store)  # always: it refuses another set under a known name
+    return bool(probes or missing_baselines(zoo, data, store) or missing_pairs(zoo, data, store))
 
 
 def _run_jobs(
@@ -261,10 +326,7 @@ def _run_jobs(
         for logger in loggers:
             logger.close()
     if not scheduler.running:
-        try:
-            compact(fs.uri)
-        except BikdError as error:  # the jobs are stored
-            progress.note(f"{error}; the store's small files stay until bikd store compact")
+        _merge(writer, progress)
     with contextlib.suppress(BikdError):
         return len(scheduler.done_elsewhere([job.job_id for job in able]))
     return 0

@@ -50,6 +50,7 @@ class JobResult:
     curves: list[Row] = field(default_factory=list)
     similarities: list[Row] = field(default_factory=list)
     micro_batch: int | None = None  # with which to try again, where memory ran out
+    notes: tuple[str, ...] = ()  # what a person should know, a line each
 
     @property
     def error(self) -> str | None:
@@ -65,7 +66,7 @@ def job_row(request: JobRequest, seconds: float, resources: Row, error: str | No
         "members": list(job.names),
         "member_ids": [m.model_id for m in job.members],
         "recipe": canonical(job.recipe.model_dump()),
-        "data": canonical(job.data.data.model_dump(exclude={"cache"})),
+        "data": canonical(job.data.data.model_dump(exclude={"cache", "eval"})),
         "status": "failed" if error else "done",
         "error": error,
         "seconds": seconds,
@@ -82,4 +83,21 @@ def run_columns(job: Job) -> Row:
         "objective": job.objective.label,
         "seed": job.seed,
         "recipe_id": job.recipe_id,
+    }
+
+
+def learner_columns(job: Job, k: int, selection: str, epoch: int, weights: str | None) -> Row:
+    """What every row of `results` says of learner k at a selection; weights: path in the store."""
+    member, mates = job.members[k], [m for i, m in enumerate(job.members) if i != k]
+    return {
+        **run_columns(job),
+        "model": member.name,
+        "model_id": member.model_id,
+        "weights_id": member.weights_id,
+        "partners": [m.name for m in mates],
+        "partner_ids": [m.model_id for m in mates],
+        "role": job.role,
+        "selection": selection,
+        "epoch": epoch,
+        "weights": weights,
     }

@@ -22,14 +22,17 @@ from bikd_ray.sweep.events import (
     JobResult,
     Row,
     job_row,
+    learner_columns,
     run_columns,
 )
+from bikd_ray.sweep.further import further_rows
 from bikd_ray.sweep.measured_rows import result_rows
+from bikd_ray.sweep.probes import probed_rows
 from bikd_ray.tasks import task_of
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.best_epochs import BestEpoch
 from bikd_ray.train.fit import LOG_EVERY, Likeness
-from bikd_ray.train.numerics import out_of_memory
+from bikd_ray.train.numerics import out_of_memory, poisoned
 from bikd_ray.train.parallel import Workers
 from bikd_ray.vocabulary import CHOSEN_ON_VAL
 from bikd_ray.weights import network_of, pack_state
@@ -61,6 +64,7 @@ def run_job(
     """
     start, job = time.monotonic(), request.job
     error, results, curves, likeness = None, [], [], []
+    notes: tuple[str, ...] = ()
     networks: list[nn.Module | None] = []
     workers, micro_batch = _workers(request, rank), None
     used = {"device": device.type, "threads": torch.get_num_threads()}
@@ -86,6 +90,8 @@ def run_job(
         ):
             if isinstance(message, Fit):
                 results = _results(request, message, workers)
+                more, notes = further_rows(request, message, results, device, fs, rank)
+                results += more
                 workers.gather(None)  # all kept weights are there before the first one's rows
                 used |= _performance(message, device)
                 likeness = [_likeness(job, found) for found in message.likeness]
@@ -96,7 +102,7 @@ def run_job(
                 curves += rows
                 yield EpochEnd(message[0].epoch, job.recipe.epochs, rows)
     except Exception as caught:
-        if _poisoned(caught, device) or (workers.count > 1 and _left_alone(caught)):
+        if poisoned(caught, device) or (workers.count > 1 and _left_alone(caught)):
             raise
         if out_of_memory(caught):
             micro_batch = _smaller(request, workers)
@@ -104,14 +110,14 @@ def run_job(
             str(caught) if isinstance(caught, BikdError) else f"{type(caught).__name__}: {caught}"
         )
         error = f"{short}\n\n{traceback.format_exc()}"
-        results, likeness = [], []
+        results, likeness, notes = [], [], ()
     finally:
         networks = []
         if device.type == "cuda":  # the next job of this worker finds the memory free
             gc.collect()
             torch.cuda.empty_cache()
     row = job_row(request, time.monotonic() - start, used, error)
-    yield JobResult(row, results, curves, likeness, micro_batch)
+    yield JobResult(row, results, curves, likeness, micro_batch, notes)
 
 
 def _workers(request: JobRequest, rank: int) -> Workers:
@@ -135,13 +141,6 @@ def _performance(fitted: Fit, device: torch.device) -> Row:
         found["peak_memory"] = torch.cuda.max_memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
     return found
-
-
-def _poisoned(error: Exception, device: torch.device) -> bool:
-    """Whether the device can no longer be used by this process."""
-    if device.type != "cuda" or isinstance(error, torch.cuda.OutOfMemoryError | BikdError):
-        return False
-    return "CUDA error" in str(error)
 
 
 def _left_alone(error: Exception) -> bool:
@@ -170,7 +169,8 @@ def _results(request: JobRequest, fitted: Fit, workers: Workers) -> list[Row]:
         for k, chosen in enumerate(members):
             kept = selection in request.keep
             weights = _keep_weights(request, k, selection, chosen, workers) if kept else None
-            rows += _result(request, fitted, k, selection, chosen, weights)
+            own = _result(request, fitted, k, selection, chosen, weights)
+            rows += own + probed_rows(fitted.probed, k, own[0])
     return rows
 
 
@@ -196,24 +196,16 @@ def _result(
 ) -> list[Row]:
     """A learner's rows at the epoch of a selection, one for each metric."""
     job, task = request.job, task_of(request.job.data.task)
-    mates = [m for i, m in enumerate(job.members) if i != k]
     learned = [one.outcome for one in fitted.chosen[selection]]
     ensembles = {}
-    if mates and fitted.before.ensemble:
+    if len(job.members) > 1 and fitted.before.ensemble:
         ensembles["before"] = fitted.before.ensemble
         if selection == "last":
             ensembles["after"] = fitted.ensemble_after
     about = {
-        **run_columns(job),
-        **_identity(job.members[k]),
-        "partners": [m.name for m in mates],
-        "partner_ids": [m.model_id for m in mates],
-        "role": job.role,
-        "selection": selection,
-        "epoch": chosen.epoch,
+        **learner_columns(job, k, selection, chosen.epoch, weights),
         "eval_set": VAL,
         "unit_set_id": job.data.unit_set_id,
-        "weights": weights,
     }
     measured = result_rows(
         task,

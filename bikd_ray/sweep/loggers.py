@@ -19,6 +19,7 @@ from bikd_ray.errors import UserError
 from bikd_ray.specs import Logger, Spec
 from bikd_ray.store.upgrade import VAL
 from bikd_ray.sweep.events import EpochEnd, JobRequest, JobResult, Row
+from bikd_ray.tasks import task_of
 
 EPOCH = ("score", "select_score", "train_score", "train_loss", "loss", "kl", "teacher_share")
 END = ("before", "after", "delta", "delta_low", "delta_high", "recovered")
@@ -74,7 +75,8 @@ class RunLogger(tune.Callback):
     ) -> None:
         job_id, message = trial.config["job_id"], result.get("message")
         if isinstance(message, EpochEnd):
-            metrics = metrics_of(message.rows, EPOCH)
+            primary = task_of(self.requests[job_id].job.data.task).metrics[0].name
+            metrics = metrics_of(message.rows, EPOCH, primary)
             self._queue.put(lambda: self._runs[job_id].log(metrics, message.epoch))
         elif isinstance(message, JobResult):
             metrics = results_of(row for row in message.results if row["selection"] == "last")
@@ -118,13 +120,15 @@ class RunLogger(tune.Callback):
             run.end({}, "interrupted")
 
 
-def metrics_of(rows: Iterable[Row], columns: Iterable[str]) -> Metrics:
-    """'MODEL/column' to value, for the columns that have one."""
-    names = tuple(columns)
+def metrics_of(rows: Iterable[Row], columns: Iterable[str], primary: str) -> Metrics:
+    """'MODEL/column' to value, for the columns that have one; scores go by the name of the
+    primary metric, as in `ViT/top1` and `ViT/train_top1`.
+    """
+    names = {name: name.replace("score", primary) for name in columns}
     return {
-        f"{row['model']}/{name}": float(row[name])
+        f"{row['model']}/{shown}": float(row[name])
         for row in rows
-        for name in names
+        for name, shown in names.items()
         if row.get(name) is not None
     }
 

@@ -15,15 +15,19 @@ from bikd_ray.tasks.base import Measured, Task
 def baseline_rows(task: Task, found: Measured, published: float | None) -> list[Row]:
     """What rows of `baselines` say of one model on one set; published: of the primary metric."""
     return [
-        {
-            "metric": metric.name,
-            "n": len(found.scores[metric.name]),
-            "value": found.values[metric.name],
-            "published": published if position == 0 else None,
-            **stored(found.scores[metric.name], metric),
-        }
+        {**metric_row(metric, found), "published": published if position == 0 else None}
         for position, metric in enumerate(task.metrics)
     ]
+
+
+def metric_row(metric: Metric, found: Measured) -> Row:
+    """The same of one metric."""
+    return {
+        "metric": metric.name,
+        "n": len(found.scores[metric.name]),
+        "value": found.values[metric.name],
+        **stored(found.scores[metric.name], metric),
+    }
 
 
 def result_rows(
@@ -42,7 +46,7 @@ def result_rows(
     """
     rows = []
     for position, metric in enumerate(task.metrics):
-        row = _change(metric, before, after, fair=fair)
+        row = change_row(metric, before, after, fair=fair)
         row |= _ensembles(metric, row, ensembles or {})
         if position == 0 and metric.binary and len(members) > 1:
             row |= _together(task, metric, members)
@@ -50,7 +54,8 @@ def result_rows(
     return rows
 
 
-def _change(metric: Metric, before: Measured, after: Measured, *, fair: bool) -> Row:
+def change_row(metric: Metric, before: Measured, after: Measured, *, fair: bool) -> Row:
+    """What a row of `results` says of one metric alone."""
     name = metric.name
     kept = [stored(found.scores[name], metric) for found in (before, after)]
     n, was, now = len(after.scores[name]), before.values[name], after.values[name]

@@ -175,6 +175,7 @@ def tile(wanted: list[Pair], store: str, data_id: str, num_classes: int) -> list
     answers, samples_N, labels_N = [], np.empty(0), np.empty(0)
     for model_id in ids:
         where = (pc.field("model_id") == model_id) & (pc.field("data_id") == data_id)
+        where &= pc.field("eval_set") == VAL
         table = stored.table("predictions", where=where).sort_by("sample")
         if not len(table):
             raise BikdError(

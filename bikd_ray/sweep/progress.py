@@ -87,7 +87,7 @@ class Progress:
         self,
         job_id: str,
         label: str,
-        seconds: float,
+        seconds: float | None,
         error: str | None,
         eta: float | None = None,
     ) -> None:
@@ -96,7 +96,8 @@ class Progress:
         self.eta = eta if self.left > 1 else None
         if error is None:
             self.done += 1
-            self._line(f"{self._count()} {label} · {seconds:.1f} s")
+            took = "" if seconds is None else f" · {seconds:.1f} s"
+            self._line(f"{self._count()} {label}{took}")
         else:
             self.failed += 1
             self.last_error = f"{label}: {error.splitlines()[0]}"

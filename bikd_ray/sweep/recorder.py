@@ -137,6 +137,8 @@ class Recorder(tune.Callback):
             with contextlib.suppress(BikdError):  # what is left of it takes up space only
                 if self.writer.fs.exists(folder_of(job.job_id)):
                     self.writer.fs.remove(folder_of(job.job_id))
+            for note in outcome.notes:
+                self.progress.note(f"{job.label}: {note}")
             seconds, eta = outcome.job["seconds"], self.scheduler.eta
             self.progress.finish(job.job_id, job.label, seconds, outcome.error, eta)
 

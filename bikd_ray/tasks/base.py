@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bikd_ray.data.labels import LabelSpace
     from bikd_ray.data.loader import Batch
     from bikd_ray.data.sources import ImageSet
-    from bikd_ray.plan import ResolvedData, ResolvedInput, ResolvedModel, View
+    from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedInput, ResolvedModel, View
     from bikd_ray.specs import Data, DataSource, ZooEntry
 
 
@@ -72,6 +72,8 @@ class Task(ABC):
 
     `output` is what a member's network returned for its view of the batch, and `batch.target` what
     is right: the samples' labels [B], or by name what `render` gave: tensors [B, …], or lists of B.
+    Where train has no labels it is None in training: `predict` and `certainty` do without it, and
+    `loss`, `confidence` and `right` are not called.
     """
 
     name: str
@@ -90,6 +92,11 @@ class Task(ABC):
 
     features: bool = False
     """Whether what the networks' classifiers read is compared and probed."""
+
+    labels_are_targets: bool = False
+    """Whether models are measured by the samples' labels, classes of one list: then those of a set
+    that is only measured on are brought into the data's, and an image may have several, [B, M].
+    """
 
     # -- the models --------------------------------------------------------------------
 
@@ -197,6 +204,10 @@ class Task(ABC):
         return None
 
     # -- measuring ---------------------------------------------------------------------
+
+    def on(self, part: "FurtherSet") -> "Task":
+        """The task as it measures on a further set, which may have a part of the classes."""
+        return self
 
     def answer(self, output: Any, batch: "Batch") -> Answer:
         """What is measured: float32, at the target's own size (a list where sizes differ)."""

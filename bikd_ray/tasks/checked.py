@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from bikd_ray.data.labels import LabelSpace
     from bikd_ray.data.loader import Batch
     from bikd_ray.data.sources import ImageSet
-    from bikd_ray.plan import ResolvedData, ResolvedInput, ResolvedModel, View
+    from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedInput, ResolvedModel, View
     from bikd_ray.specs import Data, DataSource, ZooEntry
 
 WIDE = (torch.float32, torch.float64)
@@ -33,6 +33,7 @@ class Checked(Task):
         self._check_class()
         self.name, self.metrics = task.name, task.metrics
         self.table, self.ragged, self.features = task.table, task.ragged, task.features
+        self.labels_are_targets = task.labels_are_targets
         if task.divergence is not None:
             self.divergence = self._divergence
 
@@ -138,6 +139,10 @@ class Checked(Task):
         return self._floats("divergence", found, len(student.log_prob_BEP))
 
     # -- measuring ---------------------------------------------------------------------
+
+    def on(self, part: "FurtherSet") -> "Task":
+        measuring = self.task.on(part)
+        return self if measuring is self.task else Checked(measuring)
 
     def answer(self, output: Any, batch: "Batch") -> Answer:
         return self._answer("answer", self.task.answer(output, batch), len(batch.index))

@@ -1,6 +1,10 @@
 """Images of classes: what logits are compared by, taught by and measured by.
 
-Suffixes: B and N samples, C classes, k = min(C, TOP_K); E = C events at P = 1 position.
+On a further set models choose among its classes alone, as the authors of ImageNet-A and -R do, and
+any of several right labels of an image is right (Beyer et al. 2020, ReaL).
+
+Suffixes: B and N samples, C classes, k = min(C, TOP_K); E = C events at P = 1 position; M right
+labels of an image at most, filled up with -1.
 """
 
 import math
@@ -18,7 +22,7 @@ if TYPE_CHECKING:
     from bikd_ray.data.labels import LabelSpace
     from bikd_ray.data.loader import Batch
     from bikd_ray.data.sources import ImageSet
-    from bikd_ray.plan import ResolvedData, ResolvedInput, ResolvedModel
+    from bikd_ray.plan import FurtherSet, ResolvedData, ResolvedInput, ResolvedModel
     from bikd_ray.specs import Data, ZooEntry
 
 TOP_K = 32
@@ -32,6 +36,11 @@ class Classification(Task):
     metrics = METRICS
     table = "predictions"
     features = True
+    labels_are_targets = True
+
+    def __init__(self, kept: Sequence[int] | None = None) -> None:
+        """kept: the classes between which models are asked to decide; None for all."""
+        self.kept = None if kept is None else np.asarray(kept, np.int64)
 
     def head(self, entry: "ZooEntry", network: nn.Module, how: "ResolvedInput") -> Head:
         """Its logits."""
@@ -71,15 +80,30 @@ class Classification(Task):
     def right(self, prediction: Prediction, batch: "Batch") -> Tensor:
         return prediction.log_prob_BEP.squeeze(2).argmax(1) == batch.target
 
+    def on(self, part: "FurtherSet") -> "Task":
+        return self if part.kept is None else Classification(part.kept)
+
     def answer(self, output: Any, batch: "Batch") -> Tensor:
-        return _logits(output).float().log_softmax(-1)[..., None]
+        logits_BC = _logits(output).float()
+        if self.kept is not None:
+            logits_BC = logits_BC[:, torch.from_numpy(self.kept).to(logits_BC.device)]
+        return logits_BC.log_softmax(-1)[..., None]
 
     def ensemble(self, answers: Sequence[Any]) -> Tensor:
         return torch.stack(tuple(answers)).logsumexp(0) - math.log(len(answers))
 
     def measure(self, answer: Any, batch: "Batch") -> dict[str, Tensor]:
-        """`top_classes` and `top_probs` [B, k], the most probable first; the others [B]."""
-        return statistics_of(answer.squeeze(2), batch.target)
+        """`top_classes` and `top_probs` [B, k], the most probable first; the others [B]. Classes
+        are the data's, whichever are kept.
+        """
+        labels, log_prob_BC = batch.target, answer.squeeze(2)
+        if self.kept is None:
+            return statistics_of(log_prob_BC, labels)
+        kept = torch.from_numpy(self.kept).to(labels.device)
+        places = torch.searchsorted(kept, labels.contiguous())  # all labels are kept ones, or -1
+        found = statistics_of(log_prob_BC, torch.where(labels < 0, labels, places))
+        of_classes = ("label", "predicted", "top_classes")
+        return found | {name: kept[found[name].long()].to(found[name].dtype) for name in of_classes}
 
     def scores(self, statistics: Statistics) -> dict[str, np.ndarray]:
         """top5: whether the label is among the five most probable classes."""
@@ -104,11 +128,26 @@ class Classification(Task):
         return plausibility(statistics, statistics["label"]).suspicion
 
 
-def statistics_of(log_prob_BC: Tensor, labels_B: Tensor) -> dict[str, Tensor]:
-    """What is kept of a model's answers."""
-    nll_B = -log_prob_BC.gather(1, labels_B[:, None]).squeeze(1)
+def statistics_of(log_prob_BC: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What is kept of a model's answers.
+
+    labels: [B], or [B, M] where several are right: then `nll` and `label_prob` are of all of them
+    together, and `label` is the one that the model thinks most probable, so that an answer is right
+    where it equals it, and a right one is among the first where it is.
+    """
     # a stable sort keeps equal probabilities in class order, so that [:, 0] is the argmax
     order = log_prob_BC.sort(dim=1, descending=True, stable=True)
+    if labels.ndim == 1:
+        labels_B = labels
+        nll_B = -log_prob_BC.gather(1, labels_B[:, None]).squeeze(1)
+    else:
+        nothing = log_prob_BC.shape[1]  # a class beside the others, where -1 points to
+        right_BC = torch.zeros(len(labels), nothing + 1, dtype=torch.bool, device=labels.device)
+        right_BC.scatter_(1, torch.where(labels < 0, nothing, labels), True)
+        right_BC = right_BC[:, :nothing]
+        nll_B = -log_prob_BC.masked_fill(~right_BC, -torch.inf).logsumexp(1).clamp(max=0)
+        first_B = right_BC.gather(1, order.indices).float().argmax(1)
+        labels_B = order.indices.gather(1, first_B[:, None]).squeeze(1)
     k = min(log_prob_BC.shape[1], TOP_K)
     return {
         "label": labels_B,

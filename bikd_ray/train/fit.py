@@ -3,8 +3,8 @@
 import copy
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import combinations
 from typing import Any, get_args
@@ -19,13 +19,15 @@ from bikd_ray.data.resolve import split_train
 from bikd_ray.data.sources import ImageSet, Subset
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
-from bikd_ray.plan import Job
+from bikd_ray.plan import Job, ResolvedProbe
 from bikd_ray.specs import Resources, Selection
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Measured, Task
 from bikd_ray.train.best_epochs import BestEpoch, BestEpochs
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
 from bikd_ray.train.frozen import Remembered, remembered
+from bikd_ray.train.further import Further, measure_further
+from bikd_ray.train.knn import Answers, KNNProbe
 from bikd_ray.train.member import Learner, Member, fast_layout
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.similarity import correlations
@@ -50,10 +52,10 @@ class EpochRow:
     """One learner after one epoch; epoch 0 is the untouched model, with no training columns.
 
     score, select_score: the task's primary metric on val and on what is held out of train.
-    train_score: percent of the training samples that are right. loss: the model's own; train_loss:
-    what it was trained by, with the lessons (kl). The case shares and the teacher share are of the
-    training samples, and None where no sample has one teacher. What asks who is right is None where
-    the task does not say it.
+    train_score: percent of the training samples that are right. loss: the model's own, None without
+    labels; train_loss: what it was trained by, with the lessons (kl). The case shares and the
+    teacher share are of the training samples, and None where no sample has one teacher. What asks
+    who is right is None where nothing says it.
     """
 
     member: int
@@ -94,6 +96,17 @@ class Likeness:
     top_after: int | None
 
 
+@dataclass(frozen=True)
+class Probed:
+    """A learner on a probe, before and at the epoch of a selection."""
+
+    probe: ResolvedProbe
+    selection: str
+    member: int
+    before: Measured
+    after: Measured
+
+
 @dataclass
 class Fit:
     """A finished job: before, and for each selection what every learner became."""
@@ -104,6 +117,8 @@ class Fit:
     likeness: list[Likeness]
     images_per_s: float  # of training, each counted once however many models see it
     micro_batch: int | None  # images at a time, where memory or the spec asked for parts
+    probed: list[Probed] = field(default_factory=list)
+    further: Further = field(default_factory=Further)  # on sets that are only measured on
 
 
 def fit(
@@ -173,11 +188,17 @@ class _Run:
         self.sources = Sources(
             self.learners, job.objective, job.seed, frozen, job.recipe.precision, workers, self.task
         )
+        self.keep, self.decoders = keep, decoders
         self.selections = BestEpochs(self.measured, keep, self.metric)
         self.tally = self._nothing()
         micro = resources.micro_batch
         self.at = Position(micro_batch=None if micro == "auto" else micro)
         self.before = self._evaluate(self.members, self.val, self.similarity, True)
+        self.probes = [
+            KNNProbe.of(probe, job.data, self.measured, device, decoders)
+            for probe in job.data.probes
+        ]
+        self.probed = self._probe(self.measured)
         self.after = self.before
 
     def epochs(
@@ -276,8 +297,6 @@ class _Run:
         features: bool = False,
         ensemble: bool = False,
     ) -> Evaluation:
-        # where training does not fit in one piece, a larger batch may not fit here either
-        most = min(EVAL_BATCH, 2 * (self.at.micro_batch or EVAL_BATCH))
         return evaluate(
             members,
             loader,
@@ -285,8 +304,15 @@ class _Run:
             features=features,
             ensemble=ensemble,
             workers=self.workers,
-            batch_size=most,
+            batch_size=self._at_most,
         )
+
+    @property
+    def _at_most(self) -> int:
+        """Images at a time that are only looked at: where training does not fit in one piece, a
+        larger batch may not fit here either.
+        """
+        return min(EVAL_BATCH, 2 * (self.at.micro_batch or EVAL_BATCH))
 
     def _rows(
         self,
@@ -336,14 +362,69 @@ class _Run:
         images = len(self.rows) * self.job.recipe.epochs
         likeness = _likeness(self.before, self.after, self.device) if self.similarity else ()
         assert self.after.ensemble is not None
+        chosen = self.selections.chosen()
+        further = measure_further(
+            self.job.data,
+            self.task,
+            self.measured,
+            chosen,
+            self.keep,
+            self.workers,
+            decoders=self.decoders,
+            batch_size=self._at_most,
+        )
         return Fit(
             self.before,
-            self.selections.chosen(),
+            chosen,
             self.after.ensemble,
             list(likeness),
             images / max(self.at.seconds, 1e-9),
             self.at.micro_batch,
+            self._probed(chosen),
+            further,
         )
+
+    def _probe(self, members: Sequence[Member | None]) -> list[Answers]:
+        """Of each probe and member, as all workers know it."""
+        mine = [probe.answers(members) for probe in self.probes]
+        if not self.workers.by_models or not mine:
+            return mine
+        everyone = self.workers.gather(mine)
+
+        def known(of_k: Sequence[Measured | None]) -> Measured | None:
+            return next((answer for answer in of_k if answer is not None), None)
+
+        return [
+            [known(of_k) for of_k in zip(*of_probe, strict=True)]
+            for of_probe in zip(*everyone, strict=True)
+        ]
+
+    def _probed(self, chosen: Mapping[str, Sequence[BestEpoch]]) -> list[Probed]:
+        """Every learner before and at the epoch of each selection; not where its weights are gone,
+        since nobody wanted them.
+        """
+        if not self.probes:
+            return []
+        last = self._probe(self.measured)
+        found = []
+        for selection, ones in chosen.items():
+            again = self._probe([self._at(k, one) for k, one in enumerate(ones)])
+            for p, probe in enumerate(self.probes):
+                for k, one in enumerate(ones):
+                    known = {0: self.probed, self.job.recipe.epochs: last}.get(one.epoch, again)
+                    before, after = self.probed[p][k], known[p][k]
+                    if before is not None and after is not None:
+                        found.append(Probed(probe.probe, selection, k, before, after))
+        return found
+
+    def _at(self, k: int, one: BestEpoch) -> Member | None:
+        """A learner at an epoch that has passed."""
+        member = self.measured[k]
+        if member is None or one.state is None or one.epoch in (0, self.job.recipe.epochs):
+            return None
+        network = copy.deepcopy(member.network)
+        network.load_state_dict(one.state)
+        return replace(member, network=network)
 
 
 def _frozen(
@@ -422,13 +503,13 @@ class _Images:
 
 def _lessons(tally: EpochSums, k: int) -> dict[str, float | None]:
     """The training columns of learner k."""
-    taught = float(tally.one_teacher) > 0
+    taught, own = float(tally.one_teacher) > 0, float(tally.own_K[k]) / tally.samples
     cases = (tally.cases_K4[k] / tally.samples).tolist()
     judged = not any(map(math.isnan, cases))
     return {
         "train_score": 100 * float(tally.right_K[k]) / tally.samples if judged else None,
         "train_loss": float(tally.loss_K[k]) / tally.samples,
-        "loss": float(tally.own_K[k]) / tally.samples,
+        "loss": None if math.isnan(own) else own,
         "kl": float(tally.divergence_K[k]) / tally.samples,
         "teacher_share": float(tally.taught_K[k]) / tally.samples if taught else None,
         **{f"case{c}": share if taught and judged else None for c, share in enumerate(cases, 1)},

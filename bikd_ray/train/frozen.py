@@ -18,6 +18,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -188,5 +189,12 @@ def frozen_cut(member: Member, part: Batch, task: Task, precision: str) -> Cut:
     with tf32(precision == "tf32"):
         with torch.autocast(part.device.type, dtype=dtype, enabled=dtype is not None):
             output = member.output(part)
-        prediction = task.predict(output, part)
-        return Cut(prediction, task.loss(output, prediction, part))
+        return cut_of(task, output, part)
+
+
+def cut_of(task: Task, output: Any, part: Batch) -> Cut:
+    """Of what a network returned; without labels its own loss is 0."""
+    prediction = task.predict(output, part)
+    if part.target is None:
+        return Cut(prediction, prediction.log_prob_BEP.new_zeros(len(part.index)))
+    return Cut(prediction, task.loss(output, prediction, part))

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 
 import torch
 
+from bikd_ray.errors import BikdError
+
 AUTOCAST: dict[str, torch.dtype | None] = {
     "fp32": None,
     "tf32": None,
@@ -33,3 +35,10 @@ def out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def poisoned(error: Exception, device: torch.device) -> bool:
+    """Whether the device can no longer be used by this process."""
+    if device.type != "cuda" or isinstance(error, torch.cuda.OutOfMemoryError | BikdError):
+        return False
+    return "CUDA error" in str(error)

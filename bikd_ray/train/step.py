@@ -26,7 +26,7 @@ from bikd_ray.identity import derived_seed
 from bikd_ray.specs import Objective
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Prediction, Task
-from bikd_ray.train.frozen import Cut, Remembered, frozen_cut
+from bikd_ray.train.frozen import Cut, Remembered, cut_of, frozen_cut
 from bikd_ray.train.member import Learner, Member
 from bikd_ray.train.numerics import AUTOCAST, out_of_memory, tf32
 from bikd_ray.train.parallel import ALONE, Workers
@@ -42,17 +42,18 @@ class StepOutput:
     """What a step measured on the samples of this worker that count."""
 
     samples: int
-    supervised_K: Tensor  # sum over samples of the models' own losses
+    supervised_K: Tensor | None  # sum over samples of the own losses; None: no target, no loss
     divergence_K: Tensor  # sum over samples of T^2 * divergence from the teachers
     weights: tuple[float, float]  # of the two in the loss
     teacher_B: Tensor  # int64: index of the source, -1 for none or several
-    right_SB: Tensor | None  # bool; None where the task does not say who is right
+    right_SB: Tensor | None  # bool; None where nothing says who is right
+    failed_K: Tensor  # bool: what the model itself gave is not finite
     micro_batch: int | None = None  # samples that fitted into memory at a time; None: the batch
 
 
 @dataclass
 class EpochSums:
-    """Sums over the samples of an epoch, on the device. NaN: the task does not say who is right."""
+    """Sums over the samples of an epoch, on the device; NaN of what nobody could say."""
 
     samples: int
     own_K: Tensor
@@ -78,9 +79,13 @@ class EpochSums:
     def add(self, lesson: StepOutput, step: int) -> None:
         members, (supervision, divergence) = len(self.own_K), lesson.weights
         self.samples += lesson.samples
-        self.own_K += lesson.supervised_K
         self.divergence_K += lesson.divergence_K
-        loss_K = supervision * lesson.supervised_K + divergence * lesson.divergence_K
+        loss_K = divergence * lesson.divergence_K
+        if lesson.supervised_K is None:
+            self.own_K += torch.nan
+        else:
+            self.own_K += lesson.supervised_K
+            loss_K = loss_K + supervision * lesson.supervised_K
         self.loss_K += loss_K
         teacher_B, right_SB = lesson.teacher_B, lesson.right_SB
         self.one_teacher += (teacher_B >= 0).sum()
@@ -93,7 +98,7 @@ class EpochSums:
             self.right_K += right_SB[:members].sum(1)
             self.cases_K4 += _cases(teacher_B, right_SB, is_teacher_KB)
         # a teacher that fails spoils its students' losses too: it alone is to blame
-        failed_K = ~lesson.supervised_K.isfinite()
+        failed_K = lesson.failed_K
         bad_K = torch.where(failed_K.any(), failed_K, ~loss_K.isfinite())
         self.first_bad_K = torch.where(bad_K & (self.first_bad_K < 0), step, self.first_bad_K)
 
@@ -247,7 +252,7 @@ def _lesson(
                 learner.reseed(sources.seed, step, *stream)
             output_S.append(None if learner is None else learner.output(part))
     cut_S = [
-        None if model is None else _cut(sources.task, output, part)
+        None if model is None else cut_of(sources.task, output, part)
         for model, output in zip(learners, output_S, strict=True)
     ]
     cut_S += [None if model is None else _told(sources, model, part) for model in sources.frozen]
@@ -257,26 +262,25 @@ def _lesson(
     )
     lost_S = workers.exchange([cut and cut.loss_B for cut in cut_S], sources.owners)
     prediction_S = [Prediction(log_prob_BEP, valid_BP) for log_prob_BEP in seen_S]
-    loss, gradients_K = _joint(sources.task, objective, prediction_S, lost_S, len(learners), part)
+    loss, confidence_SB, gradients_K = _joint(
+        sources.task, objective, prediction_S, lost_S, len(learners), part
+    )
     for learner, cut, gradients in zip(learners, cut_S, gradients_K, strict=False):
         if learner is not None and cut is not None:
             roots = (cut.prediction.log_prob_BEP, cut.loss_B)
             learner.backward(roots, [None if g is None else g * share for g in gradients])
-    right = [sources.task.right(prediction, part) for prediction in prediction_S]
+    known = part.target is not None
+    right = [sources.task.right(p, part) if known else None for p in prediction_S]
     judged = [right_B for right_B in right if right_B is not None]
     return StepOutput(
         part.counted,
-        loss.supervised * part.counted,
+        loss.supervised * part.counted if known else None,
         loss.divergence * part.counted,
         loss.weights,
         loss.teacher[: part.counted],
         torch.stack(judged)[:, : part.counted] if len(judged) == len(right) else None,
+        ~(loss.supervised if known else confidence_SB[: len(learners)].sum(1)).isfinite(),
     )
-
-
-def _cut(task: Task, output: Any, part: Batch) -> Cut:
-    prediction = task.predict(output, part)
-    return Cut(prediction, task.loss(output, prediction, part))
 
 
 def _told(sources: Sources, model: Member | Remembered, part: Batch) -> Cut:
@@ -296,13 +300,18 @@ def _joint(
     loss_S: Sequence[Tensor],
     live: int,
     part: Batch,
-) -> tuple[JointLoss, list[Gradients]]:
-    """The loss of all models, and its gradient by what each learner answers and loses."""
-    by_label = compete_by(objective.name, objective.confidence) == "label"
+) -> tuple[JointLoss, Tensor, list[Gradients]]:
+    """The loss of all models, by what they competed [S, B], and the gradient by what each learner
+    answers and loses. Without a target they compete by how certain they are.
+    """
+    by_label = (
+        part.target is not None and compete_by(objective.name, objective.confidence) == "label"
+    )
     confidence = [
         task.confidence(prediction, loss_B, part) if by_label else task.certainty(prediction)
         for prediction, loss_B in zip(prediction_S, loss_S, strict=True)
     ]
+    confidence_SB = torch.stack(confidence)
     log_probs = [prediction.log_prob_BEP for prediction in prediction_S]
     leaves = [*log_probs[:live], *loss_S[:live]]
     for leaf in leaves:
@@ -310,7 +319,7 @@ def _joint(
     loss = transfer_loss(
         torch.stack(log_probs),
         torch.stack(tuple(loss_S[:live])),
-        torch.stack(confidence),
+        confidence_SB,
         objective.name,
         valid_BP=prediction_S[0].valid_BP,
         temperature=objective.temperature,
@@ -323,7 +332,7 @@ def _joint(
         divergence=task.divergence and partial(_own, task, prediction_S[0].valid_BP),
     )
     gradient = torch.autograd.grad(loss.total, leaves, allow_unused=True)
-    return loss, list(zip(gradient[:live], gradient[live:], strict=True))
+    return loss, confidence_SB, list(zip(gradient[:live], gradient[live:], strict=True))
 
 
 def _own(task: Task, valid_BP: Tensor | None, student_BEP: Tensor, teacher_BEP: Tensor) -> Tensor:
@@ -338,11 +347,13 @@ def _together(lessons: Sequence[StepOutput]) -> StepOutput:
     if not rest:
         return first
     right = [lesson.right_SB for lesson in lessons if lesson.right_SB is not None]
+    own = [lesson.supervised_K for lesson in lessons if lesson.supervised_K is not None]
     return StepOutput(
         sum(lesson.samples for lesson in lessons),
-        torch.stack([lesson.supervised_K for lesson in lessons]).sum(0),
+        torch.stack(own).sum(0) if own else None,
         torch.stack([lesson.divergence_K for lesson in lessons]).sum(0),
         first.weights,
         torch.cat([lesson.teacher_B for lesson in lessons]),
         torch.cat(right, dim=1) if right else None,
+        torch.stack([lesson.failed_K for lesson in lessons]).any(0),
     )

@@ -39,6 +39,11 @@ KEPT = ("group", "metric", "set")
 """Choices that stay when a person goes to another page."""
 
 QUESTION = "Which models can teach each other, and what do they gain?"
+TITLE = """(path, titles) => {
+  const page = titles[(path ?? "").replaceAll("/", "") || "overview"] ?? "?";
+  document.title = `${page} · ${titles.sweep} · bikd`;
+  return document.title;
+}"""
 COLOURS = """() => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light" """
 
 
@@ -57,6 +62,9 @@ def make_app(store: Store, metric: str | None = None, eval_set: str = VAL) -> Da
     )
     app.layout = _layout(store.uri)
     app.clientside_callback(COLOURS, Output("colours", "data"), Input("colours", "id"))
+    app.clientside_callback(
+        TITLE, Output("titled", "data"), Input("link", "pathname"), State("titles", "data")
+    )
 
     @app.callback(Output("seen", "data"), Input("tick", "n_intervals"))
     def look(_: int | None) -> int:
@@ -165,6 +173,14 @@ def _layout(uri: str) -> html.Div:
             dcc.Store(id="seen"),
             dcc.Store(id="colours"),
             dcc.Store(id="drawn"),
+            dcc.Store(id="titled"),
+            dcc.Store(
+                id="titles",
+                data={
+                    "sweep": uri.rstrip("/").rpartition("/")[2],
+                    **{key: page.title for key, page in PAGES.items()},
+                },
+            ),
             html.Header([html.P(uri, className="sweep")], className="wrap", id="head"),
             html.Div(
                 html.Div(html.Nav(id="nav", **named("Pages")), className="wrap"),

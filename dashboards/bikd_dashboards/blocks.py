@@ -51,7 +51,15 @@ class Failure:
     trace: str
 
 
-Cell = str | Link | Tag | Strip | Failure | Interval | None
+@dataclass(frozen=True)
+class Shade:
+    """A number of a small matrix; tone: better, worse, or none where it is not told from 0."""
+
+    link: Link
+    tone: str
+
+
+Cell = str | Link | Tag | Strip | Failure | Interval | Shade | None
 """None is a dash."""
 
 

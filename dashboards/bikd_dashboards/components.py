@@ -17,6 +17,7 @@ from bikd_dashboards.blocks import (
     Link,
     Notes,
     Plot,
+    Shade,
     Strip,
     Table,
     Tag,
@@ -24,7 +25,12 @@ from bikd_dashboards.blocks import (
 )
 from bikd_dashboards.downloads import of_model
 from bikd_dashboards.figures import Interval
+from bikd_dashboards.headers import meaning
+from bikd_dashboards.theme import DARK, for_dark
 from bikd_ray.formatting import NONE
+
+FEW = 8
+"""Rows of a table that need no filter."""
 
 Made = Any
 """A component or text; Dash has no type for both."""
@@ -88,9 +94,8 @@ class Maker:
         )
 
     def plot(self, plot: Plot) -> Made:
-        figure: Any = go.Figure(plot.figure).update_layout(
-            template=self.template, uirevision=plot.key
-        )
+        drawn_in = for_dark(plot.figure) if self.template is DARK else go.Figure(plot.figure)
+        figure: Any = drawn_in.update_layout(template=self.template, uirevision=plot.key)
         graph = dcc.Graph(
             id={"plot": plot.key, "opens": plot.opens},
             figure=figure,
@@ -120,7 +125,18 @@ class Maker:
 
     def table(self, table: Table) -> Made:
         head = [
-            html.Th(c.title, scope="col", className="num" if c.number else None)
+            html.Th(
+                [
+                    html.Button(c.title, className="sort", **attribute("data-sort", "")),
+                    *(
+                        [html.Span("?", className="help", title=told, tabIndex=0, **named(told))]
+                        if (told := meaning(c.title))
+                        else []
+                    ),
+                ],
+                scope="col",
+                className="num" if c.number else None,
+            )
             for c in table.columns
         ]
         rows = [
@@ -146,6 +162,8 @@ class Maker:
             role="region",
             **named(table.label),
         )
+        sought = [dcc.Input(type="search", placeholder="Filter rows", className="filter")]
+        scrolled = html.Div([*(sought if len(rows) > FEW else []), scrolled])
         note = [html.P(table.left_out, className="soft small")] if table.left_out else []
         if table.folded:
             return html.Details([html.Summary(f"{table.label} as a table"), scrolled, *note])
@@ -161,6 +179,8 @@ class Maker:
                 return [self.cell(c) for c in cell]
             case Link(text, page, choices):
                 return dcc.Link(text, href=self.link(page, dict(choices)))
+            case Shade(link, tone):
+                return html.Span(self.cell(link), className=f"shade {tone}")
             case Tag(word):
                 return html.Span(word, className=f"tag {word}")
             case Interval():

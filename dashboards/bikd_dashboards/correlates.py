@@ -14,12 +14,18 @@ from bikd_ray.formatting import count, plain, with_span
 CLOUD = 2_000
 """Points up to which each is drawn; more are counted in a grid."""
 
+COST = "cost"
+
 REASONS = {
     "error_overlap": ("error overlap", "Low: the two fail on different images."),
     "ensemble_gain": ("ensemble gain", "High: together they would be much better than alone."),
     "accuracy_gap": (
         "partner less learner, before",
         "Right of 0: the partner is better.",
+    ),
+    COST: (
+        "partner's GFLOPs an image",
+        "A high mark on the left is a cheap partner that helps.",
     ),
 }
 """What may explain a gain: axis, and how to read it."""
@@ -45,7 +51,8 @@ class Scatter:
 def scatter_info(reason: str, gain: Heatmap, x: Heatmap | np.ndarray) -> Scatter:
     """The gains of a matrix against a reason of `REASONS`.
 
-    x: the heatmap of the reason, or the models' metric [L] for the accuracy gap.
+    x: the heatmap of the reason; or a number of each model [L]: its metric for the accuracy gap,
+    its cost for COST.
     """
     models = len(gain.learners)
     x_LL = np.full((models, models), np.nan)
@@ -55,7 +62,9 @@ def scatter_info(reason: str, gain: Heatmap, x: Heatmap | np.ndarray) -> Scatter
         there = rows >= 0
         x_LL[np.ix_(there, there)] = x.value_LP[np.ix_(rows[there], rows[there])]
     else:
-        x_LL = x[None, :] - x[:, None]
+        x_LL = x[None, :] - (0 if reason == COST else x[:, None])
+        x_LL = np.broadcast_to(x_LL, (models, models)).copy()
+        np.fill_diagonal(x_LL, np.nan)
     y_LL = gain.value_LP[:, :models]
     learner_M, partner_M = np.nonzero(~np.isnan(x_LL) & ~np.isnan(y_LL))
     x_M, y_M = x_LL[learner_M, partner_M], y_LL[learner_M, partner_M]
@@ -132,7 +141,7 @@ def _points(info: Scatter, at: np.ndarray, muted: bool) -> go.Scatter:
     many = len(info.x_M) > 300
     return go.Scatter(
         x=np.round(info.x_M[at], 4).tolist(),
-        y=np.round(info.y_M[at], 3).tolist(),
+        y=np.round(info.y_M[at], 5).tolist(),
         mode="markers",
         marker={
             "symbol": "circle-open" if muted else "circle",
@@ -143,11 +152,16 @@ def _points(info: Scatter, at: np.ndarray, muted: bool) -> go.Scatter:
         hovertext=[
             f"<b>{label(info.learners_M[i])}</b> with <b>{label(info.partners_M[i])}</b><br>"
             f"{info.gain.title} {info.gain.text(float(info.y_M[i]))} {info.gain.unit}<br>"
-            f"{REASONS[info.reason][0]} {plain(float(info.x_M[i]))}"
+            f"{REASONS[info.reason][0]} {_x(info, i)}"
             for i in at
         ],
         hoverinfo="text",
     )
+
+
+def _x(info: Scatter, i: int) -> str:
+    value = float(info.x_M[i])
+    return f"{value:.3g}" if info.reason == COST else plain(value)
 
 
 def single_partners(gain: Heatmap) -> bool:

@@ -50,7 +50,8 @@ def curves_info(model: str, measure: str, primary: Metric, curves: pa.Table) -> 
     primary: the metric that `score` is.
 
     curves: rows of `Store.curves()` with one data set, recipe and objective, and its control.
-    Epochs without the measure are left out, and so is a line without any.
+    Epochs without the measure are left out, and so is a line without any, and the share of a model
+    that never teaches, as with frozen partners.
     """
     rows = curves.to_pylist()
     slots = {p: i for i, p in enumerate(sorted({r["partner"] for r in rows} - {""}))}
@@ -60,7 +61,9 @@ def curves_info(model: str, measure: str, primary: Metric, curves: pa.Table) -> 
             found[r["partner"]].append((r["epoch"], r[measure], r["seeds"]))
     lines = []
     for partner, points in found.items():
-        if points and not (partner == "" and measure in ("kl", "teacher_share")):
+        frozen = measure == "teacher_share" and not any(value for _, value, _ in points)
+        no_partner = partner == "" and measure in ("kl", "teacher_share")
+        if points and not frozen and not no_partner:
             epochs, values, seeds = zip(*sorted(points), strict=True)
             lines.append(CurveLine(partner, slots.get(partner), epochs, values, seeds))
     named = ", ".join(filter(None, (primary.title, primary.unit)))

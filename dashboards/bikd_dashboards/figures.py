@@ -25,6 +25,7 @@ from bikd_ray.store.verdicts import TOLD
 pc: Any = pyarrow.compute  # most of its functions are made at import, where no checker sees them
 
 ALONE, ALONE_ID = "alone", ""
+OWN = "old self"
 ROOMY = 30
 """Models up to which every cell has its number; above, cells are for the eye and the hover."""
 SATURATED = 0.8

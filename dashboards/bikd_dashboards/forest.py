@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 import pyarrow as pa
 
-from bikd_dashboards.figures import ALONE, TICK, Interval, pc
+from bikd_dashboards.figures import ALONE, OWN, TICK, Interval, pc
 from bikd_dashboards.formatting import label
 from bikd_dashboards.headline import interval
 from bikd_dashboards.marks import hover_text, interval_marks
-from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_dashboards.theme import BLUE, GREY, LIGHT
 from bikd_dashboards.units import difference_title
 from bikd_ray.formatting import count
 from bikd_ray.metrics import Metric
@@ -35,6 +35,7 @@ class Forest:
     partners: tuple[Partner, ...]
     control: Interval | None
     left_out: int = 0  # between the best and the last of them
+    own: Interval | None = None  # taught by its own frozen start, where the sweep has it
 
 
 def forest_info(
@@ -67,7 +68,9 @@ def forest_info(
     )
     own = controls.filter(pc.equal(controls["model_id"], model_id)).to_pylist()
     control = interval(own[0], "delta") if own else None
-    return Forest(names[model_id], partners, control, total - len(partners))
+    taught = next((r for r in mine.to_pylist() if r["self_delta"] is not None), None)
+    itself = interval(taught, "self") if taught else None
+    return Forest(names[model_id], partners, control, total - len(partners), itself)
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,12 @@ class Frame:
 
 def frame(forests: Iterable[Forest]) -> Frame:
     """The frame that holds every interval, zero, and every name."""
-    values, letters = [0.0], [len(ALONE)]
+    values, letters = [0.0], [len(ALONE), len(OWN)]
     for forest in forests:
         for p in forest.partners:
             values += _ends(p.delta) + _ends(p.net)
             letters.append(min(len(p.name), TICK) + (len(p.standing) + 3 if p.standing else 0))
-        values += _ends(forest.control)
+        values += _ends(forest.control) + _ends(forest.own)
     room = 0.06 * (max(values) - min(values)) or 1.0
     return Frame(min(values) - room, max(values) + room, 14 + 8 * max(letters))
 
@@ -100,20 +103,26 @@ def _ends(interval: Interval | None) -> list[float]:
 
 
 def forest_figure(info: Forest, shared: Frame, metric: Metric) -> go.Figure:
-    """Two marks for each partner: Δ (circle) and net Δ (diamond), filled where it is told from
-    zero. The control is the last row, and a dashed line through all.
+    """Two marks for each partner: net Δ (diamond, filled where it is told from zero), and below
+    it Δ (circle). Last come the rows of the model's own frozen start as teacher and of the
+    control, whose Δ is a dashed line through all.
     """
     figure = go.Figure()
-    delta = [(i - 0.14, p.delta, _about(p)) for i, p in enumerate(info.partners)]
-    net = [(i + 0.14, p.net, _about(p)) for i, p in enumerate(info.partners) if p.net]
-    figure.add_trace(_marks("Δ", "circle", VERMILION, delta))
+    net = [(i - 0.14, p.net, _about(p)) for i, p in enumerate(info.partners) if p.net]
+    delta = [(i + 0.14, p.delta, _about(p)) for i, p in enumerate(info.partners)]
     if net:
-        figure.add_trace(_marks("net Δ", "diamond", BLUE, net))
+        figure.add_trace(_marks("net Δ", "diamond", BLUE, net, size=11, thickness=2.4))
+    figure.add_trace(_marks("Δ", "circle", GREY, delta, size=8, thickness=1.4))
     ticks = [_tick(p) for p in info.partners]
+    for name, gain, symbol, what in (
+        (OWN, info.own, "triangle-up", "its own frozen start teaches"),
+        (ALONE, info.control, "square", "control"),
+    ):
+        if gain:
+            row = (len(ticks), gain, f"<b>{name}</b> ({what})")
+            figure.add_trace(_marks(f"{name}, Δ", symbol, GREY, [row], size=9))
+            ticks.append(f"<i>{name}</i> ")
     if info.control:
-        ticks.append(f"<i>{ALONE}</i> ")
-        alone = (len(info.partners), info.control, f"<b>{ALONE}</b> (control)")
-        figure.add_trace(_marks(ALONE, "square", GREY, [alone]))
         figure.add_vline(info.control.value, line={"color": GREY, "width": 1.5, "dash": "dash"})
     figure.update_layout(
         template=LIGHT,
@@ -150,10 +159,10 @@ def _about(partner: Partner) -> str:
 
 
 def _marks(
-    name: str, symbol: str, colour: str, rows: list[tuple[float, Interval, str]]
+    name: str, symbol: str, colour: str, rows: list[tuple[float, Interval, str]], **size: float
 ) -> go.Scatter:
     """One kind of mark; rows: where on the y axis, what to draw, what it is about."""
     hover = [hover_text(about, f"{name} {i.text}", i) for _, i, about in rows]
     at, gains = [y for y, _, _ in rows], [i for _, i, _ in rows]
-    how = {"mode": "markers", "name": name, "showlegend": True, "marker_color": colour}
+    how = {"mode": "markers", "name": name, "showlegend": True, "marker_color": colour, **size}
     return interval_marks("x", gains, at, hover, symbol, colour, **how)

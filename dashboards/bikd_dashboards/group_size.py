@@ -9,7 +9,7 @@ import pyarrow as pa
 from bikd_dashboards.figures import Interval, pc
 from bikd_dashboards.headline import interval
 from bikd_dashboards.marks import hover_text, interval_marks
-from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_dashboards.theme import BLUE, GREY, LIGHT
 from bikd_dashboards.units import difference_title
 from bikd_ray.formatting import count
 from bikd_ray.metrics import Metric
@@ -51,13 +51,13 @@ def sizes_info(model_id: str, name: str, growth: pa.Table, control: Interval | N
 
 
 def sizes_figure(info: Sizes, metric: Metric) -> go.Figure:
-    """Δ and net Δ with their intervals over K; the control is K = 1."""
+    """Net Δ and Δ with their intervals over K; the control is K = 1."""
     figure = go.Figure()
-    delta = [(s.models - 0.06, s.delta, s) for s in info.sizes]
-    net = [(s.models + 0.06, s.net, s) for s in info.sizes if s.net]
-    figure.add_trace(_marks("Δ", "circle", VERMILION, delta))
+    delta = [(s.models + 0.06, s.delta, s) for s in info.sizes]
+    net = [(s.models - 0.06, s.net, s) for s in info.sizes if s.net]
     if net:
         figure.add_trace(_marks("net Δ", "diamond", BLUE, net))
+    figure.add_trace(_marks("Δ", "circle", GREY, delta))
     if info.control:
         figure.add_trace(_marks("alone", "square", GREY, [(1.0, info.control, None)]))
     figure.update_layout(

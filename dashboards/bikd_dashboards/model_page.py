@@ -17,14 +17,15 @@ from bikd_dashboards.blocks import (
     Text,
 )
 from bikd_dashboards.curves import MEASURES, curves_figure, curves_info
-from bikd_dashboards.figures import pc
-from bikd_dashboards.forest import Forest, forest_figure, forest_info, frame
+from bikd_dashboards.figures import Interval, pc
+from bikd_dashboards.forest import Forest, Partner, forest_figure, forest_info, frame
 from bikd_dashboards.group_size import sizes_figure, sizes_info
 from bikd_dashboards.headline import interval
 from bikd_dashboards.snapshot import SettingView
 from bikd_dashboards.units import units
 from bikd_ray.formatting import count, listed, percent, plain
 from bikd_ray.metrics import Metric
+from bikd_ray.store.hidden import Hidden, Measure
 from bikd_ray.store.verdicts import partners_of, short, standing
 
 
@@ -52,7 +53,10 @@ def about(view: SettingView, model_id: str) -> list[Block]:
     plots = [_forest(info, view.metric)]
     sizes = sizes_info(model_id, name, view.sizes(model_id), info.control)
     if len(sizes.sizes) + bool(sizes.control) > 1:
-        says = "; ".join(f"K = {s.models}: Δ {s.delta.text}" for s in sizes.sizes)
+        says = "; ".join(
+            f"K = {s.models}: {f'net Δ {s.net.text}, ' if s.net else ''}Δ {s.delta.text}"
+            for s in sizes.sizes
+        )
         plots.append(
             Plot(
                 f"dose-{model_id}",
@@ -64,9 +68,9 @@ def about(view: SettingView, model_id: str) -> list[Block]:
         )
     return [
         Text(
-            "Lines are 95% intervals; a mark is filled where net Δ differs from 0 (q < 0.05, "
-            "corrected for all comparisons). Compare Δ with the dashed line (alone), and net Δ "
-            "with 0."
+            "Blue is net Δ, what the partner adds: compare it with 0. Filled: it differs from 0 "
+            "(q < 0.05, corrected for all comparisons). Grey is Δ: compare it with the dashed line "
+            "(alone). Lines are 95% intervals."
         ),
         Grid(tuple(plots)),
         *_left_out(info.left_out, "partner"),
@@ -78,13 +82,18 @@ def about(view: SettingView, model_id: str) -> list[Block]:
 
 
 def _forest(info: Forest, metric: Metric) -> Plot:
-    ranked = [f"{p.name} {p.delta.text}" for p in info.partners]
-    says = f"Δ {metric.title} of {info.model} with each partner: {listed(ranked, 12)}"
-    if info.control:
-        says += f"; alone {info.control.text}"
+    ranked = [f"{p.name} {_net_first(p)}" for p in info.partners]
+    says = f"Gains of {info.model} in {metric.title} with each partner: {listed(ranked, 12)}"
+    for what, gain in (("with its own old self", info.own), ("alone", info.control)):
+        says += f"; {what} Δ {gain.text}" if gain else ""
     shared = frame([info])
     figure = forest_figure(info, shared, metric)
     return Plot("forest", f"{info.model}: partners ranked", figure, says, shared.left + 180)
+
+
+def _net_first(partner: Partner) -> str:
+    net = f"net Δ {partner.net.text} (" if partner.net else ""
+    return f"{net}Δ {partner.delta.text}{')' * bool(net)}"
 
 
 def _left_out(number: int, noun: str) -> list[Block]:
@@ -128,18 +137,25 @@ def _hidden(view: SettingView, model_id: str) -> list[Block]:
         Table(
             "What the average hides",
             "Means over the seeds; Δ unless it is a share. A negative flip: right before, wrong "
-            "after. Intervals of a metric on a set: choose them above.",
+            "after. Sets have 95% intervals; for those of a metric choose it above.",
             (TableColumn("Partner"), *(TableColumn(m.head, number=True) for m in shown)),
             tuple(
                 (
                     partners_of(one.row, view.names),
-                    *(m.text(one.values.get(m.name)) for m in shown),
+                    *(_with_ends(one, m) for m in shown),
                 )
                 for one in rows[: view.limits.rows]
             ),
             folded=True,
         )
     ]
+
+
+def _with_ends(one: Hidden, measure: Measure) -> Interval | str:
+    value, (low, high) = one.values.get(measure.name), one.ends.get(measure.name, (None, None))
+    if value is None or low is None:
+        return measure.text(value)
+    return Interval(value, low, high, unit=measure.unit)
 
 
 def _table(view: SettingView, model_id: str) -> Table:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from bikd_dashboards.blocks import (
     Block,
@@ -18,14 +19,30 @@ from bikd_dashboards.blocks import (
     Link,
     Notes,
     Plot,
+    Shade,
     Strip,
     Table,
     TableColumn,
     Tag,
     Text,
 )
-from bikd_dashboards.correlates import REASONS, says, scatter_figure, scatter_info, single_partners
-from bikd_dashboards.figures import COMPARED, Heatmap, about, heatmap_figure, heatmap_info, pc
+from bikd_dashboards.correlates import (
+    COST,
+    REASONS,
+    says,
+    scatter_figure,
+    scatter_info,
+    single_partners,
+)
+from bikd_dashboards.figures import (
+    COMPARED,
+    Heatmap,
+    Interval,
+    about,
+    heatmap_figure,
+    heatmap_info,
+    pc,
+)
 from bikd_dashboards.headline import Headline, headlines
 from bikd_dashboards.model_page import model_page
 from bikd_dashboards.objectives import objectives_figure, objectives_info
@@ -33,10 +50,14 @@ from bikd_dashboards.ordering import ORDERS, order
 from bikd_dashboards.pair_page import pair_blocks
 from bikd_dashboards.runs import runs
 from bikd_dashboards.snapshot import SettingView
+from bikd_dashboards.timeline import TIMELINE, timeline, timeline_figure
 from bikd_dashboards.units import units
 from bikd_ray.formatting import NONE, count, digits_of, plain, signed
 from bikd_ray.metrics import Metric
-from bikd_ray.store.verdicts import headline
+from bikd_ray.store.verdicts import TOLD, causes, headline
+
+SMALL = 8
+"""Models up to which the first page has the whole matrix."""
 
 Chosen = Mapping[str, str]
 Draw = Callable[[SettingView, Chosen], list[Block]]
@@ -88,8 +109,40 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
         left_out,
     )
     blocks: list[Block] = [Text(view.label, "label"), Text(sentence, "verdict")]
+    blocks += _small_matrix(view)
     blocks += [Notes(notes)] if notes else []
     return [*blocks, table, Downloads(("gains", "controls", "baselines"))]
+
+
+def _small_matrix(view: SettingView) -> list[Block]:
+    """Who helps whom, at one look: net Δ of each learner (row) with each single partner."""
+    rows = [r for r in view.gains.to_pylist() if len(r["partner_ids"]) == 1]
+    there = {r["model_id"] for r in rows} | {i for r in rows for i in r["partner_ids"]}
+    ids = [i for i in view.names if i in there]
+    if not 2 < len(ids) <= SMALL:
+        return []
+    found = {(r["model_id"], r["partner_ids"][0]): r for r in rows}
+    digits, sign = digits_of(view.metric.unit), view.metric.sign
+
+    def cell(learner: str, partner: str) -> Cell:
+        row = found.get((learner, partner))
+        if row is None or row["net_delta"] is None:
+            return "" if learner == partner else NONE
+        told = row["verdict"] in TOLD
+        better = sign * row["net_delta"] > 0
+        tone = ("better" if better else "worse") if told else "none"
+        link = Link(signed(row["net_delta"], digits), "pairs", (("pair", f"{learner}~{partner}"),))
+        return Shade(link, tone)
+
+    return [
+        Table(
+            "Who helps whom",
+            f"Net Δ, {units(view.metric).removesuffix(', 95% intervals')}: rows learn, columns "
+            "teach. Coloured where it differs from 0 (q < 0.05).",
+            (TableColumn("Learner"), *(TableColumn(view.names[i], number=True) for i in ids)),
+            tuple((view.names[i], *(cell(i, j) for j in ids)) for i in ids),
+        )
+    ]
 
 
 def _headline(
@@ -153,6 +206,7 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
     blocks: list[Block] = [
         ChoiceBox("show", "Show", titles, metric),
         ChoiceBox("order", "Order by", tuple(ORDERS.items()), by),
+        Text("Choose a cell to open its pair."),
         heatmap_plot(info.taken(orders[by]), orders),
     ]
     if total:
@@ -163,11 +217,7 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
                 "average. bikd dashboard shows all."
             )
         )
-    return [
-        *blocks,
-        Downloads(("pairs", "gains", "flips", "teachers")),
-        Text("Choose a cell to open its pair."),
-    ]
+    return [*blocks, Downloads(("pairs", "gains", "flips", "teachers"))]
 
 
 def opened(view: SettingView, chosen: Chosen) -> list[Block]:
@@ -213,14 +263,18 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
         return [Text("No pair has been trained yet: there is no gain to explain.")]
     before = {r["model_id"]: r["value"] for r in view.baselines}
     plots, notes = [], []
+    titles = {"accuracy_gap": "Gap before", COST: "Cost of the partner"}
     for reason, (axis, meaning) in REASONS.items():
-        x = (
-            np.array([before[i] for i in gain.learner_ids])
-            if reason == "accuracy_gap"
-            else heatmap(view, reason)
-        )
+        if reason == "accuracy_gap":
+            x = np.array([before[i] for i in gain.learner_ids])
+        elif reason == COST:
+            x = np.array([view.flops.get(i, np.nan) for i in gain.learner_ids]) / 1e9
+            if np.isnan(x).all():
+                continue
+        else:
+            x = heatmap(view, reason)
         info = scatter_info(reason, gain, x)
-        title = axis.split(",")[0].capitalize() if reason != "accuracy_gap" else "Accuracy gap"
+        title = titles.get(reason, axis.split(",")[0].capitalize())
         told = says(info)
         plots.append(
             Plot(f"why-{reason}", title, scatter_figure(info), told, meaning=f"{meaning} {told}")
@@ -235,7 +289,57 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
             "do, so use the second r, among the partners of one learner, to choose a partner."
         ),
         Grid(tuple(plots)),
-        Downloads(("pairs", "gains")),
+        *_teachers(view),
+        Downloads(("pairs", "gains", "teachers")),
+    ]
+
+
+def _teachers(view: SettingView) -> list[Block]:
+    """Who teaches well and who learns well, whatever the partner."""
+    rows = view.teachers.to_pylist()
+    if not any(r["teaches"] is not None for r in rows):
+        return []
+    rows.sort(key=lambda r: -view.metric.sign * (r["teaches"] or 0.0))
+    shown, share = rows[: view.limits.rows], rows[0]
+    told = ""
+    if share["learner_share"] is not None and np.isfinite(share["learner_share"]):
+        told = (
+            f" The learner explains {share['learner_share']:.0%} of the variance in gains, the "
+            f"teacher {share['teacher_share']:.0%} more."
+        )
+
+    def effect(row: dict, name: str) -> Interval | None:
+        low, high = row[f"{name}_low"], row[f"{name}_high"]
+        told = low is not None and (low > 0 or high < 0)
+        value = row[name]
+        return None if value is None else Interval(value, low, high, told, row["unit"])
+
+    return [
+        Text("Who teaches, who learns", "head"),
+        Table(
+            "Teachers",
+            f"{units(view.metric)}, each by itself; bold where the interval excludes 0.{told}",
+            (
+                TableColumn("Model"),
+                TableColumn("Teaches", number=True),
+                TableColumn("Students", number=True),
+                TableColumn("Learns", number=True),
+                TableColumn("Teachers", number=True),
+            ),
+            tuple(
+                (
+                    view.names.get(r["model_id"], r["model"]),
+                    effect(r, "teaches"),
+                    f"{r['students']}",
+                    effect(r, "learns"),
+                    f"{r['teachers']}",
+                )
+                for r in shown
+            ),
+            f"{len(rows) - len(shown):,} more left out; the file has all of them."
+            if len(rows) > len(shown)
+            else "",
+        ),
     ]
 
 
@@ -306,7 +410,17 @@ def runs_page(view: SettingView, chosen: Chosen) -> list[Block]:
     found = runs(jobs, view.limits.runs)
     failed = pc.sum(pc.equal(jobs["status"], "failed")).as_py()
     left_out = f"{len(jobs) - len(found):,} more jobs left out; the file has all of them."
+    why = causes(jobs.filter(pc.equal(jobs["status"], "failed"))["error"].to_pylist())
+    grouped = Table(
+        "Why jobs failed",
+        "Failures by cause, the most frequent first.",
+        (TableColumn("Cause"), TableColumn("Jobs", number=True), TableColumn("What helps")),
+        tuple((c.what, f"{c.jobs:,}", c.remedy or "see its traceback below") for c in why[:20]),
+        f"{len(why) - 20:,} more causes left out." if len(why) > 20 else "",
+    )
     return [
+        *([grouped] if why else []),
+        *_timeline(jobs),
         Table(
             "Runs table",
             f"{count(len(jobs), 'job')}, {failed:,} failed; failed ones first.",
@@ -338,6 +452,24 @@ def runs_page(view: SettingView, chosen: Chosen) -> list[Block]:
             left_out if len(found) < len(jobs) else "",
         ),
         Downloads(("jobs",)),
+    ]
+
+
+def _timeline(jobs: pa.Table) -> list[Block]:
+    slots = timeline(jobs)
+    if not slots.lanes or len(slots.bars) > TIMELINE:
+        return []
+    return [
+        Plot(
+            "timeline",
+            "When each job ran",
+            timeline_figure(slots),
+            f"{count(len(slots.bars), 'job')} on {count(slots.lanes, 'slot')} at once, "
+            f"{slots.busy:.0%} of the time busy",
+            meaning="A job ends when its rows are written, and began its seconds before; rows "
+            f"hold jobs that ran at once. Slots were busy {slots.busy:.0%} of the time; gaps are "
+            "starts, waits and pauses between sweeps.",
+        )
     ]
 
 

@@ -14,9 +14,11 @@ import pyarrow as pa
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
 from bikd_dashboards.blocks import Block, ChoiceBox, Downloads, Link, Plot, Text
+from bikd_dashboards.components import FEW
 from bikd_dashboards.downloads import FILES, OF_ONE_MODEL, csv, of_model
 from bikd_dashboards.figure_data import figure_text, packed
 from bikd_dashboards.figures import pc
+from bikd_dashboards.headers import meaning
 from bikd_dashboards.model_page import trained
 from bikd_dashboards.pages import Page
 from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot
@@ -70,6 +72,8 @@ class Contents:
             span=span,
             count=count,
             dash=NONE,
+            few=FEW,
+            meaning=meaning,
             part_of=lambda plot: self._part("figure", figure_text(_with_orders(plot))),
             href=href,
             files_of=self.files_of,

@@ -18,6 +18,7 @@ from bikd_ray.store.answer_schemas import CLASSES, FLIPS
 from bikd_ray.store.hidden import Hidden, Measure, hidden
 from bikd_ray.store.pairings import with_likeness
 from bikd_ray.store.upgrade import VAL
+from bikd_ray.store.verdicts import clearness
 from bikd_ray.vocabulary import is_alone
 
 SELECTIONS = {
@@ -187,6 +188,26 @@ class Snapshot:
             )
         )
 
+    @property
+    def opening(self) -> Setting | None:
+        """The setting with the clearest verdict of those of the first selection, which a person
+        should see first; None where the store is empty.
+        """
+        return self.once(("opening",), self._clearest)
+
+    def _clearest(self) -> Setting | None:
+        settings = [s for s in self.settings if s.selection == self.settings[0].selection]
+        trained = [s for s in settings if s.objective and s.recipe_id]
+        if len(trained) < 2:
+            return settings[0] if settings else None
+        best: dict[tuple[str, ...], tuple[Any, ...]] = {}
+        for row in self.gains(settings[0].selection).to_pylist():
+            sign = self.store.metric(row["data_id"], self.measure["metric"]).sign
+            at = (row["data_id"], row["recipe_id"], row["objective"])
+            best[at] = min(best.get(at, _LAST), clearness(row, sign))
+        keys = {s: (s.data_id, s.recipe_id or "", s.objective or "") for s in trained}
+        return min(trained, key=lambda s: best.get(keys[s], _LAST))
+
     @cached_property
     def labels(self) -> dict[str, str]:
         """A setting's key to what tells it from the others, in words."""
@@ -203,6 +224,9 @@ class Snapshot:
                 parts.append(f"data {s.data_id[:6]}")
             labels[s.key] = " · ".join(parts)
         return labels
+
+
+_LAST: tuple[Any, ...] = (float("inf"),)
 
 
 class _Once:
@@ -266,6 +290,17 @@ class SettingView:
         """The gains of the same data, recipe and selection."""
         table = self.snapshot.gains(self.setting.selection)
         return self._own(table, ("data_id", "recipe_id"))
+
+    @cached_property
+    def flops(self) -> dict[str, float]:
+        """model_id to what a forward pass of one image takes, where it is known."""
+        rows = self.snapshot.store.table("models", ["model_id", "flops"]).to_pylist()
+        return {row["model_id"]: float(row["flops"]) for row in rows if row["flops"] is not None}
+
+    @cached_property
+    def teachers(self) -> pa.Table:
+        table = self.snapshot.teachers(self.setting.selection)
+        return self._own(table, ("data_id", "recipe_id", "objective"))
 
     def sizes(self, model_id: str) -> pa.Table:
         rows = self.snapshot.sizes(model_id, self.setting.selection)

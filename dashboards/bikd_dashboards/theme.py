@@ -15,6 +15,18 @@ BLUE, VERMILION, GREY = "#0072b2", "#d55e00", "#7a828c"
 LINES = (BLUE, VERMILION, "#009e73", "#b565a7", "#a67c00", "#5b7fd6", "#8a6d5b")
 """After Okabe & Ito (2008), the pale ones darkened; symbols tell them apart as well."""
 
+LIGHTER = {
+    BLUE: "#4da8e0",
+    VERMILION: "#ff8c42",
+    GREY: "#a3acb8",
+    "#009e73": "#2fc79a",
+    "#b565a7": "#d98fcc",
+    "#a67c00": "#d9ab2e",
+    "#5b7fd6": "#8ea9f0",
+    "#8a6d5b": "#b89a87",
+}
+"""What lines, marks and bars have on a dark page, where their own colour is dim."""
+
 SYMBOLS = ("circle", "diamond", "square", "triangle-up", "x", "cross", "star", "hexagon")
 
 # Fading to transparent instead of white or black lets one scale serve both themes; the ends stay
@@ -65,6 +77,19 @@ def _template(ink: str, soft: str, grid: str, axis: str, surface: str) -> go.lay
         },
         data={"heatmap": [{"textfont": {"color": ink, "size": 13}}]},
     )
+
+
+def for_dark(figure: go.Figure) -> go.Figure:
+    """A copy of a figure with the colours of LIGHTER."""
+    return go.Figure(_lighter(figure.to_plotly_json()))
+
+
+def _lighter(value: Any) -> Any:
+    if isinstance(value, str):
+        return LIGHTER.get(value, value)
+    if isinstance(value, dict):
+        return {name: _lighter(part) for name, part in value.items()}
+    return [_lighter(part) for part in value] if isinstance(value, list | tuple) else value
 
 
 LIGHT = _template("#1d2229", "#5a636e", "#e9ebee", "#9aa2ad", "#ffffff")

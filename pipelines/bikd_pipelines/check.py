@@ -21,7 +21,7 @@ from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
 from bikd_ray.resolve import same_twice
 from bikd_ray.spec_file import load_parts
-from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry
+from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry, labelled
 from bikd_ray.store.filesystem import StoreFS, store_uri
 from bikd_ray.tasks.plausible import Plausibility, plausibility
 from bikd_ray.train.evaluate import evaluate
@@ -237,22 +237,25 @@ def _store(given: str | None, of_spec: str | None, found: Findings) -> StoreFS |
 
 
 def _data(data: Data, found: Findings) -> ResolvedData | None:
-    """Open both splits and decode some images of each."""
+    """Open train, val and what is only measured on, and decode some images of each."""
     try:
         resolved = resolve_data(data)
     except UserError as error:
         found.problems += str(error).splitlines()
         return None
-    for split in ("train", "val"):
+    for split in ("train", "val", *resolved.eval):
         images = open_split(resolved, split)
-        print(f"bikd: {split}: {len(images.labels)} images", file=sys.stderr)
+        where = f"eval.{split}" if split in resolved.eval else split
+        own = split not in resolved.eval and not labelled(getattr(data, split))
+        bare = " without labels" if own else ""
+        print(f"bikd: {where}: {len(images.labels)} images{bare}", file=sys.stderr)
         try:
             faults = undecodable(images)
             if faults and data.on_bad_image == "fail":
                 fix = "replace or remove them, or set data.on_bad_image: skip"
-                found.problems.append(f"data.{split}: {counted(faults, images)}; {fix}")
+                found.problems.append(f"data.{where}: {counted(faults, images)}; {fix}")
             elif faults:
-                refuse_mostly_bad(split, images, faults)
+                refuse_mostly_bad(where, images, faults)
                 print(f"bikd: {split}: {counted(faults, images)}; skipped", file=sys.stderr)
         except UserError as error:
             found.problems.append(str(error))

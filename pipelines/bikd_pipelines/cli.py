@@ -119,7 +119,7 @@ def _root(
 
 PANELS = {
     "Start": (start.demo, start.check, start.plan),
-    "Run": (run.sweep, run.submit, run.baseline, start.status),
+    "Run": (run.sweep, run.submit, run.baseline, run.evaluate, start.status),
     "Answers": (
         answers.summary,
         answers.partners,

@@ -18,6 +18,7 @@ from bikd_ray.specs import Resources, Spec
 from bikd_ray.store import Store
 from bikd_ray.store.filesystem import StoreFS, store_uri
 from bikd_ray.store.lease import at_work
+from bikd_ray.store.upgrade import VAL
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.capacity import LONG, Node, ResourceRequest, fits
 
@@ -211,7 +212,7 @@ def cost_lines(
     too. Raises UserError for jobs that no node can hold.
     """
     from bikd_ray.data.cache import size_on_disk
-    from bikd_ray.resolve import not_kept
+    from bikd_ray.resolve import not_kept, not_measured
     from bikd_ray.sweep.resources import check_fits, job_needs, uses_gpus
 
     todo = plan.todo[:limit]
@@ -245,12 +246,16 @@ def cost_lines(
         )
     if store is not None and (lacking := not_kept(spec, plan, store)):
         lines.append(lacking)
+    lines += further_lines(plan)
+    if store is not None:
+        lines += not_measured(plan, store)
     if plan.jobs:
         data = plan.jobs[0].data
         views = {m.input.view for job in plan.jobs for m in job.members}
         held = round(data.n_train * spec.data.select_fraction)
         train = data.n_train if spec.recipe.augment == "none" else 0
-        cached = sum(size_on_disk(train + held + data.n_val, view) for view in views)
+        looked_at = data.n_val + sum(part.n for part in data.eval.values())
+        cached = sum(size_on_disk(train + held + looked_at, view) for view in views)
         from bikd_ray.zoo.cost import job_bytes  # loads torch
 
         recipe, most = spec.recipe, max(plan.jobs, key=job_bytes)
@@ -279,8 +284,21 @@ def _baselines(plan: Plan, paces: Mapping[str, Pace], store: Store | None, abrea
     zoo = {m.name: m for job in plan.jobs for m in job.members}
     data = plan.jobs[0].data
     missing = missing_baselines(zoo, data, store) if store else []
-    looks = [data.n_val * paces[m.model_id].forward for m in missing if m.model_id in paces]
+    counts = {VAL: data.n_val} | {name: part.n for name, part in data.eval.items()}
+    looks = [counts[on] * paces[m.model_id].forward for m, on in missing if m.model_id in paces]
     return TASK_START + sum(looks) / abreast if missing else 0.0
+
+
+def further_lines(plan: Plan) -> list[str]:
+    """A line about the sets on which models are only measured, where there are any."""
+    data = plan.jobs[0].data if plan.jobs else None
+    sets = [
+        f"{name} ({part.n:,} images"
+        + (f", {len(part.kept):,} of {data.num_classes:,} classes)" if part.kept else ")")
+        for name, part in (data.eval.items() if data else ())
+        if data
+    ]
+    return [f"also measured on {', '.join(sets)}"] if sets else []
 
 
 def sweep_lines(store: str) -> list[str]:

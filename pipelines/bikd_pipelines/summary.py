@@ -19,6 +19,7 @@ from bikd_ray.store.verdicts import (
     LESS,
     MORE,
     TOLD,
+    clearness,
     detectable,
     failed_sentence,
     headline,
@@ -73,7 +74,7 @@ def print_summary(store: Store, asked: Asked | None = None, spec: str = "SPEC") 
     asked = asked or Asked()
     gains, controls, jobs = asked.gains(store), asked.controls(store), store.table("jobs")
     console = terminal()
-    parts = _by_setting(gains) or [("", gains)]
+    parts = _by_setting(store, gains, asked) or [("", gains)]
     for title, part in parts:
         verdict, notes = headline(part, controls, jobs)
         say(f"{title}{verdict}", "bold")
@@ -93,15 +94,25 @@ def print_summary(store: Store, asked: Asked | None = None, spec: str = "SPEC") 
             console.print(Text(f"  {line}", style="bold"))
 
 
-def _by_setting(gains: pa.Table) -> list[tuple[str, pa.Table]]:
-    """The rows of each setting, with its name where there are several."""
+def _by_setting(store: Store, gains: pa.Table, asked: Asked) -> list[tuple[str, pa.Table]]:
+    """The rows of each setting, with its name where there are several; the clearest first."""
     found: dict[tuple[str, ...], list[int]] = {}
     for i, row in enumerate(gains.select([*SETTING]).to_pylist()):
         found.setdefault(tuple(row.values()), []).append(i)
-    return [
-        (f"{o}, recipe {r[:6]}, data {d[:6]}: " if len(found) > 1 else "", gains.take(at))
-        for (d, r, o), at in found.items()
-    ]
+    several = [len({key[i] for key in found}) > 1 for i in range(3)]
+
+    def title(data_id: str, recipe_id: str, objective: str) -> str:
+        parts = (f"data {data_id[:6]}", f"recipe {recipe_id[:6]}", objective)
+        told = [part for part, differs in zip(parts, several, strict=True) if differs]
+        return f"{', '.join(reversed(told))}: " if told else ""
+
+    def clearest(part: tuple[tuple[str, ...], list[int]]) -> tuple:
+        (data_id, *_), at = part
+        sign = store.metric(data_id, asked.metric).sign
+        return min(clearness(row, sign) for row in gains.take(at).to_pylist())
+
+    ranked = sorted(found.items(), key=clearest)
+    return [(title(d, r, o), gains.take(at)) for (d, r, o), at in ranked]
 
 
 # -- what comes next -------------------------------------------------------------------
@@ -140,7 +151,7 @@ def _export(
 ) -> list[Step]:
     helped = sorted(
         (r for r in rows if r["verdict"] in (IMPROVES, MORE)),
-        key=lambda r: (r["verdict"] != IMPROVES, -_better(r)),
+        key=lambda r: clearness(r, store.metric(r["data_id"], asked.metric).sign),
     )
     if not helped:
         return []
@@ -270,7 +281,9 @@ def _nothing_helps(gains: pa.Table, rows: Iterable[Row], repeat: str) -> list[St
 
 
 def _leave_out(rows: Iterable[Row]) -> list[Step]:
+    helped = {row["model"] for row in rows if row["verdict"] in (IMPROVES, MORE)}
     bad = [row["model"] for row in rows if row["verdict"] in (LESS, HARMED)]
+    bad = [model for model in dict.fromkeys(bad) if model not in helped]
     if not bad:
         return []
     few = ", ".join(bad[:4]) + (f" and {len(bad) - 4} more" if len(bad) > 4 else "")

@@ -130,16 +130,17 @@ def print_hidden(measures: Sequence[Measure], rows: Sequence[Hidden]) -> None:
         return
 
     def cell(measure: Measure) -> Callable[[Row], str]:
-        return lambda row: measure.text(row["values"].get(measure.name))
+        return lambda row: row["hidden"].text(measure)
 
     terminal().print()
-    say("What the average hides (means over the seeds; Δ unless it is a share)", "")
+    ends = "; of sets with 95% intervals" if any(one.ends for one in rows) else ""
+    say(f"What the average hides (means over the seeds; Δ unless it is a share{ends})", "")
     columns = [
         Column("partner", lambda row: row["partner"], words=True, head=True),
         *(Column(m.head, cell(m), titled=True) for m in shown),
         Column("objective", lambda row: row["objective"], same=True, words=True),
     ]
-    print_rows([{**one.row, "values": one.values} for one in rows], columns)
+    print_rows([{**one.row, "hidden": one} for one in rows], columns)
 
 
 def failed_lines(jobs: pa.Table) -> list[str]:

@@ -1,6 +1,7 @@
 "use strict";
 (() => {
   const templates = JSON.parse(document.getElementById("templates").textContent);
+  const lighter = JSON.parse(document.getElementById("lighter").textContent);
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const selects = [...document.querySelectorAll("select[data-choice]")];
   const chosen = Object.fromEntries(selects.map((select) => [select.dataset.choice, select.value]));
@@ -55,6 +56,14 @@
     };
   }
 
+  // Lines and marks of the light page are dim on the dark one; arrays of numbers stay as they are.
+  function brighter(value) {
+    if (typeof value === "string") return lighter[value] ?? value;
+    if (Array.isArray(value)) return value.map(brighter);
+    if (value?.constructor !== Object) return value;
+    return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, brighter(v)]));
+  }
+
   const shown = new WeakMap(); // a heatmap's element to its cells as they are drawn
 
   async function draw(element) {
@@ -79,6 +88,7 @@
       ({ data, layout } = structuredClone(source));
     }
     element.style.minHeight = `${layout.height}px`; // Plotly lets go of it when the window changes
+    if (dark.matches) { [data, layout] = brighter([data, layout]); }
     await Plotly.react(element, data, { ...layout, template }, {
       responsive: true, displaylogo: false, displayModeBar: "hover",
       modeBarButtons: [layout.dragmode === "pan" ? ["toImage", "resetScale2d"] : ["toImage"]],
@@ -169,6 +179,7 @@
     observe(document);
     await Promise.all(Object.entries(chosen).map(([name, value]) => choose(name, value)));
     if (location.hash) await fromLink();
+    setTimeout(drawRest, 3000);
   }
 
   for (const select of selects) {
@@ -178,6 +189,24 @@
     });
   }
   addEventListener("hashchange", fromLink);
+
+  // Print has what is open on the screen: figures below the window are drawn when there is time.
+  function drawRest() {
+    const left = [...document.querySelectorAll(".plot:not([data-drawn])")];
+    left.filter((e) => e.offsetParent !== null).forEach((e) => { near.unobserve(e); draw(e); });
+  }
+  addEventListener("beforeprint", () => {
+    drawRest();
+    document.querySelectorAll("details:not([open])").forEach((e) => {
+      if (!e.querySelector("pre")) e.dataset.opened = e.open = true;
+    });
+  });
+  addEventListener("afterprint", () => {
+    document.querySelectorAll("details[data-opened]").forEach((e) => {
+      e.open = false;
+      delete e.dataset.opened;
+    });
+  });
 
   // Section links scroll without touching the link, which holds the choices.
   for (const link of document.querySelectorAll("nav a")) {

@@ -53,7 +53,7 @@ def partners(
 ) -> None:
     """Rank the partners of MODEL by what each adds.
 
-    Δ: top-1 after training − before, in percentage points
+    Δ: the metric after training − before, in percentage points for percent
     control: Δ of the same training without a partner
     net Δ: Δ − control, what is due to the partner
     q: p-value of net Δ, corrected for all comparisons; below 0.05 counts

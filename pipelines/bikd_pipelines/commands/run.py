@@ -142,3 +142,33 @@ def baseline(
     show(measured, format, baselines.view(answers.metrics, measured), EMPTY["baselines"])
     for line in drift_lines(answers.baselines()):
         print(f"bikd: {line}", file=sys.stderr)
+
+
+def evaluate(
+    spec: SpecPath, store: StoreUri = None, address: Address = None, ship: Ship = False
+) -> None:
+    """Measure the done jobs of SPEC on sets that were added to data.eval since, from kept weights.
+
+    [dim]Example: bikd evaluate sweep.yaml[/dim]
+    """
+    from bikd_ray.spec_file import load_spec
+    from bikd_ray.sweep.engine import run_evaluation
+
+    report = run_evaluation(load_spec(spec), store=store, address=address, ship=ship)
+    before = f", {report.before} before" if report.before else ""
+    failed = f", {len(report.failed)} failed" if report.failed else ""
+    print(
+        f"bikd: {report.measured} jobs measured{before}{failed} · {report.store}", file=sys.stderr
+    )
+    if report.without:
+        some = ", ".join(report.without[:3])
+        more = f" and {len(report.without) - 3} more" if len(report.without) > 3 else ""
+        print(
+            f"bikd: {len(report.without)} jobs kept no weights and cannot be measured: {some}"
+            f"{more}; keep_weights: best keeps them",
+            file=sys.stderr,
+        )
+    if report.failed:
+        print(*(f"bikd: {who}: {why}" for who, why in report.failed.items()), sep="\n",
+              file=sys.stderr)  # fmt: skip
+        sys.exit(1)

@@ -155,6 +155,7 @@ def status(
     """
     from bikd_pipelines import light_arrow  # noqa: F401  (before Arrow)
     from bikd_pipelines.planning import (
+        further_lines,
         grouped,
         job_table,
         open_plan,
@@ -175,5 +176,10 @@ def status(
     people = format is Format.table
     view = "failures" if failed else "jobs"
     show(grouped(table) if people and not failed else table, format, view)
+    if planned is not None:
+        from bikd_ray.resolve import not_measured
+
+        for line in [*further_lines(planned), *not_measured(planned, answers)]:
+            print(f"bikd: {line}", file=sys.stderr)
     for line in sweep_lines(store_uri(store, loaded and loaded.store)):
         print(line, file=sys.stderr)
