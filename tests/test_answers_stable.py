@@ -43,7 +43,7 @@ def every_answer(uri: str) -> dict[str, list[dict]]:
 
 def rearranged(source: str, folder: Path, seed: int) -> str:
     """The same rows in another order, a part of them in two files, a part of them twice."""
-    shutil.copytree(source, folder)
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("_work"))  # kept answers
     random = np.random.default_rng(seed)
     for path in sorted(folder.rglob(f"{MERGED}*.parquet")):
         table = pq.read_table(path)

@@ -12,7 +12,18 @@ from tests.synthetic import World, made, zoo
 
 HEAVY = ("torch", "ray", "pyarrow", "plotly", "timm")
 ALL_HEAVY = (*HEAVY, "torchvision", "duckdb", "numpy", "pandas", "scipy", "sklearn", "dash", "PIL")
-OF_NO_ANSWER = ("torch", "ray", "timm", "torchvision", "plotly", "dash", "jinja2", "PIL", "sklearn")
+OF_NO_ANSWER = (
+    "torch",
+    "ray",
+    "timm",
+    "torchvision",
+    "plotly",
+    "dash",
+    "jinja2",
+    "PIL",
+    "sklearn",
+    "pandas",
+)
 
 
 @pytest.mark.parametrize(
@@ -113,4 +124,14 @@ def test_intervals_take_the_special_functions_and_no_more(store):
     at = ["--store", store]
     names = loaded(["partners", zoo(3)[0], *at], ["pairs", *at], ["pairs", "--matrix", *at])
     assert "scipy.special" in names
-    assert not names & {*OF_NO_ANSWER, "scipy.stats", "duckdb"}
+    assert not names & {*OF_NO_ANSWER, "scipy.stats", "duckdb", "bikd_ray.specs", "bikd_ray.plan"}
+
+
+def test_arrow_still_makes_data_frames_where_it_was_loaded_without_pandas():
+    code = (
+        "from bikd_pipelines import light_arrow; import pyarrow as pa, sys; "
+        "assert 'pandas' not in sys.modules; frame = pa.table({'x': [1, 2]}).to_pandas(); "
+        "print(pa.Table.from_pandas(frame)['x'].to_pylist(), pa.array(frame['x']).to_pylist())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "[1, 2] [1, 2]\n"

@@ -112,7 +112,7 @@ def made(tmp_path_factory) -> World:
     first = str(root / "where the sweep ran")
     writer, outcomes = Writer(first), {}
     for model in zoo.values():
-        found = measure(model, data, ResourceRequest(1, 0), first)
+        found = measure(model, data, ResourceRequest(1, 0), first, "val")
         row = {**dict.fromkeys(SCHEMAS["models"].names), **found.rows[0]}
         row |= {"source": model.entry.source, "licence": model.licence}
         row["resolved"] = model.to_json()

@@ -206,7 +206,7 @@ def store(made, tmp_path) -> Store:
     keep_all(writer.fs, zoo.values())
     writer.write_metrics(data.data_id, data.task, (*task_of().metrics, KNN))
     for model in zoo.values():
-        found: Baseline = baseline(model, data, one, uri)
+        found: Baseline = baseline(model, data, one, uri, "val")
         writer.commit_baseline(found.rows, model_row(model, data), found.statistics)
         for row in measure(model, data, data.probes, one, uri):
             writer.commit_baseline([row], model_row(model, data))

@@ -181,7 +181,7 @@ def test_a_real_zoo_from_its_files_to_an_export(tmp_path: Path):
     store = str(tmp_path / "store")
     writer = Writer(store)
     for name, answers in own.items():
-        measured = measure(zoo[name], data, ResourceRequest(2, 0), store)
+        measured = measure(zoo[name], data, ResourceRequest(2, 0), store, "val")
         row = {**dict.fromkeys(SCHEMAS["models"].names), **measured.rows[0]}
         row |= {"source": zoo[name].entry.source, "resolved": zoo[name].to_json()}
         writer.commit_baseline(measured.rows, row, measured.statistics)

@@ -127,6 +127,7 @@ WHOLE: dict[str, Any] = {
         "slots": "auto",
         "placement": "together",
         "micro_batch": 2,
+        "frozen_cache": "none",
         "activation_checkpointing": False,
         "compile": False,
         "save_every": 600,

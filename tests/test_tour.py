@@ -46,7 +46,7 @@ def there(tmp_path, monkeypatch) -> Path:
     assert spec.store is not None
     writer = Writer(spec.store)
     for model in zoo.values():
-        found = measure(model, data, ResourceRequest(1, 0), spec.store)
+        found = measure(model, data, ResourceRequest(1, 0), spec.store, "val")
         row = {**dict.fromkeys(SCHEMAS["models"].names), **found.rows[0]}
         row |= {"source": model.entry.source, "resolved": model.to_json()}
         writer.commit_baseline(found.rows, row, found.statistics)

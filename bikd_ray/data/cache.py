@@ -56,11 +56,14 @@ class Views:
         return np.array(sorted(self.faults), np.int64)
 
 
-def cache_dir(setting: str) -> Path | None:
-    """The folder that `data.cache` names: `auto` is the user's cache folder, `none` is none."""
+def cache_dir(setting: str, kind: str = "views") -> Path | None:
+    """The folder that `data.cache` names: `auto` is the user's cache folder, `none` is none.
+
+    kind: what is kept; `frozen`: of `resources.frozen_cache`.
+    """
     if setting == "none":
         return None
-    return cache_root() / "views" if setting == "auto" else Path(setting)
+    return cache_root() / kind if setting == "auto" else Path(setting)
 
 
 def size_on_disk(count: int, view: View) -> int:
@@ -68,9 +71,9 @@ def size_on_disk(count: int, view: View) -> int:
     return count * prod(view.shape)
 
 
-def fits(setting: str, wanted: int, share: float) -> bool:
+def fits(setting: str, wanted: int, share: float, kind: str = "views") -> bool:
     """Whether `wanted` bytes more may be kept: `auto` takes up to `share` of the free disk."""
-    folder = cache_dir(setting)
+    folder = cache_dir(setting, kind)
     if folder is None or setting != "auto":
         return folder is not None
     try:

@@ -16,8 +16,9 @@ from bikd_ray.export.summary import Row, SelectedResult
 from bikd_ray.export.tables import classes, code, plain, results
 from bikd_ray.formatting import difference_unit, digits_of, number, signed
 from bikd_ray.plan import ResolvedModel
-from bikd_ray.specs import UNTOUCHED, Data, DataSource, TimmData
+from bikd_ray.specs import Data, DataSource, TimmData
 from bikd_ray.store.verdicts import ON_VAL, delta_text, in_words, net_text, own_sentence
+from bikd_ray.vocabulary import UNTOUCHED
 
 OBJECTIVES = {
     "bikd": "for every image the model most confident in the true class taught the others",

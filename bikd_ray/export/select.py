@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from bikd_ray.errors import UserError, choices
 from bikd_ray.export.summary import Row, SelectedResult, around, results, results_of
 from bikd_ray.formatting import difference
-from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store import Store
 from bikd_ray.store.read import pc
 from bikd_ray.store.verdicts import clearness
+from bikd_ray.vocabulary import CHOSEN_ON_VAL
 
 
 def select_result(

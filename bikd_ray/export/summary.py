@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import CONTROL, UNTOUCHED
+from bikd_ray.specs import CONTROL
 from bikd_ray.store import Store
 from bikd_ray.store.gains import class_columns, net_columns
 from bikd_ray.store.read import pc
 from bikd_ray.store.upgrade import VAL
+from bikd_ray.vocabulary import UNTOUCHED
 
 Row = dict[str, Any]
 

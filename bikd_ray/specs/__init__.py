@@ -27,25 +27,20 @@ from bikd_ray.specs.data import (
 from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
 from bikd_ray.specs.searching import Search
-from bikd_ray.specs.spec import CHOSEN_ON_VAL, Selection, Spec
+from bikd_ray.specs.spec import Selection, Spec
 from bikd_ray.specs.training import (
-    ALONE,
     CONTROL,
     DIRECTED,
     OPTIONS,
     PRESETS,
-    UNTOUCHED,
     Objective,
     Pairings,
     Recipe,
-    is_alone,
 )
 from bikd_ray.specs.values import Frozen, Reading
 from bikd_ray.specs.zoo import LOCAL_DIR, SOURCES, FrameWindow, Input, Interpolation, ZooEntry
 
 __all__ = [
-    "ALONE",
-    "CHOSEN_ON_VAL",
     "CONTROL",
     "DIRECTED",
     "LOCAL_DIR",
@@ -54,7 +49,6 @@ __all__ = [
     "OPTIONS",
     "PRESETS",
     "SOURCES",
-    "UNTOUCHED",
     "ClipsData",
     "Data",
     "DataSource",
@@ -87,6 +81,5 @@ __all__ = [
     "Spec",
     "TimmData",
     "ZooEntry",
-    "is_alone",
     "labelled",
 ]

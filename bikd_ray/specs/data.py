@@ -15,12 +15,7 @@ from pydantic import (
 )
 
 from bikd_ray.errors import choices
-from bikd_ray.specs.values import Float, Frozen, Int, Located, LocatedEach, in_base
-
-
-def _cache_in_base(cache: str, info: ValidationInfo) -> str:
-    return cache if cache in ("auto", "none") else in_base(cache, info)
-
+from bikd_ray.specs.values import Float, Frozen, Int, Located, LocatedEach, cache_in_base, in_base
 
 NO_LABELS = "none"
 """What `labels` says of a source whose labels are not there, or not to be read."""
@@ -357,7 +352,7 @@ class Data(Frozen):
     select_fraction: Float = Field(
         default=0.0, ge=0, lt=1, description="share of train held out to choose the epoch"
     )
-    cache: Annotated[str, AfterValidator(_cache_in_base)] = Field(
+    cache: Annotated[str, AfterValidator(cache_in_base)] = Field(
         default="auto", min_length=1, description="auto | none | DIR: decoded uint8 views"
     )
     on_bad_image: Literal["fail", "skip"] = Field(

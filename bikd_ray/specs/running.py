@@ -18,6 +18,7 @@ from bikd_ray.specs.values import (
     Int,
     Located,
     Positive,
+    cache_in_base,
     listed,
     number,
     only_expanded,
@@ -58,6 +59,12 @@ class Resources(Frozen):
         default="auto",
         description="images that a worker computes at a time; auto: its whole batch, and halved "
         "when memory runs out",
+    )
+    frozen_cache: Annotated[str, AfterValidator(cache_in_base)] = Field(
+        default="auto",
+        min_length=1,
+        description="auto | none | DIR: what frozen models say of the train images, kept on each "
+        "node (without augmentation)",
     )
     activation_checkpointing: bool = Field(
         default=False, description="compute activations again in the backward pass: less memory"

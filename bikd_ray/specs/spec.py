@@ -31,9 +31,6 @@ from bikd_ray.tasks import DEFAULT, check_name
 
 Selection = Literal["last", "best_val", "best_select"]
 
-CHOSEN_ON_VAL = "best_val"
-"""The selection whose epoch was chosen on the reported images: no interval and no rank is fair."""
-
 
 def _task(name: str) -> str:
     try:

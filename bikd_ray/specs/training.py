@@ -9,6 +9,8 @@ from pydantic import (
 
 from bikd_ray.errors import choices
 from bikd_ray.specs.values import Float, Frozen, Int, Positive
+from bikd_ray.vocabulary import ALONE
+from bikd_ray.vocabulary import CONTROL as CONTROL_LABEL
 
 
 class Pairings(Frozen):
@@ -82,14 +84,6 @@ OTHERWISE = {("kl_dp", "label"): "kl_dp_supervised", ("kl_dp_supervised", "max")
 
 DIRECTED = ("kd", "kl_dp", "kl_dp_supervised")
 """Objectives with one student and frozen teachers: a pairing is a job for each of its students."""
-
-ALONE = ("ce", "self")
-"""Objectives without partners: the controls."""
-
-
-def is_alone(label: str | None) -> bool:
-    """Whether an objective's label, which may have options, is of one without partners."""
-    return label is not None and label.partition("(")[0] in ALONE
 
 
 class Objective(Frozen):
@@ -185,12 +179,8 @@ class Objective(Frozen):
         return self.name in ALONE
 
 
-CONTROL = Objective(name="ce")
+CONTROL = Objective(name=CONTROL_LABEL)
 """The cross-entropy-only objective of the control jobs."""
-
-UNTOUCHED = "untouched"
-"""The control where train has no labels: the models before any training, without a job."""
-
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},

@@ -115,6 +115,11 @@ def in_base(path: str, info: ValidationInfo) -> str:
     return located(path, info.context.base) if isinstance(info.context, Reading) else path
 
 
+def cache_in_base(cache: str, info: ValidationInfo) -> str:
+    """Of a setting that is auto, none or a folder."""
+    return cache if cache in ("auto", "none") else in_base(cache, info)
+
+
 def _in_base_each(paths: str, info: ValidationInfo) -> str:
     if not all(paths.split("::")):
         raise ValueError(f"{paths!r} has nothing before or after a '::'; remove the '::'")

@@ -7,16 +7,19 @@ then on those alone answer to it, and other pixels under the same names are anot
 
 import json
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.identity import digest
-from bikd_ray.plan import ResolvedData
 from bikd_ray.store.read import Reader, pc
+
+if TYPE_CHECKING:
+    from bikd_ray.plan import ResolvedData
 
 FOLDER = "ids"
 
 
-def as_stored(data: ResolvedData, reader: Reader) -> tuple[ResolvedData, str | None]:
+def as_stored(data: "ResolvedData", reader: Reader) -> tuple["ResolvedData", str | None]:
     """A data set under the id that the store's rows about it have, and what a person should know.
 
     Raises BikdError where the store cannot be read.
@@ -45,7 +48,7 @@ def as_stored(data: ResolvedData, reader: Reader) -> tuple[ResolvedData, str | N
     return replace(data, data_id=first_id, unit_set_id=samples), note
 
 
-def refuse_other_sets(data: ResolvedData, reader: Reader) -> None:
+def refuse_other_sets(data: "ResolvedData", reader: Reader) -> None:
     """Raises UserError for a further set whose name the store has for other images."""
     rows = reader.committed("baselines").select(["data_id", "eval_set", "unit_set_id"])
     mine = rows.filter(pc.equal(rows["data_id"], data.data_id)).group_by(rows.column_names)

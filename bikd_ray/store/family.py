@@ -5,8 +5,7 @@ no job of a model is added: what has not changed is not read again.
 """
 
 import contextlib
-from collections.abc import Collection, Mapping
-from hashlib import blake2b
+from collections.abc import Collection
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +14,9 @@ import pyarrow.parquet as pq
 from bikd_ray.cache_dir import cache_root, replace_file
 from bikd_ray.identity import digest
 from bikd_ray.store.gains import p_values
-from bikd_ray.store.read import Reader, joined
-from bikd_ray.store.series import NEEDED, DoneJobs, Measure, model_series
+from bikd_ray.store.kept import stamps
+from bikd_ray.store.read import Reader
+from bikd_ray.store.series import NEEDED, Measure, model_series
 from bikd_ray.store.upgrade import VAL
 
 VERSION = 2
@@ -53,7 +53,7 @@ def family(reader: Reader, selection: str, measure: Measure) -> Family:
 
 
 def _family(reader: Reader, selection: str, measure: Measure) -> Family:
-    stamps = _stamps(reader)
+    known = stamps(reader)
     path = (
         cache_root()
         / "answers"
@@ -62,8 +62,8 @@ def _family(reader: Reader, selection: str, measure: Measure) -> Family:
     kept = []
     with contextlib.suppress(OSError, pa.ArrowException):  # none yet, or damaged
         kept = pq.read_table(path, schema=REMEMBERED).to_pylist()
-    kept = [row for row in kept if stamps.get(row["model_id"]) == row["stamp"]]
-    missing = stamps.keys() - {row["model_id"] for row in kept}
+    kept = [row for row in kept if known.get(row["model_id"]) == row["stamp"]]
+    missing = known.keys() - {row["model_id"] for row in kept}
     if missing:
         nothing = dict.fromkeys(REMEMBERED.names)
         seen = set()
@@ -71,8 +71,8 @@ def _family(reader: Reader, selection: str, measure: Measure) -> Family:
             for model_id, p in of_models.items():
                 seen.add(model_id)
                 row = dict(zip(SETTING, setting, strict=True))
-                kept.append({**row, "model_id": model_id, "p": p, "stamp": stamps[model_id]})
-        kept += [{**nothing, "model_id": i, "stamp": stamps[i]} for i in missing - seen]
+                kept.append({**row, "model_id": model_id, "p": p, "stamp": known[model_id]})
+        kept += [{**nothing, "model_id": i, "stamp": known[i]} for i in missing - seen]
         with contextlib.suppress(OSError):
             sink = pa.BufferOutputStream()
             pq.write_table(pa.Table.from_pylist(kept, REMEMBERED), sink)
@@ -95,23 +95,3 @@ def _p_values(
         setting = tuple(getattr(learner, name) for name in SETTING)
         found.setdefault(setting, {})[learner.model_id] = p[~np.isnan(p)]
     return found
-
-
-def _stamps(reader: Reader) -> Mapping[str, str]:
-    """model_id -> what changes with every job of it and with its baselines, in any order."""
-    done = reader.derived("done", DoneJobs, reader.committed("jobs"))
-    stems = joined(done.jobs, ["job_id", "attempt"]).to_pylist()
-    numbers = np.array([_number(stem) for stem in stems], np.uint64)
-    stamps: dict[str, int] = {}
-    names = ["model_id", "data_id", "attempt"]
-    baselines = reader.committed("baselines").group_by(names).aggregate([])
-    for row in baselines.to_pylist():
-        model_id = row["model_id"]
-        own = numbers[done.jobs_of(model_id)].sum(dtype=np.uint64) if len(numbers) else 0
-        number = _number(f"{row['data_id']}-{row['attempt']}")
-        stamps[model_id] = (stamps.get(model_id, int(own)) + number) % 2**64
-    return {model_id: f"{stamp:016x}" for model_id, stamp in stamps.items()}
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big")

@@ -22,10 +22,10 @@ from bikd_ray.analysis.significance import (
     rivals,
 )
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.answer_schemas import FLIPS, GAINS
 from bikd_ray.store.parts import class_values, parts_of
 from bikd_ray.store.series import ModelSeries, Row, Seeds
+from bikd_ray.vocabulary import CHOSEN_ON_VAL
 
 
 class Vectors:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from itertools import count, groupby
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +18,6 @@ import pyarrow.dataset as pads
 
 from bikd_ray.errors import BikdError, UserError, choices
 from bikd_ray.metrics import Metric
-from bikd_ray.plan import ResolvedData
-from bikd_ray.specs import CONTROL, UNTOUCHED, is_alone
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
 from bikd_ray.store.data_ids import as_stored, refuse_other_sets
@@ -31,14 +30,19 @@ from bikd_ray.store.gains import (
     growth_rows,
     with_q_values,
 )
+from bikd_ray.store.kept import by_model, whole
 from bikd_ray.store.pairings import AFTER, COMPARED, SYMMETRIC, matrix, pair_rows, rows_after
 from bikd_ray.store.parts import has_classes
 from bikd_ray.store.read import LARGE, Reader, pc
 from bikd_ray.store.schema import SCHEMAS
-from bikd_ray.store.series import Measure, ModelSeries, Row, baselines, model_series
+from bikd_ray.store.series import Measure, ModelSeries, Row, asked, baselines, model_series
 from bikd_ray.store.teachers import teacher_rows
 from bikd_ray.store.upgrade import VAL, with_old_names
 from bikd_ray.store.verdicts import failed_sentence, judged
+from bikd_ray.vocabulary import CONTROL, UNTOUCHED, is_alone
+
+if TYPE_CHECKING:
+    from bikd_ray.plan import ResolvedData
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +111,7 @@ class Store:
         """What a file of the store holds, by its path in it. Raises FileNotFoundError."""
         return self._reader.fs.read(relative)
 
-    def as_stored(self, data: ResolvedData) -> tuple[ResolvedData, str | None]:
+    def as_stored(self, data: "ResolvedData") -> tuple["ResolvedData", str | None]:
         """A data set under the id that this store's rows about it have, and what a person should
         know. Raises BikdError where the store cannot be read or written, and UserError where it has
         other images under the name of a further set.
@@ -194,7 +198,7 @@ class Store:
         """What net Δ of a data set is against: the objective `ce`, or `untouched`: the models
         before any training, where train has no labels and the control's Δ is 0 by definition.
         """
-        return UNTOUCHED if data_id in self._reader.untouched else CONTROL.label
+        return UNTOUCHED if data_id in self._reader.untouched else CONTROL
 
     def eval_sets(self) -> list[str]:
         """Names of the sets that models were measured on: val, then the others by their names."""
@@ -329,8 +333,14 @@ class Store:
         """
         wanted = None if model is None else self.model_ids(model)
         measure = Measure(metric, eval_set)
-        found = model_series(self._reader, wanted, objective, selection, measure=measure)
-        return pa.Table.from_pylist(_rows(found, growth_rows), GROWTH)
+
+        def told(some: Collection[str] | None) -> Iterator[tuple[str, pa.Table]]:
+            for learner in model_series(self._reader, some, objective, selection, measure=measure):
+                yield learner.model_id, pa.Table.from_pylist(growth_rows(learner), GROWTH)
+
+        if wanted is None:
+            return _in_order(self._kept("groups", objective, selection, measure, GROWTH, told))
+        return _in_order(pa.concat_tables([GROWTH.empty_table(), *(t for _, t in told(wanted))]))
 
     def classes(
         self,
@@ -435,12 +445,19 @@ class Store:
 
         From pairs only: of several partners nobody can say which one taught.
         """
-        names: dict[str, dict[str, str]] = {}
-        for row in self._known.sort_by("model_id").to_pylist():
-            names.setdefault(row["data_id"], {})[row["model_id"]] = row["model"]
         measure = Measure(metric, eval_set)
-        found = model_series(self._reader, None, objective, selection, measure=measure)
-        return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
+
+        def told() -> pa.Table:
+            names: dict[str, dict[str, str]] = {}
+            for row in self._known.sort_by("model_id").to_pylist():
+                names.setdefault(row["data_id"], {})[row["model_id"]] = row["model"]
+            found = model_series(self._reader, None, objective, selection, measure=measure)
+            return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
+
+        _, label, _ = asked(self._reader, objective, selection, measure)
+        if eval_set != VAL:  # such results may come without a job
+            return told()
+        return whole(self._reader, ("teachers", label, selection, metric), TEACHERS, told)
 
     def pairs(
         self,
@@ -539,24 +556,43 @@ class Store:
         selection: str,
         measure: Measure,
     ) -> pa.Table:
-        found = model_series(self._reader, models, objective, selection, measure=measure)
-        signs: dict[str, int] = {}
+        metrics = asked(self._reader, objective, selection, measure)[2]
 
-        def told() -> Iterator[tuple[ModelSeries, pa.Table]]:
-            for learner in found:
-                signs[learner.data_id] = learner.metric.sign
-                yield learner, gain_table(learner)
+        def told(wanted: Collection[str] | None) -> Iterator[tuple[str, pa.Table]]:
+            found = model_series(self._reader, wanted, objective, selection, measure=measure)
+            return ((learner.model_id, gain_table(learner)) for learner in found)
 
-        parts = _sorted(told())
-        alone = objective is not None and is_alone(objective)
-        others = {} if models is None or alone else family(self._reader, selection, measure)
+        if models is None and not is_alone(objective):
+            gains = self._kept("gains", objective, selection, measure, GAINS, told)
+        else:
+            gains = pa.concat_tables([GAINS.empty_table(), *(part for _, part in told(models))])
+        others = (
+            {}
+            if models is None or is_alone(objective)
+            else family(self._reader, selection, measure)
+        )
         settings = []
-        for setting, some in groupby(parts, lambda part: part[0][:3]):
-            gains = pa.concat_tables([part for _, part in some])
+        for setting, some in _by_setting(_in_order(gains)):
             rest = [p for i, p in others.get(setting, {}).items() if i not in (models or ())]
-            gains = with_q_values(gains, np.concatenate([[], *rest]))
-            settings.append(gains if alone else judged(gains, signs[setting[0]]))
+            some = with_q_values(some, np.concatenate([[], *rest]))
+            settings.append(some if is_alone(objective) else judged(some, metrics[setting[0]].sign))
         return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
+
+    def _kept(
+        self,
+        what: str,
+        objective: str | None,
+        selection: str,
+        measure: Measure,
+        schema: pa.Schema,
+        work_out: Callable[[Collection[str] | None], Iterator[tuple[str, pa.Table]]],
+    ) -> pa.Table:
+        """What is worked out of every model, read back where it is kept beside the store."""
+        _, label, _ = asked(self._reader, objective, selection, measure)
+        if measure.eval_set != VAL:  # such results may come without a job
+            return pa.concat_tables([schema.empty_table(), *(part for _, part in work_out(None))])
+        question = (what, label, selection, measure.metric)
+        return by_model(self._reader, question, schema, work_out)
 
 
 _CHANGED = re.compile(r"\b(UHUGEINT|BIT|BIGNUM|VARINT|TIME WITH TIME ZONE)\b")
@@ -586,6 +622,26 @@ def _told_apart(names: Sequence[str]) -> list[str]:
         taken.add(fresh)
         found.append(fresh)
     return found
+
+
+SETTING = ("data_id", "recipe_id", "objective")
+
+
+def _in_order(rows: pa.Table) -> pa.Table:
+    """Rows by setting and model; a learner's own stay in their order."""
+    keys = [rows[name].to_pylist() for name in (*SETTING, "model", "model_id")]
+    of_rows = [*zip(*keys, strict=True)]
+    return rows.take(pa.array(sorted(range(len(rows)), key=of_rows.__getitem__), pa.int64()))
+
+
+def _by_setting(rows: pa.Table) -> Iterator[tuple[tuple[str, ...], pa.Table]]:
+    """(setting, its rows) of rows in order."""
+    begin = 0
+    settings = zip(*(rows[name].to_pylist() for name in SETTING), strict=True)
+    for setting, some in groupby(settings):
+        size = sum(1 for _ in some)
+        yield setting, rows.slice(begin, size)
+        begin += size
 
 
 def _is_binary(learner: ModelSeries) -> bool:

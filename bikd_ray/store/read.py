@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import UNTOUCHED
 from bikd_ray.store.filesystem import Listing, StoreFS
 from bikd_ray.store.names import KEY_OF, Names
 from bikd_ray.store.schema import (
@@ -34,6 +33,7 @@ from bikd_ray.store.schema import (
 )
 from bikd_ray.store.upgrade import CHANGED, VAL, upgraded
 from bikd_ray.tasks.classification_metrics import METRICS as CLASSIFICATION
+from bikd_ray.vocabulary import UNTOUCHED
 
 log = logging.getLogger(__name__)
 

@@ -82,7 +82,7 @@ def _complete(state: State) -> tuple[np.ndarray, np.ndarray]:
     kept = np.flatnonzero(state.trained_NN.any(1) | state.trained_NN.any(0))
     off = ~np.eye(len(kept), dtype=bool)
     there_NNS = state.done_NNS[np.ix_(kept, kept)]
-    seeds_S: np.ndarray = there_NNS[off].all(axis=0)
+    seeds_S = np.asarray(there_NNS[off].all(axis=0))
     if not seeds_S.any():
         done, all_of_it = int(np.sum(there_NNS[off].any(axis=1)) // 2), int(off.sum() // 2)
         raise UserError(

@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import CHOSEN_ON_VAL, CONTROL, UNTOUCHED, is_alone
 from bikd_ray.store.read import LARGE, Reader, pc
 from bikd_ray.store.upgrade import VAL
+from bikd_ray.vocabulary import CHOSEN_ON_VAL, CONTROL, UNTOUCHED, is_alone
 
 Row = dict[str, Any]
 Seeds = dict[int, Row]
@@ -90,7 +90,7 @@ class ModelSeries:
         """What net Δ is against; nothing of a control itself."""
         if is_alone(self.objective):
             return None
-        return UNTOUCHED if self.untouched else CONTROL.label
+        return UNTOUCHED if self.untouched else CONTROL
 
     @property
     def about(self) -> Row:
@@ -202,6 +202,19 @@ def baselines(
     }
 
 
+def asked(
+    reader: Reader, objective: str | None, selection: str, measure: Measure
+) -> tuple[DoneJobs, str | None, Mapping[str, Metric]]:
+    """What a question is about: done jobs, the objective's label, each data set's metric.
+
+    Raises UserError for what the store does not know.
+    """
+    if selection not in SELECTIONS:
+        raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
+    done = reader.derived("done", DoneJobs, reader.committed("jobs"))
+    return done, _label(done, objective), measure.of_data(reader)
+
+
 def model_series(
     reader: Reader,
     wanted: Collection[str] | None,
@@ -218,11 +231,7 @@ def model_series(
 
     Raises UserError for what the store does not know.
     """
-    if selection not in SELECTIONS:
-        raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
-    done = reader.derived("done", DoneJobs, reader.committed("jobs"))
-    label = _label(done, objective)
-    metrics = measure.of_data(reader)
+    done, label, metrics = asked(reader, objective, selection, measure)
     known = baselines(reader, measure, metrics)
     names = {metric.name for metric in metrics.values()}
     for models, theirs in _portions(done, known, wanted, metrics):
@@ -276,14 +285,14 @@ def _sorted_out(
             if label == objective:
                 yield (*who, objective), by_partners, {}, {}
         elif label in (None, objective):
-            control = found.get((*who, CONTROL.label), {}).get((), {})
+            control = found.get((*who, CONTROL), {}).get((), {})
             selves = {name: found[*who, name][()] for name in names[*who] if _is_self(name)}
             own = selves[min(selves, key=lambda n: _unlike(n, objective))] if selves else {}
             yield (*who, objective), by_partners, control, own
 
 
 def _is_self(label: str) -> bool:
-    return is_alone(label) and label != CONTROL.label
+    return is_alone(label) and label != CONTROL
 
 
 def _unlike(own: str, objective: str) -> tuple[int, str]:
@@ -297,7 +306,7 @@ def _unlike(own: str, objective: str) -> tuple[int, str]:
 
 
 def _label(done: DoneJobs, wanted: str | None) -> str | None:
-    if wanted is None or wanted == CONTROL.label or wanted in done.labels | done.alone:
+    if wanted is None or wanted == CONTROL or wanted in done.labels | done.alone:
         return wanted
     known = done.alone if is_alone(wanted) else done.labels
     named = sorted(label for label in known if label.partition("(")[0] == wanted)

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from bikd_ray.formatting import count, difference, difference_unit, digits_of, with_span
-from bikd_ray.specs import CHOSEN_ON_VAL, UNTOUCHED
 from bikd_ray.store.read import pc
+from bikd_ray.vocabulary import CHOSEN_ON_VAL, UNTOUCHED
 
 Row = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayError, RayTaskError
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.formatting import shown
 from bikd_ray.plan import Cost, ResolvedData, ResolvedModel
-from bikd_ray.specs import CONTROL, UNTOUCHED, labelled
+from bikd_ray.specs import CONTROL, labelled
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
@@ -26,6 +26,7 @@ from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import nodes, task_options
 from bikd_ray.sweep.scheduler import POLL_SECONDS
 from bikd_ray.tasks import task_of
+from bikd_ray.vocabulary import UNTOUCHED
 
 ONE_CPU = ResourceRequest(1, 0)
 
@@ -48,7 +49,7 @@ def measure(
     data: ResolvedData,
     needs: ResourceRequest,
     store: str,
-    eval_set: str = VAL,
+    eval_set: str,
 ) -> Baseline:
     """Evaluate one untouched model on val or a further set. Runs in a Ray task."""
     from bikd_ray.sweep.measured_rows import baseline_rows

@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from bikd_ray.analysis.bits import unpack
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, ResolvedData, ResolvedModel
-from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.read import Reader, pc
 from bikd_ray.sweep.capacity import ResourceRequest
@@ -20,6 +19,7 @@ from bikd_ray.sweep.events import JobRequest, Row, learner_columns
 from bikd_ray.sweep.measured_rows import result_rows
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Measured, Task
+from bikd_ray.vocabulary import CHOSEN_ON_VAL
 
 LACKING = "bikd evaluate measures it from kept weights"
 

@@ -13,7 +13,6 @@ from torch import nn
 from bikd_ray import train
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job, ResolvedModel
-from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.upgrade import VAL
 from bikd_ray.sweep.checkpoints import StoredStates
@@ -36,6 +35,7 @@ from bikd_ray.train.best_epochs import BestEpoch
 from bikd_ray.train.fit import LOG_EVERY, Likeness
 from bikd_ray.train.numerics import out_of_memory, poisoned
 from bikd_ray.train.parallel import Workers
+from bikd_ray.vocabulary import CHOSEN_ON_VAL
 from bikd_ray.weights import network_of, pack_state
 
 STATE_PATIENCE = 300.0

@@ -11,7 +11,6 @@ from bikd_ray.errors import UserError
 from bikd_ray.formatting import shown
 from bikd_ray.metrics import KNN
 from bikd_ray.plan import Cost, ResolvedData, ResolvedModel, ResolvedProbe
-from bikd_ray.specs import CHOSEN_ON_VAL
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
@@ -24,6 +23,7 @@ from bikd_ray.sweep.measured_rows import change_row, metric_row
 from bikd_ray.sweep.progress import Progress
 from bikd_ray.sweep.resources import task_options
 from bikd_ray.tasks import task_of
+from bikd_ray.vocabulary import CHOSEN_ON_VAL
 
 if TYPE_CHECKING:
     from bikd_ray.train.fit import Probed

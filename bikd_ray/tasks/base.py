@@ -194,6 +194,17 @@ class Task(ABC):
         """The task of a job of these models, which may be compared otherwise than others."""
         return self
 
+    def kept_shape(self, data: "ResolvedData") -> tuple[int, int] | None:
+        """[E, P] of what `predict` gives of any model of these data, where what a frozen one says
+        of the train images is worth keeping; None where it is computed in every step.
+
+        It may be kept where `predict` has no `valid_BP` and, like `loss`, depends on the sample and
+        the model alone (on no partner, no draw). It pays where E x P values of 4 bytes are few
+        beside the pixels they come from: for classes, and hardly for dense maps, whose reading
+        costs what a network costs.
+        """
+        return None
+
     @abstractmethod
     def predict(self, output: Any, batch: "Batch") -> Prediction:
         """Differentiable, on the grid that all members of a batch share."""

@@ -110,6 +110,9 @@ class Checked(Task):
         joined = self.task.joined(models)
         return self if joined is self.task else Checked(joined)
 
+    def kept_shape(self, data: "ResolvedData") -> tuple[int, int] | None:
+        return self.task.kept_shape(data)
+
     def predict(self, output: Any, batch: "Batch") -> Prediction:
         found = self.task.predict(output, batch)
         if not isinstance(found, Prediction):

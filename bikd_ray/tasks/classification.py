@@ -66,6 +66,9 @@ class Classification(Task):
 
         check_classes(model, data.num_classes, data.classes)
 
+    def kept_shape(self, data: "ResolvedData") -> tuple[int, int]:
+        return (data.num_classes, 1)
+
     def predict(self, output: Any, batch: "Batch") -> Prediction:
         return Prediction(_raised(_logits(output)).log_softmax(-1)[..., None])
 

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from itertools import combinations
 from typing import Any, get_args
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from bikd_ray.data import open_split
 from bikd_ray.data.loader import DISK_FRACTIONS, Loader, parts_of
 from bikd_ray.data.resolve import split_train
+from bikd_ray.data.sources import ImageSet
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job, ResolvedProbe
@@ -23,6 +25,7 @@ from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Measured, Task
 from bikd_ray.train.best_epochs import BestEpoch, BestEpochs
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
+from bikd_ray.train.frozen import Remembered, remembered
 from bikd_ray.train.further import Further, measure_further
 from bikd_ray.train.knn import Answers, KNNProbe
 from bikd_ray.train.member import Learner, Member, fast_layout
@@ -169,12 +172,14 @@ class _Run:
             for m, net in zip(job.members, networks, strict=True)
         ]
         self.similarity = similarity and len(self.members) > 1 and self.task.features
-        self.train, self.val, self.held, self.rows = _loaders(
-            job, self.task, self.members, device, decoders
-        )
-        self.batches = len(parts_of(self.rows, job.recipe.batch_size))
         live = len(job.live)
-        frozen = _frozen(job, self.members)
+        images = _Images(job, self.task, device, decoders)
+        self.rows = images.rows
+        self.batches = len(parts_of(self.rows, job.recipe.batch_size))
+        frozen = _frozen(images, self.members, resources.frozen_cache)
+        learning = [*self.members[:live], *(m for m in frozen if isinstance(m, Member))]
+        self.train = images.train(learning if any(learning) else self.members)
+        self.val, self.held = images.val(self.members), images.held(self.members)
         steps = job.recipe.epochs * self.batches
         self.learners = [
             m and Learner.of(m, job.recipe, steps, resources, workers) for m in self.members[:live]
@@ -422,19 +427,27 @@ class _Run:
         return replace(member, network=network)
 
 
-def _frozen(job: Job, members: Sequence[Member | None]) -> list[Member | None]:
+def _frozen(
+    images: "_Images", members: Sequence[Member | None], cache: str
+) -> list[Member | Remembered | None]:
     """The sources that do not learn, in the order of `transfer_loss`: the first learner as it is
-    now, where the objective compares with it, then the teachers.
+    now, where the objective compares with it, then the teachers. What they say is read back where
+    it is kept.
     """
-    start = []
-    if OBJECTIVES[job.objective.name].old_self:
-        first = members[0]
-        start = [first and replace(first, network=copy.deepcopy(first.network))]
-    frozen = [*start, *members[len(job.live) :]]
-    for source in frozen:
-        if source is not None:
-            source.network.eval()
-    return frozen
+    job, rows = images.job, images.rows
+    old_self = OBJECTIVES[job.objective.name].old_self
+    found: list[Member | Remembered | None] = []
+    for source in [*members[:old_self], *members[len(job.live) :]]:
+        if source is None:
+            found.append(None)
+            continue
+        own = partial(images.train, [source])
+        kept = remembered(source, job, images.task, rows, cache, own)
+        if kept is None and source is members[0]:
+            source = replace(source, network=copy.deepcopy(source.network))
+        source.network.eval()
+        found.append(kept or source)
+    return found
 
 
 def _likeness(before: Evaluation, after: Evaluation, device: torch.device) -> Iterator[Likeness]:
@@ -450,32 +463,43 @@ def _likeness(before: Evaluation, after: Evaluation, device: torch.device) -> It
         yield Likeness((a, b), was, now, top_before, top_after)
 
 
-def _loaders(
-    job: Job, task: Task, members: Sequence[Member | None], device: torch.device, decoders: int
-) -> tuple[Loader, Loader, Loader | None, np.ndarray]:
-    """(train, val, held-out part of train or None, rows of train to learn from)."""
-    data, views = job.data.data, [m.model.input.view for m in members if m is not None]
-    how: dict[str, Any] = {
-        "cache": data.cache,
-        "workers": decoders,
-        "skip": data.on_bad_image == "skip",
-        "task": task,
-    }
-    images = open_split(job.data, "train")
-    rows, select = split_train(
-        images.labels,
-        select_fraction=data.select_fraction,
-        train_fraction=job.recipe.train_fraction,
-    )
-    augment = job.recipe.augment
-    train = Loader(images, views, device, augment=augment, seed=job.seed, whole=True, **how)
-    val = Loader(
-        open_split(job.data, "val"), views, device, disk_fraction=DISK_FRACTIONS["val"], **how
-    )
-    held = None
-    if len(select):
-        held = Loader(task.held_out(images, select), views, device, **how)
-    return train, val, held, rows
+class _Images:
+    """The images of a job, and the rows of train to learn from."""
+
+    def __init__(self, job: Job, task: Task, device: torch.device, decoders: int) -> None:
+        self.job, self.task, self.device, data = job, task, device, job.data.data
+        self._how: dict[str, Any] = {
+            "cache": data.cache,
+            "workers": decoders,
+            "skip": data.on_bad_image == "skip",
+            "task": task,
+        }
+        self._train = open_split(job.data, "train")
+        self.rows, self._held = split_train(
+            self._train.labels,
+            select_fraction=data.select_fraction,
+            train_fraction=job.recipe.train_fraction,
+        )
+
+    def train(self, members: Sequence[Member | None]) -> Loader:
+        """As these members see them in training."""
+        recipe = self.job.recipe
+        how = {"augment": recipe.augment, "seed": self.job.seed, "whole": True}
+        return self._loader(self._train, members, **how)
+
+    def val(self, members: Sequence[Member | None]) -> Loader:
+        images, share = open_split(self.job.data, "val"), DISK_FRACTIONS["val"]
+        return self._loader(images, members, disk_fraction=share)
+
+    def held(self, members: Sequence[Member | None]) -> Loader | None:
+        """What is held out of train, if anything is."""
+        if not len(self._held):
+            return None
+        return self._loader(self.task.held_out(self._train, self._held), members)
+
+    def _loader(self, images: ImageSet, members: Sequence[Member | None], **how: Any) -> Loader:
+        views = [m.model.input.view for m in members if m is not None]
+        return Loader(images, views, self.device, **how, **self._how)
 
 
 def _lessons(tally: EpochSums, k: int) -> dict[str, float | None]:

@@ -26,6 +26,7 @@ from bikd_ray.identity import derived_seed
 from bikd_ray.specs import Objective
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Prediction, Task
+from bikd_ray.train.frozen import Cut, Remembered, cut_of, frozen_cut
 from bikd_ray.train.member import Learner, Member
 from bikd_ray.train.numerics import AUTOCAST, out_of_memory, tf32
 from bikd_ray.train.parallel import ALONE, Workers
@@ -140,13 +141,14 @@ def _cases(teacher_B: Tensor, right_SB: Tensor, is_teacher_KB: Tensor) -> Tensor
 class Sources:
     """All models in the loss of a job; None stands for one that another worker has.
 
-    frozen: sources that do not learn, in eval mode, in the order that the objective takes them.
+    frozen: sources that do not learn, in eval mode or as they are remembered, in the order that
+    the objective takes them.
     """
 
     learners: Sequence[Learner | None]
     objective: Objective
     seed: int
-    frozen: Sequence[Member | None] = ()
+    frozen: Sequence[Member | Remembered | None] = ()
     precision: str = "fp32"
     workers: Workers = ALONE
     task: Task = field(default_factory=task_of)
@@ -249,13 +251,11 @@ def _lesson(
             if learner is not None:
                 learner.reseed(sources.seed, step, *stream)
             output_S.append(None if learner is None else learner.output(part))
-        with torch.no_grad():
-            output_S += [None if m is None else m.output(part) for m in sources.frozen]
-    present = [*learners, *sources.frozen]
     cut_S = [
-        None if model is None else _cut(sources.task, output, part, learns=k < len(learners))
-        for k, (model, output) in enumerate(zip(present, output_S, strict=True))
+        None if model is None else cut_of(sources.task, output, part)
+        for model, output in zip(learners, output_S, strict=True)
     ]
+    cut_S += [None if model is None else _told(sources, model, part) for model in sources.frozen]
     valid_BP = next(cut.prediction.valid_BP for cut in cut_S if cut is not None)
     seen_S = workers.exchange(
         [cut and cut.prediction.log_prob_BEP for cut in cut_S], sources.owners
@@ -283,20 +283,11 @@ def _lesson(
     )
 
 
-@dataclass(frozen=True)
-class _Cut:
-    """Where the loss is cut from a network."""
-
-    prediction: Prediction
-    loss_B: Tensor
-
-
-def _cut(task: Task, output: Any, part: Batch, *, learns: bool) -> _Cut:
-    with torch.set_grad_enabled(learns):
-        prediction = task.predict(output, part)
-        if part.target is None:
-            return _Cut(prediction, prediction.log_prob_BEP.new_zeros(len(part.index)))
-        return _Cut(prediction, task.loss(output, prediction, part))
+def _told(sources: Sources, model: Member | Remembered, part: Batch) -> Cut:
+    """Of a source that does not learn."""
+    if isinstance(model, Remembered):
+        return model.cut(part)
+    return frozen_cut(model, part, sources.task, sources.precision)
 
 
 Gradients = tuple[Tensor | None, Tensor | None]

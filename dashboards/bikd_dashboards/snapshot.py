@@ -13,13 +13,13 @@ from bikd_dashboards.figures import pc
 from bikd_dashboards.runs import recipe_text
 from bikd_ray.errors import BikdError
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import is_alone
 from bikd_ray.store import Store
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS
 from bikd_ray.store.hidden import Hidden, Measure, hidden
 from bikd_ray.store.pairings import with_likeness
 from bikd_ray.store.upgrade import VAL
 from bikd_ray.store.verdicts import clearness
+from bikd_ray.vocabulary import is_alone
 
 SELECTIONS = {
     "last": "last epoch",

@@ -256,7 +256,7 @@ def cost_lines(
         held = round(data.n_train * spec.data.select_fraction)
         train = data.n_train if spec.recipe.augment == "none" else 0
         looked_at = data.n_val + sum(part.n for part in data.eval.values())
-        kept_images = train + held + looked_at if task_of(data.task).kept else 0
+        kept_images = train + held + looked_at if task_of(data.task).cacheable else 0
         cached = sum(size_on_disk(kept_images, view) for view in views)
         from bikd_ray.zoo.cost import job_bytes  # loads torch
 
@@ -269,7 +269,7 @@ def cost_lines(
         lines.append(
             f"disk: {_size(kept)} of weights in the store (keep_weights: "
             f"{spec.resources.keep_weights}), {_size(cached)} of decoded images on each node "
-            f"(cache: {spec.data.cache})"
+            f"(cache: {spec.data.cache}){_remembered(spec, plan)}"
         )
         lines.append(resolution_line(data, store))
     return lines
@@ -335,6 +335,28 @@ def _kept_bytes(spec: Spec, job: Job) -> int:
     selections = 2 + bool(spec.data.select_fraction)
     copies = {"none": 0, "best": 1, "all": selections}[spec.resources.keep_weights]
     return copies * 4 * sum(m.cost.params for m in job.members)
+
+
+def _remembered(spec: Spec, plan: Plan) -> str:
+    """What each node keeps of what frozen models say of the train images."""
+    from bikd_ray.tasks import task_of
+    from bikd_ray.train.frozen import kept_bytes
+    from bikd_ray.transfer import OBJECTIVES
+
+    data = plan.jobs[0].data
+    shape = task_of(data.task).cacheable_shape(data)
+    of_jobs = [
+        [*job.live[: OBJECTIVES[job.objective.name].old_self], *job.teachers] for job in plan.jobs
+    ]
+    models = {model.model_id for frozen in of_jobs for model in frozen}
+    if shape is None or not models or spec.recipe.augment != "none":
+        return ""
+    rows = data.n_train * (1 - spec.data.select_fraction) * spec.recipe.train_fraction
+    size = len(models) * kept_bytes(shape, round(rows))
+    return (
+        f", and {_size(size)} of what {len(models)} frozen models say of the train images "
+        f"(frozen_cache: {spec.resources.frozen_cache})"
+    )
 
 
 def _size(count: int) -> str:

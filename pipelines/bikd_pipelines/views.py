@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from bikd_pipelines import light_arrow  # noqa: F401  # isort: skip  (before Arrow)
+
 import pyarrow as pa
 
 from bikd_pipelines import search_views

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch import nn
 
-from bikd_pipelines.demo import _first_lessons
+from bikd_pipelines.demo import STORIES, _first_lessons
 from bikd_ray.data.sources import open_images
 from bikd_ray.specs import DigitsData
 from bikd_ray.weights import pack_state
@@ -90,7 +90,8 @@ def made(folder: Path, models: int, seeds: int, epochs: int) -> Path:
         file = folder / f"{name}.safetensors"
         if not file.exists():
             torch.manual_seed(number)
-            state = _first_lessons(entry, images, share_of(number, label_N), folder / "views")
+            told, rows = STORIES["control"], share_of(number, label_N)
+            state = _first_lessons(told, entry, images, rows, folder / "views")
             file.write_bytes(pack_state(state))
         zoo.append({**entry, "checkpoint": file.name})
     digits = {split: {"source": "digits", "split": split} for split in ("train", "val")}

@@ -101,6 +101,7 @@ Ship = Annotated[
 
 def opened(uri: str | None) -> Any:
     """The store at a URI; see `open_store`."""
+    from bikd_pipelines import light_arrow  # noqa: F401  (before Arrow)
     from bikd_ray.store import open_store
 
     return open_store(uri)

@@ -172,6 +172,7 @@ def status(
 
     [dim]Example: bikd status --failed[/dim]
     """
+    from bikd_pipelines import light_arrow  # noqa: F401  (before Arrow)
     from bikd_pipelines.planning import (
         further_lines,
         grouped,

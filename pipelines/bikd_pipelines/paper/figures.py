@@ -68,7 +68,7 @@ class Figure:
 
 @cache
 def figures(table: str | None = None) -> tuple[Figure, ...]:
-    """Every figure of Tables 2, 3, 6a and 4 in this order, or of one; of Table 3, Δ is after − before.
+    """Every figure of Tables 2, 3, 6a and 4 in this order, or of one; Δ of 3 is after − before.
 
     Numbers are as printed: Table 3 has some of its shares without a decimal.
     """
