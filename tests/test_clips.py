@@ -130,10 +130,11 @@ def test_clips_show_the_windows_frames_resized_as_a_whole(tmp_path):
 
 def test_each_frame_is_decoded_once_for_all_models_and_targets_that_follow(tmp_path):
     write_video(tmp_path / "a", 10)
-    reel = Reel(Counting(str(tmp_path)))
+    source = Counting(str(tmp_path))
+    reel = Reel(source)
     for target in (4, 5, 6):
         reel.clips(0, target, [SMALL, WIDE, view(Window(4, 1, -3), 8, 10)])
-    assert reel.source.decoded == [1, 2, 3, 4, 6, 5, 7, 8]
+    assert source.decoded == [1, 2, 3, 4, 6, 5, 7, 8]
 
 
 def test_memory_of_an_evaluation_does_not_grow_with_the_length_of_a_video():
@@ -217,6 +218,7 @@ def test_maps_are_brought_to_one_size_to_learn_from():
 def test_held_out_videos_are_measured_on_all_their_scored_frames():
     clips = ClipSet(MovingDigits("train", videos=4), size=(20, 30), stride=8, to_learn=True)
     held = SALIENCY.held_out(clips, np.array([1, 3]))
+    assert isinstance(held, ClipSet)
     assert held.samples[:, 0].tolist() == [1] * 5 + [3] * 5
 
 

@@ -4,12 +4,14 @@ import csv
 from pathlib import Path
 
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
 from bikd_pipelines.cli import app
 from bikd_pipelines.paper.videos import BEFORE, BESIDE, DHF1K, FIGURES, HOLLYWOOD2, METRICS
 from bikd_ray.plan import pairings
 from bikd_ray.spec_file import load_spec
+from bikd_ray.specs import ClipsData
 from bikd_ray.tasks import task_of
 
 SPECS = Path(__file__).parents[1] / "pipelines" / "specs"
@@ -27,13 +29,16 @@ def test_a_spec_asks_for_the_groups_of_its_table(name):
     wanted = {frozenset((f.model, *f.partners)) for f in figures}
     groups = pairings([entry.name for entry in spec.zoo], spec.pairings)
     assert wanted <= {frozenset(group) for group in groups}
+    assert isinstance(spec.data.val, ClipsData)
     assert spec.data.val.layout == data
     jobs = (len(spec.zoo) + len(groups)) * len(spec.seeds)
     header = (SPECS / f"{name}.yaml").read_text(encoding="utf-8").split("\nname:")[0]
     assert f"\n# {jobs} jobs" in header
     task = task_of(spec.task)
     for entry in spec.zoo:
-        assert task.input(entry, None).view.window.frames == 32
+        window = task.input(entry, nn.Identity()).view.window
+        assert window is not None
+        assert window.frames == 32
 
 
 def test_gains_are_those_that_the_paper_claims():

@@ -44,7 +44,7 @@ def test_a_steps_loss_gradients_and_teachers_equal_the_vectors(name, ties):
         SALIENCY.loss(one, found, batch) for one, found in zip(maps, predictions, strict=True)
     ]
     cut = [type(found)(found.log_prob_BEP.detach()) for found in predictions]
-    found, gradients = _joint(
+    found, _, gradients = _joint(
         SALIENCY, Objective(ties=ties), cut, [loss.detach() for loss in losses], len(maps), batch
     )
     roots = [
@@ -56,11 +56,10 @@ def test_a_steps_loss_gradients_and_teachers_equal_the_vectors(name, ties):
     torch.autograd.backward([root for root, _ in roots], [gradient for _, gradient in roots])
     want = case["by_ties"][ties]
     assert found.teacher.tolist() == want["teacher_B"]
-    exact = {"rtol": 1e-10, "atol": 1e-12}
     assert float(found.total.detach()) == pytest.approx(want["detached"]["total"], rel=1e-10)
     wanted = torch.tensor(want["detached"]["grad_KBHW"], dtype=torch.float64)
     assert maps.grad is not None
-    assert_close(maps.grad, wanted, **exact)
+    assert_close(maps.grad, wanted, rtol=1e-10, atol=1e-12)
 
 
 def batch_of(truth: torch.Tensor) -> Any:
@@ -99,14 +98,15 @@ def test_three_models_with_other_windows_learn_together_and_are_measured():
     zoo, data = resolve(spec)
     assert (data.n_train, data.n_val) == (6, 15)
     job = next(job for job in all_jobs(spec, zoo, data) if len(job.members) == 3)
-    *rows, done = fit(job, [build(m.entry) for m in job.members], CPU)
+    told: list[Any] = list(fit(job, [build(m.entry) for m in job.members], CPU))
+    *rows, done = told
     assert [len(epoch) for epoch in rows] == [3, 3]
     taught = [row.teacher_share for row in rows[1]]
     assert sum(taught) == pytest.approx(1)
     for chosen in done.chosen["last"]:
         assert set(chosen.outcome.values) == {metric.name for metric in METRICS}
         assert all(len(score) == 5 for score in chosen.outcome.scores.values())
-    again = list(fit(job, [build(m.entry) for m in job.members], CPU))
+    again: list[Any] = list(fit(job, [build(m.entry) for m in job.members], CPU))
     assert again[-1].chosen["last"][0].outcome.values == done.chosen["last"][0].outcome.values
 
 
@@ -115,7 +115,8 @@ def test_held_out_videos_choose_the_epoch():
     spec = spec_of(ZOO[:2], data=held)
     zoo, data = resolve(spec)
     job = next(job for job in all_jobs(spec, zoo, data) if len(job.members) == 1)
-    *rows, _ = fit(job, [build(m.entry) for m in job.members], CPU)
+    told: list[Any] = list(fit(job, [build(m.entry) for m in job.members], CPU))
+    *rows, _ = told
     assert all(row.select_score is not None for epoch in rows for row in epoch)
 
 
@@ -164,6 +165,7 @@ def test_halves_of_the_videos_have_the_metric_of_their_own_frames():
     metric = METRICS[0]
     found = measured(SALIENCY, statistics(values))
     row = stored(found.scores["cc"], metric, found.sums["cc"])
+    assert row["sums"] is not None
     parts = ratios_of_parts([row["sums"]], 4)
     half = np.array([[True, False, True, False]])
     assert parts(half)[0, 0] == pytest.approx(np.mean(values[0] + values[2]), rel=1e-6)
@@ -222,7 +224,7 @@ def test_a_network_that_does_not_fit_is_one_line(changed, said):
         ({"task": "classification"}, "no images of classes"),
     ],
 )
-def test_what_does_not_go_with_videos_is_one_line(changed, said):
+def test_what_does_not_go_with_videos_is_one_line(changed: dict[str, Any], said: str):
     if "data" in changed:
         changed = {"data": {**spec_of().data.model_dump(exclude_none=True), **changed["data"]}}
     with pytest.raises(UserError, match=said):

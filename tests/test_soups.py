@@ -37,7 +37,7 @@ def swept(spec_file) -> Store:
     assert spec.store
     writer = Writer(spec.store)
     for model in zoo.values():
-        found = measure(model, data, ResourceRequest(1, 0), spec.store)
+        found = measure(model, data, ResourceRequest(1, 0), spec.store, "val")
         row = {**dict.fromkeys(SCHEMAS["models"].names), **found.rows[0]}
         row |= {"source": model.entry.source, "licence": "mit", "resolved": model.to_json()}
         writer.commit_baseline(found.rows, row, found.statistics)

@@ -344,7 +344,7 @@ def _remembered(spec: Spec, plan: Plan) -> str:
     from bikd_ray.transfer import OBJECTIVES
 
     data = plan.jobs[0].data
-    shape = task_of(data.task).cacheable_shape(data)
+    shape = task_of(data.task).kept_shape(data)
     of_jobs = [
         [*job.live[: OBJECTIVES[job.objective.name].old_self], *job.teachers] for job in plan.jobs
     ]
