@@ -57,8 +57,11 @@ def pair_rows(
             gained[pair][row["objective"], row["recipe_id"]][row["model_id"]] = row
     alike, cases = _likeness(reader), _cases_after(reader, selection)
     out, seen = [], set()
-    for row in sorted([*stored, *_only_trained(gained)], key=_by_name):
-        pair = (row["data_id"], frozenset((row["model_id_a"], row["model_id_b"])))
+    stored = list(stored)
+    compared = {_pair_of(row) for row in stored}
+    untold = [row for row in _only_trained(gained) if _pair_of(row) not in compared]
+    for row in sorted([*stored, *untold], key=_by_name):
+        pair = _pair_of(row)
         if pair in seen:
             continue
         seen.add(pair)
@@ -87,6 +90,10 @@ def _only_trained(gained: Mapping[tuple, Mapping[tuple, Mapping[str, Row]]]) -> 
         known = {name: one[name] for name in ("data_id", "eval_set", "metric", "n")}
         rows.append(dict.fromkeys(SCHEMAS["pairs"].names) | names | known)
     return rows
+
+
+def _pair_of(row: Row) -> tuple[str, frozenset[str]]:
+    return row["data_id"], frozenset((row["model_id_a"], row["model_id_b"]))
 
 
 def _by_name(row: Row) -> tuple[str, ...]:
