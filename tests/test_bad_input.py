@@ -246,7 +246,7 @@ def case(name: str, changes: dict, *said: str):
         case(
             "field of another data source",
             {"data": {**DIGITS, "val": {"source": "digits", "split": "val", "path": "x"}}},
-            "data.val.path: unknown field of data.val; choose from source, split",
+            "data.val.path: unknown field of data.val; choose from labels, source, split",
         ),
         case(
             "data without a path",

@@ -254,9 +254,9 @@ def test_the_papers_side_stands_without_a_store(tmp_path, make):
         place.mkdir()
     out, notes_ = bikd_paper("--store", str(place))
     assert place.exists() == make
-    for title in ("Table 2, KL+DP", "Table 2, Bi-KD", "Table 3, Bi-KD", "Table 6a"):
+    for title in ("Table 2, KL+DP", "Table 2, Bi-KD", "Table 3, Bi-KD", "Table 6a", "Table 4"):
         assert title in out
-    assert sum(line[:1].isalpha() for line in out.splitlines()) == len(figures()) + 4 + 4
+    assert sum(line[:1].isalpha() for line in out.splitlines()) == len(figures()) + 5 + 5
     assert "no results of the paper's pairings yet" in " ".join(notes_.split())
 
 

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import CONTROL
 from bikd_ray.store import Store
 from bikd_ray.store.gains import class_columns, net_columns
 from bikd_ray.store.read import pc
 from bikd_ray.store.upgrade import VAL
-from bikd_ray.vocabulary import UNTOUCHED
+from bikd_ray.vocabulary import CONTROL, UNTOUCHED
 
 Row = dict[str, Any]
 
@@ -83,7 +82,7 @@ def around(store: Store, result: Row, why: tuple[str, ...], among: str = "") -> 
             **result,
             "unit": metric.unit,
             "partner": " + ".join(result["partners"]),
-            "control": UNTOUCHED if untouched else CONTROL.label,
+            "control": UNTOUCHED if untouched else CONTROL,
             **(_as_delta(result) if untouched else net_columns(result, control, metric)),
         },
         together=_over_seeds(store, result),
@@ -141,9 +140,9 @@ def _as_delta(result: Row) -> Row:
 
 def _control(store: Store, result: Row) -> Row | None:
     """The same training without a partner, of the same seed."""
-    if result["objective"] == CONTROL.label:
+    if result["objective"] == CONTROL:
         return None
-    alone = results_of(store, {**result, "objective": CONTROL.label, "partner_ids": []})
+    alone = results_of(store, {**result, "objective": CONTROL, "partner_ids": []})
     return next((row for row in alone if row["seed"] == result["seed"]), None)
 
 

@@ -3,17 +3,20 @@
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bikd_ray.plan import ResolvedData
 from bikd_ray.search.state import Seen, gains_on_half, image_variance
-from bikd_ray.specs import CONTROL
 from bikd_ray.store.gains import Vectors
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
 from bikd_ray.store.series import ModelSeries
 from bikd_ray.tasks import task_of
+from bikd_ray.vocabulary import CONTROL
+
+if TYPE_CHECKING:
+    from bikd_ray.plan import ResolvedData
 
 Setting = tuple[str, ...]  # data_id, recipe_id, objective, metric
 
@@ -65,7 +68,7 @@ class Sightings:
         mine = pc.and_(pc.equal(jobs["data_id"], data_id), pc.equal(jobs["recipe_id"], recipe_id))
         mine = pc.and_(mine, pc.equal(jobs["status"], "done"))
         labels = pc.or_(
-            pc.equal(jobs["objective"], objective), pc.equal(jobs["objective"], CONTROL.label)
+            pc.equal(jobs["objective"], objective), pc.equal(jobs["objective"], CONTROL)
         )
         found: dict[str, set[str]] = defaultdict(set)
         rows = jobs.filter(pc.and_(mine, labels)).select(["job_id", "member_ids"])
@@ -84,7 +87,7 @@ class Sightings:
         found = dict.fromkeys(models, ((), float("nan"), None))
         if not models:
             return found
-        for label in (CONTROL.label, objective):
+        for label in (CONTROL, objective):
             for learner in self.store.learners(models, label, self.selection, metric):
                 if (learner.data_id, learner.recipe_id) == (data_id, recipe_id):
                     rows, variance = seen_of(learner, self.deciding)
@@ -111,7 +114,7 @@ def seen_of(learner: ModelSeries, deciding: bool | None) -> tuple[list[Seen], fl
     return rows, image_variance(scores, at_PS, deciding)
 
 
-def primary(data: ResolvedData, store: Store) -> str:
+def primary(data: "ResolvedData", store: Store) -> str:
     """The metric by which partners are compared, on images that may not be measured yet."""
     known = store.metrics.get(data.data_id) or task_of(data.task).metrics
     return known[0].name

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 
 from bikd_ray.identity import digest
 from bikd_ray.metrics import Metric
-from bikd_ray.specs import CONTROL
 from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.schema import LATER, SCHEMAS
+from bikd_ray.vocabulary import CONTROL
 
 Row = Mapping[str, Any]
 
@@ -86,10 +86,10 @@ class Writer:
         self._put("baselines", name, baseline, attempt)
 
     def write_metrics(
-        self, data_id: str, task: str, metrics: Sequence[Metric], control: str = CONTROL.label
+        self, data_id: str, task: str, metrics: Sequence[Metric], control: str = CONTROL
     ) -> None:
         """Store what is measured on a data set, the primary metric first, and what net Δ is
-        against: CONTROL's label, or UNTOUCHED.
+        against: CONTROL, or UNTOUCHED.
         """
         same = {"task": task, "data_id": data_id, "control": control}
         rows = [

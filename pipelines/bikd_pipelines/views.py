@@ -187,6 +187,15 @@ VIEWS: dict[str, list[Column]] = {
         Column("net Δ [95%]", net_text),
         _same("run", _run, 1),
     ],
+    "paper 4": [
+        Column("model", _pupil, words=True, head=True),
+        Column("before", _number("paper_before", 2)),
+        Column("ours", _number("before", 2)),
+        Column("Δ", _printed),
+        Column("ours [95%]", delta_text),
+        Column("net Δ [95%]", net_text),
+        _same("run", _run, 1),
+    ],
     "paper 3": [
         Column("model", _pupil, words=True, head=True),
         Column("Δ", _printed),
