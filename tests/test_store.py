@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -186,11 +187,31 @@ def test_readers_beside_writers_see_only_whole_jobs(tmp_path):
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
 
+def masks(writer: Writer) -> None:
+    """A baseline and a job whose answers are counted by class."""
+    counted = [{"sample": 0, "classes": [1], "labelled": [9], "right": [5], "predicted": [5]}]
+    of_model = {"model": "m", "model_id": "id-m", "weights_id": "w-m", "eval_set": "val"}
+    of_job = {"model_id": "id-m", "selection": "last", "eval_set": "val"}
+    schema = SCHEMAS["result_counts"]
+    left = [name for name in ("job_id", "data_id", "attempt") if name in schema.names]
+    rows = pa.Table.from_pylist([of_job | one for one in counted], schema).drop_columns(left)
+    none = {name: dict.fromkeys(SCHEMAS[name].names) for name in ("baselines", "models", "jobs")}
+    writer.commit_baseline(
+        [none["baselines"] | of_model | {"data_id": "d", "metric": "miou"}],
+        none["models"] | of_model | {"data_id": "d"},
+        rows.drop_columns(["model_id", "selection", "eval_set"]),
+        "counts",
+    )
+    done = {"job_id": "dense", "data_id": "d", "status": "done"}
+    writer.commit_job(none["jobs"] | done, [], [], statistics={"result_counts": rows})
+
+
 def test_every_row_of_every_table_says_its_data_set_and_attempt(uri):
     write_pair_rows(uri)
     Writer(uri).write_metrics("d", "classification", METRICS)
     decision = {"data_id": "d", "model_id": "id-a", "job_ids": ["1"], "reasons": ["start"]}
     Writer(uri).write_decision([dict.fromkeys(SCHEMAS["decisions"].names) | decision])
+    masks(Writer(uri))
     store = Store(uri)
     for name, schema in SCHEMAS.items():
         assert {"data_id", "attempt"} <= set(schema.names)

@@ -1,7 +1,7 @@
 """What a spec says of its models."""
 
+import os
 import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -38,13 +38,13 @@ def _hub_in_base(hub: str, info: ValidationInfo) -> str:
     there = in_base(hub, info)
     folder = there.rpartition(":")[0]
     is_path = hub.startswith(("/", "~", "$", "."))
-    return there if is_path or Path(folder).is_dir() else hub
+    return there if is_path or os.path.isdir(folder) else hub
 
 
 def _folder_in_base(name: str, info: ValidationInfo) -> str:
     """A hub name stays as it is unless there is a folder of that name."""
     there = in_base(name, info)
-    return there if name.startswith(("/", "~", "$", ".")) or Path(there).is_dir() else name
+    return there if name.startswith(("/", "~", "$", ".")) or os.path.isdir(there) else name
 
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
