@@ -14,8 +14,8 @@ from bikd_ray.train import Fit, fit
 from bikd_ray.train.parallel import Workers
 from tests.plain_loop import CPU, networks_of
 
-Case = tuple[Job, str]
-"""A job, and how its workers share it."""
+Case = tuple[Job, tuple[int, int]]
+"""A job, and its workers: rows of models, shares of samples."""
 
 
 def run_placed(cases: Sequence[Case], count: int, folder: Path) -> list[list[dict[str, Any]]]:
@@ -43,8 +43,8 @@ def run_placed(cases: Sequence[Case], count: int, folder: Path) -> list[list[dic
 def _work(cases: list[Case], rank: int, count: int, address: str, folder: Path) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=count)
-    for number, (job, split) in enumerate(cases):
-        workers = Workers(split, rank, count)  # type: ignore[arg-type]
+    for number, (job, grid) in enumerate(cases):
+        workers = Workers(*grid, rank)
         networks = [n if workers.has(k) else None for k, n in enumerate(networks_of(job))]
         rows = []
         for message in fit(job, networks, CPU, workers=workers):

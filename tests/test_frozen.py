@@ -121,7 +121,7 @@ def test_workers_of_a_job_read_what_one_of_them_computed(spec_file, tmp_path):
         job_of(spec_file, names, {"name": "kl_dp"}, recipe=recipe, zoo=zoo)
         for names in (NAMES[:2], NAMES[1:])
     ]
-    found = run_placed(list(zip(jobs, ("models", "samples"), strict=True)), 2, tmp_path)
+    found = run_placed(list(zip(jobs, ((2, 1), (1, 2)), strict=True)), 2, tmp_path)
     for job, of_ranks in zip(jobs, found, strict=True):
         _, plain = trained(job, "none", networks_of(job))
         assert_close(of_ranks[0]["states"][0], plain.chosen["last"][0].state)

@@ -281,8 +281,8 @@ def test_rows_of_a_part_of_the_classes_are_those_of_a_plain_computation(made, tm
     assert found.values["top5"] == 100
 
 
-@pytest.mark.parametrize("split", ["models", "samples"])
-def test_several_workers_measure_what_one_does_or_all_of_them_nothing(made, tmp_path, split):
+@pytest.mark.parametrize("grid", [(2, 1), (1, 2)], ids=["models", "samples"])
+def test_several_workers_measure_what_one_does_or_all_of_them_nothing(made, tmp_path, grid):
     _, job, data = made
     sources = {"more": data.data.eval["more"], "gone": data.data.eval["more"]}
     gone = replace(data.eval["more"], split=replace(data.train, spot_id="other"))
@@ -291,7 +291,7 @@ def test_several_workers_measure_what_one_does_or_all_of_them_nothing(made, tmp_
     job = replace(job, data=replace(data, data=spec, eval=sets))
     *_, end = fit(job, networks_of(job), torch.device("cpu"))
     assert isinstance(end, Fit)
-    ((one, other),) = run_placed([(job, split)], 2, tmp_path)
+    ((one, other),) = run_placed([(job, grid)], 2, tmp_path)
     assert one["further"] == other["further"]
     assert list(one["further"]) == ["more"]
     assert one["failed"].keys() == other["failed"].keys() == end.further.failed.keys() == {"gone"}

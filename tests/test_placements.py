@@ -79,7 +79,7 @@ def test_one_model_on_each_worker_is_the_same_job(spec_file, placed, count):
     cases = [
         (
             job_of(spec_file, NAMES[:members], objective, recipe=FIVE_STEPS, zoo=noisy_zoo()),
-            "models",
+            (count, 1),
         )
         for members, objective in MODELS
         if members == count
@@ -92,7 +92,7 @@ def test_one_model_on_each_worker_is_the_same_job(spec_file, placed, count):
 def test_shares_of_every_batch_are_the_same_job(spec_file, placed, count):
     """Batch statistics and gradients are those of the whole batch, an uneven last one included."""
     cases = [
-        (job_of(spec_file, NAMES[:2], {"name": name}, recipe=recipe, zoo=QUIET), "samples")
+        (job_of(spec_file, NAMES[:2], {"name": name}, recipe=recipe, zoo=QUIET), (1, count))
         for members, recipe in SAMPLES
         if members == count
         for name in ("bikd", "kl_dp_supervised")
@@ -102,21 +102,39 @@ def test_shares_of_every_batch_are_the_same_job(spec_file, placed, count):
         assert_same(found, rows, end, lambda k: count - 1)
 
 
+def test_shares_of_every_batch_on_workers_of_each_model_are_the_same_job(spec_file, placed):
+    """Both at once, with frozen teachers, one's own old self and fewer rows than models."""
+    how = {"recipe": TWO_IN_THE_LAST, "zoo": QUIET}
+    cases = [
+        (job_of(spec_file, NAMES[:2], {"name": "bikd", "detach_teacher": False}, **how), (2, 2)),
+        (job_of(spec_file, NAMES[:2], {"name": "kl_dp_supervised"}, **how), (2, 2)),
+        (job_of(spec_file, NAMES[:3], {"name": "bikd"}, **how), (2, 2)),
+        (job_of(spec_file, NAMES[:1], {"name": "self"}, **how), (1, 4)),
+    ]
+    for (_, (rows_, shares)), (found, (rows, end)) in zip(cases, placed(cases, 4), strict=True):
+        for share in range(shares):
+            assert_same(found, rows, end, lambda k: k % rows_ * shares + share)  # noqa: B023
+
+
 def test_workers_have_each_sample_once_and_each_model_once():
     part = np.arange(7)
-    shares = [Workers("samples", rank, 3).shard(part) for rank in range(3)]
-    assert np.array_equal(np.concatenate(shares), part)
-    assert [[Workers("models", rank, 3).has(k) for k in range(3)] for rank in range(3)] == (
-        np.eye(3, dtype=bool).tolist()
-    )
-    assert all(Workers("models", rank, 3).shard(part) is part for rank in range(3))
+    for models, count in [(1, 3), (3, 3), (2, 4), (2, 6)]:
+        shares = count // models
+        workers = [Workers(models, shares, rank) for rank in range(count)]
+        had = [(k, n) for w in workers for k in range(5) if w.has(k) for n in w.shard(part)]
+        assert sorted(had) == [(k, n) for k in range(5) for n in part]
+        assert [w.rank for w in workers if w.has(0)] == list(range(shares))
 
 
 def test_a_model_that_is_compiled_is_not_shared_sample_by_sample(spec_file):
-    spec = {
-        "zoo": noisy_zoo(),
-        "data": {s: {"source": "digits", "split": s} for s in ("train", "val")},
-        "resources": {"compile": True, "placement": "data_parallel"},
-    }
-    with pytest.raises(UserError, match="compile goes with placement together"):
-        parse_spec(spec)
+    def spec(**resources):
+        data = {s: {"source": "digits", "split": s} for s in ("train", "val")}
+        return {"zoo": noisy_zoo(), "data": data, "resources": resources}
+
+    several = {"placement": "one_model_per_worker", "workers_per_model": 2}
+    for how in ({"placement": "data_parallel"}, several):
+        with pytest.raises(UserError, match="compile goes with one worker for each model"):
+            parse_spec(spec(compile=True, **how))
+    with pytest.raises(UserError, match="workers_per_model: 2 goes with placement one_model_per_"):
+        parse_spec(spec(workers_per_model=2))
+    parse_spec(spec(**several))

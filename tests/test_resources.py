@@ -266,6 +266,18 @@ def places(each: tuple, free: tuple) -> Iterator[tuple]:
         ),
         ({"placement": "one_model_per_worker", "gpus_per_job": 4}, 1, [node(4, 1)] * 4, (4, 1, 1)),
         ({"placement": "one_model_per_worker", "gpus_per_job": 1}, 3, [node(6, 1)], None),
+        (
+            {"placement": "one_model_per_worker", "workers_per_model": 2},
+            3,
+            [node(8, 2)] * 3,
+            (24, 6, 6),
+        ),
+        (
+            {"placement": "one_model_per_worker", "workers_per_model": 2, "gpus_per_job": 4},
+            2,
+            [node(4, 1)] * 4,
+            (16, 4, 4),
+        ),
     ],
 )
 def test_a_job_that_is_shared_is_admitted_by_its_own_workers(resources, members, nodes, needs):

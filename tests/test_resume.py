@@ -99,11 +99,11 @@ def test_states_in_a_store_are_whole_bounded_and_of_one_placement(fs_uri):
     assert sorted(kept.steps()) == [50, 100]
     kept.forget(100)
     assert (kept.steps(), kept.read(100)) == ([100], b"100")
-    assert StoredStates(fs, "job", Workers("models", 1, 2)).steps() == []  # another placement's
-    one, two = (StoredStates(fs, "job", Workers("models", rank, 2)) for rank in (0, 1))
+    assert StoredStates(fs, "job", Workers(2, 1, 1)).steps() == []  # another placement's
+    one, two = (StoredStates(fs, "job", Workers(2, 1, rank)) for rank in (0, 1))
     one.write(7, b"one")
     assert (one.steps(), two.steps()) == ([7], [])  # each worker of a model has its own
-    shared = [StoredStates(fs, "job", Workers("samples", rank, 2)) for rank in (0, 1)]
+    shared = [StoredStates(fs, "job", Workers(1, 2, rank)) for rank in (0, 1)]
     shared[0].write(9, b"all")
     assert [of_rank.read(9) for of_rank in shared] == [b"all"] * 2
 

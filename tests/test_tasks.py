@@ -114,18 +114,18 @@ def test_kept_targets_that_are_torn_are_rendered_again(job, tmp_path):
     assert [len(ones) for ones in part.target["ones"]] == values[1:].tolist()
 
 
-@pytest.mark.parametrize("split", ["models", "samples"])
-def test_several_workers_do_what_one_does(job, tmp_path, split):
+@pytest.mark.parametrize("grid", [(2, 1), (1, 2)], ids=["models", "samples"])
+def test_several_workers_do_what_one_does(job, tmp_path, grid):
     given = job(recipe={**RECIPE, "epochs": 1, "train_fraction": 0.05, "batch_size": 15})
     rows, end = fit_double(given)
-    (found,) = run_placed([(given, split)], 2, tmp_path)
+    (found,) = run_placed([(given, grid)], 2, tmp_path)
     of_last = [chosen.outcome for chosen in end.chosen["last"]]
     for told in found:
         for a, b in zip(told["rows"][-1], rows[-1], strict=True):
             assert a.score == pytest.approx(b.score, rel=1e-5)
             assert a.loss == pytest.approx(b.loss, rel=1e-5)
     for k, outcome in enumerate(of_last):
-        state = found[k if split == "models" else 0]["states"][k]
+        state = found[k % grid[0]]["states"][k]
         assert_close(state, states(end)[k], 1e-5)
         assert outcome.values["mae"] == pytest.approx(rows[-1][k].score)
 

@@ -240,16 +240,16 @@ def test_a_divergence_that_is_not_finite_names_who_spoiled_it(spec_file, bare, b
         list(fit(given, networks, CPU))
 
 
-@pytest.mark.parametrize("split", ["models", "samples"])
-def test_several_workers_do_what_one_does(spec_file, bare, tmp_path, split):
+@pytest.mark.parametrize("grid", [(2, 1), (1, 2)], ids=["models", "samples"])
+def test_several_workers_do_what_one_does(spec_file, bare, tmp_path, grid):
     from tests.placed import run_placed
 
     recipe = {"epochs": 1, "batch_size": 15, "lr": 1e-2}
     given = job_of(spec_file, NAMES[:2], BARE, data=bare, recipe=recipe)
     rows, end = result(given)
-    (found,) = run_placed([(given, split)], 2, tmp_path)
+    (found,) = run_placed([(given, grid)], 2, tmp_path)
     for k, state in enumerate(states(end)):
-        assert_close(found[k if split == "models" else 0]["states"][k], state, 1e-5)
+        assert_close(found[k % grid[0]]["states"][k], state, 1e-5)
         row = found[0]["rows"][-1][k]
         assert row.kl == pytest.approx(rows[-1][k].kl, rel=1e-5)
         assert row.loss is None

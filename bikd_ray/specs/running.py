@@ -55,6 +55,12 @@ class Resources(Frozen):
         description="together: one worker has all models; one_model_per_worker: they exchange "
         "logits; data_parallel: each has all models and a share of every batch",
     )
+    workers_per_model: Int = Field(
+        default=1,
+        ge=1,
+        description="with one_model_per_worker: so many workers have each model, and a share each "
+        "of every batch",
+    )
     micro_batch: Annotated[Int, Field(ge=1)] | Literal["auto"] = Field(
         default="auto",
         description="images that a worker computes at a time; auto: its whole batch, and halved "
@@ -86,9 +92,15 @@ class Resources(Frozen):
 
     @model_validator(mode="after")
     def _compiles(self) -> Self:
-        if self.compile and self.placement == "data_parallel":
+        if self.workers_per_model > 1 and self.placement != "one_model_per_worker":
             raise ValueError(
-                "compile goes with placement together or one_model_per_worker, not data_parallel"
+                f"workers_per_model: {self.workers_per_model} goes with placement "
+                f"one_model_per_worker, not {self.placement}"
+            )
+        if self.compile and (self.placement == "data_parallel" or self.workers_per_model > 1):
+            raise ValueError(
+                "compile goes with one worker for each model (placement together, or "
+                "one_model_per_worker with workers_per_model: 1)"
             )
         return self
 

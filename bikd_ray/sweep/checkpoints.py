@@ -35,11 +35,11 @@ class StoredStates:
 
     @property
     def _rank(self) -> int:
-        return self.workers.rank if self.workers.by_models else 0
+        return self.workers.row
 
     @property
     def _placement(self) -> str:
-        return f"{self.workers.split}-{self.workers.count}"
+        return f"{self.workers.models}x{self.workers.shares}"
 
     def _path(self, step: int) -> str:
         return f"{folder_of(self.job_id)}/{self._placement}-{self._rank}-{step}.pt"

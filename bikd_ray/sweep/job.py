@@ -124,15 +124,16 @@ def run_job(
 
 def _workers(request: JobRequest, rank: int) -> Workers:
     """As `rank` sees them; a job of a single worker is alone whatever its placement."""
-    by_samples = request.resources.placement == "data_parallel"
-    return Workers("samples" if by_samples else "models", rank, request.needs.workers)
+    count, by_models = request.needs.workers, request.resources.placement == "one_model_per_worker"
+    models = min(count, len(request.job.members)) if by_models else 1
+    return Workers(models, count // models, rank)
 
 
 def _smaller(request: JobRequest, workers: Workers) -> int | None:
     """With how many images at a time a job that ran out of memory can try again."""
     held = request.resources.micro_batch
     if held == "auto":
-        held = -(-request.job.recipe.batch_size // (workers.count if workers.by_samples else 1))
+        held = -(-request.job.recipe.batch_size // workers.shares)
     return (held + 1) // 2 if held > 1 else None
 
 
@@ -248,6 +249,6 @@ def _keep_weights(
     member = request.job.members[k]
     relative = f"weights/{request.job.job_id}/{member.model_id}-{selection}.safetensors"
     about = {"model": member.name, "epoch": str(chosen.epoch), "job_id": request.job.job_id}
-    if chosen.state is not None and (workers.rank == 0 or workers.by_models):
+    if chosen.state is not None and workers.share == 0:
         StoreFS.at(request.store, STATE_PATIENCE).write(relative, pack_state(chosen.state, about))
     return relative

@@ -110,9 +110,11 @@ def job_needs(spec: Resources, job: Job, has: Sequence[Node]) -> ResourceRequest
 
 
 def _workers(spec: Resources, job: Job, has: Sequence[Node]) -> int:
-    """Of a job: one for each of its models, or for each GPU (CPU, without any) that it may have."""
+    """Of a job: so many for each of its models, or one for each GPU (CPU, without any) that it may
+    have.
+    """
     if spec.placement == "one_model_per_worker":
-        return len(job.members)
+        return len(job.members) * spec.workers_per_model
     if spec.placement == "data_parallel":
         given = spec.gpus_per_job if uses_gpus(spec, has) else spec.cpus_per_job
         return SHARED if given == "auto" else max(1, int(given))

@@ -211,29 +211,20 @@ def _whole(
 ) -> Evaluation:
     """The evaluation from those of all workers."""
     names = [member and member.model.name for member in members]
-    everyone: list[tuple[list[str | None], _Seen]] = [(names, mine)]
-    if workers.count > 1:
-        everyone = workers.gather((names, mine))
-    if workers.by_samples:
-        everyone = [(of, seen) for of, seen in everyone if len(seen.rows)]
-    if not everyone or not len(everyone[0][1].rows):
-        raise BikdError(f"none of the {len(loader)} images to evaluate on can be read")
+    everyone: list[tuple[list[str | None], _Seen]] = workers.gather((names, mine))
     names = [_known(of_k) for of_k in zip(*(names for names, _ in everyone), strict=True)]
-    found = [seen for _, seen in everyone]
-    # of each member, what each worker has of it
-    statistics_W = list(zip(*(seen.statistics for seen in found), strict=True))
-    features_W = list(zip(*(seen.features for seen in found), strict=True))
-    statistics: list[Statistics | None]
-    if workers.by_samples:
-        rows = np.concatenate([seen.rows for seen in found])
-        order = np.argsort(rows, kind="stable")
-        rows = rows[order]
-        statistics = [_joined(of_k, order) for of_k in statistics_W]
-        features = [_stacked(of_k, order) for of_k in features_W]
-    else:
-        rows = found[0].rows
-        statistics = [_known(of_k) for of_k in statistics_W]
-        features = [_known(of_k) for of_k in features_W]
+    seen = [one for _, one in everyone]
+    shares = [_of_one_share(seen[c :: workers.shares]) for c in range(workers.shares)]
+    shares = [share for share in shares if len(share.rows)]
+    if not shares:
+        raise BikdError(f"none of the {len(loader)} images to evaluate on can be read")
+    rows = np.concatenate([share.rows for share in shares])
+    order = np.argsort(rows, kind="stable")
+    rows = rows[order]
+    statistics = [
+        _joined(of_k, order) for of_k in zip(*(s.statistics for s in shares), strict=True)
+    ]
+    features = [_stacked(of_k, order) for of_k in zip(*(s.features for s in shares), strict=True)]
     *of_members, of_all = statistics
     for name, own in zip(names, of_members, strict=True):
         assert own is not None
@@ -256,6 +247,15 @@ def _refuse_not_finite(name: str, own: Statistics, rows: np.ndarray, loader: Loa
             f"{name} answers NaN or infinite numbers on {len(bad)} of {len(rows)} images, "
             f"first on {named(loader.images, int(rows[bad[0]])).removeprefix('data: ')}"
         )
+
+
+def _of_one_share(seen: Sequence[_Seen]) -> _Seen:
+    """What workers that have seen the same samples know together."""
+    return _Seen(
+        seen[0].rows,
+        [_known(of_k) for of_k in zip(*(one.statistics for one in seen), strict=True)],
+        [_known(of_k) for of_k in zip(*(one.features for one in seen), strict=True)],
+    )
 
 
 def _joined(parts: Sequence[Statistics | None], order: np.ndarray) -> Statistics | None:

@@ -165,6 +165,7 @@ class _Run:
         keep: Collection[str],
     ) -> None:
         self.job, self.device, self.workers, self.resources = job, device, workers, resources
+        workers.connect()
         self.task = task_of(job.data.task).joined(job.members)
         self.metric = self.task.metrics[0]
         self.members = [
@@ -334,8 +335,8 @@ class _Run:
     def _save(self, states: States, done: list[list[EpochRow]]) -> None:
         workers, step = self.workers, self.at.step
         tally = self.tally.over(workers).to(self.device)
-        self.tally = tally if workers.rank == 0 or not workers.by_samples else self._nothing()
-        if workers.rank == 0 or workers.by_models:
+        self.tally = tally if workers.share == 0 else self._nothing()
+        if workers.share == 0:
             rows = [[asdict(row) for row in epoch] for epoch in done]
             states.write(step, pack(self.at, self.learners, self.tally, self.selections, rows))
         workers.gather(step)  # nobody deletes older states before all have written this one
@@ -353,8 +354,7 @@ class _Run:
                 continue
             assert found is not None
             self.at, tally, rows = found
-            mine = self.workers.rank == 0 or not self.workers.by_samples
-            self.tally = tally.to(self.device) if mine else self._nothing()
+            self.tally = tally.to(self.device) if self.workers.share == 0 else self._nothing()
             return [[EpochRow(**row) for row in epoch] for epoch in rows]
         return []
 

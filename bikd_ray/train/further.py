@@ -66,7 +66,7 @@ def measure_further(
     mine = {
         k: member
         for k, member in enumerate(members_K)
-        if member is not None and (workers.by_models or k % workers.count == workers.rank)
+        if member is not None and k // workers.models % workers.shares == workers.share
     }
     loaders: dict[str, tuple[Loader, Task]] = {}
 

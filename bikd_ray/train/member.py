@@ -102,6 +102,7 @@ class Learner:
             # statistics are shared by SharedBatchNorm; a parameter may be unused, as alone
             forward = DistributedDataParallel(
                 network,
+                process_group=workers.of_my_members,
                 broadcast_buffers=False,
                 gradient_as_bucket_view=True,
                 find_unused_parameters=True,
@@ -133,8 +134,8 @@ class Learner:
 
     def output(self, batch: Batch) -> Any:
         """What it returns in training; where workers share a batch, it is normalised over all."""
-        shared = isinstance(self.forward, DistributedDataParallel)
-        with SharedBatchNorm(batch.counted) if shared else nullcontext():
+        group = getattr(self.forward, "process_group", None)  # of DistributedDataParallel
+        with SharedBatchNorm(batch.counted, group) if group else nullcontext():
             return self.member.output(batch, self.forward)
 
     def backward(self, roots: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> None:

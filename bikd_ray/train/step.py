@@ -103,10 +103,10 @@ class EpochSums:
         self.first_bad_K = torch.where(bad_K & (self.first_bad_K < 0), step, self.first_bad_K)
 
     def over(self, workers: Workers) -> "EpochSums":
-        """The sums over all workers, which share the samples; waits for them."""
+        """The sums over the workers that share the samples; waits for them."""
         if not workers.by_samples:
             return self
-        found: list[EpochSums] = workers.gather(self.to("cpu"))
+        found: list[EpochSums] = workers.gather_shares(self.to("cpu"))
         names = [f.name for f in fields(EpochSums) if f.name not in ("samples", "first_bad_K")]
         sums = {name: torch.stack([getattr(t, name) for t in found]).sum(0) for name in names}
         first_bad = torch.stack([tally.first_bad_K for tally in found])
@@ -211,7 +211,7 @@ def _gradients(sources: Sources, batch: Batch, step: int, micro_batch: int | Non
     whole = batch.counted
     if workers.by_samples:  # the workers' gradients will be averaged, not added up
         counted = torch.tensor(whole, dtype=torch.float64, device=batch.device)
-        whole = workers.sum(counted) / workers.count
+        whole = workers.sum(counted) / workers.shares
     parts = list(_parts(batch, workers, micro_batch))
     for number, part in enumerate(parts):
         with ExitStack() as stack, tf32(sources.precision == "tf32"):
@@ -224,7 +224,7 @@ def _gradients(sources: Sources, batch: Batch, step: int, micro_batch: int | Non
 
 def _parts(batch: Batch, workers: Workers, micro_batch: int | None) -> Iterator[Batch]:
     """The batch in parts of `micro_batch` samples at most, as many on every worker."""
-    held = -(-batch.planned // workers.count) if workers.by_samples else len(batch.index)
+    held = -(-batch.planned // workers.shares) if workers.by_samples else len(batch.index)
     count = -(-held // (micro_batch or held))
     if count == 1:
         yield batch
@@ -241,8 +241,7 @@ def _lesson(
 ) -> StepOutput:
     """Add the gradient of one part, which is a share of the batch, to every network here."""
     learners, objective, workers = sources.learners, sources.objective, sources.workers
-    rank = workers.rank if workers.by_samples else 0
-    stream = (number, rank) if number or rank else ()
+    stream = (number, workers.share) if number or workers.share else ()
     part = replace(part, draw=derived_seed("draw", sources.seed, step))
     device, dtype = part.device, AUTOCAST[sources.precision]
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):

@@ -1,4 +1,4 @@
-"""Batch normalisation over the samples of all workers, as if one worker had them all.
+"""Batch normalisation over the samples of several workers, as if one worker had them all.
 
 torch's SyncBatchNorm needs CUDA, and networks whose norms are its own subclasses need conversion;
 this takes the place of `torch.nn.functional.batch_norm`, which all of them call.
@@ -18,12 +18,12 @@ from torch.overrides import TorchFunctionMode
 class SharedBatchNorm(TorchFunctionMode):
     """Within it, batch normalisation in training counts the first `counted` of each worker's rows.
 
-    All workers run the same networks in the same order, forward and backward.
+    The workers of `group` all run the same networks in the same order, forward and backward.
     """
 
-    def __init__(self, counted: int) -> None:
+    def __init__(self, counted: int, group: dist.ProcessGroup) -> None:
         super().__init__()
-        self.counted = counted
+        self.counted, self.group = counted, group
 
     def __torch_function__(
         self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None
@@ -50,10 +50,10 @@ class SharedBatchNorm(TorchFunctionMode):
         shape = [1, -1, *[1] * (x.ndim - 2)]
         counting = wide[: self.counted]
         count = wide.new_tensor(counting.numel() // x.shape[1])
-        dist.all_reduce(count)
-        mean = all_reduce(counting.sum(rest)) / count
+        dist.all_reduce(count, group=self.group)
+        mean = self._sum(counting.sum(rest)) / count
         # in two passes: the difference of two large sums would lose what float32 has of a variance
-        var = all_reduce((counting - mean.view(shape)).square().sum(rest)) / count
+        var = self._sum((counting - mean.view(shape)).square().sum(rest)) / count
         if running_mean is not None and running_var is not None:
             with torch.no_grad():
                 running_mean.lerp_(mean.to(running_mean.dtype), momentum)
@@ -63,3 +63,6 @@ class SharedBatchNorm(TorchFunctionMode):
         if weight is not None and bias is not None:
             y = y * weight.view(shape) + bias.view(shape)
         return y.to(x.dtype)
+
+    def _sum(self, value: Tensor) -> Tensor:
+        return all_reduce(value, group=self.group)

@@ -72,7 +72,7 @@ def work(rank: int, address: str, rounds: int, said: Any) -> None:
     zoo, recipe = models("cpu")[:COUNT], Recipe()
     alone = Sources([learner_of(zoo[rank], recipe, CPU)], CONTROL, seed=0)
     mine = [learner_of(m, recipe, CPU) if k == rank else None for k, m in enumerate(zoo)]
-    joint = Sources(mine, Objective(), seed=0, workers=Workers("models", rank, COUNT))
+    joint = Sources(mine, Objective(), seed=0, workers=Workers(COUNT, 1, rank))
     view, size = zoo[rank].input.view, zoo[rank].input.size
     pixels = torch.randint(256, (BATCH, 3, size, size), dtype=torch.uint8)
     batch = Batch({view: pixels}, torch.arange(BATCH) % CLASSES, torch.arange(BATCH), BATCH, BATCH)
