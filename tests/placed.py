@@ -2,12 +2,14 @@
 
 import socket
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 
 from bikd_ray.plan import Job
 from bikd_ray.train import Fit, fit
@@ -47,12 +49,17 @@ def _work(cases: list[Case], rank: int, count: int, address: str, folder: Path) 
         workers = Workers(*grid, rank)
         networks = [n if workers.has(k) else None for k, n in enumerate(networks_of(job))]
         rows = []
-        for message in fit(job, networks, CPU, workers=workers):
+        untouched = partial(_untouched, job)
+        for message in fit(job, networks, CPU, workers=workers, untouched=untouched):
             if isinstance(message, Fit):
                 torch.save(_found(rows, message), folder / f"{number}-{rank}.pt")
             else:
                 rows.append(message)
     dist.destroy_process_group()
+
+
+def _untouched(job: Job, k: int) -> nn.Module:
+    return networks_of(job)[k]
 
 
 def _found(rows: list, end: Fit) -> dict[str, Any]:
@@ -68,4 +75,5 @@ def _found(rows: list, end: Fit) -> dict[str, Any]:
             for name, by in end.further.outcomes.items()
         },
         "failed": end.further.failed,
+        "pictures": end.pictures,
     }

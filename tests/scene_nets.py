@@ -39,6 +39,27 @@ class Masks(nn.Module):
         return {"class_queries_logits": self.classes(both), "masks_queries_logits": masks}
 
 
+class Pooled(Pixels):
+    """What DeepLab does: what the whole image says is normalised over the batch."""
+
+    def __init__(self, width: int = 8, classes: int = 11) -> None:
+        super().__init__(width, classes)
+        self.whole = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, width, 1, bias=False), nn.BatchNorm2d(width)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.body(images) + self.whole(images))
+
+
+class Named(Pixels):
+    """Pixels that know what their classes are called."""
+
+    def __init__(self, names: list[str]) -> None:
+        super().__init__()
+        self.pretrained_cfg = {"label_names": names}
+
+
 def entry(kind: str, alias: str, **kwargs: Any) -> dict[str, Any]:
     factory = f"tests.scene_nets:{kind}"
     return {"factory": factory, "alias": alias, "kwargs": kwargs, "input": INPUT}

@@ -108,6 +108,20 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         _SET,
         *_COUNTS,
     ],
+    "pictures": [
+        ("job_id", _S, ""),
+        ("model_id", _S, ""),
+        ("sample", _I, "index into val: one of those that changed most by the last epoch"),
+        ("name", _S, "of the sample, such as its file"),
+        ("metric", _S, "by whose value of the sample it is told how much it changed"),
+        ("value_before", _F, "of the untouched model"),
+        ("value_after", _F, "of the last epoch"),
+        ("image", _B, "the sample; WebP, as all of them"),
+        ("truth", _B, "what is right, drawn over it"),
+        ("before", _B, "the answer of the untouched model"),
+        ("after", _B, "the answer of the last epoch"),
+        ("others", pa.list_(_B), "those of the other members, untouched, in their order"),
+    ],
     "pairs": [
         ("model_a", _S, "alias, to show"),
         ("model_b", _S, "alias, to show"),
@@ -247,6 +261,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "predictions": ("data_id", "model_id", "eval_set"),
     "counts": ("data_id", "model_id", "eval_set"),
     "result_counts": ("job_id",),
+    "pictures": ("job_id",),
     "pairs": ("data_id", "eval_set", "model_id_a", "model_id_b"),
     "jobs": ("job_id",),
     "results": ("job_id",),
@@ -261,6 +276,7 @@ ROW: dict[str, tuple[str, ...]] = {
     "predictions": ("sample",),
     "counts": ("sample",),
     "result_counts": ("model_id", "selection", "eval_set", "sample"),
+    "pictures": ("model_id", "sample"),
     "pairs": ("metric",),
     "results": ("model_id", "selection", "eval_set", "metric"),
     "curves": ("model_id", "epoch"),
@@ -276,6 +292,7 @@ COMMITTED_BY = {
     "predictions": "baselines",
     "counts": "baselines",
     "result_counts": "jobs",
+    "pictures": "jobs",
 }
 """Tables whose rows count only once their attempt stands in another; the others commit
 themselves."""

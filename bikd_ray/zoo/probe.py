@@ -4,6 +4,8 @@ training is refused before a job has it, and what a person may not know is noted
 Axes: B images, C classes.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -61,8 +63,7 @@ def examined(name: str, network: nn.Module, how: ResolvedInput) -> list[str]:
     such samples, answers what is not finite, or cannot be trained.
     """
     modes = {module: module.training for module in network.modules()}
-    drawn = torch.rand(2, *how.view.shape, generator=torch.Generator().manual_seed(0))
-    samples = Normalise(how, torch.device("cpu"))((255 * drawn).to(torch.uint8))
+    samples = _noise(how, 2)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -79,6 +80,29 @@ def examined(name: str, network: nn.Module, how: ResolvedInput) -> list[str]:
         for module, training in modes.items():
             module.training = training
     return notes
+
+
+def trains_alone(name: str, network: nn.Module, how: ResolvedInput) -> None:
+    """Raises UserError for a network that one sample alone cannot train: batch normalisation has
+    no variance after a pooling to one cell.
+    """
+    alone = copy.deepcopy(network).train()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            alone(_noise(how, 1))
+    except Exception as error:
+        raise UserError(
+            f"zoo: {name} cannot be trained on one sample alone ({reason(error)}), which is what "
+            "recipe.batch_size or resources.micro_batch leave of a batch; raise them, or set "
+            "recipe.freeze_batchnorm: true"
+        ) from None
+
+
+def _noise(how: ResolvedInput, count: int) -> Tensor:
+    """Samples as a network gets them, always the same."""
+    drawn = torch.rand(count, *how.view.shape, generator=torch.Generator().manual_seed(0))
+    return Normalise(how, torch.device("cpu"))((255 * drawn).to(torch.uint8))
 
 
 def _run(

@@ -31,6 +31,7 @@ from bikd_ray.train.member import Member
 from bikd_ray.weights import keep_base
 from bikd_ray.zoo import build, describe, resolve_model, save_resolved
 from bikd_ray.zoo.cost import training_bytes
+from bikd_ray.zoo.probe import trains_alone
 from bikd_ray.zoo.published import IMAGES, published_for
 
 NOT_FETCHED = "not fetched"
@@ -112,7 +113,7 @@ def check(path: Path, *, fetch: bool = False, store: str | None = None) -> Findi
         for entry in parts.zoo:
             start = time.monotonic()
             try:
-                about = _model(entry, parts.task, shown, fetch, keep, models)
+                about = _model(entry, parts.task, shown, fetch, keep, models, parts.spec)
             except UserError as error:
                 found.problems += str(error).splitlines()
                 continue
@@ -222,6 +223,7 @@ def _model(
     fetch: bool,
     keep: StoreFS | None,
     models: dict[str, ResolvedModel],
+    spec: Spec | None,
 ) -> _About | None:
     """Build one model, with its real weights where they are at hand or may be fetched; None where
     even its code is elsewhere.
@@ -235,6 +237,7 @@ def _model(
     if not fetch and remote and fetched:
         network = build(entry, weights=False)
         about = describe(entry, network, of)
+        _refuse_singles(entry, network, about.input, spec)
         check = ResolvedModel(
             entry, "", "", about.input, about.num_classes, about.cost, about.classes
         )
@@ -243,6 +246,7 @@ def _model(
         return _About(check.input, check.num_classes, check.cost, NOT_FETCHED, None)
     check, network = resolve_model(entry, of)
     models[entry.name] = check
+    _refuse_singles(entry, network, check.input, spec)
     if keep:
         keep_base(keep, check.weights_id, network)
     if shown:
@@ -258,6 +262,18 @@ def _model(
         check.notes,
         measured,
     )
+
+
+def _refuse_singles(
+    entry: ZooEntry, network: nn.Module, how: ResolvedInput, spec: Spec | None
+) -> None:
+    """Raise UserError where steps may see one sample alone and the network cannot: of parts of two
+    the last may be one, of larger ones it never is.
+    """
+    if spec is None or spec.recipe.freeze_batchnorm:
+        return
+    if spec.recipe.batch_size == 1 or spec.resources.micro_batch in (1, 2):
+        trains_alone(entry.name, network, how)
 
 
 def _store(given: str | None, of_spec: str | None, found: Findings) -> StoreFS | None:

@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from bikd_ray.analysis.scores import Scores
 from bikd_ray.analysis.significance import contrast, resolvable
-from bikd_ray.formatting import digits_of
+from bikd_ray.formatting import count, difference_unit, digits_of
 from bikd_ray.metrics import Metric
 from bikd_ray.plan import ResolvedData
 from bikd_ray.store import Store
@@ -15,8 +17,13 @@ from bikd_ray.store.read import pc
 from bikd_ray.store.upgrade import VAL
 from bikd_ray.tasks import task_of
 
+T = TypeVar("T")
+
 SHOWN = 2
 """Metrics of a task, the primary one first, of which a plan speaks."""
+
+MOST = 200
+"""Results, or pairs of models, of which the median is taken: of more evenly spaced ones."""
 
 
 def resolution_line(data: ResolvedData, store: Store | None) -> str:
@@ -41,11 +48,15 @@ def resolution_line(data: ResolvedData, store: Store | None) -> str:
             "what difference the val set resolves depends on how much scores vary between its "
             "units: bikd baseline, then plan again, tells it"
         )
-    shown = " and ".join(
-        f"±{half:.{digits_of(metric.unit)}f} {metric.title}" for metric, half, _, _ in told
-    )
+    shown = " and ".join(_shown(half, metric) for metric, half, _, _ in told)
     _, _, units, by = told[0]
     return f"{units} units of val resolve {shown} of one job's Δ with 95% (by {by})"
+
+
+def _shown(half: float, metric: Metric) -> str:
+    """Such as: ±0.42 pp mIoU."""
+    number = f"±{half:.{digits_of(metric.unit)}f}"
+    return " ".join(filter(None, (number, difference_unit(metric.unit), metric.title)))
 
 
 def _known(metric: Metric, data: ResolvedData, store: Store) -> tuple[float | None, int, str]:
@@ -55,17 +66,27 @@ def _known(metric: Metric, data: ResolvedData, store: Store) -> tuple[float | No
     columns = ["model_id", "n", "scores"]
     before = store.table("baselines", columns, where).to_pylist()
     own = {row["model_id"]: row for row in before}
-    after = store.table("results", [*columns, "selection"], where).to_pylist()
-    changes = [
-        (own[row["model_id"]], row)
-        for row in after
-        if row["selection"] == "last" and row["model_id"] in own
-    ]
-    by = f"{len(changes)} results"
+    where &= (pc.field("selection") == "last") & pc.field("model_id").isin(_texts([*own]))
+    jobs = store.table("results", ["job_id"], where)["job_id"].unique().sort().to_pylist()
+    where &= pc.field("job_id").isin(_texts(_some(jobs)))
+    after = store.table("results", columns, where).to_pylist()
+    changes = [(own[row["model_id"]], row) for row in after]
+    by = count(len(changes), "result")
     if not changes:
-        changes, by = list(combinations(before, 2)), "how models differ before any training"
+        changes = _some(list(combinations(before, 2)))
+        by = "how models differ before any training"
     widths = [*_half_widths(metric, changes)]
     return (float(np.median(widths)) if widths else None), before[0]["n"] if before else 0, by
+
+
+def _texts(values: list[str]) -> pa.Array:
+    """With their type, where there are none too."""
+    return pa.array(values, pa.string())
+
+
+def _some(every: list[T]) -> list[T]:
+    """MOST of them at most, spread over the whole list."""
+    return every[:: -(-len(every) // MOST)] if every else every
 
 
 def _half_widths(metric: Metric, changes: list[tuple[dict, dict]]) -> Iterator[float]:
