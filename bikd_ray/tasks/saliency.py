@@ -47,6 +47,7 @@ class Saliency(Task):
     ragged = ("map", "fixated")
     cacheable = False
     augments = ("none",)
+    table, results_table = "frames", "result_frames"
 
     # -- the models --------------------------------------------------------------------
 
@@ -94,8 +95,8 @@ class Saliency(Task):
         self, images: "ImageSet", index: int, views: Sequence["View"], augment: str, seed: int
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         """The clip of each view. To learn from, with `truth`, a map of the size of all; to be
-        measured on, with `map` and `fixated` as they are, the `unit` that the frame belongs to, and
-        whether to `blur`.
+        measured on, with `map` and `fixated` as they are, which `frame` of which `video` it is, the
+        `unit` that it belongs to, and whether to `blur`.
         """
         clips = _clips(images)
         pixels, truth = clips.clips(index, views, seed), clips.truth(index, seed)
@@ -104,8 +105,10 @@ class Saliency(Task):
                 torch.from_numpy(np.ascontiguousarray(truth.map))[None], clips.size
             )
             return pixels, {"truth": of_all[0].numpy()}
-        unit, blur = np.array(clips.unit(index)), np.array(clips.blur)
-        return pixels, {"map": truth.map, "fixated": truth.fixated, "unit": unit, "blur": blur}
+        video, frame = clips.at(index)
+        told = {"unit": clips.unit(index), "video": video, "frame": frame, "blur": clips.blur}
+        where = {name: np.array(value) for name, value in told.items()}
+        return pixels, {"map": truth.map, "fixated": truth.fixated, **where}
 
     # -- training ----------------------------------------------------------------------
 
@@ -166,7 +169,8 @@ class Saliency(Task):
                 known[name][rows] = ~value.isnan()
                 found[name][rows] = torch.where(usable, value.nan_to_num(0.0), torch.nan).float()
         told = {f"known_{name}": flags for name, flags in known.items()}
-        return {**found, **told, "unit": target["unit"].to(device)}
+        where = {name: target[name].to(device) for name in ("unit", "video", "frame")}
+        return {**found, **told, **where}
 
     def scores(self, statistics: Statistics) -> dict[str, np.ndarray]:
         """Of the videos that have a scored frame: pseudo-values of leaving each of them out."""
@@ -182,6 +186,16 @@ class Saliency(Task):
             sums = ClusterSums.of(value_N, unit_N, len(units))
             found[name] = np.stack([sums.sum_V, sums.n_V.astype(np.float64)])
         return found
+
+    def columns(self, statistics: Statistics) -> dict[str, Any]:
+        """Which frame of which video each is, and its own value of each metric."""
+        import pyarrow as pa
+
+        where = {name: statistics[name].astype(np.int32) for name in ("video", "frame")}
+        values = {
+            name: pa.array(statistics[name], mask=~statistics[f"known_{name}"]) for name in NAMES
+        }
+        return {**where, **values}
 
     def doubt(self, statistics: Statistics) -> str | None:
         """How many frames are left out, for all models alike."""
