@@ -147,8 +147,8 @@ def test_the_default_task_leaves_ids_as_they_were_and_another_does_not(job):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("clasification", r"unknown task 'clasification'; choose from classification, saliency "
-         r"\(did you mean 'classification'\?\), or MODULE:CLASS"),
+        ("clasification", r"unknown task 'clasification'; choose from classification, saliency, "
+         r"segmentation \(did you mean 'classification'\?\), or MODULE:CLASS"),
         ("no.such:Thing", r"task no.such:Thing: cannot import no.such \(ModuleNotFoundError: "),
         ("tests.ordinal:Ordnal", r"task tests.ordinal:Ordnal: tests.ordinal has no Ordnal; choose "
          r"from Ordinal, Reversed, Unfinished \(did you mean 'Ordinal'\?\)"),
@@ -210,6 +210,12 @@ GIVES: list[tuple[str, Any, tuple, str]] = [
      "scores gave bias float64 [3]; asked for: float [N = 4]"),
     ("scores", {"mae": np.zeros(4, bool), "bias": np.zeros(4)}, ({},),
      "scores gave mae bool [4]; asked for: float [N = 4]"),
+    ("of_each", np.zeros(3), ({"error": np.zeros(4)},),
+     "of_each gave float64 [3]; asked for: floats [N] = [4]"),
+    ("draw", [np.zeros((8, 8, 3), np.uint8)] * 2, (batch(1), [OUT]),
+     "draw gave 2 pictures; asked for: the sample, what is right, and 1 answers"),
+    ("draw", [np.zeros((8, 8), np.uint8)] * 3, (batch(1), [OUT]),
+     "draw gave uint8 [8, 8]; asked for: uint8 [H, W, 3]"),
 ]  # fmt: skip
 
 
@@ -260,6 +266,8 @@ def test_a_binary_metric_in_percent_is_the_share_and_the_calibration_error_a_mea
 
 def test_the_checks_pass_on_every_method_of_a_task():
     """Else a task's own would be lost behind the default."""
-    own = {name for name in vars(Task) if not name.startswith("_")} - {"name", "metrics"}
-    set_at_once = {"table", "ragged", "kept", "features", "divergence", "labels_are_targets"}
-    assert own - set_at_once <= set(vars(Checked))
+    own = {name: what for name, what in vars(Task).items() if not name.startswith("_")}
+    methods = {name for name, what in own.items() if callable(what) or isinstance(what, property)}
+    assert methods <= set(vars(Checked))
+    values = {name: object() for name in own.keys() - methods - {"name", "metrics", "divergence"}}
+    assert {name: getattr(wrong(**values), name) for name in values} == values

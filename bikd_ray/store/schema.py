@@ -132,6 +132,20 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         _SET,
         *_FRAMES,
     ],
+    "pictures": [
+        ("job_id", _S, ""),
+        ("model_id", _S, ""),
+        ("sample", _I, "index into val: one of those that changed most by the last epoch"),
+        ("name", _S, "of the sample, such as its file"),
+        ("metric", _S, "by whose value of the sample it is told how much it changed"),
+        ("value_before", _F, "of the untouched model"),
+        ("value_after", _F, "of the last epoch"),
+        ("image", _B, "the sample; WebP, as all of them"),
+        ("truth", _B, "what is right, drawn over it"),
+        ("before", _B, "the answer of the untouched model"),
+        ("after", _B, "the answer of the last epoch"),
+        ("partners", pa.list_(_B), "those of the other members, untouched, in their order"),
+    ],
     "pairs": [
         ("model_a", _S, "alias, to show"),
         ("model_b", _S, "alias, to show"),
@@ -273,6 +287,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "result_counts": ("job_id",),
     "frames": ("data_id", "model_id", "eval_set"),
     "result_frames": ("job_id",),
+    "pictures": ("job_id",),
     "pairs": ("data_id", "eval_set", "model_id_a", "model_id_b"),
     "jobs": ("job_id",),
     "results": ("job_id",),
@@ -289,6 +304,7 @@ ROW: dict[str, tuple[str, ...]] = {
     "result_counts": ("model_id", "selection", "eval_set", "sample"),
     "frames": ("sample",),
     "result_frames": ("model_id", "selection", "eval_set", "sample"),
+    "pictures": ("model_id", "sample"),
     "pairs": ("metric",),
     "results": ("model_id", "selection", "eval_set", "metric"),
     "curves": ("model_id", "epoch"),
@@ -306,6 +322,7 @@ COMMITTED_BY = {
     "result_counts": "jobs",
     "frames": "baselines",
     "result_frames": "jobs",
+    "pictures": "jobs",
 }
 """Tables whose rows count only once their attempt stands in another; the others commit
 themselves."""

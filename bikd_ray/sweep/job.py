@@ -35,6 +35,7 @@ from bikd_ray.train.best_epochs import BestEpoch
 from bikd_ray.train.fit import LOG_EVERY, Likeness
 from bikd_ray.train.numerics import out_of_memory, poisoned
 from bikd_ray.train.parallel import Workers
+from bikd_ray.train.pictures import Pictures
 from bikd_ray.vocabulary import CHOSEN_ON_VAL
 from bikd_ray.weights import network_of, pack_state
 
@@ -88,12 +89,15 @@ def run_job(
             beat=heartbeat,
             log_every=log_every,
             keep=request.keep,
+            untouched=lambda k: network_of(job.members[k], fs),
         ):
             if isinstance(message, Fit):
                 results = _results(request, message, workers)
-                statistics = _statistics(job, message)
+                statistics = _statistics(job, message) | _pictures(job, message.pictures)
                 more, notes = further_rows(request, message, results, device, fs, rank)
                 results += more
+                if message.pictures.failed:
+                    notes = (*notes, f"pictures could not be made ({message.pictures.failed})")
                 workers.gather(None)  # all kept weights are there before the first one's rows
                 used |= _performance(message, device)
                 likeness = [_likeness(job, found) for found in message.likeness]
@@ -195,6 +199,22 @@ def _statistics(job: Job, fitted: Fit) -> dict[str, pa.Table]:
                 table = table.append_column(name, pa.repeat(value, len(table)))
             parts.append(table)
     return {task.results_table: pa.concat_tables(parts)}
+
+
+def _pictures(job: Job, drawn: Pictures) -> dict[str, pa.Table]:
+    """Rows of the table of that name."""
+    metric = task_of(job.data.task).pictured
+    if metric is None or not drawn.found:
+        return {}
+    rows = [
+        {
+            **{name: value for name, value in vars(one).items() if name != "member"},
+            "model_id": job.members[one.member].model_id,
+            "metric": metric.name,
+        }
+        for one in drawn.found
+    ]
+    return {"pictures": pa.Table.from_pylist(rows)}
 
 
 def _likeness(job: Job, found: Likeness) -> Row:

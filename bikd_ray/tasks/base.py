@@ -106,6 +106,10 @@ class Task(ABC):
     results_table: str | None = None
     """The store's table of what `columns` gives of trained models; None where nothing is kept."""
 
+    pictured: Metric | None = None
+    """By whose value of each sample (`of_each`) it is told where a job has changed a model's
+    answers most: pictures of these samples are kept (`draw`). None: a task without pictures."""
+
     features: bool = False
     """Whether what the networks' classifiers read is compared and probed."""
 
@@ -270,6 +274,21 @@ class Task(ABC):
     def columns(self, statistics: Statistics) -> dict[str, Any]:
         """Columns of `table`, a value for each sample."""
         return {}
+
+    def of_each(self, statistics: Statistics) -> np.ndarray:
+        """[N]: the value of `pictured` of each sample by itself, NaN where it has none. Samples
+        are what `statistics` has rows of: images, or frames of videos.
+        """
+        return np.full(len(next(iter(statistics.values()))), np.nan)
+
+    def draw(self, batch: "Batch", answers: Sequence[Answer]) -> list[np.ndarray]:
+        """A batch of one sample as pictures: the sample, what is right, and each of the answers
+        (what `answer` gave of this batch), so that one sees where they differ. uint8 [H, W, 3] of
+        any size: they are scaled to that of a thumbnail afterwards. Such as a photo, its mask and
+        the predicted masks, drawn over it; or the last frame of a clip, that frame with its map and
+        fixations, and the frame with each predicted map.
+        """
+        return []
 
     def certain_of_truth(self, statistics: Statistics) -> np.ndarray | None:
         """[N]: how sure a model is of what is right; who of two is surer is called the teacher in

@@ -34,7 +34,7 @@ class Checked(Task):
         self.name, self.metrics = task.name, task.metrics
         self.table, self.ragged, self.features = task.table, task.ragged, task.features
         self.alike, self.augments = task.alike, task.augments
-        self.results_table = task.results_table
+        self.results_table, self.pictured = task.results_table, task.pictured
         self.cacheable = task.cacheable
         self.labels_are_targets = task.labels_are_targets
         if task.divergence is not None:
@@ -210,6 +210,22 @@ class Checked(Task):
         for name, values in found.items():
             if len(values) != count:
                 self._refuse("columns", f"{len(values)} values of {name}", f"[N] = {count}")
+        return found
+
+    def of_each(self, statistics: Statistics) -> np.ndarray:
+        count, found = len(next(iter(statistics.values()))), self.task.of_each(statistics)
+        if found.shape != (count,) or found.dtype.kind != "f":
+            self._refuse("of_each", _said(found), f"floats [N] = [{count}]")
+        return found
+
+    def draw(self, batch: "Batch", answers: Sequence[Answer]) -> list[np.ndarray]:
+        found = self.task.draw(batch, answers)
+        if len(found) != 2 + len(answers):
+            asked = f"the sample, what is right, and {len(answers)} answers"
+            self._refuse("draw", f"{len(found)} pictures", asked)
+        for picture in found:
+            if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+                self._refuse("draw", _said(picture), "uint8 [H, W, 3]")
         return found
 
     def certain_of_truth(self, statistics: Statistics) -> np.ndarray | None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bikd_ray.analysis.segmentation import PixelCounts, scores
+from bikd_ray.analysis.segmentation import PixelCounts, image_iou_N, scores
 from bikd_ray.errors import UserError
 from bikd_ray.identity import derived_seed
 from bikd_ray.metrics import Metric
@@ -22,6 +22,7 @@ from bikd_ray.plan import ResolvedInput, View
 from bikd_ray.tasks.base import Head, Prediction, Statistics, Task
 from bikd_ray.tasks.confusion import Frame, count_each, probability_maps
 from bikd_ray.tasks.map_output import PIXEL_NLL, TASK_LOSS, MapOutput
+from bikd_ray.tasks.painting import painted
 from bikd_ray.tasks.semantic_maps import (
     IGNORE,
     at_cells,
@@ -29,6 +30,7 @@ from bikd_ray.tasks.semantic_maps import (
     log_map,
     pixel_loss,
     pixel_nll,
+    resized,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class Segmentation(Task):
     name = "segmentation"
     metrics = METRICS
     table, results_table = "counts", "result_counts"
+    pictured = METRICS[-1]
     alike = LABELS
     augments = ("none", "joint")
 
@@ -252,6 +255,18 @@ class Segmentation(Task):
             name: statistics[name][image_X, class_X] for name in ("labelled", "right", "predicted")
         }
         return {name: np.split(values, ends) for name, values in flat.items()}
+
+    def of_each(self, statistics: Statistics) -> np.ndarray:
+        return image_iou_N(_counts(statistics))
+
+    def draw(self, batch: "Batch", answers: Sequence[Any]) -> list[np.ndarray]:
+        """The photo, and over it each pixel's class as a colour; black where it is not labelled."""
+        scene, (view,) = _Scene.of(batch), batch.views
+        height, width = scene.content
+        pixels_3hw = batch.views[view][0, :, :height, :width].float()
+        photo_3HW = resized(pixels_3hw[None], scene.label)[0]
+        labels = [batch.target[LABELS][0], *(answer[0].argmax(0) for answer in answers)]
+        return [painted(photo_3HW), *(painted(photo_3HW, labels_HW) for labels_HW in labels)]
 
     def doubt(self, statistics: Statistics) -> str | None:
         """Whether it is no better than a constant answer."""

@@ -3,7 +3,7 @@
 import copy
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import combinations
@@ -30,6 +30,7 @@ from bikd_ray.train.further import Further, measure_further
 from bikd_ray.train.knn import Answers, KNNProbe
 from bikd_ray.train.member import Learner, Member, fast_layout
 from bikd_ray.train.parallel import ALONE, Workers
+from bikd_ray.train.pictures import Pictures, pictures
 from bikd_ray.train.similarity import correlations
 from bikd_ray.train.state import Position, States, pack, unpack
 from bikd_ray.train.step import EpochSums, Sources, train_step
@@ -119,6 +120,7 @@ class Fit:
     micro_batch: int | None  # images at a time, where memory or the spec asked for parts
     probed: list[Probed] = field(default_factory=list)
     further: Further = field(default_factory=Further)  # on sets that are only measured on
+    pictures: Pictures = field(default_factory=Pictures)
 
 
 def fit(
@@ -134,6 +136,7 @@ def fit(
     beat: float | None = None,
     keep: Collection[str] = get_args(Selection),
     log_every: int = LOG_EVERY,
+    untouched: Callable[[int], nn.Module] | None = None,
 ) -> Iterator[list[EpochRow] | StepProgress | Fit]:
     """Train the live members among `networks` (one for each member of the job).
 
@@ -142,12 +145,13 @@ def fit(
     processes that decode images. similarity: compare the members' features too. states: where the
     state of the run is kept, from which it goes on. beat: seconds after which a Beat comes between,
     at log points, by each worker's own clock; None for none. keep: selections whose weights are
-    wanted; of the others `Chosen.state` is None. log_every: steps between log points. Raises
-    NonFiniteLoss.
+    wanted; of the others `Chosen.state` is None. log_every: steps between log points.
+    untouched: a new network with the weights that learner k began with, for pictures of what it
+    answered; None for no pictures. Raises NonFiniteLoss.
     """
     run = _Run(job, networks, device, decoders, similarity, resources, workers, keep)
     yield from run.epochs(states, beat, log_every)
-    yield run.end()
+    yield run.end(untouched)
 
 
 class _Run:
@@ -358,11 +362,16 @@ class _Run:
             return [[EpochRow(**row) for row in epoch] for epoch in rows]
         return []
 
-    def end(self) -> Fit:
+    def end(self, untouched: Callable[[int], nn.Module] | None) -> Fit:
         images = len(self.rows) * self.job.recipe.epochs
         likeness = _likeness(self.before, self.after, self.device) if self.similarity else ()
         assert self.after.ensemble is not None
         chosen = self.selections.chosen()
+        drawn = Pictures()
+        if untouched is not None:
+            last = [one.outcome for one in chosen["last"]]
+            of = self.task, self.measured, self.members, untouched, self.val
+            drawn = pictures(*of, self.before, last, self.workers)
         further = measure_further(
             self.job.data,
             self.task,
@@ -382,6 +391,7 @@ class _Run:
             self.at.micro_batch,
             self._probed(chosen),
             further,
+            drawn,
         )
 
     def _probe(self, members: Sequence[Member | None]) -> list[Answers]:
