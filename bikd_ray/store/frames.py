@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 
 from bikd_ray.store.answer_schemas import ALONG
@@ -67,3 +68,19 @@ def _along(learner: ModelSeries, partner_ids: tuple[str, ...]) -> pa.Table:
         frames = frames.join(means, "sample", join_type="left outer", use_threads=False)
     frames = frames.sort_by([(name, "ascending") for name in WHERE])
     return frames.select(ALONG.names).cast(ALONG)
+
+
+def most_moved(rows: pa.Table) -> pa.Table | None:
+    """The frames of the video, of several frames, whose mean changed most with the partners, less
+    what it changed alone where that is known. None where there is none. rows: columns `ALONG`.
+    """
+    start = rows["before"] if rows["alone"].null_count == len(rows) else rows["alone"]
+    moved = rows.append_column("moved", pc.subtract(rows["after"], start))
+    means = moved.group_by("video", use_threads=False).aggregate(
+        [("moved", "mean"), ("frame", "count")]
+    )
+    means = means.filter(pc.greater(means["frame_count"], 1)).drop_null()
+    if not len(means):
+        return None
+    video = means["video"][int(np.abs(means["moved_mean"].to_numpy()).argmax())]
+    return rows.filter(pc.equal(rows["video"], video))

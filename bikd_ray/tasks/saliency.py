@@ -17,6 +17,7 @@ from bikd_ray.errors import UserError
 from bikd_ray.metrics import Metric
 from bikd_ray.tasks import saliency_maps as maps
 from bikd_ray.tasks.base import Answer, Head, Prediction, Statistics, Task
+from bikd_ray.tasks.heat import heated, plain
 from bikd_ray.tasks.saliency_metrics import METRICS as NAMES
 from bikd_ray.tasks.saliency_metrics import blurred, measure
 
@@ -48,6 +49,7 @@ class Saliency(Task):
     cacheable = False
     augments = ("none",)
     table, results_table = "frames", "result_frames"
+    pictured, kin = METRICS[0], "unit"
 
     # -- the models --------------------------------------------------------------------
 
@@ -197,6 +199,17 @@ class Saliency(Task):
         }
         return {**where, **values}
 
+    def of_each(self, statistics: Statistics) -> np.ndarray:
+        cc = self.metrics[0].name
+        return np.where(statistics[f"known_{cc}"], statistics[cc], np.nan)
+
+    def draw(self, batch: "Batch", answers: Sequence[Answer]) -> list[np.ndarray]:
+        """The frame, and over it as heat the truth with its fixations, and each answer."""
+        truth, fixated = batch.target["map"][0], batch.target["fixated"][0]
+        photo = maps.resized(_target_frame(batch), tuple(truth.shape)).cpu()
+        found = [heated(photo, answer[0].cpu()) for answer in answers]
+        return [plain(photo), heated(photo, truth.cpu(), fixated.cpu()), *found]
+
     def doubt(self, statistics: Statistics) -> str | None:
         """How many frames are left out, for all models alike."""
         frames = len(statistics["unit"])
@@ -210,6 +223,17 @@ class Saliency(Task):
 
 def _clips(images: Any) -> "ClipSet":
     return images
+
+
+def _target_frame(batch: "Batch") -> Tensor:
+    """float32 [3, H, W] of a batch of one: of the largest view, the frame whose map is asked for,
+    or the nearest that it shows.
+    """
+    view = max(batch.views, key=lambda view: view.size)
+    pixels = batch.views[view][0].float()
+    if view.window is None:
+        return pixels
+    return pixels[:, int(np.abs(view.window.offsets).argmin())]
 
 
 def _map(output: Any) -> Tensor:
