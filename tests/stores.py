@@ -71,6 +71,7 @@ def job(
     data: str = "d",
     commit: bool = True,
     before: Mapping[str, np.ndarray] = BEFORE,
+    statistics: Mapping[str, pa.Table] | None = None,
 ) -> str:
     names = sorted(members)
     objective = objective or ("bikd" if len(names) > 1 else "ce")
@@ -130,10 +131,30 @@ def job(
     }
     if commit:
         done = status == "done"
-        writer.commit_job(row, results if done else [], curves, alike if done else [])
+        of_done = (results, curves, alike) if done else ([], curves, [])
+        writer.commit_job(row, *of_done, statistics=statistics if done else None)
     else:  # as if the process died before the commit
         writer._put("results", f"{job_id}-x", results, "x")
     return job_id
+
+
+def answers(members: Mapping[str, np.ndarray]) -> dict[str, pa.Table]:
+    """What tasks keep of the answers of trained models: counts of pixels, and a picture."""
+    counts = [
+        {"model_id": f"id-{m}", "selection": "last", "eval_set": "val", "sample": sample,
+         "classes": [0, 3], "labelled": [5, 4], "right": [sample % 5, 4], "predicted": [5, 4]}
+        for m in members
+        for sample in range(6)
+    ]  # fmt: skip
+    pictures = [
+        {"model_id": f"id-{m}", "sample": 2, "name": f"photo of {m}", "metric": "top1",
+         "value_before": 0.0, "value_after": 100.0, "image": b"image", "truth": b"truth",
+         "before": b"before", "after": b"after",
+         "others": [f"of {p}".encode() for p in sorted(members) if p != m]}
+        for m in members
+    ]  # fmt: skip
+    tables = {"result_counts": counts, "pictures": pictures}
+    return {name: pa.Table.from_pylist(rows) for name, rows in tables.items()}
 
 
 def write_pair_rows(uri):

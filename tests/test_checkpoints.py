@@ -482,6 +482,15 @@ def test_the_shards_of_an_index_are_read(tmp_path, kind):
         build(tiny_entry(index))
 
 
+def test_safetensors_whose_header_is_as_long_as_a_pickle_begins_are_read(tmp_path):
+    notes = ""
+    while (content := save(STATE, {"notes": notes}))[0] != 0x80:
+        assert len(notes) < 256
+        notes += " " * 8
+    (tmp_path / "tiny.safetensors").write_bytes(content)
+    assert same_state(build(tiny_entry(tmp_path / "tiny.safetensors")), tiny(7))
+
+
 def test_safetensors_are_known_by_their_content_too(tmp_path):
     save_file(STATE, tmp_path / "model.bin")
     assert same_state(build(tiny_entry(tmp_path / "model.bin")), tiny(7))

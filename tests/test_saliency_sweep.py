@@ -63,7 +63,7 @@ def test_videos_are_swept_measured_planned_and_exported(cluster, path):
     assert along["alone"].null_count == along["partner"].null_count == 0
     pictures = store.table("pictures").to_pylist()
     assert {row["metric"] for row in pictures} == {"cc"}
-    assert {len(row["partners"]) for row in pictures} == {0, 1, 2}
+    assert {len(row["others"]) for row in pictures} == {0, 1, 2}
     for row in pictures:
         picture = Image.open(io.BytesIO(row["truth"]))
         assert (picture.format, picture.size) == ("WEBP", (192, 128))

@@ -34,6 +34,7 @@ from bikd_ray.store.gains import (
 from bikd_ray.store.kept import by_model, whole
 from bikd_ray.store.pairings import AFTER, COMPARED, SYMMETRIC, matrix, pair_rows, rows_after
 from bikd_ray.store.parts import has_classes
+from bikd_ray.store.pictured import pictures
 from bikd_ray.store.read import LARGE, Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.series import Measure, ModelSeries, Row, asked, baselines, model_series
@@ -520,6 +521,14 @@ class Store:
         """
         measure = Measure(metric, eval_set)
         return along(self._reader, model_id, partner_ids, measure=measure, **setting)
+
+    def pictures(
+        self, model_id: str, partner_id: str, data_id: str, recipe_id: str, objective: str
+    ) -> list[Row]:
+        """Where a learner's answers changed most with a partner, as small pictures, the largest
+        gain first and the largest loss last; see `store.pictured`. Models by their ids.
+        """
+        return pictures(self._reader, model_id, partner_id, data_id, recipe_id, objective)
 
     def matrix(
         self,

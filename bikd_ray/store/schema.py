@@ -144,7 +144,7 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("truth", _B, "what is right, drawn over it"),
         ("before", _B, "the answer of the untouched model"),
         ("after", _B, "the answer of the last epoch"),
-        ("partners", pa.list_(_B), "those of the other members, untouched, in their order"),
+        ("others", pa.list_(_B), "those of the other members, untouched, in their order"),
     ],
     "pairs": [
         ("model_a", _S, "alias, to show"),

@@ -38,7 +38,7 @@ BEFORE, AFTER = "before", "after"
 class Picture:
     """One sample and what became of learner `member` on it, as encoded images (WebP).
 
-    name: of the sample. value_before, value_after: of the task's `pictured` metric. partners: the
+    name: of the sample. value_before, value_after: of the task's `pictured` metric. others: the
     untouched answers of the other members of the job, in their order.
     """
 
@@ -51,7 +51,7 @@ class Picture:
     truth: bytes
     before: bytes
     after: bytes
-    partners: tuple[bytes, ...]
+    others: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,16 @@ def pictures(
     answers = {key: answer for drawn, _ in told for key, answer in drawn.answers.items()}
     found = [
         Picture(
-            k,
-            sample,
-            named(loader.images, sample).removeprefix("data: "),
-            float(of_k.before_N[row]),
-            float(of_k.after_N[row]),
-            *samples[sample],
-            answers[k, BEFORE, sample],
-            answers[k, AFTER, sample],
-            tuple(answers[i, BEFORE, sample] for i in range(len(members)) if i != k),
+            member=k,
+            sample=sample,
+            name=named(loader.images, sample).removeprefix("data: "),
+            value_before=float(of_k.before_N[row]),
+            value_after=float(of_k.after_N[row]),
+            image=samples[sample][0],
+            truth=samples[sample][1],
+            before=answers[k, BEFORE, sample],
+            after=answers[k, AFTER, sample],
+            others=tuple(answers[i, BEFORE, sample] for i in range(len(members)) if i != k),
         )
         for k, of_k in enumerate(wanted)
         for row, sample in zip(of_k.rows, before.rows[of_k.rows].tolist(), strict=True)

@@ -58,10 +58,12 @@ def is_index(path: str) -> bool:
 
 
 def is_safetensors(path: str, head: bytes) -> bool:
-    """By the name, unless it begins as torch's, or by the header's length and the JSON after it."""
-    if path.partition("?")[0].endswith(".safetensors"):
-        return not head.startswith(TORCH)
-    return head[8:9] == b"{" and head[5:8] == bytes(3)
+    """By the header's length and the JSON after it, whose first byte may be that of a pickle; or by
+    the name, unless it begins as torch's.
+    """
+    if head[8:9] == b"{" and head[5:8] == bytes(3):
+        return True
+    return path.partition("?")[0].endswith(".safetensors") and not head.startswith(TORCH)
 
 
 def _foreign(path: str, stream: IO[bytes]) -> tuple[str, str] | None:

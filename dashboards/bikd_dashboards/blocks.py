@@ -1,5 +1,6 @@
 """What a page is made of: plain values that the report writes as HTML and the app as components."""
 
+from base64 import b64encode
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +108,21 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class PictureRow:
+    """One sample in several pictures: (caption, WebP) of each; title: which sample it is."""
+
+    title: str
+    pictures: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    title: str
+    meaning: str
+    rows: tuple[PictureRow, ...]
+
+
+@dataclass(frozen=True)
 class ChoiceBox:
     """A list to choose from; options: (value, what it says)."""
 
@@ -124,4 +140,9 @@ class Downloads:
     models: tuple[str, ...] = ()
 
 
-Block = Text | Notes | Table | Plot | Grid | ChoiceBox | Downloads
+def source_of(picture: bytes) -> str:
+    """A WebP as the `src` of an image."""
+    return f"data:image/webp;base64,{b64encode(picture).decode()}"
+
+
+Block = Text | Notes | Table | Plot | Grid | Gallery | ChoiceBox | Downloads

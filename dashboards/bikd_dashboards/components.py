@@ -13,6 +13,7 @@ from bikd_dashboards.blocks import (
     ChoiceBox,
     Downloads,
     Failure,
+    Gallery,
     Grid,
     Link,
     Notes,
@@ -22,6 +23,7 @@ from bikd_dashboards.blocks import (
     Table,
     Tag,
     Text,
+    source_of,
 )
 from bikd_dashboards.downloads import of_model
 from bikd_dashboards.figures import Interval
@@ -63,6 +65,8 @@ class Maker:
                 return self.plot(block)
             case Grid():
                 return html.Div([self.plot(plot) for plot in block.plots], className="grid")
+            case Gallery():
+                return gallery(block)
             case ChoiceBox():
                 return choice(block)
             case Downloads():
@@ -213,6 +217,27 @@ def choice(block: ChoiceBox) -> Made:
     key = f"{block.name}={block.value}"
     listed = html.Select(options, key=key, **attribute("data-choice", block.name))
     return html.Label([f"{block.label} ", listed], className="choice")
+
+
+def gallery(block: Gallery) -> Made:
+    """A line of pictures for each sample."""
+    rows = [
+        html.Figure(
+            [
+                html.Figcaption(row.title),
+                html.Div(
+                    [
+                        html.Div([html.Img(src=source_of(picture), alt=caption), caption])
+                        for caption, picture in row.pictures
+                    ],
+                    className="pictures",
+                ),
+            ],
+            className="pictured",
+        )
+        for row in block.rows
+    ]
+    return html.Div([html.H3(block.title), html.P(block.meaning, className="soft small"), *rows])
 
 
 def legend() -> Made:

@@ -7,8 +7,10 @@ import pyarrow as pa
 
 from bikd_dashboards.along import along_figure, along_info
 from bikd_dashboards.blocks import Block, Downloads, Grid, Plot, Table, TableColumn, Text
+from bikd_dashboards.class_map import class_map_figure
 from bikd_dashboards.curves import curves_figure, curves_info
 from bikd_dashboards.figures import COMPARED, about, pc
+from bikd_dashboards.gallery import gallery
 from bikd_dashboards.headline import interval
 from bikd_dashboards.pair import (
     cases_figure,
@@ -80,8 +82,20 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
                 meaning="Before and after on the val images; epochs on the training images.",
             )
         )
-    for model, partner, _ in rows:
-        found = with_partner(view.classes(model), model, partner).to_pylist()
+    classes = [(m, p, with_partner(view.classes(m), m, p).to_pylist()) for m, p, _ in rows]
+    lines = [(view.names[m], view.names[p], found) for m, p, found in classes if found]
+    if lines and view.metric.pooled:
+        plots.append(
+            Plot(
+                f"class-map-{a}-{b}",
+                f"{view.metric.title} of every class",
+                class_map_figure(lines, view.metric),
+                f"Δ {view.metric.title} of each class: "
+                + "; ".join(_classes_say(name, partner, found) for name, partner, found in lines),
+                meaning="Without intervals, and not corrected for the number of classes.",
+            )
+        )
+    for model, partner, found in classes:
         if found:
             info = classes_info(view.names[model], view.names[partner], found)
             left = f" {info.left_out:,} classes in between left out." if info.left_out else ""
@@ -95,7 +109,13 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
                     meaning=f"Without intervals: many classes, few images each.{left}",
                 )
             )
-    return [*blocks, Grid(tuple(plots)), Downloads(("classes",), (a, b))]
+    galleries = filter(None, (gallery(view, m, p) for m, p, _ in rows))
+    return [*blocks, Grid(tuple(plots)), *galleries, Downloads(("classes",), (a, b))]
+
+
+def _classes_say(name: str, partner: str, rows: list[dict[str, Any]]) -> str:
+    up, down = (sum(sign * row["delta"] > 0 for row in rows) for sign in (1, -1))
+    return f"{name} with {partner} better in {up}, worse in {down} of {len(rows)}"
 
 
 def _pair(view: SettingView, a: str, b: str) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from bikd_dashboards.blocks import Block, ChoiceBox, Downloads, Link, Plot, Text
+from bikd_dashboards.blocks import Block, ChoiceBox, Downloads, Link, Plot, Text, source_of
 from bikd_dashboards.components import FEW
 from bikd_dashboards.downloads import FILES, OF_ONE_MODEL, csv, of_model
 from bikd_dashboards.figure_data import figure_text, packed
@@ -25,7 +25,7 @@ from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot
 from bikd_ray.formatting import NONE, count, plain, signed, span
 from bikd_ray.store.pairings import one_partner
 
-LIMITS = Limits(matrix=600, models=40, pairs=60, rows=100, runs=300)
+LIMITS = Limits(matrix=600, models=40, pairs=60, rows=100, runs=300, pictures=2)
 
 _NO_SETTING = Setting("", None, None, "last")
 
@@ -76,6 +76,7 @@ class Contents:
             meaning=meaning,
             part_of=lambda plot: self._part("figure", figure_text(_with_orders(plot))),
             href=href,
+            source_of=source_of,
             files_of=self.files_of,
         )
         parts: Any = self.environment.get_template("parts.html.j2").module

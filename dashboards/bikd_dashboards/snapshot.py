@@ -382,6 +382,8 @@ class Limits:
     """Partners with a curve."""
     file: int = 20_000
     """Rows of a file to download."""
+    pictures: int = 3
+    """Samples of an opened pair's learner that got better, and as many that got worse."""
 
 
 def shown_names(baselines: Sequence[Mapping[str, Any]], sign: int = 1) -> dict[str, str]:
