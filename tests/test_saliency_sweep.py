@@ -71,7 +71,7 @@ def test_videos_are_swept_measured_planned_and_exported(cluster, path):
     loaded = load_spec(path)
     plan, answers = open_plan(loaded, None)
     line = resolution_line(plan.jobs[0].data, answers)
-    assert line.startswith("5 units of val resolve ±")
+    assert line.startswith("5 val videos resolve ±")
     assert " CC and ±" in line
     assert "NSS of one job's Δ" in line
 

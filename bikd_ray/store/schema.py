@@ -96,6 +96,11 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("higher_is_better", pa.bool_(), ""),
         ("binary", pa.bool_(), "each score is 0 or 1: `bits` holds them"),
         ("pooled", pa.bool_(), "a ratio of sums: scores are influence values"),
+        (
+            "units",
+            _S,
+            "of what each score is: images, videos; null in older rows: images",
+        ),
         ("control", _S, "what net delta is against: ce, or untouched where train has no labels"),
     ],
     "baselines": [

@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from bikd_ray.specs import DataSource, ZooEntry
 
 METRICS = (
-    Metric("cc", "CC", pooled=True),
-    Metric("nss", "NSS", pooled=True),
-    Metric("sim", "SIM", pooled=True),
-    Metric("kldiv", "KLDiv", "nats", higher_is_better=False, pooled=True),
-    Metric("auc_j", "AUC-J", pooled=True),
+    Metric("cc", "CC", pooled=True, units="videos"),
+    Metric("nss", "NSS", pooled=True, units="videos"),
+    Metric("sim", "SIM", pooled=True, units="videos"),
+    Metric("kldiv", "KLDiv", "nats", higher_is_better=False, pooled=True, units="videos"),
+    Metric("auc_j", "AUC-J", pooled=True, units="videos"),
 )
 assert tuple(metric.name for metric in METRICS) == NAMES
 

@@ -41,7 +41,8 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
             for m in ALIKE
             if pair[m] is not None
         ]
-        blocks.append(Text(f"Over {pair['n']:,} val images before training: {', '.join(known)}."))
+        over = f"{pair['n']:,} val {view.metric.units}"
+        blocks.append(Text(f"Over {over} before training: {', '.join(known)}."))
     if not rows:
         return [*blocks, Text("This pair has not been trained with this setting yet.")]
     said = [

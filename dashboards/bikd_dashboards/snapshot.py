@@ -136,6 +136,12 @@ class Snapshot:
         return self.once(("flips", model_id, selection), flips)
 
     @cached_property
+    def units(self) -> str:
+        """What is measured, in words: `images`, `videos`."""
+        found = {of.units for metrics in self.store.metrics.values() for of in metrics}
+        return " and ".join(sorted(found)) or Metric.units
+
+    @cached_property
     def any_binary(self) -> bool:
         """Whether some data set's metric says of each unit if it is right."""
         name = self.measure["metric"]
