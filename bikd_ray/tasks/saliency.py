@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from bikd_ray.analysis.clustered import ClusterSums, pseudo_values
 from bikd_ray.errors import UserError
+from bikd_ray.formatting import listed
 from bikd_ray.metrics import Metric
 from bikd_ray.tasks import saliency_maps as maps
 from bikd_ray.tasks.base import Answer, Head, Prediction, Statistics, Task
@@ -216,7 +217,7 @@ class Saliency(Task):
         lines = []
         for metrics, why in ((OF_FIXATIONS, "no fixation"), (("cc", "sim", "kldiv"), "no map")):
             if lacking := int((~statistics[f"known_{metrics[0]}"]).sum()):
-                titles = " and ".join(m.title for m in METRICS if m.name in metrics)
+                titles = listed([m.title for m in METRICS if m.name in metrics])
                 lines.append(f"{lacking:,} of {frames:,} frames have {why}: out of {titles}")
         return "; ".join(lines) or None
 
