@@ -15,7 +15,7 @@ class Metric:
     percent, and differences percentage points), "nats", or nothing. binary: each score is 0 or 1,
     so that flips, McNemar's test, overlaps of errors and cases exist. pooled: a ratio of sums over
     the set; scores are its influence values, and the metric of a part of the set is worked out
-    anew.
+    anew. units: what was drawn at random, of each of which there is a score, for people.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Metric:
     higher_is_better: bool = True
     binary: bool = False
     pooled: bool = False
+    units: str = "images"
 
     @property
     def sign(self) -> int:

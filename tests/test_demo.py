@@ -143,7 +143,7 @@ def test_three_networks_see_clips_differently_and_each_knows_a_third_of_the_vide
         (3, 4, 64, 96),
         (3, 8, 32, 48),
     ]
-    assert (data.n_train, data.n_val) == (60, 300)
+    assert (data.n_train, data.n_val) == (60, 200)
     # 3 pairs, all three and 3 controls
     assert len(all_jobs(spec, zoo, data)) == 7 * len(spec.seeds)
 

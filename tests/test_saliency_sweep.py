@@ -1,9 +1,12 @@
 """Videos through a whole sweep on Ray: two networks of different windows, and three at once."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file
 
 from bikd_pipelines.planning import open_plan
@@ -47,10 +50,28 @@ def test_videos_are_swept_measured_planned_and_exported(cluster, path):
         assert len(gains) == 5
         assert all(np.isfinite(row["crossfit_delta"]) for row in gains)
 
+    frames = store.table("result_frames").to_pylist()
+    assert len(frames) == (3 + 2 + 3) * 2 * 15  # members of the jobs, selections, frames
+    results = store.table("results").to_pylist()
+    one = next(r for r in results if len(r["partner_ids"]) == 1 and r["model"] == "short")
+    setting = {name: one[name] for name in ("data_id", "recipe_id", "objective", "selection")}
+    along = store.along(one["model_id"], one["partner_ids"], **setting)
+    assert along["video"].to_pylist() == [video for video in range(5) for _ in range(3)]
+    assert along["frame"].to_pylist() == [0, 8, 16] * 5
+    for column in ("before", "after"):
+        assert np.mean(along[column]) == pytest.approx(one[column], rel=1e-5)
+    assert along["alone"].null_count == along["partner"].null_count == 0
+    pictures = store.table("pictures").to_pylist()
+    assert {row["metric"] for row in pictures} == {"cc"}
+    assert {len(row["others"]) for row in pictures} == {0, 1, 2}
+    for row in pictures:
+        picture = Image.open(io.BytesIO(row["truth"]))
+        assert (picture.format, picture.size) == ("WEBP", (192, 128))
+
     loaded = load_spec(path)
     plan, answers = open_plan(loaded, None)
     line = resolution_line(plan.jobs[0].data, answers)
-    assert line.startswith("5 units of val resolve ±")
+    assert line.startswith("5 val videos resolve ±")
     assert " CC and ±" in line
     assert "NSS of one job's Δ" in line
 

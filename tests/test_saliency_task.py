@@ -147,6 +147,10 @@ def test_no_fixations_at_all_are_no_nss_and_are_said():
     assert np.isnan(found.values["nss"])
     assert found.values["cc"] == pytest.approx(0.2)
     assert SALIENCY.doubt(frames) == "3 of 3 frames have no fixation: out of NSS and AUC-J"
+    frames["known_cc"] = np.array([False, True, True])
+    said = SALIENCY.doubt(frames)
+    assert said is not None
+    assert said.endswith("; 1 of 3 frames have no map: out of CC, SIM and KLDiv")
 
 
 def test_a_single_video_has_its_metric_and_no_spread():

@@ -100,6 +100,15 @@ def test_both_kinds_agree_on_zeros_and_ones_but_for_the_pseudo_units(n):
     assert bits.unit_gains(*apart_TS) == pytest.approx(floats.unit_gains(*apart_TS), abs=1e-7)
 
 
+@pytest.mark.parametrize("rows", [(0,), (2, 0), (3,)])
+def test_a_contrast_of_nothing_is_the_same_of_both_kinds(rows):
+    """Of no seed, as before a control has run, and of weights that are all 0."""
+    bits, values = both_kinds(20)
+    told, same = (contrast(one, np.zeros((*rows, 12))) for one in (bits, values))
+    for name in ("mean", "seeds"):
+        assert np.array_equal(getattr(told, name), getattr(same, name), equal_nan=True)
+
+
 def test_rivals_of_values_are_the_differences_of_any_two_also_where_seeds_are_missing():
     values = nll(40_000)
     got, want = rivals(values, AT), differences(values, AT[:, None], AT[None])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import combinations_with_replacement
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -199,7 +200,7 @@ class Values(Scores):
         used_V = (weights_SV != 0).reshape(-1, weights_SV.shape[-1]).any(0)
         weights_SV = weights_SV[..., used_V]
         w_V = _mean_of_rows(weights_SV)
-        w_EV = w_V.reshape(-1, w_V.shape[-1])
+        w_EV = w_V.reshape(prod(w_V.shape[:-1]), w_V.shape[-1])  # none may be used
         mean_E1 = (w_EV @ self.totals[used_V] / self.n)[:, None]
         square_E = np.zeros(len(w_EV))
         for some_VN in self._chunks(len(w_EV)):

@@ -123,7 +123,7 @@ def _summary(choice: SelectedResult) -> str:
     unit = "%" if metric.unit == "%" else f" {metric.unit}".rstrip()
     text = (
         f"{metric.title[:1].upper()}{metric.title[1:]} {number(gain['before'], digits)}{unit} → "
-        f"**{number(gain['after'], digits)}{unit}** on {gain['n']:,} images: "
+        f"**{number(gain['after'], digits)}{unit}** on {gain['n']:,} {metric.units}: "
         f"Δ {delta_text(gain)}{_in_words(difference_unit(metric.unit))}."
     )
     if gain["control"] == UNTOUCHED:
@@ -199,7 +199,8 @@ def _recipe(choice: SelectedResult) -> str:
 
 
 def _data(choice: SelectedResult, data: Data) -> str:
-    identity = f"{code(choice.result['data_id'])}, {choice.result['n']:,} images to measure on"
+    measured = f"{choice.result['n']:,} {choice.metric.units} to measure on"
+    identity = f"{code(choice.result['data_id'])}, {measured}"
     held = f", {data.select_fraction:g} of train held out" if data.select_fraction else ""
     return f"train {code(_where(data.train))}{held}, val {code(_where(data.val))} ({identity})"
 

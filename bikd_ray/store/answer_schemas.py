@@ -193,6 +193,14 @@ CURVES = _schema(
     ]
 )
 
+ALONG = pa.schema(
+    [SCHEMAS["frames"].field(name) for name in ("video", "frame")]
+    + [pa.field(name, pa.float64()) for name in ("before", "after", "alone", "partner")]
+)
+"""What one learner scores on each frame: untouched, with its partners and alone (means of the
+seeds), and what its untouched partners do, in the mean. Null where the truth does not define it.
+"""
+
 ANSWERS: dict[str, pa.Schema] = {
     "partners": GAINS,
     "groups": GROWTH,

@@ -30,6 +30,7 @@ GRACE = 3600  # seconds: longer than a reader takes from the jobs to their rows,
 ORDER = {
     "results": ("model_id", "selection", "eval_set", "metric", "job_id"),
     "curves": ("model_id", "job_id", "epoch"),
+    "result_frames": ("model_id", "selection", "eval_set", "job_id", "sample"),
     "result_counts": ("model_id", "selection", "eval_set", "job_id", "sample"),
     "pictures": ("model_id", "job_id", "sample"),
     "similarities": ("job_id", "model_id_a", "model_id_b"),

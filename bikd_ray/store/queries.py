@@ -23,6 +23,7 @@ from bikd_ray.store.curves import curve_table
 from bikd_ray.store.data_ids import as_stored, refuse_other_sets
 from bikd_ray.store.family import family
 from bikd_ray.store.filesystem import store_uri
+from bikd_ray.store.frames import along
 from bikd_ray.store.gains import (
     class_rows,
     flip_table,
@@ -506,6 +507,20 @@ class Store:
         known = baselines(self._reader)
         untouched = {i: row["value"] for (of, i), row in known.items() if of == data_id}
         return rows_after(self.table("results", columns, where), a, b, untouched)
+
+    def along(
+        self,
+        model_id: str,
+        partner_ids: Sequence[str],
+        metric: str | None = None,
+        eval_set: str = VAL,
+        **setting: str,
+    ) -> pa.Table:
+        """What a learner with these partners scores on each frame of each video. Columns: `ALONG`;
+        no row where the store keeps no frames. setting: data_id, recipe_id, objective, selection.
+        """
+        measure = Measure(metric, eval_set)
+        return along(self._reader, model_id, partner_ids, measure=measure, **setting)
 
     def pictures(
         self, model_id: str, partner_id: str, data_id: str, recipe_id: str, objective: str

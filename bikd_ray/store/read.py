@@ -421,7 +421,11 @@ def _metrics(rows: pa.Table, baselines: pa.Table) -> dict[str, tuple[Metric, ...
         found.setdefault(row["data_id"], {})[row["metric"]] = row
     metrics = {
         data_id: tuple(
-            Metric(row["metric"], *(row[name] for name in _OF_METRIC))
+            Metric(
+                row["metric"],
+                *(row[name] for name in _OF_METRIC),
+                units=row["units"] or Metric.units,
+            )
             for row in sorted(of_data.values(), key=itemgetter("position"))
         )
         for data_id, of_data in found.items()

@@ -56,6 +56,22 @@ _COUNTS = [
     ("predicted", pa.list_(pa.int32()), "labelled pixels that are predicted to be of each"),
 ]
 
+_FRAMES = [
+    ("sample", _I, "index into the set, of frames that are scored"),
+    ("video", pa.int32(), "its place in the set, from 0"),
+    ("frame", pa.int32(), "its place in the video, from 0"),
+    *(
+        (name, pa.float32(), f"{title}; null where the truth does not define it")
+        for name, title in (
+            ("cc", "CC of the frame"),
+            ("nss", "NSS"),
+            ("sim", "SIM"),
+            ("kldiv", "KLDiv, nats"),
+            ("auc_j", "AUC-J"),
+        )
+    ),
+]
+
 _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     "models": [
         *_MODEL,
@@ -80,6 +96,11 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("higher_is_better", pa.bool_(), ""),
         ("binary", pa.bool_(), "each score is 0 or 1: `bits` holds them"),
         ("pooled", pa.bool_(), "a ratio of sums: scores are influence values"),
+        (
+            "units",
+            _S,
+            "of what each score is: images, videos; null in older rows: images",
+        ),
         ("control", _S, "what net delta is against: ce, or untouched where train has no labels"),
     ],
     "baselines": [
@@ -107,6 +128,14 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("selection", _S, "last, best_val or best_select"),
         _SET,
         *_COUNTS,
+    ],
+    "frames": [*_MODEL, _SET, *_FRAMES],
+    "result_frames": [
+        ("job_id", _S, ""),
+        ("model_id", _S, ""),
+        ("selection", _S, "last, best_val or best_select"),
+        _SET,
+        *_FRAMES,
     ],
     "pictures": [
         ("job_id", _S, ""),
@@ -261,6 +290,8 @@ KEYS: dict[str, tuple[str, ...]] = {
     "predictions": ("data_id", "model_id", "eval_set"),
     "counts": ("data_id", "model_id", "eval_set"),
     "result_counts": ("job_id",),
+    "frames": ("data_id", "model_id", "eval_set"),
+    "result_frames": ("job_id",),
     "pictures": ("job_id",),
     "pairs": ("data_id", "eval_set", "model_id_a", "model_id_b"),
     "jobs": ("job_id",),
@@ -276,6 +307,8 @@ ROW: dict[str, tuple[str, ...]] = {
     "predictions": ("sample",),
     "counts": ("sample",),
     "result_counts": ("model_id", "selection", "eval_set", "sample"),
+    "frames": ("sample",),
+    "result_frames": ("model_id", "selection", "eval_set", "sample"),
     "pictures": ("model_id", "sample"),
     "pairs": ("metric",),
     "results": ("model_id", "selection", "eval_set", "metric"),
@@ -292,6 +325,8 @@ COMMITTED_BY = {
     "predictions": "baselines",
     "counts": "baselines",
     "result_counts": "jobs",
+    "frames": "baselines",
+    "result_frames": "jobs",
     "pictures": "jobs",
 }
 """Tables whose rows count only once their attempt stands in another; the others commit

@@ -110,6 +110,10 @@ class Task(ABC):
     """By whose value of each sample (`of_each`) it is told where a job has changed a model's
     answers most: pictures of these samples are kept (`draw`). None: a task without pictures."""
 
+    kin: str | None = None
+    """The statistic by which samples are alike, such as the video of a frame: of those of one value
+    only the one that changed most is pictured. None: none are."""
+
     features: bool = False
     """Whether what the networks' classifiers read is compared and probed."""
 

@@ -35,6 +35,7 @@ class Checked(Task):
         self.table, self.ragged, self.features = task.table, task.ragged, task.features
         self.alike, self.augments = task.alike, task.augments
         self.results_table, self.pictured = task.results_table, task.pictured
+        self.kin = task.kin
         self.cacheable = task.cacheable
         self.labels_are_targets = task.labels_are_targets
         if task.divergence is not None:

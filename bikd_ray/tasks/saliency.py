@@ -14,9 +14,11 @@ from torch import Tensor, nn
 
 from bikd_ray.analysis.clustered import ClusterSums, pseudo_values
 from bikd_ray.errors import UserError
+from bikd_ray.formatting import listed
 from bikd_ray.metrics import Metric
 from bikd_ray.tasks import saliency_maps as maps
 from bikd_ray.tasks.base import Answer, Head, Prediction, Statistics, Task
+from bikd_ray.tasks.heat import heated, plain
 from bikd_ray.tasks.saliency_metrics import METRICS as NAMES
 from bikd_ray.tasks.saliency_metrics import blurred, measure
 
@@ -28,11 +30,11 @@ if TYPE_CHECKING:
     from bikd_ray.specs import DataSource, ZooEntry
 
 METRICS = (
-    Metric("cc", "CC", pooled=True),
-    Metric("nss", "NSS", pooled=True),
-    Metric("sim", "SIM", pooled=True),
-    Metric("kldiv", "KLDiv", "nats", higher_is_better=False, pooled=True),
-    Metric("auc_j", "AUC-J", pooled=True),
+    Metric("cc", "CC", pooled=True, units="videos"),
+    Metric("nss", "NSS", pooled=True, units="videos"),
+    Metric("sim", "SIM", pooled=True, units="videos"),
+    Metric("kldiv", "KLDiv", "nats", higher_is_better=False, pooled=True, units="videos"),
+    Metric("auc_j", "AUC-J", pooled=True, units="videos"),
 )
 assert tuple(metric.name for metric in METRICS) == NAMES
 
@@ -47,6 +49,8 @@ class Saliency(Task):
     ragged = ("map", "fixated")
     cacheable = False
     augments = ("none",)
+    table, results_table = "frames", "result_frames"
+    pictured, kin = METRICS[0], "unit"
 
     # -- the models --------------------------------------------------------------------
 
@@ -94,8 +98,8 @@ class Saliency(Task):
         self, images: "ImageSet", index: int, views: Sequence["View"], augment: str, seed: int
     ) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
         """The clip of each view. To learn from, with `truth`, a map of the size of all; to be
-        measured on, with `map` and `fixated` as they are, the `unit` that the frame belongs to, and
-        whether to `blur`.
+        measured on, with `map` and `fixated` as they are, which `frame` of which `video` it is, the
+        `unit` that it belongs to, and whether to `blur`.
         """
         clips = _clips(images)
         pixels, truth = clips.clips(index, views, seed), clips.truth(index, seed)
@@ -104,8 +108,10 @@ class Saliency(Task):
                 torch.from_numpy(np.ascontiguousarray(truth.map))[None], clips.size
             )
             return pixels, {"truth": of_all[0].numpy()}
-        unit, blur = np.array(clips.unit(index)), np.array(clips.blur)
-        return pixels, {"map": truth.map, "fixated": truth.fixated, "unit": unit, "blur": blur}
+        video, frame = clips.at(index)
+        told = {"unit": clips.unit(index), "video": video, "frame": frame, "blur": clips.blur}
+        where = {name: np.array(value) for name, value in told.items()}
+        return pixels, {"map": truth.map, "fixated": truth.fixated, **where}
 
     # -- training ----------------------------------------------------------------------
 
@@ -166,7 +172,8 @@ class Saliency(Task):
                 known[name][rows] = ~value.isnan()
                 found[name][rows] = torch.where(usable, value.nan_to_num(0.0), torch.nan).float()
         told = {f"known_{name}": flags for name, flags in known.items()}
-        return {**found, **told, "unit": target["unit"].to(device)}
+        where = {name: target[name].to(device) for name in ("unit", "video", "frame")}
+        return {**found, **told, **where}
 
     def scores(self, statistics: Statistics) -> dict[str, np.ndarray]:
         """Of the videos that have a scored frame: pseudo-values of leaving each of them out."""
@@ -183,19 +190,51 @@ class Saliency(Task):
             found[name] = np.stack([sums.sum_V, sums.n_V.astype(np.float64)])
         return found
 
+    def columns(self, statistics: Statistics) -> dict[str, Any]:
+        """Which frame of which video each is, and its own value of each metric."""
+        import pyarrow as pa
+
+        where = {name: statistics[name].astype(np.int32) for name in ("video", "frame")}
+        values = {
+            name: pa.array(statistics[name], mask=~statistics[f"known_{name}"]) for name in NAMES
+        }
+        return {**where, **values}
+
+    def of_each(self, statistics: Statistics) -> np.ndarray:
+        cc = self.metrics[0].name
+        return np.where(statistics[f"known_{cc}"], statistics[cc], np.nan)
+
+    def draw(self, batch: "Batch", answers: Sequence[Answer]) -> list[np.ndarray]:
+        """The frame, and over it as heat the truth with its fixations, and each answer."""
+        truth, fixated = batch.target["map"][0], batch.target["fixated"][0]
+        photo = maps.resized(_target_frame(batch), tuple(truth.shape)).cpu()
+        found = [heated(photo, answer[0].cpu()) for answer in answers]
+        return [plain(photo), heated(photo, truth.cpu(), fixated.cpu()), *found]
+
     def doubt(self, statistics: Statistics) -> str | None:
         """How many frames are left out, for all models alike."""
         frames = len(statistics["unit"])
         lines = []
         for metrics, why in ((OF_FIXATIONS, "no fixation"), (("cc", "sim", "kldiv"), "no map")):
             if lacking := int((~statistics[f"known_{metrics[0]}"]).sum()):
-                titles = " and ".join(m.title for m in METRICS if m.name in metrics)
+                titles = listed([m.title for m in METRICS if m.name in metrics])
                 lines.append(f"{lacking:,} of {frames:,} frames have {why}: out of {titles}")
         return "; ".join(lines) or None
 
 
 def _clips(images: Any) -> "ClipSet":
     return images
+
+
+def _target_frame(batch: "Batch") -> Tensor:
+    """float32 [3, H, W] of a batch of one: of the largest view, the frame whose map is asked for,
+    or the nearest that it shows.
+    """
+    view = max(batch.views, key=lambda view: view.size)
+    pixels = batch.views[view][0].float()
+    if view.window is None:
+        return pixels
+    return pixels[:, int(np.abs(view.window.offsets).argmin())]
 
 
 def _map(output: Any) -> Tensor:

@@ -77,13 +77,22 @@ def thumbnail(pixels_HW3: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def most_changed(before_N: np.ndarray, after_N: np.ndarray, sign: int) -> np.ndarray:
+def most_changed(
+    before_N: np.ndarray, after_N: np.ndarray, sign: int, kin_N: np.ndarray | None = None
+) -> np.ndarray:
     """The indices of the MOST samples that got better, the most first, then of as many that got
-    worse; sign: -1 where lower is better. Equal changes in their order.
+    worse; sign: -1 where lower is better. Equal changes in their order. kin: of samples of one
+    value, one that got better and one that got worse.
     """
     gain_N = np.nan_to_num(sign * (after_N - before_N))
-    better, worse = (np.argsort(-s * gain_N, kind="stable")[:MOST] for s in (1, -1))
-    return np.concatenate([better[gain_N[better] > 0], worse[gain_N[worse] < 0]])
+    found = []
+    for way in (1, -1):
+        order = np.argsort(-way * gain_N, kind="stable")
+        order = order[way * gain_N[order] > 0]
+        if kin_N is not None:
+            order = order[np.sort(np.unique(kin_N[order], return_index=True)[1])]
+        found.append(order[:MOST])
+    return np.concatenate(found)
 
 
 @dataclass
@@ -164,7 +173,8 @@ def pictures(
 
 def _wanted(task: Task, before: Measured, after: Measured, sign: int) -> _Wanted:
     was_N, now_N = (task.of_each(found.statistics) for found in (before, after))
-    return _Wanted(most_changed(was_N, now_N, sign), was_N, now_N)
+    kin_N = before.statistics[task.kin] if task.kin else None
+    return _Wanted(most_changed(was_N, now_N, sign, kin_N), was_N, now_N)
 
 
 def _draw(

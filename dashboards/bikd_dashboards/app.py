@@ -194,7 +194,7 @@ def _layout(uri: str) -> html.Div:
 def _head(now: Snapshot, uri: str, key: str) -> list[Any]:
     def work_out() -> tuple[tuple[str, str], ...]:
         recipes = distinct_recipes(now.jobs)
-        return facts(now.baselines, now.pairs, now.jobs, recipes, datetime.now(UTC))
+        return facts(now.baselines, now.pairs, now.jobs, recipes, datetime.now(UTC), now.units)
 
     if key != "overview":  # the other pages are about their own answers
         return [html.Div([html.P(uri, className="sweep"), html.H1(QUESTION)], className="brief")]

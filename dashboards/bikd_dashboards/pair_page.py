@@ -5,6 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from bikd_dashboards.along import along_figure, along_info
 from bikd_dashboards.blocks import Block, Downloads, Grid, Plot, Table, TableColumn, Text
 from bikd_dashboards.class_map import class_map_figure
 from bikd_dashboards.curves import curves_figure, curves_info
@@ -40,7 +41,8 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
             for m in ALIKE
             if pair[m] is not None
         ]
-        blocks.append(Text(f"Over {pair['n']:,} val images before training: {', '.join(known)}."))
+        over = f"{pair['n']:,} val {view.metric.units}"
+        blocks.append(Text(f"Over {over} before training: {', '.join(known)}."))
     if not rows:
         return [*blocks, Text("This pair has not been trained with this setting yet.")]
     said = [
@@ -51,7 +53,7 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
     ]
     blocks.insert(1, Text("; ".join(said) + "."))
     blocks.append(_table(view, rows))
-    plots = [*_curves(view, rows)]
+    plots = [*_curves(view, rows), *_along(view, rows)]
     flips = [(m, p, with_partner(view.flips(m), m, p).to_pylist()) for m, p, _ in rows]
     drawn = [(view.names[m], view.names[p], r[0]) for m, p, r in flips if r]
     if drawn:
@@ -179,6 +181,27 @@ def _curves(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> l
                     curves_figure(info),
                     f"Val {view.primary.title} of {name} over the epochs",
                     meaning="Dashed: alone.",
+                )
+            )
+    return plots
+
+
+def _along(view: SettingView, rows: list[tuple[str, str, dict[str, Any]]]) -> list[Plot]:
+    """Where the units are videos, the one in which each learner moved most."""
+    plots = []
+    for model, partner, _ in rows:
+        info = along_info(view.names[partner], view.metric, view.along(model, [partner]))
+        if info:
+            name, title = view.names[model], view.metric.title
+            plots.append(
+                Plot(
+                    f"along-{model}-{partner}",
+                    f"{name}: {title} along video {info.video}",
+                    along_figure(info),
+                    f"{title} of {name} on {len(info.frames)} frames of video {info.video}, before "
+                    f"and after",
+                    meaning="The val video in which it moved most, against alone; means of the "
+                    "seeds.",
                 )
             )
     return plots

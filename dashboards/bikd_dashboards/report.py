@@ -58,7 +58,7 @@ def _brief(now: Snapshot) -> str:
         count(len(now.baselines["model_id"].unique()), "model"),
         count(len(now.jobs), "job"),
         count(len(seeds), "seed") if seeds else "",
-        " and ".join(f"{n:,}" for n in sizes) + f" images of {now.measure['eval_set']}"
+        " and ".join(f"{n:,}" for n in sizes) + f" {now.units} of {now.measure['eval_set']}"
         if sizes
         else "",
     ]
@@ -69,7 +69,7 @@ def _measured(now: Snapshot) -> str:
     """What the report is about, in words: `mIoU on the val images`."""
     name = now.measure["metric"]
     found = {d: now.store.metric(d, name).title for d in now.store.metrics} or {"": "metric"}
-    sets = f"the {now.measure['eval_set']} images"
+    sets = f"the {now.measure['eval_set']} {now.units}"
     return f"{' or '.join(dict.fromkeys(found.values()))} on {sets}"
 
 
@@ -88,7 +88,7 @@ def render(now: Snapshot, written: datetime, limits: Limits = LIMITS) -> str:
     jobs = now.jobs
     return contents.environment.get_template("report.html.j2").render(
         sweeps=[s for s in jobs["sweep"].unique().to_pylist() if s],
-        facts=facts(now.baselines, now.pairs, jobs, distinct_recipes(jobs), written),
+        facts=facts(now.baselines, now.pairs, jobs, distinct_recipes(jobs), written, now.units),
         brief=_brief(now),
         groups=groups,
         measured=_measured(now),

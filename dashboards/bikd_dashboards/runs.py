@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from bikd_dashboards.figures import pc
 from bikd_ray.formatting import NONE, count, listed
+from bikd_ray.metrics import Metric
 from bikd_ray.store.pairings import trained_groups
 
 Row = Mapping[str, Any]
@@ -86,10 +87,11 @@ def facts(
     jobs: pa.Table,
     recipes: Mapping[str, str],
     written: datetime,
+    units: str = Metric.units,
 ) -> tuple[tuple[str, str], ...]:
     """(term, description) of what the store holds, for the page's head.
 
-    pairs: of the table `pairs`. recipes: recipe_id to what it says.
+    pairs: of the table `pairs`. recipes: recipe_id to what it says. units: what is measured.
     """
     done = jobs.filter(pc.equal(jobs["status"], "done"))
     trained = trained_groups(done, pairs)
@@ -106,7 +108,7 @@ def facts(
         ("Pairings", pairings),
         ("Jobs", f"{len(done):,} done, {len(jobs) - len(done):,} failed"),
         ("Seeds", listed([str(s) for s in seeds], 12)),
-        ("Val images", " · ".join(f"{n:,}" for n in sizes.values())),
+        (f"Val {units}", " · ".join(f"{n:,}" for n in sizes.values())),
         ("Data", " · ".join(sizes)),
         ("Objective", ", ".join(named)),
         ("Time of all jobs", duration(seconds) if len(jobs) else ""),

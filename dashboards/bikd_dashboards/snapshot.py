@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -134,6 +134,12 @@ class Snapshot:
             return self.store.flips(model_id, selection=selection, **self.measure)
 
         return self.once(("flips", model_id, selection), flips)
+
+    @cached_property
+    def units(self) -> str:
+        """What is measured, in words: `images`, `videos`."""
+        found = {of.units for metrics in self.store.metrics.values() for of in metrics}
+        return " and ".join(sorted(found)) or Metric.units
 
     @cached_property
     def any_binary(self) -> bool:
@@ -318,6 +324,16 @@ class SettingView:
         rows = self._own(self.snapshot.curves(model_id), ("data_id", "recipe_id"))
         own = pc.equal(rows["objective"], self.setting.objective or "")
         return rows.filter(pc.or_(own, pc.equal(rows["objective"], "ce")))
+
+    def along(self, model_id: str, partner_ids: Sequence[str]) -> pa.Table:
+        """What a learner with these partners scores on each frame of each video, if of videos."""
+        setting = asdict(self.setting)
+        return self.snapshot.once(
+            ("along", self.setting, model_id, *partner_ids),
+            lambda: self.snapshot.store.along(
+                model_id, partner_ids, **self.snapshot.measure, **setting
+            ),
+        )
 
     def flips(self, model_id: str) -> pa.Table:
         rows = self.snapshot.flips(model_id, self.setting.selection)

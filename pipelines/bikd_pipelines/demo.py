@@ -243,7 +243,7 @@ STORIES = {
         spec={
             "data": {
                 "train": VIDEOS,
-                "val": {"source": "moving_digits", "split": "val", "videos": 30, "eval_stride": 4},
+                "val": {"source": "moving_digits", "split": "val", "videos": 40, "eval_stride": 8},
             },
             "pairings": {
                 "list": [
@@ -254,7 +254,7 @@ STORIES = {
                 ]
             },
             "recipe": {
-                "epochs": 6,
+                "epochs": 4,
                 "batch_size": 8,
                 "optimizer": "adam",
                 "lr": 3e-4,

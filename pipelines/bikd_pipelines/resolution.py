@@ -37,8 +37,8 @@ def resolution_line(data: ResolvedData, store: Store | None) -> str:
     if metrics[0].binary:
         low, high = (resolvable(data.n_val, share) for share in (0.02, 0.04))
         return (
-            f"{data.n_val} val images resolve ±{low:.2f} pp of one job's Δ with 95% if 2% of "
-            f"them change sides, ±{high:.2f} pp if 4% do"
+            f"{data.n_val} val {metrics[0].units} resolve ±{low:.2f} pp of one job's Δ with 95% "
+            f"if 2% of them change sides, ±{high:.2f} pp if 4% do"
         )
     kept = [metric for metric in metrics if not metric.binary][:SHOWN]
     known = [(metric, *_known(metric, data, store)) for metric in kept] if store else []
@@ -46,11 +46,11 @@ def resolution_line(data: ResolvedData, store: Store | None) -> str:
     if not told:
         return (
             "what difference the val set resolves depends on how much scores vary between its "
-            "units: bikd baseline, then plan again, tells it"
+            f"{metrics[0].units}: bikd baseline, then plan again, tells it"
         )
     shown = " and ".join(_shown(half, metric) for metric, half, _, _ in told)
-    _, _, units, by = told[0]
-    return f"{units} units of val resolve {shown} of one job's Δ with 95% (by {by})"
+    metric, _, units, by = told[0]
+    return f"{units} val {metric.units} resolve {shown} of one job's Δ with 95% (by {by})"
 
 
 def _shown(half: float, metric: Metric) -> str:

@@ -110,7 +110,7 @@ class MovingDigits:
 ODD_VIDEO, NO_MAP, NO_FIXATIONS, EMPTY_MAP, HALF_SIZE = 2, 3, 4, 5, 6
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)  # of the usual length and size, 250 KB each
 def _draw(
     split: Literal["train", "val"], video: int, count: int, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray]:
