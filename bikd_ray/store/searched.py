@@ -75,10 +75,12 @@ class Searched:
 
 def searches(store: Store, objective: str | None = None) -> list[Searched]:
     """The settings about which searches have decided, by their last decision."""
-    columns = ["data_id", "recipe_id", "objective", "metric", "regret", "decide_on", "at"]
+    columns = ["data_id", "recipe_id", "objective", "metric", "regret", "decide_on", "at", "goal"]
     found: dict[Setting, Searched] = {}
     rows = store.table("decisions", columns).sort_by("at").to_pylist()
     for row in rows:
+        if row["goal"] == "improve":
+            continue
         if objective in (None, row["objective"], row["objective"].split("(")[0]):
             setting = tuple(row[name] for name in columns[:4])
             found[setting] = Searched(setting, row["regret"], row["decide_on"] == "half")

@@ -32,6 +32,8 @@ def show_searched(
     store: Any, model: str, objective: str | None, selection: str, format: Format
 ) -> bool:
     """Print the partners of a model that a search has chosen among; False where there are none."""
+    if not len(store.index("decisions")):
+        return False  # and what searches is not loaded
     from bikd_pipelines.search_views import searched_lines
     from bikd_ray.store.searched import searched_partners
 
