@@ -157,8 +157,8 @@ def with_goal(
     search = {name: value for name, value in given.items() if value is not None}
     if search and (goal or spec.goal) != "best_partner":
         raise UserError(
-            f"{' and '.join(f'--{name}' for name in search)} of a search for best partners, but "
-            f"the goal is {goal or spec.goal}; add --goal best_partner, or leave that out"
+            f"{' and '.join(f'--{name}' for name in search)}: only a search for best partners has "
+            f"it, and the goal is {goal or spec.goal}; add --goal best_partner, or leave it out"
         )
     if goal is None and not search:
         return spec

@@ -8,12 +8,15 @@ best pair of the same seeds. Where all models are wanted each is in one group.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from bikd_ray.analysis.groups import best_size, next_size
 from bikd_ray.search.decision import Ask, Reason
 from bikd_ray.search.state import Key
+
+K = TypeVar("K")
 
 Members = tuple[str, ...]
 """model_ids in their order, as of a job; one alone is a control."""
@@ -173,12 +176,12 @@ def best_pair(model: str, gains: Gains) -> Members | None:
     return max(sorted(means), key=means.__getitem__) if means else None
 
 
-def on_shared_seeds(gains: Gains) -> dict[Members, float]:
+def on_shared_seeds(gains: Mapping[K, Mapping[int, float]]) -> dict[K, float]:
     """The mean over the seeds that all have, so that they are compared like with like and no
     further seed of one changes what is chosen; each one's own mean where no seed is in all.
     """
     shared = set.intersection(*(set(seeds) for seeds in gains.values())) if gains else set()
     return {
-        members: float(np.mean([gain for seed, gain in seeds.items() if seed in (shared or seeds)]))
-        for members, seeds in gains.items()
+        one: float(np.mean([gain for seed, gain in seeds.items() if seed in (shared or seeds)]))
+        for one, seeds in gains.items()
     }

@@ -163,6 +163,27 @@ def searched_partners(
     return pa.concat_tables(parts)
 
 
+def expected_gains(store: Store, wanted: Sequence[str | None]) -> dict[tuple[str, str], float]:
+    """What learners are expected to gain with partners that a search has left untrained: by
+    (learner, partner), their ids. Infinite: nothing is known yet.
+
+    wanted: data_id, recipe_id and objective.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for search in searches(store):
+        if search.setting[:3] != (*wanted,):
+            continue
+        rules = Rules(regret=search.regret)
+        state = state_in(store, search.setting, rules, search.deciding)
+        untrained_NN = state.partner_NN & ~state.trained_NN
+        expected_NN = np.full(untrained_NN.shape, np.inf)
+        if len(state.cells) >= FEWEST_CELLS:
+            expected_NN = believe(state).fit.expected_NN
+        for i, j in np.argwhere(untrained_NN):
+            found[state.models[i], state.models[j]] = float(expected_NN[i, j])
+    return found
+
+
 def _rows(
     store: Store,
     search: Searched,
