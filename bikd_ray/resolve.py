@@ -1,6 +1,7 @@
 """From a spec to the weights, images and jobs that it names. Loads torch."""
 
 import logging
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING, get_args
 
@@ -180,10 +181,21 @@ def planned(
     *,
     retry_failed: bool = False,
     only: str | None = None,
+    broken: Collection[str] = (),
 ) -> Plan:
-    """`plan_jobs` for a spec that is resolved already."""
+    """`plan_jobs` for a spec that is resolved already. broken: ids of models that cannot be
+    measured.
+
+    Of goal improve it has every job that may be asked for, and none while a model is not measured.
+    """
     if only is not None and only not in zoo:
         raise UserError(f"--only {only!r} is not in the zoo; {choices(only, zoo)}")
+    if spec.goal == "improve":
+        from bikd_ray.grouping import wishes
+
+        wanted = wishes(spec, zoo, data, store, only, broken)
+        of_id = {job.job_id: job for one in wanted for job in one.jobs.values()}
+        return plan(of_id.values(), store.done(), store.failures(), retry_failed=retry_failed)
     jobs = all_jobs(spec, zoo, data)
     found = plan(jobs, store.done(), store.failures(), retry_failed=retry_failed)
     return found.only(only) if only else found

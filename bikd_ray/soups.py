@@ -153,11 +153,13 @@ def make_soup(
     selection: str = "last",
     *,
     scales: bool = False,
+    recipe: str | None = None,
     note: Callable[[str], None] = lambda line: None,
 ) -> Souped:
     """Average a model's kept variants, and as many of its controls; store both.
 
-    scales: also weigh the sum of all changes by 1/2 and 1 instead of by 1 / K. Raises UserError
+    scales: also weigh the sum of all changes by 1/2 and 1 instead of by 1 / K. recipe: a recipe_id
+    or its beginning, where the model was trained by several. Raises UserError
     where there are not two variants with kept weights of one setting, and BikdError where weights
     are gone.
     """
@@ -166,7 +168,7 @@ def make_soup(
             "a soup takes weights of selection last or best_select: best_val has chosen its epochs "
             "on the images that measure it"
         )
-    learner = _learner(store, model, objective, selection)
+    learner = _learner(store, model, objective, selection, recipe)
     rows = [row for seeds in learner.by_partners.values() for row in seeds.values()]
     variants = _with_weights(store, rows, selection)
     controls = _with_weights(store, list(learner.control.values()), selection)
@@ -233,7 +235,9 @@ def make_soup(
     )
 
 
-def _learner(store: Store, model: str, objective: str | None, selection: str) -> ModelSeries:
+def _learner(
+    store: Store, model: str, objective: str | None, selection: str, recipe: str | None
+) -> ModelSeries:
     """The one setting of a model that has variants to average; no soups. Raises UserError."""
     ids = store.model_ids(model)
     labels = sorted(
@@ -253,12 +257,19 @@ def _learner(store: Store, model: str, objective: str | None, selection: str) ->
             + (f" of {objective!r}; {choices(objective, labels)}" if objective else
                " with a partner; see bikd status")
         )  # fmt: skip
-    found = [x for label in wanted for x in store.learners(sorted(ids), label, selection)]
+    every = [x for label in wanted for x in store.learners(sorted(ids), label, selection)]
+    found = [x for x in every if x.recipe_id.startswith(recipe or "")]
     if len(found) != 1:
-        settings = [f"{x.objective}, recipe {x.recipe_id[:6]}, data {x.data_id[:6]}" for x in found]
+        rows = [
+            f"{x.objective}, recipe {x.recipe_id[:6]}, data {x.data_id[:6]}, weights "
+            f"{x.baseline['weights_id'][:6]}"
+            for x in found or every
+        ]
         raise UserError(
-            f"{model} was trained in {len(found)} settings, whose weights are never mixed: "
-            f"{'; '.join(settings) or 'none of this selection'}; choose one with --objective"
+            f"{model} was trained in {len(found)} settings"
+            f"{f' with a recipe {recipe}' if recipe else ''}, whose weights are never mixed: "
+            f"{'; '.join(rows) or 'none of this selection'}; choose one with --objective, --recipe "
+            "or the model's id"
         )
     return found[0]
 

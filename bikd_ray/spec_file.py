@@ -21,6 +21,7 @@ from bikd_ray.specs import (
     FolderData,
     FrameWindow,
     GrownNode,
+    Improve,
     Input,
     Logger,
     MaskFoldersData,
@@ -154,6 +155,11 @@ def with_goal(
     """The spec with what a command line says of its goal. Raises UserError."""
     given = {"regret": regret, "share": share}
     search = {name: value for name, value in given.items() if value is not None}
+    if search and (goal or spec.goal) != "best_partner":
+        raise UserError(
+            f"{' and '.join(f'--{name}' for name in search)}: only a search for best partners has "
+            f"it, and the goal is {goal or spec.goal}; add --goal best_partner, or leave it out"
+        )
     if goal is None and not search:
         return spec
     value = spec.model_dump(exclude_unset=True)
@@ -355,6 +361,7 @@ def _fields_at(model: type[BaseModel], parts: list[str | int], value: Any) -> li
         "window": FrameWindow,
         "data": Data,
         "search": Search,
+        "improve": Improve,
         "pairings": Pairings,
         "objectives": Objective,
         "recipe": Recipe,

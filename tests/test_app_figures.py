@@ -95,6 +95,7 @@ def matrix(value: np.ndarray) -> Heatmap:
         value,
         value,
         np.abs(value) > 0.1,
+        np.full(value.shape, np.nan),
     )
 
 

@@ -80,18 +80,18 @@ def test_models_come_in_the_order_asked_for_and_the_control_stays_last():
     assert values(turned) == values(info)
 
 
-Six = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+Seven = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def six(square: np.ndarray) -> Six:
+def seven(square: np.ndarray) -> Seven:
     """All that a matrix holds, alike."""
-    return square, square, square, square, square, square
+    return square, square, square, square, square, square, np.full(square.shape, np.nan)
 
 
 def test_clusters_stand_together():
     square = np.array([[9, 1, 8, 1], [1, 9, 1, 8], [8, 1, 9, 1], [1, 8, 1, 9]], float)
     names = ("a", "b", "c", "d")
-    info = Heatmap("kappa", TOP1, names, names, names, names, *six(square))
+    info = Heatmap("kappa", TOP1, names, names, names, names, *seven(square))
     found = "".join(names[i] for i in order(info, "cluster"))
     assert {frozenset(found[:2]), frozenset(found[2:])} == {frozenset("ac"), frozenset("bd")}
 
@@ -100,8 +100,9 @@ def big(models: int) -> Heatmap:
     names = tuple(f"m{i}" for i in range(models))
     value = np.random.default_rng(0).normal(size=(models, models))
     ends = (value - 1, value + 1)
+    told, nothing = abs(value) > 1, np.full(value.shape, np.nan)
     return Heatmap(
-        "net_delta", TOP1, names, names, names, names, value, *ends, value, value, abs(value) > 1
+        "net_delta", TOP1, names, names, names, names, value, *ends, value, value, told, nothing
     )
 
 
@@ -175,7 +176,7 @@ def test_what_was_recovered_is_empty_where_the_model_lost():
 
 def test_a_measure_without_a_middle_runs_from_its_least_to_its_greatest():
     square, names = np.array([[np.nan, 0.2], [0.6, np.nan]]), ("a", "b")
-    info = Heatmap("error_overlap", TOP1, names, names, names, names, *six(square))
+    info = Heatmap("error_overlap", TOP1, names, names, names, names, *seven(square))
     axis = heatmap_figure(info).layout.coloraxis
     assert (axis.cmin, axis.cmax) == (0.2, 0.6)
     assert axis.colorscale == SEQUENTIAL

@@ -10,6 +10,7 @@ from bikd_ray.analysis.groups import (
     all_classes,
     best_size,
     by_gains,
+    gain_by_size,
     greedy_group,
     greedy_groups,
     group_cost,
@@ -95,3 +96,13 @@ def test_what_groups_cost():
     assert whole.ratio == pytest.approx(given["ratio_map_to_one_group"], abs=1e-10)
     assert whole.controls == whole.groups
     assert group_cost(work, [(0, 1), (2, 3)]).groups == whole.groups
+
+
+def test_what_a_model_more_adds_is_told_within_each_learner():
+    size = np.array([2, 3, 4, 2, 3, 4.0])
+    learner = np.array([0, 0, 0, 1, 1, 1])
+    noise = np.array([0.01, -0.02, 0.01, -0.01, 0.02, -0.01])
+    slope, error = gain_by_size(size, learner, 5.0 * learner + 0.3 * size + noise)
+    assert slope == pytest.approx(0.3)
+    assert error == pytest.approx((6e-4 * 2 / 3 * 3 / 3 / 4) ** 0.5, rel=0.5)
+    assert np.isnan(gain_by_size(size[:3] * 0 + 2, learner[:3], size[:3])).all()

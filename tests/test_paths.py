@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bikd_pipelines.submit import entrypoint, pack, store_of
+from bikd_pipelines.submit import entrypoint, pack, store_of, sweep_options
 from bikd_ray.errors import UserError
 from bikd_ray.paths import escaped, expanded, located
 from bikd_ray.spec_file import load_spec, parse_spec
@@ -250,6 +250,9 @@ def test_a_spec_that_is_submitted_is_read_there_as_here(tmp_path, monkeypatch):
     there = load_spec(tmp_path / "there" / "bikd-spec.yaml")
     assert there.zoo[1].checkpoint == str(tmp_path / "w$x" / "b")
     assert "--store '/store/$$x'" in entrypoint("/store/$x", [])
+    given = {"limit": None, "goal": "best_partner", "regret": 0.3, "share": 0.5}
+    words = "--goal best_partner --regret 0.3 --share 0.5 --retry-failed"
+    assert entrypoint("/s", sweep_options(given, retry_failed=True)).endswith(f"/s {words}")
     with pytest.raises(UserError, match=r"cannot read the spec .*none\.yaml: No such file"):
         store_of(tmp_path / "none.yaml", "s3://b/s")
     (tmp_path / "s.yaml").write_text(SPEC + "store: results")

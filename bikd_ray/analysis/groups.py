@@ -143,3 +143,27 @@ def group_cost(work_N: Sequence[float], groups: Sequence[Group]) -> GroupCost:
         sum(work_N[m] for m in {m for group in groups for m in group}),
         (len(work_N) - 1) * sum(work_N),
     )
+
+
+ENOUGH = 20
+"""Jobs of three models and more, from which on the gain by size is told."""
+
+
+def gain_by_size(
+    size_R: np.ndarray, learner_R: np.ndarray, gain_R: np.ndarray
+) -> tuple[float, float]:
+    """What a model more in a group adds to a learner's gain, and its standard error: least squares
+    of R gains on the groups' sizes, within each learner. NaN where no learner has two sizes.
+    """
+    within = np.zeros((2, len(size_R)))
+    learners = np.unique(learner_R)
+    for learner in learners:
+        mine = learner_R == learner
+        within[:, mine] = [x[mine] - x[mine].mean() for x in (size_R, gain_R)]
+    size, gain = within
+    spread, df = float((size**2).sum()), len(size_R) - len(learners) - 1
+    if spread == 0 or df < 1:
+        return float("nan"), float("nan")
+    slope = float(size @ gain) / spread
+    left = gain - slope * size
+    return slope, float(left @ left / df / spread) ** 0.5

@@ -13,7 +13,7 @@ from bikd_ray import __version__
 from bikd_ray.export.licence import UNKNOWN, hub_licence, is_non_commercial
 from bikd_ray.export.snippet import snippet
 from bikd_ray.export.summary import Row, SelectedResult
-from bikd_ray.export.tables import classes, code, plain, results
+from bikd_ray.export.tables import chosen_among, classes, code, plain, results
 from bikd_ray.formatting import difference_unit, digits_of, number, signed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data, DataSource, TimmData
@@ -63,6 +63,7 @@ def card(choice: SelectedResult, base: Base, data: Data, made_by: str) -> str:
         _summary(choice),
         "## Use\n\n" + snippet(base.model),
         "## Results\n\n" + results(choice),
+        *(["## Chosen among\n\n" + chosen_among(choice.kinds)] if choice.kinds else []),
         "## Classes\n\n" + classes(choice, base.model.classes),
         "## How it was made\n\n" + _making(choice, base, data, made_by),
     ]

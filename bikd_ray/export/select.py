@@ -1,14 +1,16 @@
 """Which stored result a person takes home, chosen so that no seed is picked for its luck."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from bikd_ray.errors import UserError, choices
 from bikd_ray.export.summary import Row, SelectedResult, around, results, results_of
-from bikd_ray.formatting import difference
+from bikd_ray.formatting import difference, listed
 from bikd_ray.store import Store
+from bikd_ray.store.kinds import kinds, several_kinds
 from bikd_ray.store.read import pc
 from bikd_ray.store.verdicts import clearness
-from bikd_ray.vocabulary import CHOSEN_ON_VAL
+from bikd_ray.vocabulary import CHOSEN_ON_VAL, UNTOUCHED
 
 
 def select_result(
@@ -24,6 +26,8 @@ def select_result(
     """The result that was named, else that of the best partner and its lowest seed.
 
     Of several objectives it is the one with the clearest verdict, as `bikd summary` ranks them.
+    Where there are groups or soups, or a search has chosen, it is the best of the model untouched,
+    alone, in a pair, in a group and as a soup, by the half of the units that decides.
 
     The lowest seed with kept weights is fixed before any result is looked at, so the Δ of its
     checkpoint is not that of the luckiest. Raises UserError where a choice is left to make, where
@@ -35,6 +39,10 @@ def select_result(
                 "--job names one result; leave out --partner, --objective and --seed beside it"
             )
         return around(store, _of_job(store, model, job, selection), ("It was named by its job.",))
+    if partner is None:
+        table = kinds(store, model, objective, selection)
+        if several_kinds(store, table):
+            return _of_kind(store, model, table.to_pylist(), seed)
     row, why, among = _with_partner(store, model, partner, objective, selection)
     result, how = _of_seed(store, row, seed)
     return around(store, result, (*why, *([among] if among else []), how), among)
@@ -54,6 +62,55 @@ def _of_job(store: Store, model: str, job: str, selection: str) -> Row:
         known = choices(selection, {row["selection"] for row in mine})
         raise UserError(f"job {job} has no selection {selection!r}; {known}")
     return _kept(store, found)[0]
+
+
+def _of_kind(store: Store, model: str, rows: list[Row], seed: int | None) -> SelectedResult:
+    """The best of its kinds, on the units that decide."""
+    chosen = [row for row in rows if row["chosen"]]
+    if len(chosen) > 1:
+        named = [
+            f"{row['job_ids'][0]} (data {row['data_id'][:6]}, recipe {row['recipe_id'][:6]}, model "
+            f"{row['model_id'][:6]}, {kind_in_words(row)})"
+            for row in chosen
+            if row["job_ids"]
+        ]
+        raise UserError(
+            f"{model} was trained on several data sets, by several recipes or from several "
+            f"weights; name one result with --job: {', '.join(named) or 'none is better than it'}"
+        )
+    (best,) = chosen
+    if not best["job_ids"]:
+        second = max((row for row in rows if row["job_ids"]), key=lambda row: row["decided_delta"])
+        raise UserError(
+            f"{model} is best as it is, by the {best['decided_on']:,} images that decide: "
+            f"{kind_in_words(second)} comes next with "
+            f"{difference(second['decided_delta'], second['unit'])}; name a result with --partner "
+            "or --job to take it all the same"
+        )
+    mine = pc.field("job_id").isin(best["job_ids"]) & (pc.field("model_id") == best["model_id"])
+    found = results(store, mine & (pc.field("selection") == best["selection"]))
+    found.sort(key=lambda row: row["seed"])
+    why = (
+        f"Of {listed([kind_in_words(row) for row in rows])} it is the best by the "
+        f"{best['decided_on']:,} images that decide.",
+    )
+    if best["kind"] == "soup":
+        how: tuple[str, ...] = ()
+        result = _kept(store, found)[0]
+    else:
+        result, said = _of_these(store, f"{model}, {kind_in_words(best)}", found, seed)
+        how = (said,)
+    taken = around(store, result, (*why, *how))
+    return replace(taken, kinds=tuple(rows))
+
+
+def kind_in_words(row: Row) -> str:
+    """A row of KINDS: `the group with A + B`."""
+    if row["kind"] == UNTOUCHED:
+        return "the untouched model"
+    if row["kind"] == "control":
+        return "training alone"
+    return f"the {row['kind']} with {row['partner']}"
 
 
 def _with_partner(
@@ -148,15 +205,17 @@ def _why_best(rows: Sequence[Row], selection: str) -> tuple[str, ...]:
 
 
 def _of_seed(store: Store, row: Row, seed: int | None) -> tuple[Row, str]:
-    found = results_of(store, row)
+    who = f"{row['model']} with {row['partner']}"
+    return _of_these(store, who, results_of(store, row), seed)
+
+
+def _of_these(store: Store, who: str, found: Sequence[Row], seed: int | None) -> tuple[Row, str]:
+    """One of some results of several seeds, and why that one."""
     seeds = [result["seed"] for result in found]
     if seed is not None:
         named = [result for result in found if result["seed"] == seed]
         if not named:
-            raise UserError(
-                f"{row['model']} with {row['partner']} has no seed {seed}; "
-                f"choose from {', '.join(map(str, seeds))}"
-            )
+            raise UserError(f"{who} has no seed {seed}; choose from {', '.join(map(str, seeds))}")
         return _kept(store, named)[0], "The seed was named."
     first = _kept(store, found)[0]
     return first, f"Seed {first['seed']} is the lowest with kept weights, whatever its result."

@@ -25,7 +25,8 @@ class SelectedResult:
     of its own seed. together: the same over all seeds, a row of GAINS.
     classes: a row for each class of this checkpoint, empty where the store has lost the
     predictions. why: sentences that say how it was chosen; among: the one of them that says why
-    this objective, where there were several to choose from.
+    this objective, where there were several to choose from. kinds: rows of KINDS, where the
+    checkpoint was chosen among the model's pairs, groups and soups.
     """
 
     metric: Metric
@@ -40,6 +41,7 @@ class SelectedResult:
     classes: list[Row]
     why: tuple[str, ...]
     among: str = ""
+    kinds: tuple[Row, ...] = ()
 
     @property
     def seeds(self) -> Row | None:

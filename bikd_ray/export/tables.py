@@ -1,5 +1,6 @@
 """The tables of a card: what a checkpoint gained over all images, and what it lost by class."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from bikd_ray.export.summary import Row, SelectedResult
@@ -14,6 +15,7 @@ from bikd_ray.formatting import (
 )
 from bikd_ray.store.upgrade import VAL
 from bikd_ray.store.verdicts import delta_text, net_text, over_self_text
+from bikd_ray.vocabulary import UNTOUCHED
 
 LOSSES = 10
 """Classes that a card lists, of those that lost."""
@@ -93,6 +95,34 @@ def _reading(choice: SelectedResult) -> str:
     unit = difference_unit(choice.metric.unit)
     said = {"pp": "Differences are in percentage points. ", "": ""}
     return f"{said.get(unit, f'Differences are in {unit}. ')}{text} " + plain(" ".join(choice.why))
+
+
+def chosen_among(rows: Sequence[Row]) -> str:
+    """Each kind on both halves: what was chosen by, and what is claimed. rows: of KINDS."""
+    first = rows[0]
+    digits, unit = digits_of(first["unit"]), difference_unit(first["unit"])
+    lines = [
+        f"| | chosen by Δ | Δ [95%], {unit} | net Δ [95%] | the chosen one less this [95%] |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        who = "untouched" if row["kind"] == UNTOUCHED else row["kind"]
+        if row["partner"]:
+            who += f", with {plain(row['partner'])}"
+        spans = [
+            with_span(row[name], row[f"{of}_low"], row[f"{of}_high"], digits)
+            for name, of in (("delta", "delta"), ("net_delta", "net"), ("behind", "behind"))
+        ]
+        who = f"**{who}**" if row["chosen"] else who
+        lines.append(f"| {' | '.join((who, signed(row['decided_delta'], digits), *spans))} |")
+    how = (
+        f"Chosen by Δ on {first['decided_on']:,} images; all else is measured on the other "
+        f"{first['n']:,}, which chose nothing."
+        if first["half"]
+        else f"Chosen and measured on the same {first['n']:,} images, so the chosen one looks "
+        "better than it is."
+    )
+    return "\n".join(lines) + f"\n\n{how}"
 
 
 def _measure(row: Row, choice: SelectedResult) -> str:

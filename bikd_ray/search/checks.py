@@ -1,8 +1,8 @@
-"""When a search for best partners is refused, in words for people."""
+"""When a search for best partners, or for a group, is refused, in words for people."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from bikd_ray.errors import UserError
+from bikd_ray.errors import UserError, choices
 
 FEWEST_MODELS = 8
 """With fewer, the start and the winners' seeds are a map already."""
@@ -24,9 +24,15 @@ def problems(
             f"goal: best_partner searches among pairs, but pairings.size is {size}; "
             "set it to 2, or goal: map"
         )
-    if goal == "best_partner" and mode == "list":
+    if goal == "improve" and size != 2:
         found.append(
-            "goal: best_partner chooses the pairs itself, but pairings lists them; "
+            f"goal: improve has its groups' size in improve.group, but pairings.size is {size}; "
+            "leave that out, or goal: map"
+        )
+    if mode == "list":
+        whom = "pairs" if goal == "best_partner" else "groups"
+        found.append(
+            f"goal: {goal} chooses the {whom} itself, but pairings lists them; "
             "use pairings: all or anchors, or goal: map"
         )
     if selection == "best_val":
@@ -35,11 +41,25 @@ def problems(
             "epochs already; use selection: last or best_select"
         )
     for label, mutual in objectives:
-        if goal == "best_partner" and not mutual:
+        if not mutual:
             found.append(
-                f"goal: best_partner needs objectives in which both models learn, but {label} "
+                f"goal: {goal} needs objectives in which both models learn, but {label} "
                 "teaches one of them; use bikd or dml, or goal: map"
             )
+    return found
+
+
+def groups(group: int, models: Sequence[str], zoo: Sequence[str]) -> list[str]:
+    """What in `improve` does not fit a zoo, a line each. models: names, or all."""
+    found = []
+    if group > len(zoo):
+        found.append(
+            f"improve.group is {group}, but the zoo has {len(zoo)} "
+            f"model{'s' * (len(zoo) > 1)}; add models or lower it"
+        )
+    for name in () if models == "all" else models:
+        if name not in zoo:
+            found.append(f"improve.models: {name!r} is not in the zoo; {choices(name, zoo)}")
     return found
 
 

@@ -182,9 +182,11 @@ def closing_jobs(state: State, winner_N: np.ndarray, room: int) -> list[Ask]:
 
 def _close(batch: _Batch, winner_N: np.ndarray) -> list[Ask]:
     pairs = _winners(batch.state, winner_N)
+    models = int(batch.state.partner_NN.any(1).sum())
+    seeds = confirmed_seeds(batch.state.rules.confirm, models)
     _add_controls(batch, pairs)
     for i, j in pairs:
-        while batch.begun_NNS[i, j].sum() < confirmed_seeds(batch.state):
+        while batch.begun_NNS[i, j].sum() < seeds:
             seed = batch.next_seed(i, j)
             if seed < 0 or not batch.take(i, j, seed, "confirm"):
                 break
@@ -210,11 +212,9 @@ def closing_work(state: State, winner_N: np.ndarray) -> float:
     return state.map_work - batch.left
 
 
-def confirmed_seeds(state: State) -> int:
-    """How many seeds a winner should have."""
-    if state.rules.confirm is not None:
-        return state.rules.confirm
-    return 2 if state.partner_NN.any(1).sum() >= MANY_MODELS else 1
+def confirmed_seeds(given: int | None, models: int) -> int:
+    """How many seeds a winner should have; None: 2 where there are many models, else 1."""
+    return given if given is not None else 2 if models >= MANY_MODELS else 1
 
 
 def _winners(state: State, winner_N: np.ndarray) -> Sequence[tuple[int, int]]:

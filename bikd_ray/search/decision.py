@@ -7,7 +7,7 @@ import numpy as np
 
 from bikd_ray.search.state import Key
 
-Reason = Literal["start", "leader", "second", "confirm", "control"]
+Reason = Literal["start", "leader", "second", "group", "pair", "confirm", "control"]
 
 
 @dataclass(frozen=True)

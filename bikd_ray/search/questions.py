@@ -19,6 +19,10 @@ class Asked:
     names: Mapping[str, str]  # of the models, by their ids
 
     @property
+    def setting(self) -> tuple[str, ...]:
+        return self.question.setting
+
+    @property
     def keys(self) -> dict[str, Key]:
         """job_id -> its key."""
         return {job.job_id: key for key, job in self.jobs.items()}

@@ -26,7 +26,7 @@ from bikd_ray.specs.data import (
 )
 from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import LOGGER_OPTIONS, GrownNode, Logger, Resources
-from bikd_ray.specs.searching import Search
+from bikd_ray.specs.searching import Improve, Search
 from bikd_ray.specs.spec import Selection, Spec
 from bikd_ray.specs.training import (
     CONTROL,
@@ -62,6 +62,7 @@ __all__ = [
     "FurtherParquet",
     "FurtherTimm",
     "GrownNode",
+    "Improve",
     "Input",
     "Interpolation",
     "Logger",

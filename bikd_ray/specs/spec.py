@@ -17,7 +17,7 @@ from bikd_ray.search import checks
 from bikd_ray.specs.data import Data, labelled
 from bikd_ray.specs.probe import Probe
 from bikd_ray.specs.running import Logger, Resources
-from bikd_ray.specs.searching import Search
+from bikd_ray.specs.searching import Improve, Search
 from bikd_ray.specs.training import Objective, Pairings, Recipe
 from bikd_ray.specs.values import (
     Frozen,
@@ -56,12 +56,13 @@ class Spec(Frozen):
         default=DEFAULT, description="what is learned and measured: a name, or MODULE:CLASS"
     )
     data: Data = Field(description="the images")
-    goal: Literal["map", "best_partner"] = Field(
+    goal: Literal["map", "best_partner", "improve"] = Field(
         default="map",
         description="map: every pairing; best_partner: each model's best partner (of anchors: "
-        "theirs), from a part of the same jobs",
+        "theirs), from a part of the same jobs; improve: better models from groups",
     )
     search: Search = Field(default=Search(), description="how goal best_partner searches")
+    improve: Improve = Field(default=Improve(), description="which groups goal improve trains")
     pairings: Pairings = Field(
         default=Pairings(), description="which sets of models train together"
     )
@@ -158,6 +159,13 @@ class Spec(Frozen):
         problems += checks.problems(
             self.goal, self.pairings.size, self.pairings.mode, self.selection, objectives
         )
+        if self.goal == "improve":
+            problems += checks.groups(self.improve.group, self.improve.models, names)
+            if self.improve.soup and self.resources.keep_weights == "none":
+                problems.append(
+                    "improve.soup averages kept weights, but resources.keep_weights is none; "
+                    "set it to best"
+                )
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -259,6 +259,7 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
     "decisions": [
         ("decision_id", _S, "one look of a search at what is stored; a row for each target"),
         ("sweep", _S, "name of the spec that searched"),
+        ("goal", _S, "best_partner or improve; null in older rows, of best_partner"),
         ("at", _F, "seconds since 1970"),
         ("objective", _S, ""),
         ("metric", _S, "by which partners were compared"),
@@ -266,7 +267,7 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("regret", _F, "what a settled model's best partner may lose, percentage points"),
         ("decide_on", _S, "half: one half of the units decides; all: every one"),
         ("model", _S, "alias, to show"),
-        ("model_id", _S, "a target: whose best partner is wanted"),
+        ("model_id", _S, "a target: whose best partner, or group, is wanted"),
         ("leader_id", _S, "the partner that is expected to be the best, trained or not"),
         ("winner_id", _S, "… of those that are trained"),
         ("expected_regret", _F, "what the leader is expected to lose, percentage points"),
@@ -279,7 +280,10 @@ _COLUMNS: dict[str, list[tuple[str, pa.DataType, str]]] = {
         ("cost_done", _F, "work done or under way, FLOPs"),
         ("cost_map", _F, "work of the whole map, FLOPs"),
         ("job_ids", _LIST, "what it trains next with this model"),
-        ("reasons", _LIST, "of each: start, leader, second, confirm or control"),
+        ("reasons", _LIST, "of each: start, leader, second, group, pair, confirm or control"),
+        ("group_ids", _LIST, "goal improve: members of the best group so far"),
+        ("next_ids", _LIST, "… of the group that is trained or about to be"),
+        ("delta", _F, "… what the best group gave, on the deciding units, larger is better"),
     ],
 }
 

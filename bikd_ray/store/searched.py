@@ -75,10 +75,12 @@ class Searched:
 
 def searches(store: Store, objective: str | None = None) -> list[Searched]:
     """The settings about which searches have decided, by their last decision."""
-    columns = ["data_id", "recipe_id", "objective", "metric", "regret", "decide_on", "at"]
+    columns = ["data_id", "recipe_id", "objective", "metric", "regret", "decide_on", "at", "goal"]
     found: dict[Setting, Searched] = {}
     rows = store.table("decisions", columns).sort_by("at").to_pylist()
     for row in rows:
+        if row["goal"] == "improve":
+            continue
         if objective in (None, row["objective"], row["objective"].split("(")[0]):
             setting = tuple(row[name] for name in columns[:4])
             found[setting] = Searched(setting, row["regret"], row["decide_on"] == "half")
@@ -159,6 +161,27 @@ def searched_partners(
             rows = _rows(store, search, state, belief, report, learner)
             parts.append(pa.Table.from_pylist(rows, SEARCHED))
     return pa.concat_tables(parts)
+
+
+def expected_gains(store: Store, wanted: Sequence[str | None]) -> dict[tuple[str, str], float]:
+    """What learners are expected to gain with partners that a search has left untrained: by
+    (learner, partner), their ids. Infinite: nothing is known yet.
+
+    wanted: data_id, recipe_id and objective.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for search in searches(store):
+        if search.setting[:3] != (*wanted,):
+            continue
+        rules = Rules(regret=search.regret)
+        state = state_in(store, search.setting, rules, search.deciding)
+        untrained_NN = state.partner_NN & ~state.trained_NN
+        expected_NN = np.full(untrained_NN.shape, np.inf)
+        if len(state.cells) >= FEWEST_CELLS:
+            expected_NN = believe(state).fit.expected_NN
+        for i, j in np.argwhere(untrained_NN):
+            found[state.models[i], state.models[j]] = float(expected_NN[i, j])
+    return found
 
 
 def _rows(

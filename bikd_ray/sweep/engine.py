@@ -15,23 +15,24 @@ from bikd_ray.sweep import ray_env  # isort: skip  (before Ray)
 from ray import tune
 
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.plan import Cost, Job, Plan, ResolvedData, ResolvedModel
+from bikd_ray.grouping import Wished
+from bikd_ray.plan import Cost, Job, ResolvedData, ResolvedModel
 from bikd_ray.resolve import kept_selections, not_kept, not_measured, planned, resolve
 from bikd_ray.search.decision import Decision
-from bikd_ray.search.questions import Asked, deciding, questions, refuse_small
+from bikd_ray.search.improve import GroupDecision
+from bikd_ray.search.questions import Asked
 from bikd_ray.specs import Spec
 from bikd_ray.store.compact import compact
-from bikd_ray.store.features import Remembered
 from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.lease import Lease
 from bikd_ray.store.queries import Store
-from bikd_ray.store.sightings import Sightings, primary
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.baselines import missing_baselines, run_baselines
 from bikd_ray.sweep.capacity import GPU_MEMORY, Node, ResourceRequest, shortage
 from bikd_ray.sweep.connection import connected, interruptible, terminable
 from bikd_ray.sweep.evaluation import EvaluationReport, evaluate_jobs, unmeasured
 from bikd_ray.sweep.events import JobRequest
+from bikd_ray.sweep.goals import Goal, Strategy, brew
 from bikd_ray.sweep.loggers import RunLogger, loggers_of
 from bikd_ray.sweep.pairs import missing_pairs, run_pairs
 from bikd_ray.sweep.probes import missing_probes, run_probes
@@ -50,7 +51,7 @@ from bikd_ray.sweep.resources import (
     uses_gpus,
 )
 from bikd_ray.sweep.scheduler import JobScheduler
-from bikd_ray.sweep.search_strategy import SearchStrategy, decision_rows
+from bikd_ray.sweep.search_strategy import ImproveStrategy, decision_rows
 from bikd_ray.sweep.searcher import (
     JobGenerator,
     JobSearcher,
@@ -118,22 +119,22 @@ def run_sweep(
     writer = Writer(store_uri(store, spec.store))
     reader = Store(writer.fs.uri)
     zoo, data = resolve(spec, reader)
-    plan = planned(spec, zoo, data, reader, retry_failed=retry_failed, only=only)
     _take_names(zoo, reader, writer)
-    search = _search(spec, plan, reader, writer, only, limit, retry=retry_failed)
-    todo, elsewhere = plan.todo if search else plan.todo[:limit], 0
-    if search and not search.left(reader):
-        todo = ()
+    wanted = Goal(spec, zoo, data, reader, only, limit, retry=retry_failed)
+    plan, search, todo = wanted.now()
+    elsewhere = 0
     with Progress(spec.name) as progress:
         if lacking := not_kept(spec, plan, reader):
             progress.note(lacking)
         for line in not_measured(plan, reader):
             progress.note(line)
-        loggers = loggers_of(spec, progress.note) if todo else []
-        if _unmeasured(zoo, data, reader) or todo:
+        first = _unmeasured(zoo, data, reader)
+        grouped = spec.goal == "improve"  # whose jobs are known once all models are measured
+        loggers = loggers_of(spec, progress.note) if todo or (first and grouped) else []
+        if first or todo:
             with connected(address, spec.zoo, ship=ship) as grows, terminable():
+                plan, search, todo = wanted.that_fit(plan, search, todo, progress, grows=grows)
                 room = _room(spec, todo, zoo, writer, progress, grows=grows)
-                needs = {job.job_id: job_needs(spec.resources, job, room) for job in todo}
                 of_one = _baseline(spec, room)
                 keep_all(writer.fs, zoo.values())
                 splits = _looked_at(data) | ({"train": spec.recipe.augment} if todo else {})
@@ -141,6 +142,10 @@ def run_sweep(
                 whole = {n: m for n, m in zoo.items() if m.model_id not in broken}
                 run_pairs(whole, data, reader, writer, of_one, progress)
                 run_probes(whole, data, reader, writer, of_one, progress)
+                if grouped:
+                    plan, search, todo = wanted.now(broken)
+                    plan, search, todo = wanted.that_fit(plan, search, todo, progress, grows=grows)
+                needs = {job.job_id: job_needs(spec.resources, job, room) for job in todo}
                 how = (spec.name, writer.fs.uri, kept_selections(spec), spec.similarity == "cca")
                 requests = {
                     job.job_id: JobRequest(job, *how, needs[job.job_id], spec.resources)
@@ -154,6 +159,8 @@ def run_sweep(
                     elsewhere = _run_jobs(
                         requests, broken, spec, reader, writer, progress, budget, loggers, search
                     )
+        if isinstance(search, ImproveStrategy) and spec.improve.soup:
+            brew(search, spec, reader, progress)
     left = len(plan.todo) - progress.done - progress.failed - elsewhere
     return SweepReport(
         store=writer.fs.uri,
@@ -308,7 +315,7 @@ def _run_jobs(
     progress: Progress,
     budget: float | None,
     loggers: list[RunLogger],
-    search: SearchStrategy | None = None,
+    search: Strategy | None = None,
 ) -> int:
     """Run all jobs, as many at a time as a run of Tune takes; returns how many another sweep has
     done.
@@ -345,53 +352,20 @@ def _run_jobs(
     return 0
 
 
-def _search(
-    spec: Spec,
-    plan: Plan,
-    store: Store,
-    writer: Writer,
-    only: str | None,
-    limit: int | None,
-    *,
-    retry: bool,
-) -> SearchStrategy | None:
-    """The search that a spec asks for, without its jobs; None for a map.
-
-    Raises UserError for one that could not cost less than a map.
-    """
-    if spec.goal == "map" or not plan.jobs:
-        return None
-    asked = questions(spec, plan.jobs, primary(plan.jobs[0].data, store), only)
-    refuse_small(asked)
-    searched = {job.job_id for one in asked for job in one.jobs.values()}
-    rest = [
-        PendingJob(job.job_id, ResourceRequest(0, 0), job.flops)
-        for job in plan.jobs
-        if job.job_id not in searched
-    ]
-    sightings = Sightings(store, spec.selection, deciding(spec.search))
-    known = Remembered(store, deciding(spec.search))
-    strategy = SearchStrategy(asked, {}, sightings, rest, limit, retry)
-    if spec.search.predict == "never":
-        return strategy
-    data_id = plan.jobs[0].data.data_id
-    return replace(strategy, features=lambda one: known.of(data_id, one.names))
-
-
 def _told(
-    search: SearchStrategy,
+    search: Strategy,
     able: Sequence[PendingJob],
     spec: Spec,
     writer: Writer,
     progress: Progress,
-) -> SearchStrategy:
+) -> Strategy:
     """The search over the jobs that can be begun, which logs and shows what it decides."""
 
-    def told(asked: Asked, decision: Decision) -> None:
+    def told(asked: Asked | Wished, decision: Decision | GroupDecision) -> None:
         with contextlib.suppress(BikdError):  # the log is for people
             half = spec.search.decide_on == "half"
             writer.write_decision(decision_rows(asked, decision, spec.name, half=half))
-        label = f"{asked.question.setting[2]}: " if len(search.asked) > 1 else ""
+        label = f"{asked.setting[2]}: " if len(search.asked) > 1 else ""
         progress.decide(f"{label}{decision}", len(decision.asks))
 
     return replace(search, jobs={job.job_id: job for job in able}, told=told)

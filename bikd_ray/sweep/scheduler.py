@@ -24,6 +24,9 @@ ASK_SECONDS = 60.0
 """Seconds after which an autoscaler is asked again: another command on the cluster may have taken
 the request back."""
 
+MOST_PATIENCE = 10.0
+"""Seconds after which a strategy that thinks long is asked again at the latest."""
+
 IDLE_SECONDS = 10.0
 """Seconds without a job after which a sweep gives back what its idle slots occupy."""
 
@@ -60,6 +63,7 @@ class JobScheduler:
         self._exhausted = False  # it has nothing more to propose
         self._ended_since = False  # a job has, since the strategy was asked
         self._asked_strategy = float("-inf")  # when
+        self._took = 0.0  # seconds that it thought
         self._handed_out: set[str] = set()  # all jobs that were begun here
         self._again: set[str] = set()  # those whose trials died, which come first
         self._ended: dict[str, float] = {}  # jobs of ours, and when
@@ -94,7 +98,7 @@ class JobScheduler:
     def take(self) -> str | None:
         """The next job; None if none can start now."""
         self.look()
-        if self._run_out:
+        if self._run_out or self._learned:
             self._propose()
         jobs = [] if self.stopped or self.held else list(self.waiting)
         if jobs:
@@ -214,13 +218,17 @@ class JobScheduler:
 
     @property
     def _learned(self) -> bool:
-        """Whether a job has ended that may change what the strategy wants."""
+        """Whether a job has ended that may change what the strategy wants, and asking it again
+        would not take most of the time.
+        """
         since = time.monotonic() - self._asked_strategy
-        return self._ended_since and since >= self.strategy.patience and not self._exhausted
+        pause = max(self.strategy.patience, min(self._took, MOST_PATIENCE))
+        return self._ended_since and since >= pause and not self._exhausted
 
     def _propose(self) -> None:
         """Ask the strategy what should wait; if it cannot tell, again at the next look."""
         running = Running(here=self._handed_out, elsewhere=self._others)
+        began = time.monotonic()
         try:
             proposed = self.strategy.propose(self.store, running, self._free)
         except BikdError:
@@ -228,6 +236,7 @@ class JobScheduler:
             return
         self._asking, self._ended_since = False, False
         self._asked_strategy = time.monotonic()
+        self._took = self._asked_strategy - began
         self._exhausted = proposed is None or not (proposed or self.running or self._others)
         self.waiting = sorted(proposed or (), key=lambda job: job.job_id not in self._again)
 

@@ -1,15 +1,22 @@
-"""A search for best partners as a strategy of a sweep: all that it knows stands in the store."""
+"""Searches for best partners and for groups as strategies of a sweep: all that they know stands in
+the store.
+"""
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, zip_longest
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
+from bikd_ray.grouping import Wished, gains_of
+from bikd_ray.plan import Job
 from bikd_ray.search.choose import decide
-from bikd_ray.search.decision import Decision
+from bikd_ray.search.decision import Ask, Decision
+from bikd_ray.search.improve import GroupDecision
+from bikd_ray.search.improve import decide as decide_groups
 from bikd_ray.search.questions import Asked
-from bikd_ray.search.state import State, state_of
+from bikd_ray.search.state import Key, State, state_of
 from bikd_ray.store.features import Features, earned
 from bikd_ray.store.queries import Store
 from bikd_ray.store.sightings import Sightings, units
@@ -19,29 +26,47 @@ from bikd_ray.sweep.strategy import PendingJob, Running
 NOTHING = Running(here=(), elsewhere=())
 """Of a store at which nobody works."""
 
-Told = Callable[[Asked, Decision], None]
+
+class Wanted(Protocol):
+    """What is asked of one setting, and the jobs that it is about."""
+
+    @property
+    def setting(self) -> tuple[str, ...]: ...
+    @property
+    def jobs(self) -> Mapping[Key, Job]: ...
+    @property
+    def names(self) -> Mapping[str, str]: ...
+
+
+class Decided(Protocol):
+    """What to train next, the most urgent first; its text is for people."""
+
+    @property
+    def asks(self) -> tuple[Ask, ...]: ...
+    @property
+    def over(self) -> bool: ...
+
+
+W = TypeVar("W", bound=Wanted)
+Told = Callable[[Any, Any], None]
 
 
 @dataclass(frozen=True)
-class SearchStrategy:
-    """Proposes what the searches of a spec ask for, in turns, and then `rest`.
+class AskingStrategy(ABC, Generic[W]):
+    """Proposes what is asked for by decisions about what is stored, in turns, and then `rest`.
 
-    asked: the questions. jobs: those that this sweep may begin, by their ids. sightings: of the
-    store that it is asked about. rest: jobs of the spec about which no search decides. limit: of
-    jobs that are begun here. retry: jobs that failed before are tried again. features: of the
-    pairs of a question before training; they count once they have earned it. told: hears of every
-    decision.
+    asked: what is wanted. jobs: those that this sweep may begin, by their ids. rest: jobs of the
+    spec about which nobody decides. limit: of jobs that are begun here. retry: jobs that failed
+    before are tried again. told: hears of every decision.
     """
 
-    asked: Sequence[Asked]
+    asked: Sequence[W]
     jobs: Mapping[str, PendingJob]
-    sightings: Sightings
-    rest: Sequence[PendingJob] = ()
-    limit: int | None = None
-    retry: bool = False
-    features: Callable[[Asked], Features] = lambda asked: {}
-    told: Told = lambda asked, decision: None
-    patience: float = 10.0
+    rest: Sequence[PendingJob] = field(default=(), kw_only=True)
+    limit: int | None = field(default=None, kw_only=True)
+    retry: bool = field(default=False, kw_only=True)
+    told: Told = field(default=lambda asked, decision: None, kw_only=True)
+    patience: float = field(default=0.0, kw_only=True)
 
     def propose(
         self, store: Store, running: Running, free: Callable[[ResourceRequest], int]
@@ -73,17 +98,16 @@ class SearchStrategy:
         waits = active or any(not decision.over for _, decision in decided)
         return wanted or (() if waits else None)
 
+    @abstractmethod
     def decision(
         self,
-        asked: Asked,
+        asked: W,
         running: Running,
         failed: Collection[str],
         over: Collection[str],
         room: int,
-    ) -> Decision:
-        """What a search asks for next. over: ids of jobs that are done or failed."""
-        state = state_now(asked, self.sightings, running, failed, over)
-        return decide(earned(state, self.features(asked)), room)
+    ) -> Decided:
+        """What is asked for next. over: ids of jobs that are done or failed."""
 
     def left(self, store: Store) -> int:
         """Jobs that it would begin if it went on now; 0 if it is over."""
@@ -95,6 +119,55 @@ class SearchStrategy:
             for i in _ids(asked, self.decision(asked, NOTHING, failed, over, 2))
         }
         return len((ids | {job.job_id for job in self.rest}) - over)
+
+
+@dataclass(frozen=True)
+class SearchStrategy(AskingStrategy[Asked]):
+    """Searches for best partners. sightings: of the store that it is asked about. features: of the
+    pairs of a question before training; they count once they have earned it.
+    """
+
+    sightings: Sightings
+    features: Callable[[Asked], Features] = lambda asked: {}
+
+    def decision(
+        self,
+        asked: Asked,
+        running: Running,
+        failed: Collection[str],
+        over: Collection[str],
+        room: int,
+    ) -> Decision:
+        state = state_now(asked, self.sightings, running, failed, over)
+        return decide(earned(state, self.features(asked)), room)
+
+
+@dataclass(frozen=True)
+class ImproveStrategy(AskingStrategy[Wished]):
+    """Trains groups. selection: whose results. half: whether one half of the units decides."""
+
+    store: Store
+    selection: str = "last"
+    half: bool = True
+
+    def decision(
+        self,
+        asked: Wished,
+        running: Running,
+        failed: Collection[str],
+        over: Collection[str],
+        room: int,
+    ) -> GroupDecision:
+        wish, jobs = asked.wish, asked.jobs
+        gains = gains_of(self.store, wish.setting, wish.groups, self.selection, self.half or None)
+        busy = {*running.here, *running.elsewhere} - {*over}
+        return decide_groups(
+            wish,
+            gains,
+            {key for key, job in jobs.items() if job.job_id in busy},
+            {key for key, job in jobs.items() if job.job_id in over},
+            room,
+        )
 
 
 def state_now(
@@ -129,10 +202,10 @@ def state_now(
 
 
 def decision_rows(
-    asked: Asked, decision: Decision, sweep: str, *, half: bool = True
+    asked: Asked | Wished, decision: Decision | GroupDecision, sweep: str, *, half: bool = True
 ) -> list[dict[str, Any]]:
     """Rows of the table `decisions`, one for each target. half: of the units decides."""
-    data_id, recipe_id, objective, metric = asked.question.setting
+    data_id, recipe_id, objective, metric = asked.setting
     about = {
         "sweep": sweep,
         "at": time.time(),
@@ -140,40 +213,59 @@ def decision_rows(
         "metric": metric,
         "recipe_id": recipe_id,
         "data_id": data_id,
-        "regret": asked.question.rules.regret,
         "decide_on": "half" if half else "all",
-        "cells": decision.cells,
         "cost_done": decision.cost_done,
         "cost_map": decision.cost_map,
-        "sigma_t": _known(decision.sigma_t),
-        "sigma_w": _known(decision.sigma_w),
-        "seed_sd": _known(decision.seed_sd),
     }
-    rows = []
+    rows = _group_rows(decision) if isinstance(decision, GroupDecision) else _rows(asked, decision)
+    return [{**about, **row, **_asks(asked, decision, row["model_id"])} for row in rows]
+
+
+def _asks(asked: Wanted, decision: Decided, model: str) -> dict[str, Any]:
+    mine = [ask for ask in decision.asks if model in ask.members]
+    return {
+        "model": asked.names[model],
+        "job_ids": [asked.jobs[ask.key].job_id for ask in mine],
+        "reasons": [ask.reason for ask in mine],
+    }
+
+
+def _rows(asked: Asked | Wished, decision: Decision) -> Iterator[dict[str, Any]]:
+    assert isinstance(asked, Asked)
     for standing in decision.standings:
-        mine = [ask for ask in decision.asks if standing.model in ask.members]
-        rows.append(
-            {
-                **about,
-                "model": asked.names[standing.model],
-                "model_id": standing.model,
-                "leader_id": standing.leader,
-                "winner_id": standing.winner,
-                "expected_regret": _known(standing.expected_regret),
-                "chance_untrained": _known(standing.chance_untrained),
-                "settled": standing.settled,
-                "job_ids": [asked.jobs[ask.key].job_id for ask in mine],
-                "reasons": [ask.reason for ask in mine],
-            }
-        )
-    return rows
+        yield {
+            "goal": "best_partner",
+            "regret": asked.question.rules.regret,
+            "cells": decision.cells,
+            "sigma_t": _known(decision.sigma_t),
+            "sigma_w": _known(decision.sigma_w),
+            "seed_sd": _known(decision.seed_sd),
+            "model_id": standing.model,
+            "leader_id": standing.leader,
+            "winner_id": standing.winner,
+            "expected_regret": _known(standing.expected_regret),
+            "chance_untrained": _known(standing.chance_untrained),
+            "settled": standing.settled,
+        }
+
+
+def _group_rows(decision: GroupDecision) -> Iterator[dict[str, Any]]:
+    for place in decision.places:
+        yield {
+            "goal": "improve",
+            "model_id": place.model,
+            "settled": place.settled,
+            "group_ids": list(place.best or ()),
+            "next_ids": list(place.next or ()),
+            "delta": _known(place.delta),
+        }
 
 
 def _known(value: float) -> float | None:
     return None if value != value else value
 
 
-def _ids(asked: Asked, decision: Decision) -> list[str]:
+def _ids(asked: Wanted, decision: Decided) -> list[str]:
     return [asked.jobs[ask.key].job_id for ask in decision.asks]
 
 

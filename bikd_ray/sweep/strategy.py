@@ -34,7 +34,8 @@ class Strategy(Protocol):
     """Chooses the jobs that should wait now.
 
     patience: seconds after which it wants to be asked again where a job has ended since, although
-    some that it proposed still wait.
+    some that it proposed still wait; 0: before every job, as long as it thinks no longer than jobs
+    take.
     """
 
     @property

@@ -30,10 +30,16 @@ ROOMY = 30
 """Models up to which every cell has its number; above, cells are for the eye and the hover."""
 SATURATED = 0.8
 """Share of the coloured cells below which a diverging scale ends."""
-ARRAYS = ("value_LP", "low_LP", "high_LP", "seeds_LP", "n_LP", "told_LP")
+ARRAYS = ("value_LP", "low_LP", "high_LP", "seeds_LP", "n_LP", "told_LP", "expected_LP")
 TICK = 24
 """Characters of a model's name on an axis; the whole name stands in the hover."""
 
+
+GAINED = ("net_delta", "delta")
+"""Of COMPARED those of which a search's model expects something."""
+
+HATCHED = "\u2571\u2571\u2571"
+"""Strokes in a cell that was not trained."""
 
 OF_METRIC = "of the metric"
 """A unit: that of a difference of the metric which a page shows."""
@@ -175,9 +181,10 @@ class Heatmap:
     """A matrix of one of COMPARED; NaN where there is nothing.
 
     ids are those of the models, `learners` and `partners` their names; low and high are the ends
-    of the 95% interval, seeds and n what it was measured with. The last partner may be ALONE,
-    with the id ALONE_ID. told is 1 where net Δ is told from 0 (q < 0.05); detectable is the middle
-    of what the cells could have shown.
+    of the 95% interval, seeds and n what it was measured with. expected is what a search's model
+    expects of what it has not trained, infinite where it does not tell. The last partner may be
+    ALONE, with the id ALONE_ID. told is 1 where net Δ is told from 0 (q < 0.05); detectable is the
+    middle of what the cells could have shown.
     """
 
     what: str
@@ -192,6 +199,7 @@ class Heatmap:
     seeds_LP: np.ndarray
     n_LP: np.ndarray
     told_LP: np.ndarray
+    expected_LP: np.ndarray
     detectable: float = 0.0
 
     @property
@@ -201,6 +209,11 @@ class Heatmap:
     @property
     def known_LP(self) -> np.ndarray:
         return ~np.isnan(self.value_LP)
+
+    @property
+    def untrained_LP(self) -> np.ndarray:
+        """Cells that a search has left untrained."""
+        return ~np.isnan(self.expected_LP) & ~self.known_LP
 
     @property
     def muted_LP(self) -> np.ndarray:
@@ -230,11 +243,13 @@ def heatmap_info(
     controls: pa.Table,
     pairs: pa.Table,
     names: Mapping[str, str],
+    expected: Mapping[tuple[str, str], float] | None = None,
 ) -> Heatmap:
     """The matrix of one of COMPARED: row = learner, column = partner.
 
     pairs: rows of the table `pairs`, with cca_before and cca_after where known. Δ has a
-    last column with the controls. Groups of three or more are left out.
+    last column with the controls. Groups of three or more are left out. expected: Δ of a learner
+    with a partner that a search has left untrained, by their ids.
     """
     known = pa.array([*names, ALONE_ID], pa.string())
     shape = (len(names), len(names) + 1)
@@ -274,6 +289,12 @@ def heatmap_info(
             )
             ids = pairs[f"model_id_{learner}"], pairs[f"model_id_{partner}"]
             put(pairs, *ids, value=value, n=pairs["n"])
+    alone = dict(zip(*(controls[name].to_pylist() for name in ("model_id", "delta")), strict=True))
+    at = {model: i for i, model in enumerate(names)}
+    for (learner, partner), gain in (expected or {}).items() if what in GAINED else ():
+        if learner in at and partner in at:
+            less = 0.0 if what == "delta" else alone.get(learner, -np.inf)
+            arrays["expected"][at[learner], at[partner]] = gain - less
     if what == "recovered":  # of a model that lost it says nothing
         arrays["value"][arrays["value"] < 0] = np.nan
     there = ~np.isnan(arrays["value"])
@@ -341,6 +362,7 @@ def heatmap_figure(info: Heatmap) -> go.Figure:
         [
             _cells(info, info.known_LP & ~muted, {"coloraxis": "coloraxis"}, "<b>{}</b>"),
             _cells(info, muted, {"coloraxis": "coloraxis2"}, "{}"),
+            *(_hatched(info) if info.untrained_LP.any() else ()),
         ]
     )
     steep = max(map(len, info.partners), default=0) * columns > 80
@@ -406,6 +428,20 @@ def _cells(info: Heatmap, shown_LP: np.ndarray, colours: dict[str, Any], form: s
         **colours,
         **each,
     )
+
+
+def _hatched(info: Heatmap) -> list[go.Heatmap]:
+    """Cells that were not trained: pale, in the colour of what is expected, else grey."""
+    told_LP = info.untrained_LP & np.isfinite(info.expected_LP)
+    found = []
+    for shown_LP, axis in (
+        (told_LP, "coloraxis"),
+        (info.untrained_LP & ~told_LP, "coloraxis2"),
+    ):
+        value_LP = np.where(np.isfinite(info.expected_LP), info.expected_LP, 0.0)
+        one = _cells(replace(info, value_LP=value_LP), shown_LP, {"coloraxis": axis}, HATCHED)
+        found.append(one.update(opacity=0.55))
+    return found
 
 
 def _said(info: Heatmap) -> dict[str, Any]:

@@ -49,6 +49,7 @@ from bikd_dashboards.objectives import objectives_figure, objectives_info
 from bikd_dashboards.ordering import ORDERS, order
 from bikd_dashboards.pair_page import pair_blocks
 from bikd_dashboards.runs import runs
+from bikd_dashboards.searching import search_blocks
 from bikd_dashboards.snapshot import SettingView
 from bikd_dashboards.timeline import TIMELINE, timeline, timeline_figure
 from bikd_dashboards.units import units
@@ -58,6 +59,11 @@ from bikd_ray.store.verdicts import TOLD, causes, headline
 
 SMALL = 8
 """Models up to which the first page has the whole matrix."""
+
+UNTRAINED = (
+    " Hatched: not trained; the colour is what the search's model of gains expects of it, grey "
+    "where it says nothing."
+)
 
 Chosen = Mapping[str, str]
 Draw = Callable[[SettingView, Chosen], list[Block]]
@@ -111,7 +117,8 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
     blocks: list[Block] = [Text(view.label, "label"), Text(sentence, "verdict")]
     blocks += _small_matrix(view)
     blocks += [Notes(notes)] if notes else []
-    return [*blocks, table, Downloads(("gains", "controls", "baselines"))]
+    blocks += [table, *search_blocks(view)]
+    return [*blocks, Downloads(("gains", "controls", "baselines"))]
 
 
 def _small_matrix(view: SettingView) -> list[Block]:
@@ -175,7 +182,7 @@ def _headline(
 def heatmap(view: SettingView, what: str) -> Heatmap:
     """The whole matrix of a view, worked out once."""
     key = ("heatmap", view.setting, what)
-    inputs = (view.metric, view.gains, view.controls, view.pairs, view.names)
+    inputs = (view.metric, view.gains, view.controls, view.pairs, view.names, view.expected)
     return view.snapshot.once(key, lambda: heatmap_info(what, *inputs))
 
 
@@ -239,6 +246,9 @@ def heatmap_plot(info: Heatmap, orders: dict) -> Plot:
     if of.tested:
         told = int((info.known_LP & ~info.muted_LP).sum())
         text = f"{text.rstrip()}; {told:,} of {known.size:,} cells differ from 0"
+    untrained = int(info.untrained_LP.sum())
+    if untrained:
+        text = f"{text.rstrip()}; {count(untrained, 'cell')} not trained, hatched"
     roomy = columns <= 30
     return Plot(
         f"heatmap-{info.what}",
@@ -247,7 +257,7 @@ def heatmap_plot(info: Heatmap, orders: dict) -> Plot:
         text.rstrip(),
         96 + 50 * columns if roomy else 290,
         190 + 104 * columns if roomy else 1100,
-        of.meaning,
+        of.meaning + (UNTRAINED if untrained else ""),
         opens=True,
         legend=of.tested,
         orders=orders,

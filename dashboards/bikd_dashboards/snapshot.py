@@ -19,7 +19,7 @@ from bikd_ray.store.hidden import Hidden, Measure, hidden
 from bikd_ray.store.pairings import with_likeness
 from bikd_ray.store.upgrade import VAL
 from bikd_ray.store.verdicts import clearness
-from bikd_ray.vocabulary import is_alone
+from bikd_ray.vocabulary import CHOSEN_ON_VAL, is_alone
 
 SELECTIONS = {
     "last": "last epoch",
@@ -91,6 +91,10 @@ class Snapshot:
     def pairs(self) -> pa.Table:
         """The table `pairs`: what each pair knows before training."""
         return self.once(("pairs",), lambda: self.store.pairs_before(**self.measure))
+
+    @property
+    def decisions(self) -> pa.Table:
+        return self.once(("decisions",), lambda: self.store.table("decisions"))
 
     @property
     def similarities(self) -> pa.Table:
@@ -302,6 +306,32 @@ class SettingView:
         """model_id to what a forward pass of one image takes, where it is known."""
         rows = self.snapshot.store.table("models", ["model_id", "flops"]).to_pylist()
         return {row["model_id"]: float(row["flops"]) for row in rows if row["flops"] is not None}
+
+    @cached_property
+    def decisions(self) -> list[dict[str, Any]]:
+        """What a search for best partners has decided about this setting, in the order of time."""
+        if not len(self.snapshot.store.index("decisions")):
+            return []
+        table = self._own(self.snapshot.decisions, ("data_id", "recipe_id", "objective"))
+        rows = table.sort_by([("at", "ascending"), ("model", "ascending")]).to_pylist()
+        return [row for row in rows if row["goal"] != "improve"]
+
+    @cached_property
+    def expected(self) -> dict[tuple[str, str], float]:
+        """What learners are expected to gain with partners that a search has left untrained, by
+        model_ids; nothing where none has searched, or all is trained.
+        """
+        if not self.decisions or self.setting.selection == CHOSEN_ON_VAL:
+            return {}
+        from bikd_ray.store.searched import expected_gains
+
+        setting = self.setting
+        return self.snapshot.once(
+            ("expected", setting),
+            lambda: expected_gains(
+                self.snapshot.store, (setting.data_id, setting.recipe_id, setting.objective)
+            ),
+        )
 
     @cached_property
     def teachers(self) -> pa.Table:

@@ -133,7 +133,7 @@ PANELS = {
         search.replay,
         take_home.dashboard,
     ),
-    "Take home": (search.soup, take_home.export, take_home.report),
+    "Take home": (search.best, search.soup, take_home.export, take_home.report),
     "Store": (answers.sql, take_home.schema),
 }
 """The parts of `bikd --help`, and their commands in the order in which it lists them."""

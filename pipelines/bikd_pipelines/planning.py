@@ -12,7 +12,7 @@ from math import inf
 import pyarrow as pa
 
 from bikd_ray.errors import BikdError
-from bikd_ray.plan import Job, Pace, Plan
+from bikd_ray.plan import Job, Pace, Plan, ResolvedData, ResolvedModel
 from bikd_ray.specs import Resources, Spec
 from bikd_ray.store import Store
 from bikd_ray.store.filesystem import StoreFS, store_uri
@@ -35,12 +35,29 @@ JOBS = pa.schema(
 )
 
 
-def open_plan(spec: Spec, store: str | None, only: str | None = None) -> tuple[Plan, Store]:
-    """The plan of a spec against its store, which need not exist yet; only: with this model."""
-    from bikd_ray.resolve import plan_jobs
+@dataclass(frozen=True)
+class Opened:
+    """A spec that is resolved, against its store."""
+
+    zoo: dict[str, ResolvedModel]
+    data: ResolvedData
+    plan: Plan
+    store: Store
+
+
+def opened_spec(spec: Spec, store: str | None, only: str | None = None) -> Opened:
+    """store: need not exist yet. only: with this model. Raises UserError."""
+    from bikd_ray.resolve import planned, resolve
 
     answers = Store(store_uri(store, spec.store))
-    return plan_jobs(spec, answers, only=only), answers
+    zoo, data = resolve(spec, answers)
+    return Opened(zoo, data, planned(spec, zoo, data, answers, only=only), answers)
+
+
+def open_plan(spec: Spec, store: str | None, only: str | None = None) -> tuple[Plan, Store]:
+    """The plan of a spec against its store, which need not exist yet; only: with this model."""
+    found = opened_spec(spec, store, only)
+    return found.plan, found.store
 
 
 def job_table(plan: Plan) -> pa.Table:

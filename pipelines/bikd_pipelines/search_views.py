@@ -72,8 +72,33 @@ PREDICTED = [
     _setting("objective", "objective"),
 ]
 
-VIEWS = {"searched": SEARCHED, "replay": REPLAY, "predicted": PREDICTED}
+
+def _difference(title: str, name: str, of: str, drop: int) -> Column:
+    def cell(row: Row) -> str:
+        digits = digits_of(row["unit"])
+        return with_span(row[name], row[f"{of}_low"], row[f"{of}_high"], digits)
+
+    return Column(title, cell, drop)
+
+
+KINDS = [
+    Column("model", lambda row: row["model"], same=True, words=True, head=True),
+    Column("kind", lambda row: row["kind"], head=True),
+    Column("with", lambda row: row["partner"] or NONE, words=True),
+    Column("chosen", lambda row: "chosen" if row["chosen"] else ""),
+    Column("chosen by Δ", lambda row: signed(row["decided_delta"], digits_of(row["unit"])), 2),
+    _difference("Δ [95%]", "delta", "delta", 0),
+    _difference("net Δ [95%]", "net_delta", "net", 1),
+    _difference("chosen less this [95%]", "behind", "behind", 3),
+    Column("seeds", lambda row: str(row["seeds"] or ""), 4),
+    _setting("metric", "metric"),
+    _setting("objective", "objective"),
+    _setting("data", "data_id", 6),
+]
+
+VIEWS = {"kinds": KINDS, "searched": SEARCHED, "replay": REPLAY, "predicted": PREDICTED}
 EMPTY = {
+    "kinds": "nothing was trained with a partner yet; see bikd status",
     "searched": "no partner was trained yet; see bikd status",
     "replay": "no map is complete; run bikd sweep SPEC",
     "predicted": "nothing is left to train: the search is over",
@@ -97,6 +122,18 @@ def soup_lines(made: Any) -> list[str]:
         for one in made.comparisons
     ]
     return [*lines, *made.notes]
+
+
+def kinds_lines(table: pa.Table) -> list[str]:
+    """On which images it was chosen, and on which measured."""
+    lines = {
+        f"chosen on {row['decided_on']:,} images, measured on the other {row['n']:,}"
+        if row["half"]
+        else f"chosen and measured on the same {row['n']:,} images: the chosen one looks better "
+        "than it is"
+        for row in table.to_pylist()
+    }
+    return sorted(lines)
 
 
 def searched_lines(table: pa.Table) -> list[str]:

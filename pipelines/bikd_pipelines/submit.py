@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,6 +179,12 @@ def _client(address: str | None) -> JobSubmissionClient:
     if address:
         os.environ["RAY_API_SERVER_ADDRESS"] = address  # Ray prefers its variables to an argument
     return JobSubmissionClient(address)
+
+
+def sweep_options(given: Mapping[str, object], *, retry_failed: bool = False) -> list[str]:
+    """Words of a command line; given: options of `bikd sweep` by their names, None for unset."""
+    words = [str(x) for name, v in given.items() if v is not None for x in (f"--{name}", v)]
+    return [*words, *["--retry-failed"] * retry_failed]
 
 
 def entrypoint(store: str, options: Sequence[str]) -> str:

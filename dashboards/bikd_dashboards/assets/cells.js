@@ -51,13 +51,17 @@ window.bikd = (() => {
   // The lines of one cell as [text, bold] parts; nothing for an empty one.
   function told(of, row, column) {
     const there = (v) => v !== null && v !== undefined && !Number.isNaN(v);
-    const value = of.values.map((rows) => rows[row]?.[column]).find(there);
-    if (!there(value)) return null;
+    const trace = of.values.findIndex((rows) => there(rows[row]?.[column]));
+    if (trace < 0) return null;
+    const value = of.values[trace][row][column];
     const [low, high, seeds, n] = ["low", "high", "seeds", "n"].map((k) => at(of[k], row, column));
     const who = [[of.learners[row], true]];
     if (of.partner_ids[column]) who.push([of.joint, false], [of.partners[column], true]);
     else who.push([" alone (control)", false]);
-    const lines = [who, [[`${of.title} ${number(value, of.digits, of.signed)} ${of.unit}`, false]]];
+    const shown = `${of.title} ${number(value, of.digits, of.signed)} ${of.unit}`;
+    if (trace === 2) return [who, [["not trained", false]], [[`expected ${shown} (model)`, false]]];
+    if (trace === 3) return [who, [["not trained", false]]];
+    const lines = [who, [[shown, false]]];
     if (there(low)) {
       const ends = [low, high].map((v) => number(v, of.digits, true)).join(", ");
       lines.push([[`95% interval [${ends}]`, false]]);

@@ -77,7 +77,9 @@ Budget = Annotated[
 Goal = Annotated[
     str | None,
     typer.Option(
-        "--goal", metavar="GOAL", help="map or best_partner, in place of the spec's own goal"
+        "--goal",
+        metavar="GOAL",
+        help="map, best_partner or improve, in place of the spec's own goal",
     ),
 ]
 Regret = Annotated[

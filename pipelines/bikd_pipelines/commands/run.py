@@ -39,18 +39,21 @@ def sweep(
 ) -> None:
     """Measure and train everything SPEC asks for that the store lacks. To resume, run it again.
 
-    --goal best_partner trains only as many pairs as it takes to find each model's best partner.
+    --goal best_partner trains only as many pairs as it takes to find each model's best partner,
+    --goal improve groups of models, as large as that helps.
     It ends with what came out, as bikd summary says it, and what to do next.
 
     [dim]Example: bikd sweep sweep.yaml --address auto[/dim]
     """
+    from bikd_pipelines.improving import print_improved
     from bikd_pipelines.summary import print_summary
     from bikd_ray.spec_file import load_spec, with_goal
     from bikd_ray.store import Store
     from bikd_ray.sweep.engine import run_sweep
 
+    wanted = with_goal(load_spec(spec), goal, regret, share)
     report = run_sweep(
-        with_goal(load_spec(spec), goal, regret, share),
+        wanted,
         store=store,
         address=address,
         limit=limit,
@@ -59,7 +62,9 @@ def sweep(
         retry_failed=retry_failed,
         ship=ship,
     )
-    if not report.left:
+    if not report.left and wanted.goal == "improve":
+        print_improved(Store(report.store), wanted)
+    elif not report.left:
         print_summary(Store(report.store), spec=str(spec))
     end(report)
 
@@ -95,6 +100,9 @@ def submit(
     budget: Budget = None,
     retry_failed: Retry = False,
     ship: Ship = False,
+    goal: Goal = None,
+    regret: Regret = None,
+    share: Share = None,
     wait: Annotated[
         bool,
         typer.Option("--wait/--no-wait", help="follow the job's log to its end, or return at once"),
@@ -106,12 +114,14 @@ def submit(
 
     [dim]Example: bikd submit sweep.yaml --address http://head:8265 --store s3://bucket/bikd[/dim]
     """
-    from bikd_pipelines.submit import follow, store_of, where_to_look
+    from bikd_pipelines.submit import follow, store_of, sweep_options, where_to_look
     from bikd_pipelines.submit import submit as start
+    from bikd_ray.spec_file import load_spec, with_goal
 
-    given = {"--limit": limit, "--only": only, "--budget": budget}
-    options = [str(x) for name, v in given.items() if v is not None for x in (name, v)]
-    options += ["--retry-failed"] * retry_failed
+    with_goal(load_spec(spec), goal, regret, share)  # says here what is wrong with it
+    given = {"limit": limit, "only": only, "budget": budget}
+    given |= {"goal": goal, "regret": regret, "share": share}
+    options = sweep_options(given, retry_failed=retry_failed)
     client, job = start(spec, store=store, address=address, options=options, ship=ship)
     print(job)
     hints = [f"bikd: {line}" for line in where_to_look(client, job, store_of(spec, store))]

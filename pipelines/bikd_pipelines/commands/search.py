@@ -32,6 +32,8 @@ def show_searched(
     store: Any, model: str, objective: str | None, selection: str, format: Format
 ) -> bool:
     """Print the partners of a model that a search has chosen among; False where there are none."""
+    if not len(store.index("decisions")):
+        return False  # and what searches is not loaded
     from bikd_pipelines.search_views import searched_lines
     from bikd_ray.store.searched import searched_partners
 
@@ -113,6 +115,29 @@ def predict(
         print(line, file=sys.stderr)
 
 
+def best(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
+    store: StoreUri = None,
+    objective: Objective = None,
+    selection: Selection = "last",
+    format: HowShown = Format.table,
+) -> None:
+    """Compare MODEL untouched, alone, with its best partner, in its best group and as a soup.
+
+    One half of the images chooses, the other says what each is worth. bikd export takes the
+    chosen one home.
+
+    [dim]Example: bikd best ViT --store bikd-demo[/dim]
+    """
+    from bikd_pipelines.search_views import kinds_lines
+    from bikd_ray.store.kinds import kinds
+
+    table = kinds(opened(store), model, objective, selection)
+    show(table, format, "kinds")
+    for line in kinds_lines(table):
+        print(line, file=sys.stderr)
+
+
 def soup(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="a model's name")],
     store: StoreUri = None,
@@ -122,6 +147,10 @@ def soup(
         bool,
         typer.Option("--scales", help="also try more of the changes than their mean: 1/2 and 1"),
     ] = False,
+    recipe: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="of several recipes the one whose recipe_id begins so"),
+    ] = None,
 ) -> None:
     """Average the kept weights of MODEL with different partners, beside as many controls.
 
@@ -139,6 +168,7 @@ def soup(
         objective,
         selection,
         scales=scales,
+        recipe=recipe,
         note=lambda line: print(f"bikd: {line}", file=sys.stderr),
     )
     print("\n".join(soup_lines(made)))

@@ -15,6 +15,8 @@ from bikd_pipelines.commands.options import (
     HowShown,
     Limit,
     Only,
+    Regret,
+    Share,
     SpecPath,
     StoreUri,
     opened,
@@ -115,6 +117,8 @@ def plan(
     only: Only = None,
     budget: Budget = None,
     goal: Goal = None,
+    regret: Regret = None,
+    share: Share = None,
     calibrate: Annotated[
         bool,
         typer.Option(
@@ -127,11 +131,12 @@ def plan(
 
     [dim]Example: bikd plan sweep.yaml --calibrate --budget 24[/dim]
     """
+    from bikd_pipelines.improving import improve_lines
     from bikd_pipelines.planning import (
         cost_lines,
         grouped,
         job_table,
-        open_plan,
+        opened_spec,
         paces_of,
         resources_at,
         take_names,
@@ -139,8 +144,9 @@ def plan(
     from bikd_pipelines.predicting import forecast_lines
     from bikd_ray.spec_file import load_spec, with_goal
 
-    loaded = with_goal(load_spec(spec), goal)
-    jobs, answers = open_plan(loaded, store, only)
+    loaded = with_goal(load_spec(spec), goal, regret, share)
+    found = opened_spec(loaded, store, only)
+    jobs, answers = found.plan, found.store
     table = job_table(jobs)
     show(grouped(table) if format is Format.table else table, format, "jobs")
     if calibrate:
@@ -155,6 +161,7 @@ def plan(
         print(f"bikd: {line}", file=sys.stderr)
     lines = cost_lines(loaded, jobs, paces, source, where, limit, budget, answers)
     lines += forecast_lines(loaded, jobs, answers)
+    lines += improve_lines(loaded, found, only)
     print("\n".join(lines), file=sys.stderr)
 
 
