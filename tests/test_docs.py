@@ -169,7 +169,7 @@ def test_the_hours_of_ten_models_are_those_of_the_plans_formula():
     counts = {"train": 1_281_167, "val": 50_000}
     assert set(giga) >= {entry["alias"] for entry in whole["zoo"]}
 
-    def total(changes: dict) -> tuple[int, float]:
+    def jobs_of(changes: dict) -> tuple[Spec, list[Job]]:
         spec = parse_spec({**whole, **changes, "store": None})
         train, val = (replace(SPLIT, count=count) for count in counts.values())
         data = ResolvedData(spec.data, "d", "s", train, val, 1000, None)
@@ -179,9 +179,16 @@ def test_the_hours_of_ten_models_are_those_of_the_plans_formula():
             )
             for e in spec.zoo
         }
-        jobs = all_jobs(spec, zoo, data)
+        return spec, all_jobs(spec, zoo, data)
+
+    def total(changes: dict) -> tuple[int, float]:
+        _, jobs = jobs_of(changes)
         return len(jobs), sum(job.flops for job in jobs)
 
+    spec, jobs = jobs_of({})
+    asked = plan(jobs, set(), {})
+    shown = price_lines(spec, asked, paces_at(asked, 20), 2.5, on_gpu()[1])
+    assert text.split("--tflops 20 --price 2.50\n")[1].split("```")[0].splitlines() == shown
     short, tenth = {"epochs": 5}, {"epochs": 5, "train_fraction": 0.1}
     anchors = {"pairings": {"anchors": ["ResNet"]}}
     wanted = [{}, anchors, {"recipe": short}, {"recipe": tenth}, {"recipe": tenth, **anchors}]

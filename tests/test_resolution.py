@@ -63,7 +63,7 @@ def test_from_baselines_alone_it_is_how_models_differ_in_points_of_miou(data, st
     pairs = [("a", "b"), ("a", "c"), ("b", "c")]
     half = np.median([half_width(scores(x) - scores(y).astype("f8")) for x, y in pairs])
     assert resolution_line(data, store) == (
-        f"12 units of val resolve ±{half:.2f} pp mIoU of one job's Δ with 95% "
+        f"12 val images resolve ±{half:.2f} pp mIoU of one job's Δ with 95% "
         "(by how models differ before any training)"
     )
 
@@ -83,6 +83,6 @@ def test_with_results_it_is_how_scores_changed_and_of_many_some_are_read(data, s
     line = resolution_line(data, store)
     read = changes[::2]
     assert line == (
-        f"12 units of val resolve ±{np.median(read):.2f} pp mIoU of one job's Δ with 95% "
+        f"12 val images resolve ±{np.median(read):.2f} pp mIoU of one job's Δ with 95% "
         f"(by {len(read)} results)"
     )

@@ -144,23 +144,32 @@ def over_self_text(gain: Row) -> str:
     return with_span(gain["over_self"], gain["over_self_low"], gain["over_self_high"], digits)
 
 
-def own_part(row: Row) -> str:
-    """Of the net Δ of a row of GAINS, what the model's own frozen start gives as a teacher; empty
-    where the sweep has not asked.
-    """
+def _own(row: Row) -> float | None:
+    """Of a row of GAINS, what the model's own frozen start gives as a teacher, over the control."""
     if row.get("over_self") is None or row["net_delta"] is None:
-        return ""
-    return difference(row["net_delta"] - row["over_self"], row["unit"])
+        return None
+    return row["net_delta"] - row["over_self"]
+
+
+def _is_part(own: float, row: Row) -> bool:
+    """Whether the own old self gives less than the partner, and both help or both harm."""
+    return 0 < own * row["net_delta"] < row["net_delta"] ** 2
 
 
 def own_sentence(row: Row) -> str:
-    """The same as a sentence: how much of net Δ is left for the partner."""
-    own = own_part(row)
-    if not own:
+    """How much of the net Δ of a row of GAINS is left for the partner; empty without `self`."""
+    own = _own(row)
+    if own is None:
         return ""
+    net, alone = (difference(value, row["unit"]) for value in (row["net_delta"], own))
+    if _is_part(own, row):
+        return (
+            f"of {net} over the control, {alone} are what its own old self gives, and "
+            f"{over_self_text(row)} what the partner adds to that"
+        )
     return (
-        f"of {difference(row['net_delta'], row['unit'])} over the control, {own} are what its own "
-        f"old self gives, and {over_self_text(row)} what the partner adds to that"
+        f"its own old self gives {alone} over the control; with the partner it is "
+        f"{over_self_text(row)} beside that"
     )
 
 
@@ -246,7 +255,7 @@ def _sentence(known: pa.Table, names: Mapping[str, str]) -> str:
         parts.append(
             f"{count(len(firsts[LESS]), 'model')} only lose{'s' * (len(firsts[LESS]) == 1)} less "
             f"than alone, do not train {'it' if len(firsts[LESS]) == 1 else 'them'}: "
-            f"{_named(firsts[LESS], names)}"
+            f"{_named(firsts[LESS], names, numbers=False)}"
         )
     if verdicts[HARMED]:
         parts.append(
@@ -269,12 +278,13 @@ def _untouched(gains: pa.Table) -> bool:
     return "control" in gains.column_names and UNTOUCHED in gains["control"].to_pylist()
 
 
-def _named(found: Mapping[str, Row], names: Mapping[str, str]) -> str:
+def _named(found: Mapping[str, Row], names: Mapping[str, str], numbers: bool = True) -> str:
     """The first NAMED models with their partners, the largest net Δ first."""
     ranked = sorted(found.values(), key=lambda row: -abs(row["net_delta"]))
     told = [
-        f"{names.get(row['model_id'], row['model'])} (with {partners_of(row, names)}, net Δ "
-        f"{difference(row['net_delta'], row['unit'])}{_of_which(row)})"
+        f"{names.get(row['model_id'], row['model'])} (with {partners_of(row, names)}"
+        + f", net Δ {difference(row['net_delta'], row['unit'])}{_of_which(row)}" * numbers
+        + ")"
         for row in ranked[:NAMED]
     ]
     rest = len(ranked) - len(told)
@@ -282,8 +292,13 @@ def _named(found: Mapping[str, Row], names: Mapping[str, str]) -> str:
 
 
 def _of_which(row: Row) -> str:
-    own = own_part(row)
-    return f", of which its own old self gives {own}" if own else ""
+    own = _own(row)
+    if own is None:
+        return ""
+    text = difference(own, row["unit"])
+    if _is_part(own, row):
+        return f", of which its own old self gives {text}"
+    return f", but its own old self gives {text}"
 
 
 def partners_of(row: Row, names: Mapping[str, str]) -> str:
@@ -301,7 +316,7 @@ def _notes(gains: pa.Table, known: pa.Table) -> tuple[str, ...]:
     if len(fair):
         middle = {"detectable": fair[len(fair) // 2], "unit": known["unit"][0].as_py()}
         notes.append(
-            f"These units and seeds would detect a true net Δ of {detectable(middle)} with 80% "
+            f"This set and these seeds would detect a true net Δ of {detectable(middle)} with 80% "
             "power (median of the cases, each taken by itself)."
         )
     if len(known) > 1:

@@ -319,16 +319,14 @@ def _teachers(view: SettingView) -> list[Block]:
         )
 
     def effect(row: dict, name: str) -> Interval | None:
-        low, high = row[f"{name}_low"], row[f"{name}_high"]
-        told = low is not None and (low > 0 or high < 0)
-        value = row[name]
-        return None if value is None else Interval(value, low, high, told, row["unit"])
+        value, low, high = row[name], row[f"{name}_low"], row[f"{name}_high"]
+        return None if value is None else Interval(value, low, high, unit=row["unit"])
 
     return [
         Text("Who teaches, who learns", "head"),
         Table(
             "Teachers",
-            f"{units(view.metric)}, each by itself; bold where the interval excludes 0.{told}",
+            f"{units(view.metric)}, each by itself: of many some exclude 0 by chance.{told}",
             (
                 TableColumn("Model"),
                 TableColumn("Teaches", number=True),

@@ -30,7 +30,8 @@ class Column:
     drop: 0 stays; of the others the highest goes first where the terminal is too narrow. same: it
     goes into the line above where all rows agree. words: may be wrapped; numbers never are.
     strong: which rows are bold. head: of leading columns, to stand in each part of a wide table.
-    titled: its title is a model's name, which may be wrapped.
+    titled: its title is a model's name, which may be wrapped. apart: rows that differ in it stand
+    in tables of their own, below a line that says it.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Column:
     strong: Callable[[Row], bool] | None = None
     head: bool = False
     titled: bool = False
+    apart: bool = False
 
 
 def terminal() -> Console:
@@ -69,24 +71,51 @@ def laid_out(rows: Sequence[Row], columns: Sequence[Column], width: int | None) 
     dropped by their priority, and it is said which; those that must stay go on in a second table
     below. A number is never cut.
     """
-    cells = {column: [column.cell(row) for row in rows] for column in columns}
-    alike = [c for c in columns if c.same and len(set(cells[c])) == 1]
-    absent = [c for c in columns if c.drop and not {*cells[c]} - {"", NONE}]
-    shown = [c for c in columns if c not in [*alike, *absent]]
-    about = [f"{c.title} {cells[c][0]}" for c in alike if cells[c][0] not in ("", NONE)]
-    dropped: list[Column] = []
-    while width is not None and _least(shown, cells) > width and any(c.drop for c in shown):
-        least = max(c.drop for c in shown)
-        dropped += [c for c in shown if c.drop == least]
-        shown = [c for c in shown if c.drop != least]
-    lines = [Text(line, style="dim") for line in _wrapped(" · ".join(about), width)]
-    for i, part in enumerate(_parts(shown, cells, width)):
-        lines += [Text()] * bool(i) + _block(rows, part, cells, width)
+    alike = _alike(rows, columns)
+    rest = [column for column in columns if column not in alike]
+    parts: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        parts.setdefault(tuple(c.cell(row) for c in rest if c.apart), []).append(row)
+    lines = _caption(alike, rows, width)
+    dropped: set[Column] = set()
+    for part in parts.values():
+        block, less = _table(part, rest, width)
+        lines += [Text()] * (len(parts) > 1 and bool(lines)) + block
+        dropped |= less
     if dropped:
         names = ", ".join(c.title for c in columns if c in dropped)
         said = f"Too narrow for: {names}. A wider terminal shows them, --format csv has all."
         lines += [Text(line, style="dim") for line in _wrapped(said, width)]
     return lines
+
+
+def _alike(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
+    return [c for c in columns if c.same and len({c.cell(row) for row in rows}) == 1]
+
+
+def _caption(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> list[Text]:
+    about = [(c.title, c.cell(rows[0])) for c in columns]
+    said = " · ".join(f"{title} {text}" for title, text in about if text not in ("", NONE))
+    return [Text(line, style="dim") for line in _wrapped(said, width)]
+
+
+def _table(
+    rows: Sequence[Row], columns: Sequence[Column], width: int | None
+) -> tuple[list[Text], set[Column]]:
+    """The lines of rows that belong together, and the columns that had no room."""
+    alike = _alike(rows, columns)
+    cells = {column: [column.cell(row) for row in rows] for column in columns}
+    absent = [c for c in columns if c.drop and not {*cells[c]} - {"", NONE}]
+    shown = [c for c in columns if c not in [*alike, *absent]]
+    dropped: set[Column] = set()
+    while width is not None and _least(shown, cells) > width and any(c.drop for c in shown):
+        least = max(c.drop for c in shown)
+        dropped |= {c for c in shown if c.drop == least}
+        shown = [c for c in shown if c.drop != least]
+    lines = _caption(alike, rows, width)
+    for i, part in enumerate(_parts(shown, cells, width)):
+        lines += [Text()] * bool(i) + _block(rows, part, cells, width)
+    return lines, dropped
 
 
 def _natural(column: Column, cells: Cells) -> int:
@@ -156,18 +185,26 @@ def _padded(text: str, size: int, right: bool) -> str:
     return room + text if right else text + room
 
 
+_BOUND = re.compile(r"\[[+−\d][^\]]*\]|\d (?:pp|%)(?!\w)|[Δ<] [+−\d]")
+"""An interval, a number and its unit or its name: their spaces are no place to break a line."""
+_WORD = re.compile(r"(?:[^\s_./+\-·,]|[.,+\-](?=\d)|\xa0)*(?:(?:[ _/·]|[.,+\-](?!\d))+|$)")
+
+
 def _wrapped(text: str, width: int | None) -> list[str]:
-    """Lines of at most so many cells, broken after spaces and the signs that names are made of."""
+    """Lines of at most so many cells, broken after spaces and the signs that names are made of,
+    never inside a number or an interval.
+    """
     text = " ".join(text.split("\n"))
     if width is None or cell_len(text) <= width:
         return [text] if text else []
+    bound = _BOUND.sub(lambda found: found[0].replace(" ", "\xa0"), text)
     lines = [""]
-    for word in re.findall(r"[^\s_./+\-·,]*(?:[\s_./+\-·,]+|$)", text):
-        while cell_len(lines[-1] + word.rstrip()) > width:
+    for word in _WORD.findall(bound):
+        while cell_len(lines[-1] + word.rstrip(" ")) > width:
             if lines[-1].strip():
                 lines.append("")
             else:
                 lines[-1], word = word[:width], word[width:]
                 lines.append("")
         lines[-1] += word
-    return [line.rstrip() for line in lines if line.strip()]
+    return [line.rstrip().replace("\xa0", " ") for line in lines if line.strip()]

@@ -174,6 +174,17 @@ def paces_of(plan: Plan, store: Store) -> dict[str, Pace] | None:
     return {model_id: Pace(3 * seconds, seconds) for model_id, seconds in costs.items()}
 
 
+def paces_at(plan: Plan, tflops: float) -> dict[str, Pace]:
+    """model_id to seconds, where a GPU really computes so many TFLOP/s."""
+    seconds = {m.model_id: m.cost.flops / (1e12 * tflops) for job in plan.jobs for m in job.members}
+    return {model_id: Pace(3 * one, one) for model_id, one in seconds.items()}
+
+
+def on_gpu() -> tuple[str, list[Node]]:
+    """One GPU that no job shares with another, whatever this machine has."""
+    return "one such GPU", [{"CPU": 8.0, "GPU": 1.0, "memory": float(2**50)}]
+
+
 def forecast(
     jobs: Sequence[tuple[ResourceRequest, float]],
     nodes: Sequence[Node],

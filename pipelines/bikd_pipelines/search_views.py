@@ -27,7 +27,7 @@ def _span(name: str) -> Column:
 
 
 def _setting(name: str, key: str, length: int | None = None) -> Column:
-    return Column(name, lambda row: str(row[key])[:length], same=True, words=True)
+    return Column(name, lambda row: str(row[key])[:length], same=True, words=True, apart=True)
 
 
 SEARCHED = [

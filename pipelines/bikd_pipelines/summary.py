@@ -264,8 +264,8 @@ def _nothing_helps(gains: pa.Table, rows: Iterable[Row], repeat: str) -> list[St
     objectives = {row["objective"].partition("(")[0] for row in known}
     steps = [
         Step(
-            f"Nothing is told from 0. These {middle['n']:,} units find a net Δ of "
-            f"{detectable(middle)}; one of {half} would take about {4 * middle['n']:,}.",
+            f"Nothing is told from 0. A val set of {middle['n']:,} finds a net Δ of "
+            f"{detectable(middle)}; to find {half} takes about {4 * middle['n']:,}.",
             "data: {val: …}   # a larger set, in the spec, then:\n" + repeat,
         )
     ]

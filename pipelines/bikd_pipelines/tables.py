@@ -138,7 +138,7 @@ def print_hidden(measures: Sequence[Measure], rows: Sequence[Hidden]) -> None:
     columns = [
         Column("partner", lambda row: row["partner"], words=True, head=True),
         *(Column(m.head, cell(m), titled=True) for m in shown),
-        Column("objective", lambda row: row["objective"], same=True, words=True),
+        Column("objective", lambda row: row["objective"], same=True, words=True, apart=True),
     ]
     print_rows([{**one.row, "hidden": one} for one in rows], columns)
 

@@ -121,18 +121,20 @@ def _name(key: str = "model", **how: Any) -> Column:
     return Column(key, lambda row: row[key], words=True, head=True, **how)
 
 
-def _same(title: str, cell: Callable[[Row], str], drop: int = 0) -> Column:
-    return Column(title, cell, drop, same=True, words=True)
+def _same(title: str, cell: Callable[[Row], str], drop: int = 0, **how: Any) -> Column:
+    return Column(title, cell, drop, same=True, words=True, **how)
 
 
 _SEEDS = Column("seeds", lambda r: str(r["seeds"]), 5, same=True)
-_OBJECTIVE = _same("objective", lambda r: r["objective"] or NONE)
-_RECIPE = _same("recipe", lambda r: (r["recipe_id"] or NONE)[:6])
-_DATA = _same("data", lambda r: r["data_id"][:6])
+_OBJECTIVE = _same("objective", lambda r: r["objective"] or NONE, apart=True)
+_RECIPE = _same("recipe", lambda r: (r["recipe_id"] or NONE)[:6], apart=True)
+_DATA = _same("data", lambda r: r["data_id"][:6], apart=True)
 _METRIC = _same(
-    "metric", lambda r: f"{r['metric']}{', ' + difference_unit(r['unit']) if r['unit'] else ''}"
+    "metric",
+    lambda r: f"{r['metric']}{', ' + difference_unit(r['unit']) if r['unit'] else ''}",
+    apart=True,
 )
-_SET = _same("on", lambda r: r["eval_set"])
+_SET = _same("on", lambda r: r["eval_set"], apart=True)
 _SETTING = [_METRIC, _SET, _OBJECTIVE, _RECIPE, _DATA]
 _SELF = Column("self", lambda r: signed(r["self_delta"], digits_of(r["unit"])), 7, same=True)
 _OVER_SELF = Column("over self [95%]", over_self_text, 3)
@@ -247,11 +249,11 @@ VIEWS: dict[str, list[Column]] = {
         _name(),
         Column("partner", _partner, words=True, head=True),
         Column("gained", _number("gained", 1)),
-        Column("… it knew", _number("gained_known", 1), 3),
+        Column("it knew", _number("gained_known", 1), 3),
         Column("control", _number("control_gained", 1), 2),
         Column("lost", _number("lost", 1)),
-        Column("… it knew", _number("lost_known", 1), 3),
-        Column("control", _number("control_lost", 1), 2),
+        Column("it had known", _number("lost_known", 1), 3),
+        Column("control lost", _number("control_lost", 1), 2),
         Column("of", lambda r: f"{r['n']:,}", same=True),
         *_SETTING,
     ],

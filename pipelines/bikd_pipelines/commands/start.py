@@ -3,6 +3,7 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -125,23 +126,41 @@ def plan(
             "--calibrate", help="time a few training steps of each model here, for a minute"
         ),
     ] = False,
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            "--tflops",
+            min=0.001,
+            metavar="N",
+            help="plan for GPUs that really compute N TFLOP/s, in place of this machine",
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            "--price", min=0, metavar="P", help="of a GPU-hour: what it costs, and what costs less"
+        ),
+    ] = None,
     format: HowShown = Format.table,
 ) -> None:
     """Count the jobs of SPEC, the hours they take and the smallest gain they can show. Runs none.
 
-    [dim]Example: bikd plan sweep.yaml --calibrate --budget 24[/dim]
+    [dim]Example: bikd plan sweep.yaml --calibrate --price 2.50[/dim]
     """
     from bikd_pipelines.improving import improve_lines
     from bikd_pipelines.planning import (
         cost_lines,
         grouped,
         job_table,
+        on_gpu,
         opened_spec,
+        paces_at,
         paces_of,
         resources_at,
         take_names,
     )
     from bikd_pipelines.predicting import forecast_lines
+    from bikd_pipelines.prices import price_lines
     from bikd_ray.spec_file import load_spec, with_goal
 
     loaded = with_goal(load_spec(spec), goal, regret, share)
@@ -149,19 +168,26 @@ def plan(
     jobs, answers = found.plan, found.store
     table = job_table(jobs)
     show(grouped(table) if format is Format.table else table, format, "jobs")
-    if calibrate:
+    if calibrate and tflops is not None:
+        raise UserError("--calibrate times this machine and --tflops assumes another; give one")
+    if tflops is not None:
+        paces, source = paces_at(jobs, tflops), f"{tflops:g} TFLOP/s, which nothing has measured"
+    elif calibrate:
         from bikd_pipelines.calibrate import calibrate as measure
 
         paces = measure(jobs.todo, lambda line: print(f"bikd: {line}", file=sys.stderr))
         source = "steps timed here"
     else:
         paces, source = paces_of(jobs, answers), f"the {len(jobs.done)} done jobs' seconds"
-    where = resources_at(address, loaded.resources)
+    where = on_gpu() if tflops is not None else resources_at(address, loaded.resources)
     for line in take_names(jobs, answers):
         print(f"bikd: {line}", file=sys.stderr)
     lines = cost_lines(loaded, jobs, paces, source, where, limit, budget, answers)
     lines += forecast_lines(loaded, jobs, answers)
     lines += improve_lines(loaded, found, only)
+    if price is not None:
+        width = get_terminal_size().columns if sys.stderr.isatty() else None
+        lines += price_lines(loaded, jobs, paces, price, where[1], only, width)
     print("\n".join(lines), file=sys.stderr)
 
 
