@@ -158,7 +158,7 @@ def _block(
             break
         widest = max(range(len(sizes)), key=lambda i: sizes[i] if spare[i] else 0)
         sizes[widest] -= 1
-    number = [all(x[:1] in "+-−0123456789–" for x in cells[c]) for c in columns]
+    number = [all(x[:1] in "+-−0123456789–$" for x in cells[c]) for c in columns]
     titles = [_wrapped(c.title, s) or [""] for c, s in zip(columns, sizes, strict=True)]
     lines = []
     for said in zip_longest(*titles, fillvalue=""):
