@@ -132,14 +132,17 @@ EVERY = [
     ["classes", LONG[0]],
     ["curves", LONG[1]],
     ["status"],
+    ["best", LONG[0]],
     ["paper"],
+    ["paper", "--videos"],
 ]
-BINARY = ("flips", "classes", "curves", "status", "paper")
+LOST = [["summary"], ["partners", LONG[0]], ["pairs"], ["status", "--failed"]]
+BINARY = ("flips", "classes", "curves", "status", "best", "paper")
 MARK = "=" * 7
 
 
 def on_a_terminal(width: int, commands: list[list[str]]) -> list[str]:
-    """What each command prints to one real pseudo-terminal, without its styles."""
+    """What each command and its notes print to one real pseudo-terminal, without styles."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     code = (
@@ -151,7 +154,7 @@ def on_a_terminal(width: int, commands: list[list[str]]) -> list[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(commands)],
         stdout=theirs,
-        stderr=subprocess.DEVNULL,
+        stderr=theirs,
         stdin=subprocess.DEVNULL,
         env={**keep, "TERM": "xterm"},
     )
@@ -175,10 +178,13 @@ def shown(tmp_path_factory) -> dict[str, str]:
     commands += [
         [*words, "--store", uri, "--metric", "nll"] for words in EVERY if words[0] not in BINARY
     ]
+    lost = made(tmp_path_factory.mktemp("lost"), World(LONG, failed=[*combinations(LONG, 2)]))
+    commands += [[*words, "--store", lost] for words in LOST]
     found = on_a_terminal(80, commands)
     assert len(found) == len(commands)
     return {
-        " ".join(c for c in words if c != uri): t for words, t in zip(commands, found, strict=True)
+        " ".join("lost" if c == lost else c for c in words if c != uri): text
+        for words, text in zip(commands, found, strict=True)
     }
 
 
@@ -188,6 +194,15 @@ def test_no_number_is_cut_on_eighty_columns(shown):
         assert not re.search(r"\d…|…\d|[+−]…", text), command
         wide = [x for x in text.splitlines() if cell_len(x) > 80 and not x.startswith("  ")]
         assert not wide, (command, wide)
+
+
+def test_failed_jobs_are_counted_by_cause_below_the_list_and_beside_every_answer(shown):
+    cure = "CUDA out of memory; set resources.micro_batch or gpus_per_job"
+    assert shown["status --failed --store lost"].endswith(f"9 jobs: {cure}\n")
+    for command in ("summary", f"partners {LONG[0]}", "pairs"):
+        said = " ".join(shown[f"{command} --store lost"].split())
+        assert "set resources.micro_batch or gpus_per_job, then bikd sweep SPEC" in said
+    assert "to do" not in shown["status --store"]
 
 
 def test_losses_have_four_decimals_everywhere(shown):

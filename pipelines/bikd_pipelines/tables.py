@@ -11,12 +11,13 @@ import pyarrow.csv as pacsv
 from bikd_pipelines.layout import Column, Row, print_rows, say, terminal
 from bikd_pipelines.values import BYTES_SHOWN, column_values, finite, flat
 from bikd_pipelines.views import EMPTY, VIEWS, every_column
-from bikd_ray.formatting import difference, digits_of, plain, signed
+from bikd_ray.formatting import count, difference, digits_of, plain, signed
 from bikd_ray.store import Store
 from bikd_ray.store.hidden import Hidden, Measure
 from bikd_ray.store.verdicts import (
     LEVEL,
     all_failed,
+    causes,
     detectable,
 )
 
@@ -86,8 +87,11 @@ def print_matrix(values: pa.Table, told: pa.Table | None, how: str, digits: int 
     first = Column("model", lambda row: row["value"]["model"], words=True)
     rest = [Column(name, cell(name), strong=is_told(name), titled=True) for name in names]
     print_rows(both, [first, *rest])
-    if told is not None:
-        say(f"Rows learn. * net Δ differs from 0 (q < {LEVEL}, corrected over all of them).")
+    if told is None:
+        return
+    any_told = any(is_told(name)(row) for row in both for name in names)
+    what = "* net Δ differs from 0" if any_told else "No net Δ differs from 0"
+    say(f"Rows learn. {what} (q < {LEVEL}, corrected over all of them).")
 
 
 def share_lines(teachers: pa.Table) -> list[str]:
@@ -141,6 +145,14 @@ def print_hidden(measures: Sequence[Measure], rows: Sequence[Hidden]) -> None:
         Column("objective", lambda row: row["objective"], same=True, words=True, apart=True),
     ]
     print_rows([{**one.row, "hidden": one} for one in rows], columns)
+
+
+def cause_lines(failed: pa.Table) -> list[str]:
+    """A line for each reason why jobs failed, and what to do; failed: with the column `error`."""
+    return [
+        f"{count(c.jobs, 'job')}: {c.what}" + (f"; {c.remedy}" if c.remedy else "")
+        for c in causes(failed["error"].to_pylist())
+    ]
 
 
 def failed_lines(jobs: pa.Table) -> list[str]:
