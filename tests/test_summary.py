@@ -23,8 +23,9 @@ from bikd_pipelines import cli
 from bikd_pipelines.summary import Asked, Step, firsts, next_steps, print_summary
 from bikd_ray.export.exporter import ExportRequest
 from bikd_ray.specs import Spec
-from bikd_ray.store import Store
+from bikd_ray.store import Store, Writer
 from bikd_ray.store import verdicts as v
+from tests.stores import after, baseline, job
 from tests.synthetic import World, made
 
 NETS = ("ResNet", "ViT", "Mixer")
@@ -125,6 +126,7 @@ EVERY = [
     ["partners", LONG[0]],
     ["pairs"],
     ["pairs", "--matrix", "--show", "net_delta"],
+    ["pairs", "--matrix", "--show", "recovered"],
     ["pairs", "--matrix", "--show", "ensemble"],
     ["groups"],
     ["teachers"],
@@ -205,7 +207,29 @@ def test_failed_jobs_are_counted_by_cause_below_the_list_and_beside_every_answer
     assert "to do" not in shown["status --store"]
 
 
+def test_a_matrix_of_what_was_recovered_is_empty_where_a_model_lost(shown):
+    rows = shown["pairs --matrix --show recovered --store"].split("Rows learn")[0]
+    assert rows.count("–") > 3
+    assert not re.search(r"−|–\*", rows)
+    assert re.search(r"\d\.\d\*", rows)
+
+
+def test_of_several_objectives_the_one_with_the_clearest_partner_stands_first(tmp_path, capsys):
+    writer = Writer(uri := str(tmp_path))
+    for m in "ab":
+        baseline(writer, m)
+    for seed in range(3):
+        for m in "ab":
+            job(writer, {m: after(m, 0.05, seed)}, seed)
+        job(writer, {m: after(m, 0.05, seed + 9) for m in "ab"}, seed)
+        job(writer, {m: after(m, 0.3, seed) for m in "ab"}, seed, objective="kd(temperature=4.0)")
+    cli.app(["partners", "a", "--store", uri], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert out.index("objective kd(temperature=4.0)") < out.index("objective bikd")
+
+
 def test_losses_have_four_decimals_everywhere(shown):
     for command, text in shown.items():
         if command.endswith("nll"):
-            assert re.search(r"[+−]\d\.\d{4}\b", text) or "ensemble" in command, command
+            other = "ensemble" in command or "recovered" in command
+            assert re.search(r"[+−]\d\.\d{4}\b", text) or other, command

@@ -122,7 +122,7 @@ def _table(
     """The lines of rows that belong together, and the columns that had no room."""
     alike = _alike(rows, columns)
     cells = {column: [column.cell(row) for row in rows] for column in columns}
-    absent = [c for c in columns if c.drop and not {*cells[c]} - {"", NONE}]
+    absent = [c for c in columns if not c.head and not {*cells[c]} - {"", NONE}]
     shown = [c for c in columns if c not in [*alike, *absent]]
     dropped: set[Column] = set()
     while width is not None and _least(shown, cells) > width and any(c.drop for c in shown):

@@ -66,7 +66,7 @@ def partners(
     [dim]Example: bikd partners ViT --format json[/dim]
     """
     from bikd_pipelines.layout import note
-    from bikd_pipelines.tables import failed_lines, partner_lines, print_hidden
+    from bikd_pipelines.tables import by_setting, failed_lines, partner_lines, print_hidden
     from bikd_ray.store.hidden import hidden
 
     answers = opened(store)
@@ -75,9 +75,16 @@ def partners(
         return
     table = answers.partners(model, objective, selection, metric, eval_set)
     empty = answers.why_nothing(model) if not len(table) else ""
+    if len(table) and format is Format.table:
+        parts = by_setting(answers, table, metric)
+        table = table.from_batches([b for _, part in parts for b in part.to_batches()])
     show(table, format, "partners", empty)
     if len(table) and format is Format.table:
-        print_hidden(*hidden(answers, model, objective, selection))
+        place = {
+            objective: i for i, objective in enumerate(table["objective"].unique().to_pylist())
+        }
+        measures, rows = hidden(answers, model, objective, selection)
+        print_hidden(measures, sorted(rows, key=lambda one: place[one.row["objective"]]))
     lines = [
         *partner_lines(table),
         *(failed_lines(answers.failed_jobs(model)) if len(table) else ()),
@@ -109,7 +116,7 @@ def pairs(
     [dim]Example: bikd pairs --matrix --show net_delta[/dim]
     """
     from bikd_pipelines.layout import note
-    from bikd_pipelines.tables import digits, print_matrix
+    from bikd_pipelines.tables import print_matrix, shown_as
     from bikd_ray.store.pairings import SYMMETRIC
     from bikd_ray.store.verdicts import failed_sentence
 
@@ -117,7 +124,8 @@ def pairs(
     if matrix:
         both = [what] if what in SYMMETRIC else [what, "q_value"]
         values, *told = answers.matrices(both, objective, selection, metric, eval_set)
-        print_matrix(values, told[0] if told else None, format.value, digits(answers, what, metric))
+        cell = shown_as(answers, what, metric)
+        print_matrix(values, told[0] if told else None, format.value, cell)
     else:
         show(answers.pairs(objective, selection, metric, eval_set), format, "pairs")
     if format is Format.table and (failed := failed_sentence(answers.table("jobs"))):
