@@ -111,7 +111,7 @@ def main() -> None:
     given = parser.parse_args()
     device = torch.device(given.device)
     print(f"{given.device}, {given.precision}, {torch.get_num_threads()} threads")
-    _step(device, given.precision, given.rounds)
+    _step(device, Recipe(precision=given.precision), given.rounds)
     for kind in (Pixels, Masks):
         _validation(kind, device, given.images)
     _memory(device, given.many)
@@ -140,7 +140,7 @@ def _models(device: torch.device) -> list[ResolvedModel]:
 _MASK2FORMER = {"model_type": "mask2former", "num_labels": CLASSES}
 
 
-def _step(device: torch.device, precision: str, rounds: int) -> None:
+def _step(device: torch.device, recipe: Recipe, rounds: int) -> None:
     zoo = _models(device)
     count, size = {"cpu": 16, "cuda": 4}[device.type], SIZE[device.type]
     labels = torch.randint(zoo[0].num_classes, (count, size // 8, size // 8), dtype=torch.uint8)
@@ -154,7 +154,7 @@ def _step(device: torch.device, precision: str, rounds: int) -> None:
         count,
         count,
     )
-    ratio, own, joint = measure(zoo, Recipe(precision=precision), device, batch, rounds, TASK)
+    ratio, own, joint = measure(zoo, recipe, device, batch, rounds, TASK)
     names = " + ".join(model.name for model in zoo)
     print(
         f"step of {names}, {count} images of {size}²: own {1e3 * own:.0f} ms, joint "

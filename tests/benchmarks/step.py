@@ -26,7 +26,8 @@ from torch.profiler import profile, record_function
 from bikd_ray.data.loader import Batch
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import CONTROL, Objective, Recipe, ZooEntry
-from bikd_ray.tasks import Task, task_of
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.base import Task
 from bikd_ray.train.member import Learner, Member, fast_layout
 from bikd_ray.train.step import EpochSums, Sources, train_step
 from bikd_ray.zoo import build, resolve_model
