@@ -18,6 +18,7 @@ from bikd_ray.formatting import difference_unit, digits_of, number, signed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data, DataSource, TimmData
 from bikd_ray.store.verdicts import ON_VAL, delta_text, in_words, net_text, own_sentence
+from bikd_ray.tasks import hub
 from bikd_ray.vocabulary import UNTOUCHED
 
 OBJECTIVES = {
@@ -35,15 +36,6 @@ OBJECTIVES = {
 
 LIBRARIES = {"timm": "timm", "transformers": "transformers", "detectron2": "transformers"}
 """Kinds of zoo entries whose exported folder a library of the Hub loads."""
-
-PIPELINES = {"miou": "image-segmentation", "cc": "video-saliency"}
-"""The Hub's tag of what a model does, by the primary metric; others classify images."""
-
-UNLISTED = ("video-saliency",)
-"""Tags that are none of the Hub's pipelines."""
-
-HUB_METRICS = {"top1": "accuracy", "miou": "mean_iou"}
-"""The Hub's names of metrics."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +65,8 @@ def card(choice: SelectedResult, base: Base, data: Data, made_by: str) -> str:
 
 def _front_matter(choice: SelectedResult, base: Base, data: Data) -> str:
     library = next((kind for kind in LIBRARIES if getattr(base.model.entry, kind)), None)
-    task = PIPELINES.get(choice.metric.name, "image-classification")
-    hubs = [
+    pipeline = hub.pipeline(choice.metric)
+    datasets = [
         source.name.partition("/")[2]
         for source in (data.train, data.val)
         if isinstance(source, TimmData) and source.name.startswith("hfds/")
@@ -82,15 +74,15 @@ def _front_matter(choice: SelectedResult, base: Base, data: Data) -> str:
     about: Row = hub_licence(base.model.licence)
     if library:
         about["library_name"] = LIBRARIES[library]
-    if task not in UNLISTED:
-        about["pipeline_tag"] = task
+    if pipeline:
+        about["pipeline_tag"] = pipeline
     if base.hub:
         about |= {"base_model": base.hub, "base_model_relation": "finetune"}
-    if hubs:
-        about["datasets"] = list(dict.fromkeys(hubs))
-    about["metrics"] = [HUB_METRICS.get(choice.metric.name, choice.metric.name)]
+    if datasets:
+        about["datasets"] = list(dict.fromkeys(datasets))
+    about["metrics"] = [hub.metric_name(choice.metric)]
     named = [LIBRARIES[library]] if library else []
-    about["tags"] = [task, "knowledge-transfer", "bikd", *named]
+    about["tags"] = [*filter(None, [pipeline]), "knowledge-transfer", "bikd", *named]
     return f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---"
 
 
