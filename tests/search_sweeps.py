@@ -15,7 +15,7 @@ from bikd_ray.search.questions import deciding, questions
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.sightings import Sightings
 from bikd_ray.sweep.capacity import ResourceRequest
-from bikd_ray.sweep.search_strategy import ImproveStrategy, SearchStrategy, Told
+from bikd_ray.sweep.search_strategy import ImproveStrategy, SearchStrategy, Told, decision_rows
 from bikd_ray.sweep.strategy import PendingJob, Running
 from tests.plans import jobs_of, resolved, spec_of
 
@@ -202,3 +202,13 @@ def baseline_of(
     }
     known = {k: row[k] for k in ("model", "model_id", "weights_id", "data_id")}
     writer.commit_baseline([row], {**dict.fromkeys(SCHEMAS["models"].names), **known}, said)
+
+
+def told_by(world, half=True):
+    """Writes what a search of this world decides, as the engine does."""
+
+    def told(asked, decision):
+        rows = decision_rows(asked, decision, "s", half=half)
+        world.writer.write_decision(rows)
+
+    return told
