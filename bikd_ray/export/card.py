@@ -22,12 +22,12 @@ from bikd_ray.tasks import hub
 from bikd_ray.vocabulary import UNTOUCHED
 
 OBJECTIVES = {
-    "bikd": "for every image the model most confident in the true class taught the others",
+    "bikd": "for every sample the model with the lowest loss taught the others",
     "dml": "every model taught every other",
     "kd": "a frozen teacher taught it, beside the labels",
     "kl_dp": "a frozen teacher taught it where more confident than its old self, else that did",
-    "kl_dp_supervised": "a frozen teacher taught it where more confident in the true class than "
-    "its old self, else that did",
+    "kl_dp_supervised": "a frozen teacher taught it where its loss was below its old self's, else "
+    "that did",
     "self": "a control: its own frozen start taught it",
     "soup": "the mean of the weights of several runs with these partners",
     "ce": "a control: the labels alone, no teacher",
@@ -56,7 +56,7 @@ def card(choice: SelectedResult, base: Base, data: Data, made_by: str) -> str:
         "## Use\n\n" + snippet(base.model),
         "## Results\n\n" + results(choice),
         *(["## Chosen among\n\n" + chosen_among(choice.kinds)] if choice.kinds else []),
-        "## Classes\n\n" + classes(choice, base.model.classes),
+        *_of_classes(choice, base),
         "## How it was made\n\n" + _making(choice, base, data, made_by),
     ]
     text = "\n\n".join(parts) + "\n"
@@ -86,6 +86,13 @@ def _front_matter(choice: SelectedResult, base: Base, data: Data) -> str:
     return f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---"
 
 
+def _of_classes(choice: SelectedResult, base: Base) -> list[str]:
+    """Nothing of models that answer no classes."""
+    if not choice.classes and not choice.metric.binary:
+        return []
+    return ["## Classes\n\n" + classes(choice, base.model.classes)]
+
+
 def _title(choice: SelectedResult) -> str:
     name, partner = choice.result["model"], choice.gain["partner"]
     if not partner:
@@ -104,7 +111,8 @@ def _warnings(choice: SelectedResult) -> list[str]:
                 f"{plain(row['licence'])}{'' if own else ', and this model learned from them'}."
             )
     if choice.got_worse:
-        lines.append("> **Worse than the base model** on the images it was measured on.")
+        units = choice.metric.units
+        lines.append(f"> **Worse than the base model** on the {units} it was measured on.")
     if choice.result["epoch"] == 0:
         lines.append("> **Unchanged.** Epoch 0 was selected: these are the base model's weights.")
     return lines

@@ -184,7 +184,9 @@ class Store:
 
     @property
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """data_id -> what is measured on it, the primary metric first."""
+        """data_id -> what is measured on it, the primary metric first; without metrics of which no
+        model has a value.
+        """
         return self._reader.metrics
 
     def metric(self, data_id: str, name: str | None = None) -> Metric:
