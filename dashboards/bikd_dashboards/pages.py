@@ -29,6 +29,7 @@ from bikd_dashboards.blocks import (
 from bikd_dashboards.correlates import (
     COST,
     REASONS,
+    conclusion,
     says,
     scatter_figure,
     scatter_info,
@@ -272,7 +273,7 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
     if not single_partners(gain):
         return [Text("No pair has been trained yet: there is no gain to explain.")]
     before = {r["model_id"]: r["value"] for r in view.baselines}
-    plots, notes = [], []
+    plots, found = [], {}
     titles = {"accuracy_gap": "Gap before", COST: "Cost of the partner"}
     for reason, (axis, meaning) in REASONS.items():
         if reason == "accuracy_gap":
@@ -287,13 +288,13 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
         if not len(info.x_M):
             continue
         title = titles.get(reason, axis.split(",")[0].capitalize())
-        told = says(info)
+        found[title], told = info, says(info)
         plots.append(
             Plot(f"why-{reason}", title, scatter_figure(info), told, meaning=f"{meaning} {told}")
         )
-        notes.append(told)
     shown = gain.about.title
     return [
+        Text(conclusion(found), "verdict"),
         Text(
             f"Does diversity predict {shown} here? One mark for each learner and partner; filled "
             "where net Δ differs from 0 (q < 0.05). Intervals of r are 95%, over the models: "
