@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -42,17 +43,18 @@ class World:
         learns = rng.uniform(2, 6, len(names))
         for name in names:
             right = np.random.default_rng([ord(name), seed]).random(n) < 0.6
-            self.before[name] = self._redrawn(right, name)
+            self.before[name] = self._redrawn(right)
         self.teaches = dict(zip(names, teaches, strict=True))
         self.learns = dict(zip(names, learns, strict=True))
 
-    def _redrawn(self, bits, *key):
-        """The same bits, those of the reporting half in another order if it is drawn anew."""
+    def _redrawn(self, bits: np.ndarray) -> np.ndarray:
+        """The same bits; those of the reporting half are others if it is drawn anew."""
         if not self.other_half:
             return bits
         rest = np.flatnonzero(~deciding_half(self.n))
+        rng = np.random.default_rng([self.other_half, crc32(np.packbits(bits).tobytes())])
         found = bits.copy()
-        found[rest] = bits[np.random.default_rng(self.other_half).permutation(rest)]
+        found[rest] = rng.random(len(rest)) < rng.random()
         return found
 
     def measure(self, names=None):

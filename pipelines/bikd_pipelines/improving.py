@@ -153,7 +153,8 @@ def print_improved(store: Store, spec: Spec) -> None:
     if same:
         say(f"Best as {'it is' if len(same) == 1 else 'they are'}: {listed(same)}.")
     if better:
-        first = max(better, key=lambda row: row["decided_delta"])
+        sign = {row["model"]: store.metric(row["data_id"], row["metric"]).sign for row in better}
+        first = max(better, key=lambda row: sign[row["model"]] * row["decided_delta"])
         out = "".join(c if c.isalnum() else "-" for c in f"{first['model']}-better")
         say("Take it home:", "bold")
         command = ["bikd", "export", first["model"], "--out", out, "--store", store.uri]

@@ -68,6 +68,7 @@ def partners(
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
+    from bikd_pipelines.search_views import search_notes
     from bikd_pipelines.tables import failed_lines, partner_lines, print_hidden
     from bikd_ray.store.hidden import hidden
 
@@ -81,7 +82,7 @@ def partners(
     if len(table) and format is Format.table:
         print_hidden(*hidden(answers, model, objective, selection))
     lines = [
-        *partner_lines(table),
+        *partner_lines(table, search_notes(answers)),
         *(failed_lines(answers.failed_jobs(model)) if len(table) else ()),
     ]
     for line in lines:
