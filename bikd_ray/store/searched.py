@@ -209,7 +209,6 @@ def searched_partners(
         learners = store.learners(sorted(ids), label, selection, metric)
         mine = {x.model_id: x for x in learners if (x.data_id, x.recipe_id) == (data_id, recipe_id)}
         for model_id in sorted(ids & set(state.models)):
-            i = state.models.index(model_id)
             learner = mine.get(model_id)
             if learner is None or not learner.by_partners:
                 continue
