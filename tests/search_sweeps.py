@@ -28,15 +28,16 @@ ONE = ResourceRequest(1, 0)
 class World:
     """A store at `uri`, and what each job of a spec would find.
 
-    seed: of the truth. other_half: how often the units that report are drawn anew.
+    seed: of the truth. other_half: how often the units that report are drawn anew. kept: whether
+    results name a file of weights.
     """
 
-    def __init__(self, uri, names="abcdefghij", seed=0, other_half=0, n=N, **given):
+    def __init__(self, uri, names="abcdefghij", seed=0, other_half=0, n=N, kept=False, **given):
         self.spec = spec_of(names, **{"goal": "best_partner", **given})
         self.zoo, self.data = resolved(self.spec)
         self.jobs = {job.job_id: job for job in jobs_of(self.spec)}
         self.writer, self.store = Writer(str(uri)), Store(str(uri))
-        self.seed, self.n, self.other_half = seed, n, other_half
+        self.seed, self.n, self.other_half, self.kept = seed, n, other_half, kept
         rng = np.random.default_rng(seed)
         self.before = {}
         teaches = rng.normal(0.0, 0.8, len(names))
@@ -129,6 +130,7 @@ class World:
                     "eval_set": "val",
                     "bits": pack(right),
                     "unit_set_id": "s",
+                    "weights": f"weights/{job.job_id}" if self.kept else None,
                 }
             )
         row = {

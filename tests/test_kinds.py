@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from bikd_pipelines.cli import app
 from bikd_pipelines.search_views import kinds_lines, search_notes
 from bikd_ray.analysis.halves import deciding_half
 from bikd_ray.errors import UserError
@@ -190,3 +192,38 @@ def test_a_model_that_is_best_as_it_is_is_not_exported_unasked(tmp_path):
     assert (first["kind"], first["chosen"]) == ("untouched", True)
     with pytest.raises(UserError, match="b is best as it is, by the 200 images that decide"):
         select_result(world.store, "b")
+
+
+def test_the_commands_say_by_what_a_search_chose(searched):
+    def said(*words):
+        found = CliRunner().invoke(app, [*words, "--store", searched.store.uri])
+        assert found.exit_code == 0, found.output
+        return " ".join(found.output.split())
+
+    note = "A search has chosen which pairs to train"
+    assert note in said("summary")
+    plainly = said("partners", "a", "--all-images")
+    assert note in plainly
+    assert "cross-fitted" not in plainly  # which dropping partners early has spoiled
+    assert "chosen on 500 images, measured on the other 500" in said("partners", "a")
+    assert "chosen on 500 images, measured on the other 500" in said("best", "a")
+
+
+def test_a_summary_lets_the_deciding_half_choose_what_is_taken_home(tmp_path):
+    rules = {"n": 2000, "seeds": [0, 1], "search": {"regret": 2.0}, "kept": True}
+    world = World(tmp_path / "store", "abcdefgh", **rules)
+    world.teaches = dict.fromkeys("abcdefgh", 3.0)
+    world.measure()
+    world.play(world.strategy(told_by(world)), slots=4)
+
+    def said():
+        out = CliRunner().invoke(app, ["summary", "--store", world.store.uri]).output
+        assert "improve with a partner by more than alone" in out
+        return next(line for line in out.splitlines() if line.strip().startswith("bikd export"))
+
+    assert "--partner" not in said()
+    done = world.store.done()
+    for job in world.jobs.values():
+        if job.job_id not in done:
+            world.finish(job)
+    assert "--partner" in said()
