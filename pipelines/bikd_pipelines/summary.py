@@ -8,6 +8,7 @@ import pyarrow as pa
 from rich.text import Text
 
 from bikd_pipelines.layout import Row, print_rows, say, terminal
+from bikd_pipelines.search_views import search_notes
 from bikd_pipelines.tables import SETTING, by_setting
 from bikd_pipelines.views import HEADLINE
 from bikd_ray.formatting import count, difference, digits_of
@@ -83,7 +84,7 @@ def print_summary(store: Store, asked: Asked | None = None, spec: str = "SPEC") 
             print_rows(rows[:SHOWN], HEADLINE)
         if len(rows) > SHOWN:
             say(f"{len(rows) - SHOWN:,} more models; bikd partners MODEL shows each.")
-        for note in notes:
+        for note in (*notes, *_searched(store, rows)):
             say(note)
         console.print()
     say("Next", "bold")
@@ -91,6 +92,13 @@ def print_summary(store: Store, asked: Asked | None = None, spec: str = "SPEC") 
         say(step.why, "")
         for line in step.type.splitlines():  # to be copied whole, however long
             console.print(Text(f"  {line}", style="bold"))
+
+
+def _searched(store: Store, rows: list[Row]) -> list[str]:
+    """What to bear in mind where a search has chosen; rows: of one setting, or none."""
+    note_of = search_notes(store)
+    note = note_of(*(rows[0][name] for name in SETTING)) if rows and note_of else ""
+    return [note] if note else []
 
 
 def _by_setting(store: Store, gains: pa.Table, asked: Asked) -> list[tuple[str, pa.Table]]:
@@ -162,6 +170,9 @@ def _export(
         lines += f"\n{_command('bikd', 'sweep', spec, '--store', 'ANOTHER')}"
         return [Step(f"{why} Its weights were not kept:", lines)]
     given = ["--partner", best["partner"], "--objective", best["objective"]]
+    if _searched(store, [best]):  # which has chosen by a half, and export does, too
+        why = f"Take home {best['model']}, with the partner that the search chose or without:"
+        given = given[2:]
     if asked.selection != "last":
         given += ["--selection", asked.selection]
     out = "".join(c if c.isalnum() else "-" for c in f"{best['model']}-taught")

@@ -136,21 +136,31 @@ def share_lines(teachers: pa.Table) -> list[str]:
     ]
 
 
-def partner_lines(gains: pa.Table) -> list[str]:
-    """What choosing the best partner is worth, and what could be told at all, by objective."""
+def partner_lines(
+    gains: pa.Table, search_note: Callable[[str, str, str], str] | None = None
+) -> list[str]:
+    """What choosing the best partner is worth, and what could be told at all, by objective.
+
+    search_note: what to bear in mind of a data set, recipe and objective that was searched, in the
+    place of the choice's worth: dropping partners early has spoiled that.
+    """
     lines: dict[tuple[str, ...], str] = {}
     for row in gains.to_pylist():
         if row["best"]:
+            setting = (row["data_id"], row["recipe_id"], row["objective"])
+            note = search_note(*setting) if search_note else ""
+            worth = (
+                "best partner's Δ, cross-fitted (chosen on one half, measured on the other): "
+                f"{difference(row['crossfit_delta'], row['unit'])}"
+            )
             told = (
                 f"; one comparison would detect a true net Δ of {detectable(row)} with 80% power"
-                if row["detectable"] is not None
+                if row["detectable"] is not None and not note
                 else ""
             )
             lines.setdefault(
-                (row["data_id"], row["recipe_id"], row["objective"], row["model_id"]),
-                f"{row['objective']}, recipe {row['recipe_id'][:6]}: best partner's Δ, "
-                "cross-fitted (chosen on one half, measured on the other): "
-                f"{difference(row['crossfit_delta'], row['unit'])}{told}",
+                (*setting, row["model_id"]),
+                f"{row['objective']}, recipe {row['recipe_id'][:6]}: {note or worth}{told}",
             )
     return list(lines.values())
 

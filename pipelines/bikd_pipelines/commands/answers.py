@@ -66,6 +66,7 @@ def partners(
     [dim]Example: bikd partners ViT --format json[/dim]
     """
     from bikd_pipelines.layout import note
+    from bikd_pipelines.search_views import search_notes
     from bikd_pipelines.tables import by_setting, failed_lines, partner_lines, print_hidden
     from bikd_ray.store.hidden import hidden
 
@@ -86,7 +87,7 @@ def partners(
         measures, rows = hidden(answers, model, objective, selection)
         print_hidden(measures, sorted(rows, key=lambda one: place[one.row["objective"]]))
     lines = [
-        *partner_lines(table),
+        *partner_lines(table, search_notes(answers)),
         *(failed_lines(answers.failed_jobs(model)) if len(table) else ()),
     ]
     note(lines)

@@ -74,8 +74,15 @@ def replay(
     from bikd_ray.store.replays import replays
 
     rules = Rules() if regret is None else Rules(regret=regret)
-    table = replays(opened(store), _shares(shares), objective, selection, rules, repeats)
+    wanted = _shares(shares)
+    table = replays(opened(store), wanted, objective, selection, rules, repeats)
     show(table, format, "replay")
+    for share in wanted:
+        if share not in table["share"].to_pylist():
+            print(
+                f"share {share:.0%} left out: the first partners of every model use it up",
+                file=sys.stderr,
+            )
 
 
 def _shares(given: str) -> list[float]:
