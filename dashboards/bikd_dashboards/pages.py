@@ -20,6 +20,7 @@ from bikd_dashboards.blocks import (
     Notes,
     Plot,
     Shade,
+    Steps,
     Strip,
     Table,
     TableColumn,
@@ -56,6 +57,7 @@ from bikd_dashboards.timeline import TIMELINE, timeline, timeline_figure
 from bikd_dashboards.units import units
 from bikd_ray.formatting import NONE, count, digits_of, plain, signed
 from bikd_ray.metrics import Metric
+from bikd_ray.store.advice import Asked, next_steps
 from bikd_ray.store.verdicts import TOLD, causes, headline
 
 SMALL = 8
@@ -120,7 +122,16 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
     blocks += _small_matrix(view)
     blocks += [Notes(notes)] if notes else []
     blocks += [table, *search_blocks(view)]
-    return [*blocks, Downloads(("gains", "controls", "baselines"))]
+    return [*blocks, *_next(view), Downloads(("gains", "controls", "baselines"))]
+
+
+def _next(view: SettingView) -> list[Block]:
+    """What to do now, as `bikd summary` says it; the look at these pages goes without saying."""
+    setting, measure = view.setting, view.snapshot.measure
+    asked = Asked(setting.objective, setting.selection, measure["metric"], measure["eval_set"])
+    steps = next_steps(view.snapshot.store, view.gains, asked, "SPEC")
+    items = tuple((s.why, s.type) for s in steps if not s.type.startswith("bikd dashboard"))
+    return [Text("Next", "head"), Steps(items)] if items else []
 
 
 def _small_matrix(view: SettingView) -> list[Block]:
