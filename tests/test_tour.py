@@ -37,10 +37,9 @@ cells, page = NOTEBOOK["cells"], NOTEBOOK["page"]
 def there(tmp_path, monkeypatch) -> Path:
     """A folder with both demos' stores: two models of each, trained for an epoch, without Ray."""
     one = demo.FIRST_LESSONS.model_copy(update={"epochs": 1})
-    monkeypatch.setattr(demo, "FIRST_LESSONS", one)
-    monkeypatch.setattr(demo, "OTHER_LESSONS", {})
-    digits = {name: demo.ZOO[name] for name in ("ResNet", "ViT")}
-    monkeypatch.setitem(demo.STORIES, demo.CHEAP, replace(demo.STORIES[demo.CHEAP], zoo=digits))
+    two = {name: demo.ZOO[name] for name in ("ResNet", "ViT")}
+    short = replace(demo.STORIES[demo.CHEAP], zoo=two, lessons=lambda name: one)
+    monkeypatch.setitem(demo.STORIES, demo.CHEAP, short)
     path = demo.prepare_demo(str(tmp_path / "bikd-demo"))
     swept(path, objectives=[{"name": "kd", "temperature": demo.SOFT}])
     told = demo.STORIES[demo.SEGMENTATION]

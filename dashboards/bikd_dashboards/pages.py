@@ -86,6 +86,7 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
     """The headline: for each model the best partner or a tie."""
     jobs = view.jobs
     sentence, notes = headline(view.gains, view.controls, jobs, view.names)
+    notes = (*notes, *([view.search_note] if view.search_note else []))
     rows = headlines(view.gains, view.controls.to_pylist(), view.baselines, view.names, jobs)
     ends = [x for a in rows if a.net for x in (a.net.low, a.net.high) if x is not None]
     reach = max(map(abs, ends), default=1.0)
