@@ -44,6 +44,7 @@ def segformer(folder: Path) -> Path:
     config.id2label = dict(enumerate(CLASSES))
     config.label2id = {name: label for label, name in enumerate(CLASSES)}
     transformers.SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Weights\n")
     return folder
 
 
@@ -152,6 +153,8 @@ def test_an_exported_model_reproduces_its_stored_metric_by_transformers_alone(sw
     done = export_model(store, request, tmp_path / "out", allow_worse=True, made_by="a test")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "pipeline_tag: image-segmentation" in card
+    assert "license: cc-by-nc-4.0" in card
+    assert "commercial" in card
     assert "AutoModelForSemanticSegmentation" in card
     model = transformers.AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "out")
     assert [model.config.id2label[label] for label in range(11)] == CLASSES
