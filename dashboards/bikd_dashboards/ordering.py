@@ -5,7 +5,7 @@ import numpy as np
 from bikd_dashboards.figures import Heatmap
 
 ORDERS = {
-    "accuracy": "accuracy",
+    "accuracy": "{metric}",
     "name": "name",
     "gain": "gain as learner",
     "cluster": "cluster",
