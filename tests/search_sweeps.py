@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import islice
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from bikd_ray.search.questions import deciding, questions
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.sightings import Sightings
 from bikd_ray.sweep.capacity import ResourceRequest
-from bikd_ray.sweep.search_strategy import ImproveStrategy, SearchStrategy, Told
+from bikd_ray.sweep.search_strategy import ImproveStrategy, SearchStrategy, Told, decision_rows
 from bikd_ray.sweep.strategy import PendingJob, Running
 from tests.plans import jobs_of, resolved, spec_of
 
@@ -27,32 +28,34 @@ ONE = ResourceRequest(1, 0)
 class World:
     """A store at `uri`, and what each job of a spec would find.
 
-    seed: of the truth. other_half: how often the units that report are drawn anew.
+    seed: of the truth. other_half: how often the units that report are drawn anew. kept: whether
+    results name a file of weights.
     """
 
-    def __init__(self, uri, names="abcdefghij", seed=0, other_half=0, n=N, **given):
+    def __init__(self, uri, names="abcdefghij", seed=0, other_half=0, n=N, kept=False, **given):
         self.spec = spec_of(names, **{"goal": "best_partner", **given})
         self.zoo, self.data = resolved(self.spec)
         self.jobs = {job.job_id: job for job in jobs_of(self.spec)}
         self.writer, self.store = Writer(str(uri)), Store(str(uri))
-        self.seed, self.n, self.other_half = seed, n, other_half
+        self.seed, self.n, self.other_half, self.kept = seed, n, other_half, kept
         rng = np.random.default_rng(seed)
         self.before = {}
         teaches = rng.normal(0.0, 0.8, len(names))
         learns = rng.uniform(2, 6, len(names))
         for name in names:
             right = np.random.default_rng([ord(name), seed]).random(n) < 0.6
-            self.before[name] = self._redrawn(right, name)
+            self.before[name] = self._redrawn(right)
         self.teaches = dict(zip(names, teaches, strict=True))
         self.learns = dict(zip(names, learns, strict=True))
 
-    def _redrawn(self, bits, *key):
-        """The same bits, those of the reporting half in another order if it is drawn anew."""
+    def _redrawn(self, bits: np.ndarray) -> np.ndarray:
+        """The same bits; those of the reporting half are others if it is drawn anew."""
         if not self.other_half:
             return bits
         rest = np.flatnonzero(~deciding_half(self.n))
+        rng = np.random.default_rng([self.other_half, crc32(np.packbits(bits).tobytes())])
         found = bits.copy()
-        found[rest] = bits[np.random.default_rng(self.other_half).permutation(rest)]
+        found[rest] = rng.random(len(rest)) < rng.random()
         return found
 
     def measure(self, names=None):
@@ -127,6 +130,7 @@ class World:
                     "eval_set": "val",
                     "bits": pack(right),
                     "unit_set_id": "s",
+                    "weights": f"weights/{job.job_id}" if self.kept else None,
                 }
             )
         row = {
@@ -202,3 +206,13 @@ def baseline_of(
     }
     known = {k: row[k] for k in ("model", "model_id", "weights_id", "data_id")}
     writer.commit_baseline([row], {**dict.fromkeys(SCHEMAS["models"].names), **known}, said)
+
+
+def told_by(world, half=True):
+    """Writes what a search of this world decides, as the engine does."""
+
+    def told(asked, decision):
+        rows = decision_rows(asked, decision, "s", half=half)
+        world.writer.write_decision(rows)
+
+    return told

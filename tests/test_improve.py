@@ -1,17 +1,23 @@
 """Goal improve: which groups are trained for one model or for all, from the store alone; no Ray."""
 
+import re
+
 import numpy as np
 import pytest
 
+from bikd_pipelines.improving import improve_lines, print_improved
+from bikd_pipelines.planning import Opened
 from bikd_ray.analysis.groups import greedy_group
 from bikd_ray.analysis.halves import deciding_half
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.grouping import gains_of, wishes
+from bikd_ray.plan import plan
 from bikd_ray.search.improve import Wish, best_pair, decide, on_shared_seeds
 from bikd_ray.spec_file import parse_spec
+from bikd_ray.store.kinds import kinds
 from bikd_ray.store.searched import searches
 from bikd_ray.sweep.search_strategy import decision_rows
-from tests.plans import spec_of
+from tests.plans import jobs_of, spec_of
 from tests.search_sweeps import World
 
 SETTING = ("data", "recipe", "bikd", "top1")
@@ -211,6 +217,76 @@ def test_groups_by_gains_begin_with_the_best_partners_that_were_trained(tmp_path
     assert sorted(m for group in {g for (g,) in one.wish.groups.values()} for m in group) == sorted(
         one.wish.groups
     )
+
+
+def opened(world):
+    """As `bikd plan` opens a spec; the jobs of its map are not asked for."""
+    return Opened(world.zoo, world.data, plan([], set(), {}), world.store)
+
+
+def test_a_plan_says_who_joins_and_what_that_costs_at_least_and_at_most(improved, tmp_path):
+    world, begun, said = improved
+    cost, size = improve_lines(world.spec, opened(world))
+    told = re.fullmatch(
+        r"improve: 3–(\d+) jobs for b, joined by (\w), then (\w), then (\w): ([\d.]+)–([\d.]+)% of "
+        r"the work of the map's (\d+) jobs",
+        cost,
+    )
+    assert told
+    most, *joined, low, high, of_map = told.groups()
+    groups = world.improving().asked[0].wish.groups["id-b"]
+    assert [{f"id-{name}" for name in ("b", *joined[:k])} for k in (1, 2, 3)] == [
+        {*group} for group in groups
+    ]
+    assert 3 <= len(begun) <= int(most)
+    assert float(low) < 100 * said[-1].share <= float(high)
+    assert int(of_map) == 3 * (28 + 8)
+    groups = sum(len(world.jobs[job].members) > 2 for job in begun)
+    assert size == f"gain by size: not predicted ({groups} of 20 group jobs are stored)"
+    empty = World(tmp_path / "store", "abcdefgh", goal="improve", improve={"models": ["b"]})
+    (cost, _) = improve_lines(empty.spec, opened(empty))
+    assert "groups of 2 to 4 for 1 model, at most about" in cost
+    assert "who joins is told once all models are measured" in cost
+    assert improve_lines(spec_of("abcdefgh"), opened(empty)) == []
+
+
+def test_a_plan_for_all_costs_a_fraction_of_a_one_seed_map_and_learns_the_gain_by_size(
+    tmp_path, monkeypatch
+):
+    world = World(
+        tmp_path / "store", n=400, goal="improve", improve={"by": "random"}, search={"confirm": 2}
+    )
+    world.measure()
+    (cost, size) = improve_lines(world.spec, opened(world))
+    assert cost == (
+        "improve: 3 groups of at most 4, each of 10 models once with each of 2 seeds: 22.2% of a "
+        "one-seed map of pairs, controls as much again, in place of the map's 165 jobs"
+    )
+    assert size == "gain by size: not predicted (0 of 20 group jobs are stored)"
+    world.play(world.improving(), slots=3)
+    (_, size) = improve_lines(world.spec, opened(world))
+    assert size == "gain by size: not predicted (6 of 20 group jobs are stored)"
+    monkeypatch.setattr("bikd_pipelines.improving.ENOUGH", 6)
+    (_, size) = improve_lines(world.spec, opened(world))
+    assert "not predicted" in size  # each model is in groups of one size
+    for job in [job for job in jobs_of(spec_of("abcdefghij")) if set(job.names) < set("abc")]:
+        world.finish(job)
+    (_, size) = improve_lines(world.spec, opened(world))
+    assert re.fullmatch(
+        r"gain by size: a model more adds [+−]\d+\.\d\d ± \d+\.\d\d pp \(by 6 groups of three and "
+        r"more\)",
+        size,
+    )
+
+
+def test_a_sweep_ends_with_what_became_of_the_model_and_how_to_take_it_home(improved, capsys):
+    world, *_ = improved
+    print_improved(world.store, world.spec)
+    said = " ".join(capsys.readouterr().out.split())
+    for row in kinds(world.store, "b").to_pylist():
+        assert row["kind"] in said
+    assert "chosen on 500 images, measured on the other 500" in said
+    assert f"bikd export b --out b-better --store {world.store.uri}" in said
 
 
 def test_groups_that_cannot_be_made_are_refused(tmp_path):

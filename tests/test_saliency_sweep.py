@@ -53,9 +53,8 @@ def assert_pages(store: Store) -> None:
     now = Snapshot(store)
     assert now.opening is not None
     view = SettingView(now, now.opening, LIMITS)
-    show, by = of_kind(pairs(view, {}), ChoiceBox)
+    show, _ = of_kind(pairs(view, {}), ChoiceBox)
     assert show.options[:2] == (("net_delta", "net Δ CC"), ("net_delta.nss", "net Δ NSS"))
-    assert by.options[0] == ("accuracy", "CC")
     (drawn,) = of_kind(pairs(view, {"show": "net_delta.nss"}), Plot)
     rows = store.gains(metric="nss", selection="last").to_pylist()
     net = [row["net_delta"] for row in rows if len(row["partner_ids"]) == 1]

@@ -21,7 +21,7 @@ from bikd_ray.search.answers import (
 )
 from bikd_ray.search.checks import problems, worth_a_search
 from bikd_ray.search.choose import believe, decide
-from bikd_ray.search.replay import forecast, searched
+from bikd_ray.search.replay import Forecast, forecast, searched
 from bikd_ray.search.state import (
     Rules,
     Seen,
@@ -196,7 +196,11 @@ def test_a_forecast_of_an_empty_store_and_of_a_finished_search():
     assert 20 <= told.jobs[0] <= told.jobs[1] <= 34
     assert 0 <= told.regret[0] <= told.regret[1] < 0.1
     assert told.share[1] <= 0.26
-    assert "of 135 jobs (" in str(told)
+    words = str(Forecast((45, 51), (0.25, 0.2504), (0.006, 0.024), 1156, 20))
+    assert words == (
+        "best_partner: about 45–51 of the map's 1,156 jobs, 25% of its work; expected regret "
+        "0.01–0.02"
+    )
     *_, (last, decision) = searched(empty(question(10)), drawn_results(10))
     again = forecast(last, seconds=0)
     done = int(np.triu(last.done_NNS.transpose(2, 0, 1)).sum())

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bikd_dashboards.blocks import Plot, Table, Text
-from bikd_dashboards.figures import HATCHED, heatmap_figure
+from bikd_dashboards.blocks import Notes, Plot, Table, Text
+from bikd_dashboards.figures import HATCHED, Interval, heatmap_figure
+from bikd_dashboards.model_page import about
 from bikd_dashboards.pages import heatmap, overview, pairs
 from bikd_dashboards.searching import looks, regret_figure
 from bikd_dashboards.snapshot import Limits, SettingView, Snapshot
 from bikd_ray.store.searched import searched_partners
-from tests.search_sweeps import World
-from tests.test_searched_store import told_by
+from tests.search_sweeps import World, told_by
 
 RULES = {"regret": 2.0, "share": 0.5}
 LIMITS = Limits(matrix=60, models=10, pairs=10, rows=50, runs=50)
@@ -75,6 +75,38 @@ def test_the_first_page_says_who_is_settled_and_what_it_cost(searched):
     assert plot.key == "search-regret"
     assert "8 of 8 models are settled" in plot.says
     assert any(isinstance(b, Text) and b.text == "The search" for b in blocks)
+
+
+def test_the_first_page_says_that_a_search_has_chosen_what_it_shows(searched):
+    (notes,) = [b for b in overview(view_of(searched), {}) if isinstance(b, Notes)]
+    assert any("A search has chosen which pairs to train" in text for text in notes.items)
+
+
+def test_a_models_page_has_the_partners_on_the_half_that_reports(searched):
+    view = view_of(searched)
+    blocks = about(view, "id-c")
+    (table,) = [b for b in blocks if isinstance(b, Table) and b.label == "What the search says"]
+    rows = searched_partners(searched.store, "c").to_pylist()
+    assert len(table.rows) == len(rows) == 7
+    assert "measured on the other 500" in table.caption
+    for shown, row in zip(table.rows, rows, strict=True):
+        delta = shown[2]
+        if row["trained"]:
+            assert isinstance(delta, Interval)
+            assert delta.value == row["delta"]
+        else:
+            assert delta == "not trained"
+
+
+def test_a_set_that_is_only_measured_on_is_not_what_a_search_decides_by(searched):
+    snapshot = Snapshot(searched.store)
+    other = SettingView(snapshot.measured(None, "real"), snapshot.settings[0], LIMITS)
+    assert (other.decisions, other.search_note, other.expected, other.searched("id-a")) == (
+        [],
+        "",
+        {},
+        [],
+    )
 
 
 def test_the_curve_has_a_mark_for_each_look_that_had_a_model(searched):

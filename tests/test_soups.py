@@ -11,12 +11,14 @@ from safetensors.torch import load
 from bikd_pipelines.search_views import soup_lines
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.export import ExportRequest, export_model
+from bikd_ray.formatting import signed
 from bikd_ray.identity import digest
 from bikd_ray.plan import all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.soups import make_soup
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store, Writer
+from bikd_ray.store.kinds import kinds
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.sweep.baselines import measure
 from bikd_ray.sweep.capacity import ResourceRequest
@@ -90,6 +92,31 @@ def test_a_soup_is_the_mean_of_its_ingredients_and_every_answer_understands_it(s
     assert all(job in card for job in made.soup.jobs)
     assert "licence mit" in card
     assert "the mean of the weights of several runs" in card
+
+
+def test_export_takes_the_best_of_all_kinds_by_the_half_that_chooses(swept, tmp_path):
+    name, made = brewed(swept)
+    rows = kinds(swept, name).to_pylist()
+    by_kind = {row["kind"]: row for row in rows}
+    assert by_kind.keys() == {"untouched", "control", "pair", "soup"}
+    assert by_kind["soup"]["job_ids"] == [made.soup.job_id]
+    assert by_kind["soup"]["seeds"] == 0
+    best = rows[0]
+    assert best["chosen"]
+    assert best["decided_delta"] == max(row["decided_delta"] for row in rows)
+    request = ExportRequest(name)
+    out = tmp_path / "out"
+    if best["kind"] == "untouched":
+        with pytest.raises(UserError, match=f"{name} is best as it is"):
+            export_model(swept, request, out, made_by="bikd export")
+        return
+    export_model(swept, request, out, allow_worse=True, made_by="bikd export")
+    card = (out / "README.md").read_text()
+    (line,) = (line for line in card.splitlines() if line.startswith(f"| **{best['kind']}"))
+    assert signed(best["decided_delta"]) in line
+    assert signed(best["delta"]) in line
+    assert any(job in card for job in best["job_ids"])
+    assert "which chose nothing" in card
 
 
 def test_the_same_soup_is_the_same_job(swept):

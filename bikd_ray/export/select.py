@@ -80,7 +80,7 @@ def _of_kind(store: Store, model: str, rows: list[Row], seed: int | None) -> Sel
         )
     (best,) = chosen
     if not best["job_ids"]:
-        second = max((row for row in rows if row["job_ids"]), key=lambda row: row["decided_delta"])
+        second = next(row for row in rows if row["job_ids"])
         raise UserError(
             f"{model} is best as it is, by the {best['decided_on']:,} images that decide: "
             f"{kind_in_words(second)} comes next with "

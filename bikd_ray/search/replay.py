@@ -5,7 +5,7 @@ itself without the training. Suffixes: N models, S seeds.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -38,14 +38,17 @@ class Forecast:
     replays: int
 
     def __str__(self) -> str:
-        low, high = self.jobs
-        share, regret = ([100 * x for x in self.share], self.regret)
-        about = f"{low:,}" if low == high else f"{low:,}–{high:,}"
+        jobs = _from_to([f"{jobs:,}" for jobs in self.jobs])
+        share = _from_to([f"{100 * share:.0f}" for share in self.share])
+        regret = _from_to([f"{regret:.2f}" for regret in self.regret])
         return (
-            f"best_partner: about {about} of {self.map_jobs:,} jobs "
-            f"({share[0]:.0f}–{share[1]:.0f}%), "
-            f"expected regret {regret[0]:.2f}–{regret[1]:.2f}; map: {self.map_jobs:,}"
+            f"best_partner: about {jobs} of the map's {self.map_jobs:,} jobs, {share}% of its "
+            f"work; expected regret {regret}"
         )
+
+
+def _from_to(ends: Sequence[str]) -> str:
+    return "–".join(dict.fromkeys(ends))
 
 
 def searched(

@@ -13,11 +13,14 @@ from bikd_ray.analysis.halves import on_half
 from bikd_ray.analysis.scores import Scores
 from bikd_ray.analysis.significance import Estimates, differences
 from bikd_ray.identity import digest
+from bikd_ray.search.answers import believed, with_pooled_seeds
+from bikd_ray.search.choose import FEWEST_CELLS, believe
 from bikd_ray.search.improve import on_shared_seeds
-from bikd_ray.search.state import gains_on_half
+from bikd_ray.search.state import Rules, gains_on_half
 from bikd_ray.store.answer_schemas import _schema
 from bikd_ray.store.gains import Vectors
 from bikd_ray.store.queries import Store
+from bikd_ray.store.searched import search_note, searches, state_in
 from bikd_ray.store.series import ModelSeries, Row
 from bikd_ray.vocabulary import CHOSEN_ON_VAL, UNTOUCHED, is_alone
 
@@ -29,7 +32,7 @@ KINDS = _schema(
         ("kind", _S, "untouched, control, pair, group or soup; the best of each"),
         ("partner", _S, "names of the partners, joined by +"),
         ("chosen", pa.bool_(), "the largest gain of all on the units that decide"),
-        ("decided_delta", _F, "after less before, on the units that decide; larger is better"),
+        ("decided_delta", _F, "after less before, on the units that decide"),
         ("delta", _F, "after less before, on the units that report"),
         ("delta_low", _F, "95%, over units and seeds"),
         ("delta_high", _F, ""),
@@ -71,6 +74,12 @@ class _Kind:
     rows: Sequence[Row]
     about: Row
     seedless: bool = False
+
+    @property
+    def objective(self) -> str:
+        """By which it was trained; of a soup, its ingredients."""
+        label = self.about["objective"]
+        return label[len(SOUP) : -1] if label.startswith(SOUP) else label
 
 
 def kinds(
@@ -132,8 +141,12 @@ def _compared(store: Store, learners: list[ModelSeries]) -> list[Row]:
     vectors = Vectors(first)
     vectors.seeds = sorted({seed for one in learners for seed in _seeds_of(one)})
     found, choices = [], []
+    searched = {one.objective: _search(store, one, half) for one in learners}
     for learner in learners:
+        search = searched[learner.objective]
         some = _kinds_of(store, vectors, learner)
+        if search and search.winner:
+            some = [x for x in some if x.kind != "pair" or x.partners == (search.winner,)]
         found += some if learner is first else [x for x in some if x.kind not in OF_MODEL]
     scores = vectors.scores
     sides = (True, False) if half else (None, None)
@@ -142,17 +155,28 @@ def _compared(store: Store, learners: list[ModelSeries]) -> list[Row]:
     gains = {k: _gains(one, scores, half or None) for k, one in enumerate(found)}
     decided = [*on_shared_seeds(gains).values()]
     chosen = int(np.argmax(decided))
+
+    def apart(plus: _Kind, minus_S: np.ndarray, drawn: int) -> Estimates:
+        """One kind less another; drawn: how many of the two come out anew with another seed."""
+        estimates = differences(reporting, plus.at_S, minus_S)
+        search = searched[plus.objective]
+        if search is None or not drawn:
+            return estimates
+        return with_pooled_seeds(estimates, search.seed_variance, drawn)
+
     for k, one in enumerate(found):
-        delta = differences(reporting, one.at_S, np.zeros_like(one.at_S))
-        net = differences(reporting, one.at_S, one.control_S)
-        behind = differences(reporting, found[chosen].at_S, one.at_S)
+        drawn = 0 if one.seedless else 1
+        delta = apart(one, np.zeros_like(one.at_S), drawn)
+        net = apart(one, one.control_S, 2 * drawn)
+        best = found[chosen]
+        behind = apart(best, one.at_S, drawn + (0 if best.seedless else 1))
         choices.append(
             {
                 **one.about,
                 "kind": one.kind,
                 "partner": " + ".join(one.rows[0]["partners"]) if one.rows else "",
                 "chosen": k == chosen,
-                "decided_delta": decided[k],
+                "decided_delta": scores.sign * decided[k],
                 **_bounds("delta", "delta", None if one.kind == UNTOUCHED else delta),
                 **_bounds("net_delta", "net", None if one.kind in OF_MODEL else net),
                 **_bounds("behind", "behind", None if k == chosen else behind),
@@ -164,7 +188,7 @@ def _compared(store: Store, learners: list[ModelSeries]) -> list[Row]:
                 "job_ids": [row["job_id"] for row in one.rows],
             }
         )
-    return sorted(choices, key=lambda row: -row["decided_delta"])
+    return sorted(choices, key=lambda row: -scores.sign * row["decided_delta"])
 
 
 OF_MODEL = (UNTOUCHED, "control")
@@ -213,6 +237,34 @@ def _soups(store: Store, vectors: Vectors, learner: ModelSeries) -> list[_Kind]:
             against = np.full(len(vectors.seeds), -1) if beside is None else everywhere(beside)
             found.append(_Kind("soup", partners, everywhere(row), against, [row], about, True))
     return found
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What a search says of a learner. winner: the partner that it has chosen. seed_variance:
+    pooled over all pairs, since most have one seed, and its degrees of freedom.
+    """
+
+    winner: str | None
+    seed_variance: tuple[float, float]
+
+
+def _search(store: Store, learner: ModelSeries, half: bool) -> _Search | None:
+    """None where none has searched, or a map was completed since."""
+    setting = learner.data_id, learner.recipe_id, learner.objective
+    for search in searches(store, learner.objective):
+        if search.setting[:3] != setting or not search_note(store, *setting):
+            continue
+        how = {"selection": learner.selection, "targets": search.targets}
+        deciding, reporting = (
+            state_in(store, search.setting, Rules(search.regret), side if half else None, **how)
+            for side in (True, False)
+        )
+        winner = None
+        if len(deciding.cells) >= FEWEST_CELLS and learner.model_id in deciding.models:
+            winner = believed(deciding, believe(deciding), learner.model_id).winner
+        return _Search(winner, reporting.seed_variance)
+    return None
 
 
 def _gains(one: _Kind, scores: Scores, half: bool | None) -> dict[int, float]:

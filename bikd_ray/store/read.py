@@ -180,6 +180,13 @@ class Reader:
         committed = joined(self.committed("jobs"), ["job_id", "attempt"])
         return _named(self.listing(name), committed)
 
+    def later(self) -> frozenset[str]:
+        """The files of `results` that may hold what was measured after its job: files of that alone
+        and merged ones, whose names no longer say it.
+        """
+        names = self.fs.names("results", ".parquet")
+        return frozenset(path for path in names if LATER in stem(path) or is_merged(path))
+
     def sound_rows(self, name: str, files: Listing) -> tuple[pa.Table, list[str]]:
         """All rows of some files, each once, and the files: without those that are damaged.
 

@@ -2,7 +2,7 @@
 units that took no part in choosing them, and of the others what the model of gains says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from bikd_ray.analysis.significance import Estimates
+from bikd_ray.formatting import count
 from bikd_ray.search.answers import Measured, believed, interval, measured
 from bikd_ray.search.choose import FEWEST_CELLS, Belief, believe
 from bikd_ray.search.state import Question, Rules, State, state_of
@@ -37,6 +38,7 @@ SEARCHED = _schema(
         ("net_low", _F, ""),
         ("net_high", _F, ""),
         ("best", pa.bool_(), "in the set that holds the best trained partner with 95%"),
+        ("tie", pa.bool_(), "so are others"),
         ("seeds", _I, ""),
         ("decided_on", _I, "units by which partners were chosen"),
         ("n", _I, "units that report"),
@@ -58,11 +60,14 @@ SEARCHED = _schema(
 
 @dataclass(frozen=True)
 class Searched:
-    """One setting in which a search has decided. half: whether one half of the units decided."""
+    """One setting in which a search has decided. half: whether one half of the units decided.
+    targets: model_ids whose best partner was wanted.
+    """
 
     setting: Setting
     regret: float
     half: bool
+    targets: frozenset[str]
 
     @property
     def deciding(self) -> bool | None:
@@ -75,44 +80,91 @@ class Searched:
 
 def searches(store: Store, objective: str | None = None) -> list[Searched]:
     """The settings about which searches have decided, by their last decision."""
-    columns = ["data_id", "recipe_id", "objective", "metric", "regret", "decide_on", "at", "goal"]
+    if not len(store.index("decisions")):
+        return []
+    setting_of = ("data_id", "recipe_id", "objective", "metric")
+    columns = [*setting_of, "regret", "decide_on", "at", "goal", "model_id"]
     found: dict[Setting, Searched] = {}
+    targets: dict[Setting, set[str]] = {}
     rows = store.table("decisions", columns).sort_by("at").to_pylist()
     for row in rows:
         if row["goal"] == "improve":
             continue
         if objective in (None, row["objective"], row["objective"].split("(")[0]):
-            setting = tuple(row[name] for name in columns[:4])
-            found[setting] = Searched(setting, row["regret"], row["decide_on"] == "half")
+            setting = tuple(row[name] for name in setting_of)
+            mine = targets.setdefault(setting, set())
+            mine.add(row["model_id"])
+            half = row["decide_on"] == "half"
+            found[setting] = Searched(setting, row["regret"], half, frozenset(mine))
     return list(found.values())
 
 
 def stored_question(
-    store: Store, setting: Setting, rules: Rules, learned: Mapping[str, Learned]
+    store: Store,
+    setting: Setting,
+    rules: Rules,
+    learned: Mapping[str, Learned],
+    targets: Collection[str] = (),
 ) -> Question:
-    """All pairs of the models measured on these images, and controls, with the stored seeds.
+    """The pairs of the models measured on these images, and controls, with the stored seeds.
 
-    What failed and was never done is no partner. Work is by the networks' FLOPs.
+    targets: whose best partners were wanted; pairs without one of them are there only if they are
+    done. Empty: all pairs. What failed and was never done is no partner. Work is by the networks'
+    FLOPs.
     """
-    data_id, recipe_id, objective, _ = setting
-    known = store.index("baselines")
-    ids = set(known.filter(pc.equal(known["data_id"], data_id))["model_id"].to_pylist())
-    ids |= learned.keys()
+    ids = _measured_on(store, setting[0]) | learned.keys()
     seeds = sorted({row.seed for one in learned.values() for row in one.seen}) or [0]
     flops = {
         row["model_id"]: float(row["flops"] or 1)
         for row in store.table("models", ["model_id", "flops"]).to_pylist()
     }
     work = {model: flops.get(model, 1.0) for model in ids}
-    jobs = store.table("jobs", ["data_id", "recipe_id", "objective", "status", "member_ids"])
-    failed, done = set(), set()
-    for row in jobs.to_pylist():
-        if (row["data_id"], row["recipe_id"], row["objective"]) == (data_id, recipe_id, objective):
-            (failed if row["status"] == "failed" else done).add(frozenset(row["member_ids"]))
-    pairs = [p for p in combinations(sorted(ids), 2) if frozenset(p) not in failed - done]
+    done, left = _pairs(store, setting, ids, targets)
+    pairs = sorted(done | left)
     keys = {(pair, s): work[pair[0]] + work[pair[1]] for pair in pairs for s in seeds}
     keys |= {((model,), s): work[model] for model in ids for s in seeds}
     return Question(setting, sorted(ids), seeds, keys, rules)
+
+
+def _measured_on(store: Store, data_id: str) -> set[str]:
+    known = store.index("baselines")
+    return set(known.filter(pc.equal(known["data_id"], data_id))["model_id"].to_pylist())
+
+
+def _pairs(
+    store: Store, setting: Setting, ids: set[str], targets: Collection[str]
+) -> tuple[set[tuple[str, ...]], set[tuple[str, ...]]]:
+    """Pairs of some models, by their ids in order: those that are done, and those with a target
+    that are left; of the latter none that failed.
+    """
+    jobs = store.index("jobs").to_pylist()
+    ended: dict[str, set[tuple[str, ...]]] = {"done": set(), "failed": set()}
+    for row in jobs:
+        if (row["data_id"], row["recipe_id"], row["objective"]) == setting[:3]:
+            members = tuple(sorted(row["member_ids"]))
+            if len(members) == 2 and ids >= {*members}:
+                ended["failed" if row["status"] == "failed" else "done"].add(members)
+    wanted = {p for p in combinations(sorted(ids), 2) if not targets or {*p} & {*targets}}
+    return ended["done"], wanted - ended["done"] - ended["failed"]
+
+
+def search_note(store: Store, data_id: str, recipe_id: str, objective: str) -> str:
+    """What to bear in mind with figures of all images where a search has left pairs untrained;
+    empty elsewhere, so of a completed map.
+    """
+    for search in searches(store, objective):
+        if search.setting[:3] == (data_id, recipe_id, objective):
+            ids = _measured_on(store, data_id)
+            done, left = _pairs(store, search.setting, ids, search.targets)
+            if left:
+                of = f"{len(done):,} of {count(len(done) + len(left), 'pair')}"
+                return (
+                    f"A search has chosen which pairs to train ({of}) by what they gained on "
+                    + ("half of these images" if search.half else "these images")
+                    + ": here the best ones look better than they are. bikd partners MODEL has "
+                    + ("the other half." if search.half else "intervals that allow for it.")
+                )
+    return ""
 
 
 def state_in(
@@ -121,11 +173,11 @@ def state_in(
     rules: Rules,
     deciding: bool | None = True,
     selection: str = "last",
-    question: Question | None = None,
+    targets: Collection[str] = (),
 ) -> State:
     """What a store knows of a setting, without a spec; see `stored_question`."""
     learned = Sightings(store, selection, deciding).of(setting)
-    question = question or stored_question(store, setting, rules, learned)
+    question = stored_question(store, setting, rules, learned, targets)
     n = units(learned.values(), 2)
     return state_of(
         question,
@@ -148,15 +200,17 @@ def searched_partners(
     for search in searches(store, objective):
         data_id, recipe_id, label, metric = search.setting
         rules = Rules(regret=search.regret)
-        state = state_in(store, search.setting, rules, search.deciding, selection)
+        how = {"selection": selection, "targets": search.targets}
+        state = state_in(store, search.setting, rules, search.deciding, **how)
+        if not (state.partner_NN & ~state.trained_NN).any():
+            continue
         belief = believe(state) if len(state.cells) >= FEWEST_CELLS else None
-        report = state_in(store, search.setting, rules, search.reporting, selection)
+        report = state_in(store, search.setting, rules, search.reporting, **how)
         learners = store.learners(sorted(ids), label, selection, metric)
         mine = {x.model_id: x for x in learners if (x.data_id, x.recipe_id) == (data_id, recipe_id)}
         for model_id in sorted(ids & set(state.models)):
-            i = state.models.index(model_id)
             learner = mine.get(model_id)
-            if learner is None or not (state.partner_NN[i] & ~state.trained_NN[i]).any():
+            if learner is None or not learner.by_partners:
                 continue
             rows = _rows(store, search, state, belief, report, learner)
             parts.append(pa.Table.from_pylist(rows, SEARCHED))
@@ -164,8 +218,9 @@ def searched_partners(
 
 
 def expected_gains(store: Store, wanted: Sequence[str | None]) -> dict[tuple[str, str], float]:
-    """What learners are expected to gain with partners that a search has left untrained: by
-    (learner, partner), their ids. Infinite: nothing is known yet.
+    """Δ that learners are expected to have with partners that a search has left untrained: by
+    (learner, partner), their ids. Infinite: nothing is known yet. A learner with itself: the Δ of
+    its controls. Both are of the units that decide.
 
     wanted: data_id, recipe_id and objective.
     """
@@ -174,13 +229,18 @@ def expected_gains(store: Store, wanted: Sequence[str | None]) -> dict[tuple[str
         if search.setting[:3] != (*wanted,):
             continue
         rules = Rules(regret=search.regret)
-        state = state_in(store, search.setting, rules, search.deciding)
+        state = state_in(store, search.setting, rules, search.deciding, targets=search.targets)
         untrained_NN = state.partner_NN & ~state.trained_NN
         expected_NN = np.full(untrained_NN.shape, np.inf)
         if len(state.cells) >= FEWEST_CELLS:
             expected_NN = believe(state).fit.expected_NN
+        sign = store.metric(*search.setting[::3]).sign
         for i, j in np.argwhere(untrained_NN):
-            found[state.models[i], state.models[j]] = float(expected_NN[i, j])
+            found[state.models[i], state.models[j]] = sign * float(expected_NN[i, j])
+        for i, model in enumerate(state.models):
+            known_S = state.gain_NNS[i, i][~np.isnan(state.gain_NNS[i, i])]
+            if untrained_NN[i].any() and len(known_S):
+                found[model, model] = sign * float(known_S.mean())
     return found
 
 
@@ -214,8 +274,8 @@ def _rows(
     else:
         said = believed(state, belief, learner.model_id)
         chance = said.chance_untrained
-        expected_P, best_P = said.expected_delta_P.tolist(), said.chance_best_P.tolist()
-        others = list(zip(said.partners, expected_P, best_P, strict=True))
+        expected_P = (vectors.scores.sign * said.expected_delta_P).tolist()
+        others = list(zip(said.partners, expected_P, said.chance_best_P.tolist(), strict=True))
     rows = []
     for partner, expected, best in others:
         rows.append(
@@ -234,7 +294,12 @@ def _rows(
 
 
 def _measured(found: Measured, at_PS: np.ndarray, p: int) -> dict[str, Any]:
-    row: dict[str, Any] = {"best": bool(found.best_P[p]), "seeds": int((at_PS[p] >= 0).sum())}
+    best = bool(found.best_P[p])
+    row: dict[str, Any] = {
+        "best": best,
+        "tie": best and int(found.best_P.sum()) > 1,
+        "seeds": int((at_PS[p] >= 0).sum()),
+    }
     for name, estimates in (("delta", found.delta), ("net", found.net)):
         low, high = interval(estimates, found.alpha)
         row[f"{name}_delta" if name == "net" else name] = _known(estimates, p)

@@ -103,16 +103,18 @@ _COMPARED: dict[str, HeatmapMetric] = {
     "error_overlap": HeatmapMetric(
         "error overlap",
         "",
-        "Of the images that at least one of the two gets wrong, the share that both get wrong. "
-        "Low: they know different things.",
+        "Of the images (of masks: the pixels) that at least one of the two gets wrong, the share "
+        "that both get wrong. Low: they know different things.",
     ),
     "disagreement": HeatmapMetric(
-        "disagreement", "", "Share of images for which the two predict different classes."
+        "disagreement",
+        "",
+        "Share of images (of masks: of pixels) for which the two predict different classes.",
     ),
     "kappa": HeatmapMetric(
         "Cohen's κ",
         "",
-        "Agreement on which images are hard, beyond chance. 1: the same ones, 0: unrelated.",
+        "Agreement on what is hard, beyond chance. 1: the same ones, 0: unrelated.",
     ),
     "cca_before": HeatmapMetric(
         "CCA",
@@ -249,7 +251,7 @@ def heatmap_info(
 
     pairs: rows of the table `pairs`, with cca_before and cca_after where known. Δ has a
     last column with the controls. Groups of three or more are left out. expected: Δ of a learner
-    with a partner that a search has left untrained, by their ids.
+    with a partner that a search has left untrained, by their ids, and of its control by its own.
     """
     known = pa.array([*names, ALONE_ID], pa.string())
     shape = (len(names), len(names) + 1)
@@ -289,11 +291,11 @@ def heatmap_info(
             )
             ids = pairs[f"model_id_{learner}"], pairs[f"model_id_{partner}"]
             put(pairs, *ids, value=value, n=pairs["n"])
-    alone = dict(zip(*(controls[name].to_pylist() for name in ("model_id", "delta")), strict=True))
+    told = expected or {}
     at = {model: i for i, model in enumerate(names)}
-    for (learner, partner), gain in (expected or {}).items() if what in GAINED else ():
-        if learner in at and partner in at:
-            less = 0.0 if what == "delta" else alone.get(learner, -np.inf)
+    for (learner, partner), gain in told.items() if what in GAINED else ():
+        if learner != partner and learner in at and partner in at:
+            less = 0.0 if what == "delta" else told.get((learner, learner), -np.inf)
             arrays["expected"][at[learner], at[partner]] = gain - less
     if what == "recovered":  # of a model that lost it says nothing
         arrays["value"][arrays["value"] < 0] = np.nan

@@ -21,6 +21,7 @@ from bikd_dashboards.figures import Interval, pc
 from bikd_dashboards.forest import Forest, Partner, forest_figure, forest_info, frame
 from bikd_dashboards.group_size import sizes_figure, sizes_info
 from bikd_dashboards.headline import interval
+from bikd_dashboards.searching import partners_table
 from bikd_dashboards.snapshot import SettingView
 from bikd_dashboards.units import units
 from bikd_ray.formatting import count, listed, percent, plain
@@ -74,6 +75,7 @@ def about(view: SettingView, model_id: str) -> list[Block]:
         ),
         Grid(tuple(plots)),
         *_left_out(info.left_out, "partner"),
+        *partners_table(view, model_id),
         *_curves(view, model_id, name),
         _table(view, model_id),
         *_hidden(view, model_id),

@@ -86,6 +86,7 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
     """The headline: for each model the best partner or a tie."""
     jobs = view.jobs
     sentence, notes = headline(view.gains, view.controls, jobs, view.names)
+    notes = (*notes, *([view.search_note] if view.search_note else []))
     rows = headlines(view.gains, view.controls.to_pylist(), view.baselines, view.names, jobs)
     ends = [x for a in rows if a.net for x in (a.net.low, a.net.high) if x is not None]
     reach = max(map(abs, ends), default=1.0)
@@ -205,14 +206,13 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
         ids = [best.learner_ids[i] for i in order(best, "gain")]
         place = {model_id: i for i, model_id in enumerate(info.learner_ids)}
         kept = [place[i] for i in ids if i in place][: view.limits.matrix]
-        info = info.taken(order(info, "accuracy")[sorted(kept)])
+        info = info.taken(order(info, "before")[sorted(kept)])
     key = ("orders", view.setting, view.limits, what)
     orders = view.snapshot.once(key, lambda: {name: order(info, name) for name in ORDERS})
     titles = tuple((name, _titled(heatmap(*of).about)) for name, of in shown.items())
-    orders_by = tuple((k, v.format(metric=view.metric.title)) for k, v in ORDERS.items())
     blocks: list[Block] = [
         ChoiceBox("show", "Show", titles, what),
-        ChoiceBox("order", "Order by", orders_by, by),
+        ChoiceBox("order", "Order by", tuple(ORDERS.items()), by),
         Text("Choose a cell to open its pair."),
         heatmap_plot(info.taken(orders[by]), orders),
     ]
@@ -307,9 +307,9 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
                 continue
         else:
             x = heatmap(view, reason)
-            if not x.known_LP.any():
-                continue
         info = scatter_info(reason, gain, x)
+        if not len(info.x_M):
+            continue
         title = titles.get(reason, axis.split(",")[0].capitalize())
         told = says(info)
         plots.append(

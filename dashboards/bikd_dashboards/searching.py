@@ -8,9 +8,12 @@ import numpy as np
 import plotly.graph_objects as go
 
 from bikd_dashboards.blocks import Block, Link, Plot, Table, TableColumn, Tag, Text
+from bikd_dashboards.headline import interval
 from bikd_dashboards.snapshot import SettingView
 from bikd_dashboards.theme import BLUE, GREY, LIGHT
-from bikd_ray.formatting import NONE, difference_unit, digits_of, number
+from bikd_dashboards.units import units
+from bikd_ray.formatting import NONE, difference_unit, digits_of, number, signed
+from bikd_ray.store.verdicts import standing
 
 Row = Mapping[str, Any]
 
@@ -102,13 +105,14 @@ def search_blocks(view: SettingView) -> list[Block]:
     table = Table(
         "Search",
         f"What the search says of each model, {unit}. A settled one is expected to lose at most "
-        f"{aim:g}.",
+        f"{aim:g}. Untrained better: the chance that some partner that was not trained is better "
+        "by more than that.",
         (
             TableColumn("Model"),
             TableColumn("Best so far"),
             TableColumn("Settled"),
             TableColumn("Expected regret", number=True),
-            TableColumn("Chance that an untrained one is better", number=True),
+            TableColumn("Untrained better", number=True),
         ),
         tuple(
             (
@@ -149,3 +153,56 @@ def _best(view: SettingView, row: Row) -> str | Link:
 
 def _name(view: SettingView, model_id: str) -> str:
     return view.names.get(model_id) or model_id
+
+
+def partners_table(view: SettingView, model_id: str) -> list[Block]:
+    """What a search says of the partners of a model, on the units that chose none of them; nothing
+    where none has searched, or all partners are trained.
+    """
+    rows = view.searched(model_id)
+    if not rows:
+        return []
+    first, digits = rows[0], digits_of(view.metric.unit)
+    how = (
+        f"Chosen on {first['decided_on']:,} images, measured on the other {first['n']:,}: "
+        "these intervals hold whatever the search did."
+        if first["half"]
+        else f"Chosen and measured on the same {first['n']:,} images, with intervals for that."
+    )
+    shown = rows[: view.limits.rows]
+    return [
+        Text("What the search says", "head"),
+        Table(
+            "What the search says",
+            f"{units(view.metric)}. {how} Expected Δ and the chance to be the best partner are the "
+            "model's of gains, also of partners that were not trained.",
+            (
+                TableColumn("Partner"),
+                TableColumn("Net Δ", number=True),
+                TableColumn("Δ", number=True),
+                TableColumn("Expected Δ", number=True),
+                TableColumn("Chance best", number=True),
+                TableColumn("Seeds", number=True),
+            ),
+            tuple(
+                (
+                    _partner(view, r),
+                    interval(r, "net") if r["trained"] else NONE,
+                    interval(r, "delta") if r["trained"] else "not trained",
+                    signed(r["expected_delta"], digits),
+                    NONE if r["chance_best"] is None else f"{r['chance_best']:.0%}",
+                    str(r["seeds"] or ""),
+                )
+                for r in shown
+            ),
+            f"{len(rows) - len(shown):,} more left out." if len(rows) > len(shown) else "",
+        ),
+    ]
+
+
+def _partner(view: SettingView, row: Row) -> tuple[Any, ...] | str:
+    name = _name(view, row["partner_id"])
+    if not row["trained"]:
+        return name
+    pair = Link(name, "pairs", (("pair", f"{row['model_id']}~{row['partner_id']}"),))
+    return (pair, " ", Tag(standing(row)) if standing(row) else "")

@@ -309,12 +309,42 @@ class SettingView:
 
     @cached_property
     def decisions(self) -> list[dict[str, Any]]:
-        """What a search for best partners has decided about this setting, in the order of time."""
-        if not len(self.snapshot.store.index("decisions")):
+        """What a search for best partners has decided about this setting, in the order of time;
+        nothing of metrics and sets other than those that it decides by.
+        """
+        store, measure = self.snapshot.store, self.snapshot.measure
+        if not len(store.index("decisions")) or measure["eval_set"] != VAL:
             return []
         table = self._own(self.snapshot.decisions, ("data_id", "recipe_id", "objective"))
         rows = table.sort_by([("at", "ascending"), ("model", "ascending")]).to_pylist()
-        return [row for row in rows if row["goal"] != "improve"]
+        name = self.metric.name
+        return [row for row in rows if row["goal"] != "improve" and row["metric"] == name]
+
+    @cached_property
+    def search_note(self) -> str:
+        """What to bear in mind where a search has chosen what was trained; else nothing."""
+        if not self.decisions:
+            return ""
+        from bikd_ray.store.searched import search_note
+
+        first = self.decisions[0]
+        setting = (first[name] for name in ("data_id", "recipe_id", "objective"))
+        return search_note(self.snapshot.store, *setting)
+
+    def searched(self, model_id: str) -> list[dict[str, Any]]:
+        """Rows of SEARCHED of a model; none where none has searched, or all is trained."""
+        if not self.decisions or self.setting.selection == CHOSEN_ON_VAL:
+            return []
+        from bikd_ray.store.searched import searched_partners
+
+        setting = self.setting
+        table = self.snapshot.once(
+            ("searched", setting, model_id),
+            lambda: searched_partners(
+                self.snapshot.store, model_id, setting.objective, setting.selection
+            ),
+        )
+        return self._own(table, ("data_id", "recipe_id", "objective")).to_pylist()
 
     @cached_property
     def expected(self) -> dict[tuple[str, str], float]:

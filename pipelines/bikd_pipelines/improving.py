@@ -40,7 +40,7 @@ def _not_predicted(groups: int) -> str:
 def _map(spec: Spec, models: int) -> str:
     controls = spec.controls and labelled(spec.data.train)
     jobs = len(spec.seeds) * (models * (models - 1) // 2 + controls * models)
-    return f"map: {jobs:,}"
+    return f"the map's {jobs:,} jobs"
 
 
 def _all_lines(spec: Spec, found: Opened) -> list[str]:
@@ -48,13 +48,13 @@ def _all_lines(spec: Spec, found: Opened) -> list[str]:
     models = len(found.zoo)
     groups = -(-models // spec.improve.group)
     confirm = _confirmed(spec, models)
-    share = 1 / max(1, models - 1)
-    more = f" for each of {confirm} seeds" if confirm > 1 else ""
+    share = confirm / max(1, models - 1)
+    more = f" with each of {confirm} seeds" if confirm > 1 else ""
     controls = ", controls as much again" if spec.controls else ""
     return [
         f"improve: {count(groups, 'group')} of at most {spec.improve.group}, each of {models} "
-        f"models once{more}: {100 * share:.1f}% of a one-seed map of pairs{controls}; "
-        f"{_map(spec, models)}"
+        f"models once{more}: {100 * share:.1f}% of a one-seed map of pairs{controls}, "
+        f"in place of {_map(spec, models)}"
     ]
 
 
@@ -70,8 +70,8 @@ def _nested_lines(spec: Spec, found: Opened, wanted: Sequence[Wished]) -> list[s
         some = len(targets(spec) or ())
         return [
             f"improve: groups of 2 to {spec.improve.group} for {count(some, 'model')}, at most "
-            f"about {100 * some * most / whole:.1f}% of the map; who joins is told once all models "
-            f"are measured (bikd baseline); {_map(spec, len(found.zoo))}"
+            f"about {100 * some * most / whole:.1f}% of the work of {_map(spec, len(found.zoo))}; "
+            "who joins is told once all models are measured (bikd baseline)"
         ]
     lines = []
     for one in wanted:
@@ -85,8 +85,8 @@ def _nested_lines(spec: Spec, found: Opened, wanted: Sequence[Wished]) -> list[s
             label = f"{one.setting[2]}: " if len(wanted) > 1 else ""
             lines.append(
                 f"{label}improve: {fewest}–{jobs} jobs for {one.names[model]}, joined by "
-                f"{', then '.join(order)} ({100 * least / whole:.1f}–{100 * most / whole:.1f}%); "
-                f"{_map(spec, len(found.zoo))}"
+                f"{', then '.join(order)}: {100 * least / whole:.1f}–{100 * most / whole:.1f}% of "
+                f"the work of {_map(spec, len(found.zoo))}"
             )
     return lines
 
@@ -153,7 +153,8 @@ def print_improved(store: Store, spec: Spec) -> None:
     if same:
         say(f"Best as {'it is' if len(same) == 1 else 'they are'}: {listed(same)}.")
     if better:
-        first = max(better, key=lambda row: row["decided_delta"])
+        sign = {row["model"]: store.metric(row["data_id"], row["metric"]).sign for row in better}
+        first = max(better, key=lambda row: sign[row["model"]] * row["decided_delta"])
         out = "".join(c if c.isalnum() else "-" for c in f"{first['model']}-better")
         say("Take it home:", "bold")
         command = ["bikd", "export", first["model"], "--out", out, "--store", store.uri]

@@ -89,13 +89,15 @@ def predicted(spec: Spec, store: str | None) -> tuple[pa.Table, list[str]]:
     plan, answers = open_plan(spec, store)
     rows, lines = [], []
     for ahead in searches_of(spec, plan, answers):
-        rows += _rows(ahead)
+        rows += _rows(ahead, answers)
         lines += _belief(ahead)
     return pa.Table.from_pylist(rows, PREDICTED), lines
 
 
-def _rows(ahead: Ahead) -> list[dict[str, object]]:
+def _rows(ahead: Ahead, store: Store) -> list[dict[str, object]]:
     state, asked = ahead.state, ahead.asked
+    data_id, _, _, metric = asked.setting
+    sign = store.metric(data_id, metric).sign if data_id in store.metrics else 1
     decision = decide(state, AHEAD)
     belief = believe(state) if len(state.cells) >= FEWEST_CELLS else None
     rows = []
@@ -113,7 +115,7 @@ def _rows(ahead: Ahead) -> list[dict[str, object]]:
             }
             if belief is not None and teacher is not None:
                 i, j = state.models.index(learner), state.models.index(teacher)
-                row["expected_delta"] = float(belief.fit.expected_NN[i, j])
+                row["expected_delta"] = sign * float(belief.fit.expected_NN[i, j])
                 row["expected_sd"] = float(belief.u_DNN[:, i, j].std())
                 row["chance_best"] = float(belief.ranking.first_NN[i, j])
             rows.append(row)

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from bikd_pipelines.layout import Column, Row
 from bikd_ray.formatting import NONE, difference_unit, digits_of, number, signed, with_span
+from bikd_ray.store.verdicts import standing
 
 
 def _share(name: str) -> Callable[[Row], str]:
@@ -20,7 +22,7 @@ def _span(name: str) -> Column:
 
     def cell(row: Row) -> str:
         if not row["trained"]:
-            return "not trained"
+            return "not trained" if name == "delta" else NONE
         return with_span(row[name], row[low], row[high], digits_of(row["unit"]))
 
     return Column(title, cell, 0 if name == "delta" else 1)
@@ -34,7 +36,7 @@ SEARCHED = [
     Column("partner", lambda row: row["partner"], words=True, head=True),
     _span("delta"),
     _span("net_delta"),
-    Column("best?", lambda row: "best" if row["best"] else "", 2, words=True),
+    Column("best?", standing, 2, words=True),
     Column("expected Δ", lambda row: signed(row["expected_delta"], digits_of(row["unit"]))),
     Column("chance best", _share("chance_best")),
     Column("seeds", lambda row: str(row["seeds"] or ""), 5),
@@ -92,7 +94,7 @@ KINDS = [
     _difference("chosen less this [95%]", "behind", "behind", 3),
     Column("seeds", lambda row: str(row["seeds"] or ""), 4),
     _setting("metric", "metric"),
-    _setting("objective", "objective"),
+    Column("objective", lambda row: row["objective"] or NONE, 5, same=True, words=True),
     _setting("data", "data_id", 6),
 ]
 
@@ -103,6 +105,15 @@ EMPTY = {
     "replay": "no map is complete; run bikd sweep SPEC",
     "predicted": "nothing is left to train: the search is over",
 }
+
+
+def search_notes(store: Any) -> Callable[[str, str, str], str] | None:
+    """`search_note` of a store, where something was searched."""
+    if not len(store.index("decisions")):
+        return None  # and what searches is not loaded
+    from bikd_ray.store.searched import search_note
+
+    return partial(search_note, store)
 
 
 def soup_lines(made: Any) -> list[str]:

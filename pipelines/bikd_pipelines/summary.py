@@ -8,6 +8,8 @@ import pyarrow as pa
 from rich.text import Text
 
 from bikd_pipelines.layout import Row, print_rows, say, terminal
+from bikd_pipelines.search_views import search_notes
+from bikd_pipelines.tables import SETTING, by_setting
 from bikd_pipelines.views import HEADLINE
 from bikd_ray.formatting import count, difference, digits_of
 from bikd_ray.store import Store
@@ -28,8 +30,6 @@ from bikd_ray.tasks import DEFAULT
 
 SHOWN = 30
 """Models in the table; of more, those with the clearest verdicts."""
-
-SETTING = ("data_id", "recipe_id", "objective")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def print_summary(store: Store, asked: Asked | None = None, spec: str = "SPEC") 
             print_rows(rows[:SHOWN], HEADLINE)
         if len(rows) > SHOWN:
             say(f"{len(rows) - SHOWN:,} more models; bikd partners MODEL shows each.")
-        for note in notes:
+        for note in (*notes, *_searched(store, rows)):
             say(note)
         console.print()
     say("Next", "bold")
@@ -95,25 +95,24 @@ def print_summary(store: Store, asked: Asked | None = None, spec: str = "SPEC") 
             console.print(Text(f"  {line}", style="bold"))
 
 
+def _searched(store: Store, rows: list[Row]) -> list[str]:
+    """What to bear in mind where a search has chosen; rows: of one setting, or none."""
+    note_of = search_notes(store)
+    note = note_of(*(rows[0][name] for name in SETTING)) if rows and note_of else ""
+    return [note] if note else []
+
+
 def _by_setting(store: Store, gains: pa.Table, asked: Asked) -> list[tuple[str, pa.Table]]:
     """The rows of each setting, with its name where there are several; the clearest first."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    for i, row in enumerate(gains.select([*SETTING]).to_pylist()):
-        found.setdefault(tuple(row.values()), []).append(i)
-    several = [len({key[i] for key in found}) > 1 for i in range(3)]
+    found = by_setting(store, gains, asked.metric)
+    several = [len({key[i] for key, _ in found}) > 1 for i in range(3)]
 
     def title(data_id: str, recipe_id: str, objective: str) -> str:
         parts = (f"data {data_id[:6]}", f"recipe {recipe_id[:6]}", objective)
         told = [part for part, differs in zip(parts, several, strict=True) if differs]
         return f"{', '.join(reversed(told))}: " if told else ""
 
-    def clearest(part: tuple[tuple[str, ...], list[int]]) -> tuple:
-        (data_id, *_), at = part
-        sign = store.metric(data_id, asked.metric).sign
-        return min(clearness(row, sign) for row in gains.take(at).to_pylist())
-
-    ranked = sorted(found.items(), key=clearest)
-    return [(title(d, r, o), gains.take(at)) for (d, r, o), at in ranked]
+    return [(title(*key), part) for key, part in found]
 
 
 # -- what comes next -------------------------------------------------------------------
@@ -172,6 +171,9 @@ def _export(
         lines += f"\n{_command('bikd', 'sweep', spec, '--store', 'ANOTHER')}"
         return [Step(f"{why} Its weights were not kept:", lines)]
     given = ["--partner", best["partner"], "--objective", best["objective"]]
+    if _searched(store, [best]):  # which has chosen by a half, and export does, too
+        why = f"Take home {best['model']}, with the partner that the search chose or without:"
+        given = given[2:]
     if asked.selection != "last":
         given += ["--selection", asked.selection]
     out = "".join(c if c.isalnum() else "-" for c in f"{best['model']}-taught")

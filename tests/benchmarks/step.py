@@ -73,9 +73,8 @@ def main() -> None:
         return
     print(f"{'K':>2s}  {'own steps':>10s}  {'joint step':>10s}  {'ratio':>6s}  models")
     for k in (2, 3, 4):
-        ratio, own, joint = measure(
-            zoo[:k], recipe, device, batch_of(zoo[:k], device, count), given.rounds
-        )
+        batch = batch_of(zoo[:k], device, count)
+        ratio, own, joint = measure(zoo[:k], recipe, device, batch, given.rounds)
         names = ", ".join(m.name for m in zoo[:k])
         print(
             f"{k:2d}  {1e3 * own:7.1f} ms  {1e3 * joint:7.1f} ms  {ratio:6.3f}  {names}", flush=True
@@ -112,15 +111,15 @@ def measure(
     rounds: int,
     task: Task | None = None,
 ) -> tuple[float, float, float]:
-    """(ratio, seconds of all own steps, seconds of the joint step). task: None for the default."""
-    how = {"seed": 0, "precision": recipe.precision}
+    """(ratio, seconds of all own steps, seconds of the joint step)."""
+    task = task or task_of()
 
     def sources(models: list[ResolvedModel], objective: Objective) -> Sources:
-        own = (task or task_of()).joined(models)
-        return Sources([learner_of(m, recipe, device) for m in models], objective, task=own, **how)
+        learners = [learner_of(m, recipe, device) for m in models]
+        how = {"precision": recipe.precision, "task": task.joined(models)}
+        return Sources(learners, objective, 0, **how)
 
-    alone = [sources([m], CONTROL) for m in zoo]
-    joint = sources(zoo, Objective())
+    alone, joint = [sources([m], CONTROL) for m in zoo], sources(zoo, Objective())
     owns, joints = [], []
     for number in range(rounds + 2):
         both = timed(joint, batch, number, device) if number % 2 else 0.0
@@ -191,19 +190,15 @@ def _operation(event: Any) -> str:
 
 
 def timed(sources: Sources, batch: Batch, step: int, device: torch.device) -> float:
-    """Seconds of a step with what is measured of it: of one thread on a CPU its own time, of which
-    other work on the machine takes nothing.
-    """
-    own = device.type == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if own else time.perf_counter
+    """Seconds of a step with what is measured of it."""
     tally = EpochSums.zero(len(sources.learners), device)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    start = clock()
+    start = time.perf_counter()
     tally.add(train_step(sources, batch, step), step)
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return clock() - start
+    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
