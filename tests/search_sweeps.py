@@ -16,7 +16,7 @@ from bikd_ray.search.questions import deciding, questions
 from bikd_ray.store import Store, Writer
 from bikd_ray.store.sightings import Sightings
 from bikd_ray.sweep.capacity import ResourceRequest
-from bikd_ray.sweep.search_strategy import ImproveStrategy, SearchStrategy, Told
+from bikd_ray.sweep.search_strategy import ImproveStrategy, SearchStrategy, Told, decision_rows
 from bikd_ray.sweep.strategy import PendingJob, Running
 from tests.plans import jobs_of, resolved, spec_of
 
@@ -180,6 +180,14 @@ class World:
     def ended(self, some: Sequence[PendingJob]) -> Sequence[PendingJob]:
         """Jobs that ran at once, in the order in which they end."""
         return some
+
+
+def told_by(world, half=True):
+    def told(asked, decision):
+        rows = decision_rows(asked, decision, "s", half=half)
+        world.writer.write_decision(rows)
+
+    return told
 
 
 def _between(learner: str, teacher: str, seed: int) -> float:

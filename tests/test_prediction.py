@@ -99,7 +99,7 @@ def test_pairs_outside_what_was_learned_from():
 
 def test_features_of_a_pair_by_hand():
     learner, teacher = About(80.0, 0.9, 20_000_000, "vit"), About(82.0, 0.8, 5_000_000, "vit")
-    pair = {"n01": 0.10, "n10": 0.08, "n00": 0.10, "ensemble_top1": 83.5}
+    pair = {"n01": 0.10, "n10": 0.08, "n00": 0.10, "ensemble": 83.5}
     found = dict(zip(FEATURES, pair_features(learner, teacher, pair), strict=True))
     assert found == pytest.approx(
         {

@@ -12,8 +12,7 @@ from bikd_dashboards.pages import heatmap, overview, pairs
 from bikd_dashboards.searching import looks, regret_figure
 from bikd_dashboards.snapshot import Limits, SettingView, Snapshot
 from bikd_ray.store.searched import searched_partners
-from tests.search_sweeps import World
-from tests.test_searched_store import told_by
+from tests.search_sweeps import World, told_by
 
 RULES = {"regret": 2.0, "share": 0.5}
 LIMITS = Limits(matrix=60, models=10, pairs=10, rows=50, runs=50)

@@ -10,16 +10,7 @@ from bikd_ray.search.state import Rules
 from bikd_ray.store.features import judged, with_features
 from bikd_ray.store.replays import replays
 from bikd_ray.store.searched import maps, searched_partners, searches, state_in
-from bikd_ray.sweep.search_strategy import decision_rows
-from tests.search_sweeps import World
-
-
-def told_by(world, half=True):
-    def told(asked, decision):
-        rows = decision_rows(asked, decision, "s", half=half)
-        world.writer.write_decision(rows)
-
-    return told
+from tests.search_sweeps import World, told_by
 
 
 @pytest.fixture(scope="module")

@@ -287,6 +287,11 @@ def wide(name: str) -> dict:
     row |= {"data_id": name * 16, "kind": "model", "name": long, "weights": long, "licence": long}
     row |= {"table": "similarities", "job_id": "0123456789abcdef", "our_objective": "bikd"}
     row |= {"input": "224", "metric": "top1", "unit": "%", "eval_set": "val"}
+    row |= dict.fromkeys(("expected_delta", "decided_delta", "behind", "behind_low"), -100.0)
+    row |= dict.fromkeys(("behind_high", "expected_sd", "claimed", "lost", "random"), 100.0)
+    row |= dict.fromkeys(("chance_best", "share", "cost", "same", "settled", "lost_se"), 1.0)
+    row |= {"chosen": True, "trained": True, "reason": "control", "jobs": 12345.0}
+    row |= {"map_jobs": 12345, "models": 100}
     return row | {"error": "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"}
 
 

@@ -57,12 +57,12 @@ def pair_features(
 ) -> tuple[float | None, ...]:
     """`FEATURES` of a learner with a teacher; None where it is not known.
 
-    pair: on the deciding half `ensemble_top1` (percent) and, as shares of its images, `n01`
+    pair: on the deciding half `ensemble` (percent) and, as shares of its images, `n01`
     (the teacher alone is right), `n10` (the learner alone is right) and `n00`.
     """
     n01, n10, n00 = (pair[name] for name in ("n01", "n10", "n00"))
     wrong = n01 + n10 + n00
-    ensemble = pair.get("ensemble_top1")
+    ensemble = pair.get("ensemble")
     return (
         None if ensemble is None else ensemble - learner.top1,
         n01,

@@ -70,7 +70,7 @@ def features_of(
         sure = n - len(undecided.samples_U)
         shares = {name: row[name] / n for name in ("n01", "n10", "n00")}
         if sure:
-            shares["ensemble_top1"] = 100 * undecided.right / sure
+            shares["ensemble"] = 100 * undecided.right / sure
         turned = shares | {"n01": shares["n10"], "n10": shares["n01"]}
         for a, b, pair in ((i, j, shares), (j, i, turned)):
             values = pair_features(about[a], about[b], pair)
