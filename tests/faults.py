@@ -18,7 +18,9 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
 from bikd_ray.store.check import check
 from bikd_ray.store.lease import at_work
-from bikd_ray.store.read import Reader
+from bikd_ray.store.read import Reader, pc
+from bikd_ray.store.upgrade import VAL
+from bikd_ray.tasks import task_of
 
 ROOT = Path(__file__).parent.parent
 SELECTIONS = ("last", "best_val")
@@ -122,13 +124,14 @@ def assert_whole(path: Path, failing: Collection[str] = (), left: int = 0) -> St
     assert state.keys() <= wanted.keys()
     assert len(wanted) - len(state) == len(plan.todo) == left
 
-    rows = Counter((r["job_id"], r["model_id"], r["selection"]) for r in results(store))
+    rows = Counter(tuple(row.values()) for row in results(store))
     whole = {
-        (job_id, member.model_id, selection): 1
+        (job_id, member.model_id, selection, metric.name): 1
         for job_id, status in state.items()
         if status == "done"
         for member in wanted[job_id].live
         for selection in SELECTIONS
+        for metric in task_of(wanted[job_id].data.task).metrics
     }
     assert rows == whole
     for row in jobs:
@@ -144,7 +147,8 @@ def assert_whole(path: Path, failing: Collection[str] = (), left: int = 0) -> St
 
 
 def results(store: Store) -> list[dict]:
-    return store.table("results").select(["job_id", "model_id", "selection"]).to_pylist()
+    columns = ["job_id", "model_id", "selection", "metric"]
+    return store.table("results", columns, pc.field("eval_set") == VAL).to_pylist()
 
 
 def status(path: Path) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """Specs and plans of models that nothing resolves."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
@@ -25,7 +26,7 @@ SPLIT = ResolvedSplit(count=20, content_id="c", listing_id="l", spot_id="s")
 COST = Cost(params=10, flops=20, activations=40, peak=40, features=3)
 
 
-def spec_of(names="abc", **changes):
+def spec_of(names: Iterable[str] = "abc", **changes):
     zoo = [{"factory": "m:f", "alias": n} for n in names]
     return parse_spec({"zoo": zoo, "data": DIGITS, **changes})
 

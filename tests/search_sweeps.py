@@ -182,14 +182,6 @@ class World:
         return some
 
 
-def told_by(world, half=True):
-    def told(asked, decision):
-        rows = decision_rows(asked, decision, "s", half=half)
-        world.writer.write_decision(rows)
-
-    return told
-
-
 def _between(learner: str, teacher: str, seed: int) -> float:
     return float(np.random.default_rng([ord(learner), ord(teacher), seed, 7]).normal(0, 0.3))
 
@@ -214,3 +206,13 @@ def baseline_of(
     }
     known = {k: row[k] for k in ("model", "model_id", "weights_id", "data_id")}
     writer.commit_baseline([row], {**dict.fromkeys(SCHEMAS["models"].names), **known}, said)
+
+
+def told_by(world, half=True):
+    """Writes what a search of this world decides, as the engine does."""
+
+    def told(asked, decision):
+        rows = decision_rows(asked, decision, "s", half=half)
+        world.writer.write_decision(rows)
+
+    return told

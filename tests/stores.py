@@ -139,10 +139,19 @@ def job(
 
 
 def answers(members: Mapping[str, np.ndarray]) -> dict[str, pa.Table]:
-    """What tasks keep of the answers of trained models: counts of pixels, and a picture."""
+    """What tasks keep of the answers of trained models: counts of pixels, values of frames, and a
+    picture.
+    """
     counts = [
         {"model_id": f"id-{m}", "selection": "last", "eval_set": "val", "sample": sample,
          "classes": [0, 3], "labelled": [5, 4], "right": [sample % 5, 4], "predicted": [5, 4]}
+        for m in members
+        for sample in range(6)
+    ]  # fmt: skip
+    frames = [
+        {"model_id": f"id-{m}", "selection": "last", "eval_set": "val", "sample": sample,
+         "video": sample // 3, "frame": sample % 3,
+         **dict.fromkeys(("cc", "nss", "sim", "kldiv", "auc_j"), 0.1 * sample)}
         for m in members
         for sample in range(6)
     ]  # fmt: skip
@@ -153,7 +162,7 @@ def answers(members: Mapping[str, np.ndarray]) -> dict[str, pa.Table]:
          "others": [f"of {p}".encode() for p in sorted(members) if p != m]}
         for m in members
     ]  # fmt: skip
-    tables = {"result_counts": counts, "pictures": pictures}
+    tables = {"result_counts": counts, "result_frames": frames, "pictures": pictures}
     return {name: pa.Table.from_pylist(rows) for name, rows in tables.items()}
 
 

@@ -1,8 +1,6 @@
 """Pixel counts and the metrics of them: against vectors worked out elsewhere and plain loops."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,25 +13,13 @@ from bikd_ray.analysis.segmentation import (
     IMAGE_IOU,
     POOLED,
     PixelCounts,
-    count_rows,
-    from_rows,
     image_iou_N,
     influence,
     metrics,
-    rare_classes,
-    truth_rows,
 )
-from bikd_ray.tasks.confusion import (
-    Frame,
-    Tally,
-    agreement,
-    class_map,
-    count,
-    ensemble,
-    predicted,
-    probability_map,
-)
+from bikd_ray.tasks.confusion import Frame, agreement, class_maps, count_each, log_maps
 from bikd_ray.tasks.map_output import MapOutput, QueryLogits
+from bikd_ray.tasks.segmentation import Segmentation
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "segmentation-vectors.json").read_text())
 METRICS, PAIRED = VECTORS["metrics"], VECTORS["paired"]
@@ -46,11 +32,15 @@ def exact(actual, expected):
 
 
 def counted(images, classes=CLASSES) -> PixelCounts:
-    images = list(images)
-    tally = Tally.of(len(images), classes)
-    for n, (answer, truth) in enumerate(images):
-        tally.add(n, torch.tensor(answer), torch.tensor(truth))
-    return tally.pixel_counts()
+    found = [count(torch.tensor(answer), torch.tensor(truth), classes) for answer, truth in images]
+    names = ("labelled", "right", "predicted")
+    return PixelCounts(*(np.stack([one[name].numpy() for one in found]) for name in names))
+
+
+def count(answer_HW, labels_HW, classes) -> dict[str, torch.Tensor]:
+    """Of one image."""
+    found = count_each(answer_HW[None], labels_HW[None], classes)
+    return {name: counts[0] for name, counts in found.items()}
 
 
 def of_vectors() -> PixelCounts:
@@ -181,7 +171,8 @@ def test_predictions_under_unlabelled_pixels_change_nothing():
     first, other = torch.tensor([[0, 1, 0], [1, 0, 0]]), torch.tensor([[0, 1, 1], [0, 0, 0]])
     one, two = count(first, labels, 2), count(other, labels, 2)
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert torch.equal(agreement(first, first, labels), agreement(other, other, labels))
+    alike, again = (agreement(a[None], a[None], labels[None]) for a in (first, other))
+    assert torch.equal(alike, again)
 
 
 def test_absent_classes_are_left_out_and_wrong_ones_lower_the_others():
@@ -204,25 +195,6 @@ def test_without_labelled_pixels_metrics_are_not_numbers():
     assert all(np.isnan(value) for value in found.values())
 
 
-def test_rows_hold_what_the_counts_hold():
-    counts = of_vectors()
-    truth, rows = truth_rows(counts), count_rows(counts)
-    assert rows[0] == {"classes": [0, 1, 2, 3], "tp": [7, 3, 3, 0], "predicted": [7, 5, 3, 2]}
-    assert truth[0] == {"classes": [0, 1, 2], "pixels": [10, 3, 4]}
-    assert truth[3] == {"classes": [], "pixels": []}
-    again = from_rows(truth, rows, CLASSES)
-    for name, part in vars(counts).items():
-        assert np.array_equal(part, getattr(again, name))
-    nothing = from_rows([truth[3]], [rows[3]], CLASSES)
-    assert nothing.labelled_NC.shape == (1, CLASSES)
-
-
-def test_classes_of_few_images_are_told():
-    labelled = np.zeros((9, 4), int)
-    labelled[:, 0], labelled[:5, 1], labelled[:4, 2] = 1, 1, 1
-    assert rare_classes(PixelCounts(labelled, labelled, labelled)) == [2]
-
-
 def test_joint_counts_are_those_of_a_plain_loop():
     draw = torch.Generator().manual_seed(0)
     a, b = (torch.randint(0, 3, (6, 7), generator=draw) for _ in range(2))
@@ -234,7 +206,9 @@ def test_joint_counts_are_those_of_a_plain_loop():
             continue
         plain[{(1, 1): 0, (1, 0): 1, (0, 1): 2, (0, 0): 3}[int(x == t), int(y == t)]] += 1
         plain[4] += int(x != y)
-    assert agreement(a, b, labels).tolist() == plain
+    first, other = (torch.stack([x, labels]) for x in (a, b))
+    found = agreement(first, other, torch.stack([labels] * 2))
+    assert found.tolist() == [plain, [int((labels != 255).sum()), 0, 0, 0, 0]]
 
 
 def models(seed=0) -> tuple[MapOutput, MapOutput]:
@@ -259,22 +233,23 @@ def test_a_mask_models_map_is_made_at_the_padded_input_cropped_and_resized():
     probs = final.class_logits_BQC1.softmax(-1)
     plain = sum(probs[0, q, :3, None, None] * masks[0, q, :24] for q in range(probs.shape[1]))
     plain = up(torch.as_tensor(plain)[None], (45, 60))[0]
-    assert_close(class_map(mask, FRAME), plain)
-    assert torch.equal(predicted(mask, FRAME), plain.argmax(0))
+    assert_close(class_maps(mask, FRAME)[0], plain)
+    assert torch.equal(log_maps(mask, FRAME).argmax(1)[0], plain.argmax(0))
 
 
 def test_the_ensemble_is_the_argmax_of_the_mean_of_normalised_maps():
     mask, pixel = models()
-    s, z = class_map(mask, FRAME), class_map(pixel, FRAME)
+    s, z = class_maps(mask, FRAME)[0], class_maps(pixel, FRAME)[0]
     assert_close(z, up(up(pixel.tensors()[0], (32, 32))[:, :, :24], (45, 60))[0])
-    plain = ((s + 1e-6) / (s + 1e-6).sum(0) + z.softmax(0)) / 2
-    maps = [probability_map(mask, FRAME), probability_map(pixel, FRAME)]
-    found = ensemble(*maps)
-    assert torch.equal(found, plain.argmax(0))
-    assert not torch.equal(found, predicted(mask, FRAME))
-    assert torch.equal(ensemble(maps[0]), predicted(mask, FRAME))
-    three = ensemble(*maps, maps[1])
-    assert torch.equal(three, (maps[0] + 2 * maps[1]).argmax(0))
+    p = [(s + 1e-6) / (s + 1e-6).sum(0), z.softmax(0)]
+    answers = [log_maps(output, FRAME) for output in (mask, pixel)]
+    for which in ([0, 1], [0, 1, 1], [0]):
+        found = Segmentation().ensemble([answers[i] for i in which])[0]
+        plain = torch.stack([p[i] for i in which]).mean(0)
+        assert_close(found, plain)
+        assert torch.equal(found.argmax(0), plain.argmax(0))
+    both = Segmentation().ensemble(answers)[0].argmax(0)
+    assert not torch.equal(both, s.argmax(0))
 
 
 def test_stripes_of_one_pixel_are_scored_at_the_labels_resolution():
@@ -282,29 +257,6 @@ def test_stripes_of_one_pixel_are_scored_at_the_labels_resolution():
     labels = (torch.arange(683) % 2).expand(512, 683)
     logits = torch.stack([1.0 - labels, labels.float()])[None]
     frame = Frame((512, 683), (512, 683), (512, 683))
-    found = count(predicted(MapOutput(logits), frame), labels, 2)
+    found = count(log_maps(MapOutput(logits), frame)[0].argmax(0), labels, 2)
     assert torch.equal(found["right"], found["labelled"])
     assert int(found["labelled"].sum()) == 512 * 683
-
-
-MANY = """
-import resource, sys
-import torch
-from bikd_ray.tasks.confusion import Frame, Tally, predicted
-from bikd_ray.tasks.map_output import MapOutput
-
-torch.set_num_threads(1)
-size = (128, 160)
-frame, tally = Frame(size, size, size), Tally.of(250, 21)
-output, labels = MapOutput(torch.randn(1, 21, 32, 40)), torch.randint(0, 21, size)
-for n in range(250):
-    tally.add(n, predicted(output, frame), labels)
-    if n in (25, 249):
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
-"""
-
-
-def test_memory_does_not_grow_with_the_images():
-    run = subprocess.run([sys.executable, "-c", MANY], capture_output=True, text=True, check=True)
-    few, many = map(float, run.stdout.split())
-    assert many < few + 10  # MiB; one map has 1.6

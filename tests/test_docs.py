@@ -12,9 +12,11 @@ import yaml
 
 import bikd_ray
 from bikd_pipelines import reference
+from bikd_pipelines.planning import on_gpu, paces_at
+from bikd_pipelines.prices import price_lines
 from bikd_ray import transfer
 from bikd_ray.analysis.significance import resolvable
-from bikd_ray.plan import ResolvedData, ResolvedModel, all_jobs
+from bikd_ray.plan import Job, ResolvedData, ResolvedModel, all_jobs, plan
 from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec, parse_spec
 from bikd_ray.specs import Recipe, Spec

@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from bikd_ray.zoo import weights_id
-from bikd_ray.zoo.segmentation import freeze_batchnorm
+from bikd_ray.zoo.frozen_norm import freeze_batchnorm
 
 IMAGES = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

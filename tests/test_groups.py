@@ -27,7 +27,7 @@ def test_a_group_by_ensembles():
     probabilities = [np.array(one) for one in given["probabilities"]]
     labels = np.array(given["labels"])
     steps = greedy_group(probabilities, labels, given["start"], given["size"])
-    assert [[s.model, pytest.approx(s.top1, abs=1e-10)] for s in steps] == given["added"]
+    assert [[s.model, pytest.approx(s.score, abs=1e-10)] for s in steps] == given["added"]
     assert {s.model for s in greedy_group(probabilities, labels, 0, 9, among=[3, 1])} == {1, 3}
     assert greedy_group(probabilities, labels, 0, 1) == []
 

@@ -7,6 +7,7 @@ import pytest
 from bikd_dashboards.live import KEPT, Live
 from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.store import Store
+from bikd_ray.store.write import Writer
 from tests.drawn import sweep
 
 
@@ -73,3 +74,21 @@ def test_the_sizes_of_one_model_are_its_rows_of_all(live):
         rows = [r for r in now.groups("last").to_pylist() if r["model_id"] == model_id]
         assert rows
         assert now.sizes(model_id, "last").to_pylist() == rows
+
+
+def test_what_was_measured_after_its_job_is_news(live):
+    def number() -> int:
+        """Of the snapshot after another look at the store."""
+        with live._busy:  # no look is under way
+            live._next = 0.0
+        live.look()
+        with live._busy:
+            return live.now(60)[0]
+
+    rows = live.store.table("results").to_pylist()
+    first = rows[0]
+    assert number() == number() == 1
+    mine = [row for row in rows if row["job_id"] == first["job_id"]]
+    found = [{**row, "eval_set": "more"} for row in mine]
+    Writer(live.store.uri).write_later(first["job_id"], first["attempt"], "more", found)
+    assert number() == number() == 2

@@ -1,6 +1,7 @@
 """Pictures of what a job changed: which samples, whose answers, how an opened pair shows them."""
 
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from bikd_dashboards.blocks import Gallery
 from bikd_dashboards.components import Maker
@@ -18,7 +20,7 @@ from bikd_dashboards.theme import LIGHT
 from bikd_ray.data import open_split
 from bikd_ray.data.loader import Loader
 from bikd_ray.errors import BikdError
-from bikd_ray.plan import all_jobs
+from bikd_ray.plan import Job, all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.store import Store, Writer
 from bikd_ray.tasks import task_of
@@ -67,13 +69,17 @@ def test_neighbouring_classes_and_what_is_not_labelled_have_colours_of_their_own
 
 
 @pytest.fixture(scope="module")
-def trained() -> tuple[Any, Fit]:
+def trained() -> tuple[Job, Fit]:
     spec = scene_spec(TWO)
     found = next(job for job in all_jobs(spec, *resolve(spec)) if len(job.members) == 2)
-    networks = [build(m.entry) for m in found.members]
-    *_, end = fit(found, networks, CPU, untouched=lambda k: build(found.members[k].entry))
+    return found, end_of(found, lambda k: build(found.members[k].entry))
+
+
+def end_of(job: Job, untouched: Callable[[int], nn.Module] | None) -> Fit:
+    networks = [build(m.entry) for m in job.members]
+    *_, end = fit(job, networks, CPU, untouched=untouched)
     assert isinstance(end, Fit)
-    return found, end
+    return end
 
 
 def test_a_job_draws_its_learners_before_and_after_and_their_partners_before(trained):
@@ -110,11 +116,11 @@ def test_what_keeps_pictures_from_being_made_costs_a_job_nothing_else(trained):
     def gone(k: int) -> Any:
         raise BikdError("its weights are gone\nfor good")
 
-    *_, without = fit(found, [build(m.entry) for m in found.members], CPU, untouched=gone)
+    without = end_of(found, gone)
     assert without.pictures.failed == "its weights are gone"
     assert without.pictures.found == ()
     assert without.chosen["last"][0].outcome.values == end.chosen["last"][0].outcome.values
-    *_, unasked = fit(found, [build(m.entry) for m in found.members], CPU)
+    unasked = end_of(found, None)
     assert unasked.pictures.found == ()
     assert unasked.pictures.failed is None
 

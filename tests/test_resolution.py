@@ -21,9 +21,9 @@ def data() -> ResolvedData:
     return resolve(scene_spec(TWO))[1]
 
 
-def scores(model: str, shift: float = 0.0) -> np.ndarray:
+def scores(model: str) -> np.ndarray:
     rng = np.random.default_rng(ord(model))
-    return (rng.normal(50 + shift, 10, N) if not shift else scores(model) + shift).astype("f4")
+    return rng.normal(50, 10, N).astype("f4")
 
 
 def row(data: ResolvedData, model: str, score_N: np.ndarray, **more: Any) -> dict[str, Any]:
@@ -73,11 +73,11 @@ def test_with_results_it_is_how_scores_changed_and_of_many_some_are_read(data, s
     writer, changes = Writer(store.uri), []
     for number in range(5):
         change = np.random.default_rng(number).normal(1, 2, N)
-        changes.append(half_width(np.float32(scores("a") + change) - scores("a").astype("f8")))
+        changes.append(half_width((scores("a") + change).astype("f4") - scores("a").astype("f8")))
         job = {"job_id": f"{number:04d}", "data_id": data.data_id, "status": "done",
                "objective": "ce", "seed": number, "recipe_id": "r", "members": ["a"],
                "member_ids": ["a"]}  # fmt: skip
-        result = row(data, "a", np.float32(scores("a") + change), selection="last",
+        result = row(data, "a", (scores("a") + change).astype("f4"), selection="last",
                      job_id=job["job_id"], partners=[], partner_ids=[])  # fmt: skip
         writer.commit_job(job, [result], [])
     line = resolution_line(data, store)

@@ -184,27 +184,27 @@ ASKED_CPUS = ["auto", 0.5, 1, 3, 4, 8, 300]
 
 
 @pytest.mark.parametrize("placement", ["together", "one_model_per_worker", "data_parallel"])
-@pytest.mark.parametrize("cluster", CLUSTERS, ids=str)
-def test_what_is_admitted_is_what_can_be_put_on_the_nodes(placement, cluster):
-    nodes = [node(cpus, gpus) for cpus, gpus in cluster]
+@pytest.mark.parametrize("machines", CLUSTERS, ids=str)
+def test_what_is_admitted_is_what_can_be_put_on_the_nodes(placement, machines):
+    nodes = [node(cpus, gpus) for cpus, gpus in machines]
     outcomes = set()
     for members, gpus, cpus in product((1, 2, 3, 4), ASKED_GPUS, ASKED_CPUS):
         spec = Resources(placement=placement, gpus_per_job=gpus, cpus_per_job=cpus)
-        workers, each = plain_workers(placement, members, gpus, cpus, cluster)
+        workers, each = plain_workers(placement, members, gpus, cpus, machines)
         needs = job_needs(spec, job_of(members), nodes)
         assert needs.workers == workers, (members, gpus, cpus)
         expected = tuple(float(amount) for amount in each)
         assert (needs.worker.cpus, needs.worker.gpus) == pytest.approx(expected, abs=1e-9)
-        free = tuple(sorted((Fraction(c), (Fraction(1),) * g) for c, g in cluster))
+        free = tuple(sorted((Fraction(c), (Fraction(1),) * g) for c, g in machines))
         holds = can_hold(workers, each, free)
         assert (shortage(needs, nodes) is None) == holds, (members, gpus, cpus)
         outcomes.add(holds)
     assert outcomes == {True, False}
 
 
-def plain_workers(placement, members, gpus, cpus, cluster) -> tuple[int, tuple]:
+def plain_workers(placement, members, gpus, cpus, machines) -> tuple[int, tuple]:
     """(workers, (CPUs, GPUs) of each), as docs/training.md says."""
-    on_gpus = any(g for _, g in cluster) if gpus == "auto" else gpus > 0
+    on_gpus = any(g for _, g in machines) if gpus == "auto" else gpus > 0
     if placement == "together":
         workers = 1
     elif placement == "one_model_per_worker":
@@ -217,7 +217,7 @@ def plain_workers(placement, members, gpus, cpus, cluster) -> tuple[int, tuple]:
         share = min(share, Fraction(1))
     if cpus != "auto":
         return workers, (in_steps(cpus, workers), share)
-    beside = [floor(c * share / g) for c, g in cluster if g] if share else []
+    beside = [floor(c * share / g) for c, g in machines if g] if share else []
     return workers, (Fraction(max(1, min([4, *beside]))) if beside else Fraction(1), share)
 
 

@@ -2,6 +2,8 @@
 
 import math
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,8 @@ import pytest
 import scipy.io
 import torch
 import yaml
-from typer.testing import CliRunner
 
-from bikd_pipelines.cli import app
+from bikd_pipelines import cli
 from bikd_ray.data.clips.clip_set import ClipSet
 from bikd_ray.data.clips.moving_digits import MovingDigits
 from bikd_ray.data.loader import Loader
@@ -65,29 +66,50 @@ def spec_file(films: Path, **data: Any) -> Path:
     return path
 
 
+def job_of(path: Path) -> JobResult:
+    """What the job of both networks comes to, without a store."""
+    spec = load_spec(path)
+    job = next(job for job in all_jobs(spec, *resolve(spec)) if len(job.members) == 2)
+    return result_of(JobRequest(job, "t", str(spec.store), similarity=False))
+
+
 def swept(path: Path) -> tuple[Store, JobResult]:
     """A store with baselines and the job of both, and what the job said."""
     spec = load_spec(path)
     zoo, data = resolve(spec)
-    writer = Writer(spec.store)
+    store = str(spec.store)
+    writer = Writer(store)
     writer.write_metrics(data.data_id, data.task, SALIENCY.metrics, "ce")
     for model in zoo.values():
-        found = measure(model, data, ResourceRequest(1, 0), spec.store, "val")
+        found = measure(model, data, ResourceRequest(1, 0), store, "val")
         row = {**dict.fromkeys(SCHEMAS["models"].names), **found.rows[0]}
         row |= {"source": model.entry.source, "resolved": model.to_json()}
         writer.commit_baseline(found.rows, row, found.statistics, "frames")
-    job = next(job for job in all_jobs(spec, zoo, data) if len(job.members) == 2)
-    end = result_of(JobRequest(job, "t", spec.store, similarity=False))
+    end = job_of(path)
     if end.error is None:
         writer.commit_job(end.job, end.results, end.curves, statistics=end.statistics)
-    return Store(spec.store), end
+    return Store(store), end
 
 
-def said(*arguments: str) -> tuple[int, str]:
-    """Exit code, and what a command said, on one line whatever the width of the terminal."""
-    run = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
-    assert run.exception is None or isinstance(run.exception, SystemExit), run.output
-    return run.exit_code, " ".join(run.output.split())
+Said = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def said(monkeypatch, capsys) -> Said:
+    """Runs a command; returns its exit code and all that it says, on one line."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["bikd", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        told = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        assert "Traceback" not in told.err
+        return end.value.code, " ".join((told.out + told.err).split())
+
+    return run
 
 
 # Short videos, frames and maps that are missing
@@ -115,7 +137,7 @@ def test_videos_shorter_than_a_window_are_learned_and_every_frame_has_its_own_ro
             assert np.mean(mine) == pytest.approx(row["after"], rel=1e-5)
 
 
-def test_frames_and_maps_missing_in_the_middle_are_said_and_the_rest_is_measured(films):
+def test_frames_and_maps_missing_in_the_middle_are_said_and_the_rest_is_measured(films, said):
     own = films / "val" / "video6"
     (own / "images" / "0003.png").unlink()
     (own / "maps" / "0005.png").unlink()
@@ -140,7 +162,7 @@ def test_frames_and_maps_missing_in_the_middle_are_said_and_the_rest_is_measured
     assert all(row["cc"] is not None for row in mine)
 
 
-def test_a_map_of_another_size_is_measured_at_its_own_and_said(films):
+def test_a_map_of_another_size_is_measured_at_its_own_and_said(films, said):
     save(films / "val" / "video5" / "maps" / "0001.png", bump(1)[::2, ::2])
     save(films / "val" / "video5" / "fixations" / "0001.png", bump(1)[::2, ::2] // 255)
     path = spec_file(films)
@@ -154,7 +176,7 @@ def test_a_map_of_another_size_is_measured_at_its_own_and_said(films):
 # What does not decode
 
 
-def test_check_names_every_file_that_does_not_decode(films):
+def test_check_names_every_file_that_does_not_decode(films, said):
     (films / "val" / "video5" / "images" / "0001.png").write_bytes(b"no image")
     for number in range(1, 7):
         (films / "val" / "video6" / "fixations" / f"000{number}.png").unlink()
@@ -164,15 +186,11 @@ def test_check_names_every_file_that_does_not_decode(films):
     assert code == 2
     assert "video5/images/0001.png is not a readable image" in told
     assert "0001.mat has the keys gaze_of, resolution; fixations are looked for under I," in told
-    assert "Traceback" not in told
 
 
 def test_a_map_that_does_not_decode_is_named_by_the_job_that_needs_it(films):
     (films / "val" / "video5" / "maps" / "0002.png").write_bytes(b"no map")
-    spec = load_spec(spec_file(films))
-    zoo, data = resolve(spec)
-    job = next(job for job in all_jobs(spec, zoo, data) if len(job.members) == 2)
-    end = result_of(JobRequest(job, "t", spec.store, similarity=False))
+    end = job_of(spec_file(films))
     first = (end.error or "").splitlines()[0]
     assert "video5/maps/0002.png is not a readable image" in first
 
@@ -195,16 +213,13 @@ def test_a_video_file_that_ends_early_is_named_with_its_frame(films):
     write_video(own, 40, frames=None)
     path = write_video_file(own / "clip.avi", 40)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    spec = load_spec(spec_file(films))
-    zoo, data = resolve(spec)
-    job = next(job for job in all_jobs(spec, zoo, data) if len(job.members) == 2)
-    end = result_of(JobRequest(job, "t", spec.store, similarity=False))
+    end = job_of(spec_file(films))
     first = (end.error or "").splitlines()[0]
     assert "clip.avi, frame " in first
     assert "is not a readable image" in first
 
 
-def test_check_shows_the_frame_rate_of_files_and_names_one_that_is_no_video(films):
+def test_check_shows_the_frame_rate_of_files_and_names_one_that_is_no_video(films, said):
     pytest.importorskip("av")
     own = films / "val" / "video7"
     write_video(own, 6, frames=None)
@@ -221,7 +236,7 @@ def test_check_shows_the_frame_rate_of_files_and_names_one_that_is_no_video(film
 # Truths that define nothing
 
 
-def test_without_fixations_there_is_no_nss_and_every_answer_goes_on(films):
+def test_without_fixations_there_is_no_nss_and_every_answer_goes_on(films, said):
     for split in ("train", "val"):
         for own in (films / split).iterdir():
             shutil.rmtree(own / "fixations")
@@ -231,9 +246,15 @@ def test_without_fixations_there_is_no_nss_and_every_answer_goes_on(films):
         assert math.isnan(row["after"]) == (row["metric"] in ("nss", "auc_j")), row["metric"]
     assert len(store.gains(metric="cc")) == 2
     for command in ("summary", "pairs", "groups"):
-        code, told = said(command, "--store", store.uri, "--metric", "nss")
+        code, told = said(command, "--store", store.uri)
         assert code == 0, told
-        assert "Traceback" not in told
+        assert "NSS" not in told
+        code, told = said(command, "--store", store.uri, "--metric", "nss")
+        assert code == 2
+        assert told == (
+            "bikd: unknown metric 'nss', or one of which no model has a value; choose from cc, "
+            "kldiv, sim"
+        )
 
 
 def test_a_step_on_an_empty_and_a_bright_map_leaves_finite_weights_and_the_empty_one_none():

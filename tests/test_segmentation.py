@@ -1,5 +1,6 @@
 """Segmentation as a task: what is trained and measured, against plain ways to do the same."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from bikd_ray.analysis.cases import cases
 from bikd_ray.data import open_split
 from bikd_ray.data.loader import Batch, Loader
 from bikd_ray.errors import UserError
@@ -17,10 +19,11 @@ from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job, View, all_jobs
 from bikd_ray.resolve import resolve
 from bikd_ray.specs import Resources
+from bikd_ray.sweep.measured_rows import pair_rows
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.segmentation import CONTENT, LABELS, Segmentation
 from bikd_ray.train import Fit, fit
-from bikd_ray.train.evaluate import evaluate
+from bikd_ray.train.evaluate import evaluate, evaluate_pairs
 from bikd_ray.train.member import Member
 from bikd_ray.zoo import build
 from tests.scene_nets import TWO, entry, scene_spec
@@ -46,10 +49,9 @@ def done(job: Job, **how: Any) -> Fit:
     return end
 
 
-def plainly(model: Any, data: Any) -> dict[str, float]:
-    """All metrics by a loop over the images: forward, argmax at full size, a confusion matrix."""
+def answers_of(model: Any, data: Any) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Predicted classes and labels of each image: forward, and argmax at full size."""
     network, images = build(model.entry), open_split(data, "val")
-    confusion, per_image = np.zeros((11, 11)), []
     for index in range(len(images.labels)):
         image, labels = images.pair(index)  # type: ignore[attr-defined]
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None] / 255
@@ -61,7 +63,14 @@ def plainly(model: Any, data: Any) -> dict[str, float]:
             masks = F.interpolate(output["masks_queries_logits"], labels.shape, mode="bilinear")
             shares = output["class_queries_logits"].softmax(-1)[0, :, :-1]
             map_CHW = torch.einsum("qc,qhw->chw", shares, masks[0].sigmoid())
-        answer, known = map_CHW.argmax(0).numpy(), labels != 255
+        yield map_CHW.argmax(0).numpy(), labels
+
+
+def plainly(model: Any, data: Any) -> dict[str, float]:
+    """All metrics from a confusion matrix."""
+    confusion, per_image = np.zeros((11, 11)), []
+    for answer, labels in answers_of(model, data):
+        known = labels != 255
         one = np.zeros((11, 11))
         np.add.at(one, (answer[known], labels[known]), 1)
         confusion += one
@@ -94,6 +103,37 @@ def test_all_metrics_are_those_of_a_plain_loop_over_scenes_of_three_shapes(found
     assert outcome.values == pytest.approx(plainly(model, data))
     again = {metric: scores.mean() for metric, scores in outcome.scores.items()}
     assert again == pytest.approx(outcome.values)
+
+
+def test_what_two_models_get_right_together_is_counted_in_pixels(found):
+    _, zoo, data = found
+    task, models = task_of("segmentation"), [zoo["pixels"], zoo["masks"]]
+    loader = Loader(open_split(data, "val"), [models[0].input.view], CPU, cache="none", task=task)
+    members = [Member(model, build(model.entry), CPU) for model in models]
+    of_each, (together,) = evaluate_pairs(members, [(0, 1)], loader, task)
+    rows = pair_rows(task, of_each[0], of_each[1], together)
+    both = np.zeros(5, int)
+    one, other = (answers_of(model, data) for model in models)
+    for (a, labels), (b, _) in zip(one, other, strict=True):
+        known = labels != 255
+        x, y = (answer[known] == labels[known] for answer in (a, b))
+        both += [
+            (x & y).sum(),
+            (x & ~y).sum(),
+            (~x & y).sum(),
+            (~x & ~y).sum(),
+            (a != b)[known].sum(),
+        ]
+    pixels = both[:4].sum()
+    assert both.min() > 0
+    for row, metric in zip(rows, task.metrics, strict=True):
+        assert row["n"] == 12
+        assert row["score_a"] == of_each[0].values[metric.name]
+        assert [row[name] for name in ("n11", "n10", "n01", "n00")] == both[:4].tolist()
+        assert row["disagreement"] == both[4] / pixels
+        assert row["error_overlap"] == both[3] / both[1:4].sum()
+    (before,) = cases(rows[0] | {"case2": None}, [], [])
+    assert (before.both, before.one) == (both[0] / pixels, both[1:3].sum() / pixels)
 
 
 def test_a_batch_that_is_measured_comes_in_parts_of_one_shape_and_in_order(found):

@@ -1,5 +1,8 @@
 """What goes wrong with segmentation elsewhere: it is refused, named, or does no harm here."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from bikd_ray.zoo import build
 from tests.scene_nets import TWO, entry, scene_spec
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
 
 
 def jobs(zoo: list[dict[str, Any]], **changes: Any) -> list[Job]:
@@ -76,6 +80,38 @@ def test_a_batch_without_labels_teaches_nobody_and_counts():
     assert nothing.supervised_K[pixels] == 0
     assert (part.divergence_K > 0).any()
     assert not nothing.failed_K.any()
+
+
+MANY = """
+import resource
+import torch
+from bikd_ray.data.loader import Loader
+from bikd_ray.data.masks import DigitScenes
+from bikd_ray.resolve import resolve
+from bikd_ray.tasks import task_of
+from bikd_ray.train.evaluate import evaluate
+from bikd_ray.train.member import Member
+from bikd_ray.zoo import build
+from tests.scene_nets import TWO, scene_spec
+
+torch.set_num_threads(1)
+zoo, _ = resolve(scene_spec(TWO))
+task, cpu = task_of("segmentation"), torch.device("cpu")
+members = [Member(model, build(model.entry), cpu) for model in zoo.values()]
+for count in (50, 500):
+    scenes = DigitScenes("val", count, size=48)
+    loader = Loader(scenes, [members[0].model.input.view], cpu, cache="none", task=task)
+    evaluate(members, loader, task=task, batch_size=25)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_images():
+    run = subprocess.run(
+        [sys.executable, "-c", MANY], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    few, many = map(float, run.stdout.split())
+    assert many < few + 10  # MiB; the predicted classes of 450 scenes have 25, their maps 45 each
 
 
 SINGLE = {"recipe": {"epochs": 1, "batch_size": 1, "lr": 1e-3}}

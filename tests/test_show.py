@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bikd_pipelines.layout import Column, laid_out
+from bikd_pipelines.layout import Column, _wrapped, laid_out
 from bikd_pipelines.tables import print_table
 from bikd_ray.errors import UserError
 from bikd_ray.store import Store
@@ -119,3 +119,11 @@ def test_a_matrix_of_long_names_fits_a_terminal():
     assert max(map(len, lines)) <= 40
     assert sum("+12.50*" in line and "-0.25" in line for line in lines) == 1
     assert laid_out([{}], columns, None)[0].plain.split() == ["model", long, "a"]
+
+
+def test_words_are_broken_after_spaces_and_only_what_is_wider_than_a_line_after_its_signs():
+    lines = _wrapped("set resources.micro_batch, see --format csv", 24)
+    assert lines == ["set", "resources.micro_batch,", "see --format csv"]
+    assert _wrapped("a vit_base_patch16.in1k", 12) == ["a vit_base_", "patch16.in1k"]
+    gain = _wrapped("net Δ +4.80 pp [+1.00, +2.00]", 14)
+    assert gain == ["net Δ +4.80 pp", "[+1.00, +2.00]"]

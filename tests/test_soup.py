@@ -88,7 +88,7 @@ def test_greedy_ingredients():
         [top1[str(k)] for k in range(3)], lambda some: top1["".join(map(str, some))]
     )
     assert "".join(map(str, kept)) == given["kept"]
-    assert [["".join(map(str, t.ingredients)), t.top1, t.kept] for t in trail] == given["trail"]
+    assert [["".join(map(str, t.ingredients)), t.score, t.kept] for t in trail] == given["trail"]
     worse = greedy_soup([2.0, 3.0, 1.0], lambda some: 3.0 if some == (1, 2) else 2.9)
     assert worse == ((1, 2), [Tried((0, 1), 2.9, False), Tried((1, 2), 3.0, True)])
 

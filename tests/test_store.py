@@ -2,6 +2,7 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -187,23 +188,33 @@ def test_readers_beside_writers_see_only_whole_jobs(tmp_path):
     assert not [p for p in tmp_path.rglob("*") if p.name.startswith(".")]
 
 
-def masks(writer: Writer) -> None:
-    """A baseline and a job whose answers are counted by class."""
-    counted = [{"sample": 0, "classes": [1], "labelled": [9], "right": [5], "predicted": [5]}]
-    of_model = {"model": "m", "model_id": "id-m", "weights_id": "w-m", "eval_set": "val"}
-    of_job = {"model_id": "id-m", "selection": "last", "eval_set": "val"}
-    schema = SCHEMAS["result_counts"]
-    left = [name for name in ("job_id", "data_id", "attempt") if name in schema.names]
-    rows = pa.Table.from_pylist([of_job | one for one in counted], schema).drop_columns(left)
+COUNTED = {"sample": 0, "classes": [1], "labelled": [9], "right": [5], "predicted": [5]}
+SEEN = {"sample": 0, "video": 0, "frame": 3, "cc": 0.5}
+
+
+def of_each_sample(writer: Writer, kind: str, metric: str, row: dict[str, Any]) -> None:
+    """A baseline and a job whose answers are kept sample by sample."""
+    of_model = {"model": "m", "model_id": f"id-{kind}", "weights_id": "w-m", "eval_set": "val"}
+    of_job = {"model_id": f"id-{kind}", "selection": "last", "eval_set": "val"}
+    table = f"result_{kind}"
+
+    def rows_of(name: str, row: dict[str, Any]) -> pa.Table:
+        schema = SCHEMAS[name]
+        left = [own for own in ("job_id", "data_id", "attempt") if own in schema.names]
+        return pa.Table.from_pylist([row], schema).drop_columns(left)
+
+    rows = rows_of(table, of_job | row)
     none = {name: dict.fromkeys(SCHEMAS[name].names) for name in ("baselines", "models", "jobs")}
     writer.commit_baseline(
-        [none["baselines"] | of_model | {"data_id": "d", "metric": "miou"}],
+        [none["baselines"] | of_model | {"data_id": "d", "metric": metric}],
         none["models"] | of_model | {"data_id": "d"},
         rows.drop_columns(["model_id", "selection", "eval_set"]),
-        "counts",
+        kind,
     )
-    done = {"job_id": "dense", "data_id": "d", "status": "done"}
-    writer.commit_job(none["jobs"] | done, [], [], statistics={"result_counts": rows})
+    done = {"job_id": f"of-{kind}", "data_id": "d", "status": "done"}
+    shown = rows_of("pictures", {"model_id": f"id-{kind}", "sample": 0, "image": b"webp"})
+    statistics = {table: rows, "pictures": shown}
+    writer.commit_job(none["jobs"] | done, [], [], statistics=statistics)
 
 
 def test_every_row_of_every_table_says_its_data_set_and_attempt(uri):
@@ -211,7 +222,8 @@ def test_every_row_of_every_table_says_its_data_set_and_attempt(uri):
     Writer(uri).write_metrics("d", "classification", METRICS)
     decision = {"data_id": "d", "model_id": "id-a", "job_ids": ["1"], "reasons": ["start"]}
     Writer(uri).write_decision([dict.fromkeys(SCHEMAS["decisions"].names) | decision])
-    masks(Writer(uri))
+    of_each_sample(Writer(uri), "counts", "miou", COUNTED)
+    of_each_sample(Writer(uri), "frames", "cc", SEEN)
     store = Store(uri)
     for name, schema in SCHEMAS.items():
         assert {"data_id", "attempt"} <= set(schema.names)

@@ -23,8 +23,9 @@ from bikd_pipelines import cli
 from bikd_pipelines.summary import Asked, Step, firsts, next_steps, print_summary
 from bikd_ray.export.exporter import ExportRequest
 from bikd_ray.specs import Spec
-from bikd_ray.store import Store
+from bikd_ray.store import Store, Writer
 from bikd_ray.store import verdicts as v
+from tests.stores import after, baseline, job
 from tests.synthetic import World, made
 
 NETS = ("ResNet", "ViT", "Mixer")
@@ -125,6 +126,7 @@ EVERY = [
     ["partners", LONG[0]],
     ["pairs"],
     ["pairs", "--matrix", "--show", "net_delta"],
+    ["pairs", "--matrix", "--show", "recovered"],
     ["pairs", "--matrix", "--show", "ensemble"],
     ["groups"],
     ["teachers"],
@@ -132,14 +134,17 @@ EVERY = [
     ["classes", LONG[0]],
     ["curves", LONG[1]],
     ["status"],
+    ["best", LONG[0]],
     ["paper"],
+    ["paper", "--videos"],
 ]
-BINARY = ("flips", "classes", "curves", "status", "paper")
+LOST = [["summary"], ["partners", LONG[0]], ["pairs"], ["status", "--failed"]]
+BINARY = ("flips", "classes", "curves", "status", "best", "paper")
 MARK = "=" * 7
 
 
 def on_a_terminal(width: int, commands: list[list[str]]) -> list[str]:
-    """What each command prints to one real pseudo-terminal, without its styles."""
+    """What each command and its notes print to one real pseudo-terminal, without styles."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     code = (
@@ -151,7 +156,7 @@ def on_a_terminal(width: int, commands: list[list[str]]) -> list[str]:
     process = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(commands)],
         stdout=theirs,
-        stderr=subprocess.DEVNULL,
+        stderr=theirs,
         stdin=subprocess.DEVNULL,
         env={**keep, "TERM": "xterm"},
     )
@@ -175,10 +180,13 @@ def shown(tmp_path_factory) -> dict[str, str]:
     commands += [
         [*words, "--store", uri, "--metric", "nll"] for words in EVERY if words[0] not in BINARY
     ]
+    lost = made(tmp_path_factory.mktemp("lost"), World(LONG, failed=[*combinations(LONG, 2)]))
+    commands += [[*words, "--store", lost] for words in LOST]
     found = on_a_terminal(80, commands)
     assert len(found) == len(commands)
     return {
-        " ".join(c for c in words if c != uri): t for words, t in zip(commands, found, strict=True)
+        " ".join("lost" if c == lost else c for c in words if c != uri): text
+        for words, text in zip(commands, found, strict=True)
     }
 
 
@@ -190,7 +198,38 @@ def test_no_number_is_cut_on_eighty_columns(shown):
         assert not wide, (command, wide)
 
 
+def test_failed_jobs_are_counted_by_cause_below_the_list_and_beside_every_answer(shown):
+    cure = "CUDA out of memory; set resources.micro_batch or gpus_per_job"
+    assert shown["status --failed --store lost"].endswith(f"9 jobs: {cure}\n")
+    for command in ("summary", f"partners {LONG[0]}", "pairs"):
+        said = " ".join(shown[f"{command} --store lost"].split())
+        assert "set resources.micro_batch or gpus_per_job, then bikd sweep SPEC" in said
+    assert "to do" not in shown["status --store"]
+
+
+def test_a_matrix_of_what_was_recovered_is_empty_where_a_model_lost(shown):
+    rows = shown["pairs --matrix --show recovered --store"].split("Rows learn")[0]
+    assert rows.count("–") > 3
+    assert not re.search(r"−|–\*", rows)
+    assert re.search(r"\d\.\d\*", rows)
+
+
+def test_of_several_objectives_the_one_with_the_clearest_partner_stands_first(tmp_path, capsys):
+    writer = Writer(uri := str(tmp_path))
+    for m in "ab":
+        baseline(writer, m)
+    for seed in range(3):
+        for m in "ab":
+            job(writer, {m: after(m, 0.05, seed)}, seed)
+        job(writer, {m: after(m, 0.05, seed + 9) for m in "ab"}, seed)
+        job(writer, {m: after(m, 0.3, seed) for m in "ab"}, seed, objective="kd(temperature=4.0)")
+    cli.app(["partners", "a", "--store", uri], standalone_mode=False)
+    out = capsys.readouterr().out
+    assert out.index("objective kd(temperature=4.0)") < out.index("objective bikd")
+
+
 def test_losses_have_four_decimals_everywhere(shown):
     for command, text in shown.items():
         if command.endswith("nll"):
-            assert re.search(r"[+−]\d\.\d{4}\b", text) or "ensemble" in command, command
+            other = "ensemble" in command or "recovered" in command
+            assert re.search(r"[+−]\d\.\d{4}\b", text) or other, command

@@ -5,6 +5,7 @@ They are executed as plain Python: a kernel would add a dependency and see the s
 
 import json
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,9 @@ cells, page = NOTEBOOK["cells"], NOTEBOOK["page"]
 def there(tmp_path, monkeypatch) -> Path:
     """A folder with `bikd-demo`: two of the demo's models, trained for an epoch and without Ray."""
     one = demo.FIRST_LESSONS.model_copy(update={"epochs": 1})
-    monkeypatch.setattr(demo, "FIRST_LESSONS", one)
-    monkeypatch.setattr(demo, "OTHER_LESSONS", {})
-    monkeypatch.setattr(demo, "ZOO", {name: demo.ZOO[name] for name in ("ResNet", "ViT")})
+    two = {name: demo.ZOO[name] for name in ("ResNet", "ViT")}
+    short = replace(demo.STORIES[demo.CHEAP], zoo=two, lessons=lambda name: one)
+    monkeypatch.setitem(demo.STORIES, demo.CHEAP, short)
     path = demo.prepare_demo(str(tmp_path / "bikd-demo"))
     content = yaml.safe_load(path.read_text())
     content["recipe"]["epochs"], content["seeds"] = 1, [0]

@@ -273,7 +273,10 @@ def wide(name: str) -> dict:
         *("teacher_share", "students", "teachers", "groups", "label", "files", "into", "bytes"),
         *("gained", "gained_known", "lost", "lost_known", "control_gained", "control_lost"),
         *("score_a", "score_b", "ensemble", "error_overlap", "disagreement", "kappa", "seed"),
-        *("paper_delta", "paper_std", "paper_ensemble", "paper_recovered"),
+        *("paper_delta", "paper_std", "paper_ensemble", "paper_recovered", "paper_before"),
+        *("expected_delta", "expected_sd", "chance_best", "decided_delta", "map_jobs", "models"),
+        *("share", "jobs", "cost", "lost_se", "claimed", "same", "settled", "random"),
+        *("behind", "behind_low", "behind_high"),
     )
     row |= {name: 12345.0 if name in ("n", "params", "flops") else 99.0 for name in more}
     row |= dict.fromkeys(("n", "files"), 10000)
@@ -286,12 +289,8 @@ def wide(name: str) -> dict:
     row |= {"objective": "kd(temperature=4.0, alpha=0.9)", "recipe_id": name * 16}
     row |= {"data_id": name * 16, "kind": "model", "name": long, "weights": long, "licence": long}
     row |= {"table": "similarities", "job_id": "0123456789abcdef", "our_objective": "bikd"}
-    row |= {"input": "224", "metric": "top1", "unit": "%", "eval_set": "val"}
-    row |= dict.fromkeys(("expected_delta", "decided_delta", "behind", "behind_low"), -100.0)
-    row |= dict.fromkeys(("behind_high", "expected_sd", "claimed", "lost", "random"), 100.0)
-    row |= dict.fromkeys(("chance_best", "share", "cost", "same", "settled", "lost_se"), 1.0)
-    row |= {"chosen": True, "trained": True, "reason": "control", "jobs": 12345.0}
-    row |= {"map_jobs": 12345, "models": 100}
+    row |= {"input": "224", "metric": "top1", "unit": "%", "eval_set": "val", "data": "hollywood2"}
+    row |= {"trained": True, "chosen": True, "reason": "confirm"}
     return row | {"error": "OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB"}
 
 
@@ -320,8 +319,15 @@ def test_what_all_rows_agree_on_stands_above():
         "self −100.00 · seeds 12 · metric top1, pp · on val · "
         "objective kd(temperature=4.0, alpha=0.9) · recipe aaaaaa · data aaaaaa"
     )
-    lines = [line.plain for line in laid_out([wide("a"), wide("b")], VIEWS["partners"], None)]
-    assert "recipe" in lines[1]
+
+
+def test_rows_of_another_recipe_stand_in_a_table_of_their_own():
+    rows = [wide("a"), wide("b"), wide("a")]
+    lines = [line.plain for line in laid_out(rows, VIEWS["partners"], None)]
+    assert "recipe" not in lines[0]
+    first, second = (lines.index(f"recipe {n * 6} · data {n * 6}") for n in "ab")
+    assert [line[:5] for line in lines[first + 2 : second]] == ["← a_v", "← a_v", ""]
+    assert [line[:5] for line in lines[second + 2 :]] == ["← b_v"]
 
 
 def in_terminal(width: int, *arguments: str) -> str:

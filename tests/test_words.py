@@ -8,18 +8,12 @@ OWN = (
     "bikd_ray/tasks/",
     "bikd_ray/zoo/published",
     "bikd_ray/store/upgrade.py",
+    "bikd_ray/sweep/baselines.py",
     "pipelines/bikd_pipelines/paper/",
     "pipelines/bikd_pipelines/check.py",
     "pipelines/specs/",
 )
 """Where classification and the paper are meant."""
-LEFT = {
-    "bikd_ray/analysis/groups.py",
-    "bikd_ray/analysis/prediction.py",
-    "bikd_ray/sweep/baselines.py",
-    "bikd_ray/train/soup.py",
-}
-"""What still says it of a metric that may be another one: to become shorter, never longer."""
 
 
 def test_nothing_else_names_the_metric_of_classification():
@@ -37,4 +31,4 @@ def test_nothing_else_names_the_metric_of_classification():
         if not (name := path.relative_to(ROOT).as_posix()).startswith(OWN)
         and re.search(r"top-1|(?<![A-Za-z])top1", path.read_text())
     }
-    assert found <= LEFT
+    assert not found

@@ -28,7 +28,7 @@ def cases(before: Row | None, epochs: Sequence[Row], after: Sequence[Row]) -> tu
     """
     found = []
     if before is not None and before["n11"] is not None:
-        n = before["n"]
+        n = sum(before[name] for name in ("n11", "n10", "n01", "n00"))
         one = before["n10"] + before["n01"]
         found.append(Case("before", before["n11"] / n, one / n, before["n00"] / n, before["case2"]))
     for epoch in sorted({r["epoch"] for r in epochs}):

@@ -18,7 +18,7 @@ class Step:
     """One model that joined a group, and the accuracy of the mean of all softmaxes with it."""
 
     model: int
-    top1: float  # a fraction
+    score: float  # a fraction
 
 
 def greedy_group(
@@ -38,14 +38,14 @@ def greedy_group(
     may_join = set(range(len(softmaxes)) if among is None else among) - {start}
     steps = []
     while may_join and len(steps) + 1 < size:
-        top1 = {
+        scores = {
             model: float(((total_nC + softmaxes[model]).argmax(1) == labels_n).mean())
             for model in sorted(may_join)
         }
-        joins = max(top1, key=top1.__getitem__)  # the first of equals
+        joins = max(scores, key=scores.__getitem__)  # the first of equals
         total_nC += softmaxes[joins]
         may_join.remove(joins)
-        steps.append(Step(joins, top1[joins]))
+        steps.append(Step(joins, scores[joins]))
     return steps
 
 

@@ -46,7 +46,7 @@ def counts(correct_a: np.ndarray, correct_b: np.ndarray) -> Row:
     Kappa, Q and phi are None where they are 0/0 (a model that is always or never right).
     """
     a, b = np.asarray(correct_a, bool), np.asarray(correct_b, bool)
-    return _measures(len(a), int((a & b).sum()), int(a.sum()), int(b.sum()))
+    return _row(len(a), int((a & b).sum()), int(a.sum()), int(b.sum()))
 
 
 def overlaps(
@@ -63,26 +63,36 @@ def overlaps(
     widest = np.min_scalar_type(max(int(p.max()) for p in predicted))
     narrow = [p.astype(widest) for p in predicted]  # a quarter of the bytes or less, for all pairs
     for i, j in combinations(range(len(predicted)), 2) if pairs is None else pairs:
-        row = _measures(n, both_VV[i][j], both_VV[i][i], both_VV[j][j])
+        row = _row(n, both_VV[i][j], both_VV[i][i], both_VV[j][j])
         row["disagreement"] = int(np.count_nonzero(narrow[i] != narrow[j])) / n
         yield i, j, row
 
 
-def _measures(n: int, n11: int, right_a: int, right_b: int) -> Row:
+def _row(n: int, n11: int, right_a: int, right_b: int) -> Row:
     n10, n01 = right_a - n11, right_b - n11
     n00 = n - n11 - n10 - n01
+    return {
+        "n": n,
+        **joint_measures(n11, n10, n01, n00),
+        "score_a": 100 * right_a / n,
+        "score_b": 100 * right_b / n,
+        "oracle": 100 * (1 - n00 / n),
+    }
+
+
+def joint_measures(n11: int, n10: int, n01: int, n00: int) -> Row:
+    """What follows from how often both, only a, only b and none of two models is right, of at
+    least one answer: of samples, or of the pixels of all of them.
+    """
+    n, right_a, right_b = n11 + n10 + n01 + n00, n11 + n10, n11 + n01
     by_chance = right_a * right_b + (n - right_a) * (n - right_b)
     odd = n11 * n00, n01 * n10
     margins = right_a * (n - right_a) * right_b * (n - right_b)
     return {
-        "n": n,
         "n11": n11,
         "n10": n10,
         "n01": n01,
         "n00": n00,
-        "score_a": 100 * right_a / n,
-        "score_b": 100 * right_b / n,
-        "oracle": 100 * (1 - n00 / n),
         "error_inconsistency": (n10 + n01) / n,
         "double_fault": n00 / n,
         "error_overlap": _ratio(n00, n10 + n01 + n00),

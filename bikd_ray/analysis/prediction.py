@@ -46,7 +46,7 @@ BEYOND = 1.0
 class About:
     """What is known of a model before training, on the deciding half."""
 
-    top1: float  # percent
+    score: float  # percent
     nll: float
     params: int
     family: str
@@ -64,10 +64,10 @@ def pair_features(
     wrong = n01 + n10 + n00
     ensemble = pair.get("ensemble")
     return (
-        None if ensemble is None else ensemble - learner.top1,
+        None if ensemble is None else ensemble - learner.score,
         n01,
         n01 + n10,
-        teacher.top1 - learner.top1,
+        teacher.score - learner.score,
         n10,
         n00 / wrong if wrong else 0.0,
         teacher.nll,

@@ -7,7 +7,6 @@ all classes that are labelled or predicted; the two differ where a class has no 
 Suffixes: N images, C classes, R sets of weights of the images.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -164,22 +163,6 @@ def _slopes(sums: PixelSums, found: dict[str, float]) -> tuple[np.ndarray, np.nd
     return np.stack(d_labelled, 1), np.stack(d_right, 1), np.stack(d_predicted, 1)
 
 
-def rare_classes(counts: PixelCounts, fewest: int = 5) -> list[int]:
-    """Classes labelled in some but fewer than `fewest` images: intervals are too narrow there."""
-    images_C = (counts.labelled_NC > 0).sum(0)
-    return np.flatnonzero((images_C > 0) & (images_C < fewest)).tolist()
-
-
-def truth_rows(counts: PixelCounts) -> list[dict[str, list[int]]]:
-    """For each image the classes that are labelled in it and their pixels, as lists."""
-    return _rows(counts.labelled_NC > 0, pixels=counts.labelled_NC)
-
-
-def count_rows(counts: PixelCounts) -> list[dict[str, list[int]]]:
-    """For each image the classes predicted on labelled pixels, those pixels, and those right."""
-    return _rows(counts.predicted_NC > 0, tp=counts.right_NC, predicted=counts.predicted_NC)
-
-
 def metrics_of_parts(
     image_X: np.ndarray, class_X: np.ndarray, counts_3X: np.ndarray, parts_TN: np.ndarray
 ) -> dict[str, np.ndarray]:
@@ -205,41 +188,6 @@ def class_iou(
     """
     sums = [np.bincount(class_X, values_X, classes) for values_X in counts_3X]
     return PixelSums(*sums).iou_C, np.bincount(class_X, counts_3X[0] > 0, classes).astype(int)
-
-
-def _rows(there_NC: np.ndarray, **columns: np.ndarray) -> list[dict[str, list[int]]]:
-    """The classes that are there and the values of them, an image a row."""
-    image_X, class_X = np.nonzero(there_NC)
-    ends = np.searchsorted(image_X, np.arange(1, len(there_NC)))
-    flat = {"classes": class_X, **{k: v[image_X, class_X] for k, v in columns.items()}}
-    parts = {name: np.split(values, ends) for name, values in flat.items()}
-    return [{name: part[n].tolist() for name, part in parts.items()} for n in range(len(there_NC))]
-
-
-def from_rows(
-    truth: Sequence[Mapping[str, Iterable[int]]],
-    counts: Sequence[Mapping[str, Iterable[int]]],
-    classes: int,
-) -> PixelCounts:
-    """The counts of `truth_rows` and `count_rows` of the same images, in the same order."""
-    shape = len(truth), classes
-    return PixelCounts(
-        _dense(truth, "pixels", shape),
-        _dense(counts, "tp", shape),
-        _dense(counts, "predicted", shape),
-    )
-
-
-def _dense(
-    rows: Sequence[Mapping[str, Iterable[int]]], column: str, shape: tuple[int, int]
-) -> np.ndarray:
-    lists = [np.asarray(row["classes"], np.int64) for row in rows]
-    image_X = np.repeat(np.arange(len(rows)), [len(found) for found in lists])
-    dense = np.zeros(shape, np.int32)
-    if len(image_X):
-        values = np.concatenate([np.asarray(row[column], np.int64) for row in rows])
-        dense[image_X, np.concatenate(lists)] = values
-    return dense
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray, there: np.ndarray) -> np.ndarray:

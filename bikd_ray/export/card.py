@@ -18,15 +18,16 @@ from bikd_ray.formatting import difference_unit, digits_of, number, signed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Data, DataSource, TimmData
 from bikd_ray.store.verdicts import ON_VAL, delta_text, in_words, net_text, own_sentence
+from bikd_ray.tasks import hub
 from bikd_ray.vocabulary import UNTOUCHED
 
 OBJECTIVES = {
-    "bikd": "for every image the model most confident in the true class taught the others",
+    "bikd": "for every sample the model with the lowest loss taught the others",
     "dml": "every model taught every other",
     "kd": "a frozen teacher taught it, beside the labels",
     "kl_dp": "a frozen teacher taught it where more confident than its old self, else that did",
-    "kl_dp_supervised": "a frozen teacher taught it where more confident in the true class than "
-    "its old self, else that did",
+    "kl_dp_supervised": "a frozen teacher taught it where its loss was below its old self's, else "
+    "that did",
     "self": "a control: its own frozen start taught it",
     "soup": "the mean of the weights of several runs with these partners",
     "ce": "a control: the labels alone, no teacher",
@@ -35,15 +36,6 @@ OBJECTIVES = {
 
 LIBRARIES = {"timm": "timm", "transformers": "transformers", "detectron2": "transformers"}
 """Kinds of zoo entries whose exported folder a library of the Hub loads."""
-
-PIPELINES = {"miou": "image-segmentation", "cc": "video-saliency"}
-"""The Hub's tag of what a model does, by the primary metric; others classify images."""
-
-UNLISTED = ("video-saliency",)
-"""Tags that are none of the Hub's pipelines."""
-
-HUB_METRICS = {"top1": "accuracy", "miou": "mean_iou"}
-"""The Hub's names of metrics."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +56,7 @@ def card(choice: SelectedResult, base: Base, data: Data, made_by: str) -> str:
         "## Use\n\n" + snippet(base.model),
         "## Results\n\n" + results(choice),
         *(["## Chosen among\n\n" + chosen_among(choice.kinds)] if choice.kinds else []),
-        "## Classes\n\n" + classes(choice, base.model.classes),
+        *_of_classes(choice, base),
         "## How it was made\n\n" + _making(choice, base, data, made_by),
     ]
     text = "\n\n".join(parts) + "\n"
@@ -73,8 +65,8 @@ def card(choice: SelectedResult, base: Base, data: Data, made_by: str) -> str:
 
 def _front_matter(choice: SelectedResult, base: Base, data: Data) -> str:
     library = next((kind for kind in LIBRARIES if getattr(base.model.entry, kind)), None)
-    task = PIPELINES.get(choice.metric.name, "image-classification")
-    hubs = [
+    pipeline = hub.pipeline(choice.metric)
+    datasets = [
         source.name.partition("/")[2]
         for source in (data.train, data.val)
         if isinstance(source, TimmData) and source.name.startswith("hfds/")
@@ -82,16 +74,23 @@ def _front_matter(choice: SelectedResult, base: Base, data: Data) -> str:
     about: Row = hub_licence(base.model.licence)
     if library:
         about["library_name"] = LIBRARIES[library]
-    if task not in UNLISTED:
-        about["pipeline_tag"] = task
+    if pipeline:
+        about["pipeline_tag"] = pipeline
     if base.hub:
         about |= {"base_model": base.hub, "base_model_relation": "finetune"}
-    if hubs:
-        about["datasets"] = list(dict.fromkeys(hubs))
-    about["metrics"] = [HUB_METRICS.get(choice.metric.name, choice.metric.name)]
+    if datasets:
+        about["datasets"] = list(dict.fromkeys(datasets))
+    about["metrics"] = [hub.metric_name(choice.metric)]
     named = [LIBRARIES[library]] if library else []
-    about["tags"] = [task, "knowledge-transfer", "bikd", *named]
+    about["tags"] = [*filter(None, [pipeline]), "knowledge-transfer", "bikd", *named]
     return f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---"
+
+
+def _of_classes(choice: SelectedResult, base: Base) -> list[str]:
+    """Nothing of models that answer no classes."""
+    if not choice.classes and not choice.metric.binary:
+        return []
+    return ["## Classes\n\n" + classes(choice, base.model.classes)]
 
 
 def _title(choice: SelectedResult) -> str:
@@ -112,7 +111,8 @@ def _warnings(choice: SelectedResult) -> list[str]:
                 f"{plain(row['licence'])}{'' if own else ', and this model learned from them'}."
             )
     if choice.got_worse:
-        lines.append("> **Worse than the base model** on the images it was measured on.")
+        units = choice.metric.units
+        lines.append(f"> **Worse than the base model** on the {units} it was measured on.")
     if choice.result["epoch"] == 0:
         lines.append("> **Unchanged.** Epoch 0 was selected: these are the base model's weights.")
     return lines

@@ -102,10 +102,17 @@ def _of_clips(how: ResolvedInput, imports: str, call: str) -> str:
         call=call,
         weights=WEIGHTS,
         size=(how.size, how.width or how.size),
-        offsets=(0,) if how.window is None else how.window.offsets,
+        offsets=(0,) if how.window is None else _short(how.window.offsets),
         pixels=_arguments({"mean": how.mean, "std": how.std}),
         stacked="[1, 3, H, W]" if how.window is None else "[1, 3, T, H, W]",
     )
+
+
+def _short(offsets: tuple[int, ...]) -> range | tuple[int, ...]:
+    """Evenly spaced numbers as a range."""
+    first, *rest = offsets
+    found = range(first, offsets[-1] + 1, rest[0] - first if rest else 1)
+    return found if tuple(found) == offsets else offsets
 
 
 def _arguments(kwargs: dict[str, Any]) -> str:

@@ -85,13 +85,14 @@ def _beside_self(seeds: Row | None) -> list[list[str]]:
 
 
 def _reading(choice: SelectedResult) -> str:
+    units = choice.metric.units
     if choice.gain["delta_low"] is None:
         text = (
-            "The epoch was chosen on the same images, which makes Δ look larger than it is; no "
+            f"The epoch was chosen on the same {units}, which makes Δ look larger than it is; no "
             "interval would be fair."
         )
     else:
-        text = "Intervals of this checkpoint count which images were drawn, not which seed."
+        text = f"Intervals of this checkpoint count which {units} were drawn, not which seed."
     unit = difference_unit(choice.metric.unit)
     said = {"pp": "Differences are in percentage points. ", "": ""}
     return f"{said.get(unit, f'Differences are in {unit}. ')}{text} " + plain(" ".join(choice.why))

@@ -109,6 +109,12 @@ class Store:
         """
         return self._reader.committed(name)
 
+    def later(self) -> frozenset[str]:
+        """What changes whenever done jobs were measured on a set that came later, of which `index`
+        says nothing; and seldom besides.
+        """
+        return self._reader.later()
+
     def file(self, relative: str) -> bytes:
         """What a file of the store holds, by its path in it. Raises FileNotFoundError."""
         return self._reader.fs.read(relative)
@@ -184,7 +190,9 @@ class Store:
 
     @property
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """data_id -> what is measured on it, the primary metric first."""
+        """data_id -> what is measured on it, the primary metric first; without metrics of which no
+        model has a value.
+        """
         return self._reader.metrics
 
     def metric(self, data_id: str, name: str | None = None) -> Metric:

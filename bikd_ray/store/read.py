@@ -7,6 +7,7 @@ reader takes each once.
 
 import contextlib
 import logging
+import math
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -147,7 +148,9 @@ class Reader:
 
     @property
     def metrics(self) -> dict[str, tuple[Metric, ...]]:
-        """data_id -> what is measured on it, the primary metric first."""
+        """data_id -> what is measured on it, the primary metric first; without metrics of which no
+        model has a value, since no unit of any set defines them.
+        """
         with self._lock:
             return self.derived(
                 "metrics", _metrics, self._index("metrics"), self._index("baselines")
@@ -176,6 +179,13 @@ class Reader:
         """The files with rows to believe, of a table that jobs commit."""
         committed = joined(self.committed("jobs"), ["job_id", "attempt"])
         return _named(self.listing(name), committed)
+
+    def later(self) -> frozenset[str]:
+        """The files of `results` that may hold what was measured after its job: files of that alone
+        and merged ones, whose names no longer say it.
+        """
+        names = self.fs.names("results", ".parquet")
+        return frozenset(path for path in names if LATER in stem(path) or is_merged(path))
 
     def sound_rows(self, name: str, files: Listing) -> tuple[pa.Table, list[str]]:
         """All rows of some files, each once, and the files: without those that are damaged.
@@ -419,6 +429,7 @@ def _metrics(rows: pa.Table, baselines: pa.Table) -> dict[str, tuple[Metric, ...
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for row in sorted(rows.to_pylist(), key=itemgetter("attempt")):
         found.setdefault(row["data_id"], {})[row["metric"]] = row
+    empty = _without_value(baselines)
     metrics = {
         data_id: tuple(
             Metric(
@@ -427,10 +438,20 @@ def _metrics(rows: pa.Table, baselines: pa.Table) -> dict[str, tuple[Metric, ...
                 units=row["units"] or Metric.units,
             )
             for row in sorted(of_data.values(), key=itemgetter("position"))
+            if (data_id, row["metric"]) not in empty
         )
         for data_id, of_data in found.items()
     }
     return dict.fromkeys(baselines["data_id"].unique().to_pylist(), CLASSIFICATION) | metrics
+
+
+def _without_value(baselines: pa.Table) -> set[tuple[str, str]]:
+    """(data_id, metric) where the value of every baseline is NaN."""
+    keys = zip(baselines["data_id"].to_pylist(), baselines["metric"].to_pylist(), strict=True)
+    found: dict[tuple[str, str], bool] = {}
+    for key, value in zip(keys, baselines["value"].to_pylist(), strict=True):
+        found[key] = found.get(key, True) and value is not None and math.isnan(value)
+    return {key for key, empty in found.items() if empty}
 
 
 def _untouched(rows: pa.Table) -> frozenset[str]:

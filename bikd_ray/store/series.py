@@ -4,6 +4,7 @@ A learner is one model under one recipe and objective on one data set, with ever
 it was trained with, seed by seed.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -156,7 +157,10 @@ class Measure:
         }
         if not found and reader.metrics:
             known = sorted({m.name for metrics in reader.metrics.values() for m in metrics})
-            raise UserError(f"unknown metric {self.metric!r}; {choices(self.metric, known)}")
+            raise UserError(
+                f"unknown metric {self.metric!r}, or one of which no model has a value; "
+                f"{choices(self.metric, known)}"
+            )
         if self.eval_set != VAL:
             sets = reader.committed("baselines")["eval_set"].unique().to_pylist()
             if self.eval_set not in sets:
@@ -173,7 +177,7 @@ PRIMARY = Measure()
 def baselines(
     reader: Reader, measure: Measure = PRIMARY, metrics: Mapping[str, Metric] | None = None
 ) -> dict[tuple[str, str], Row]:
-    """(data_id, model_id) -> its row of the table `baselines` for a measure.
+    """(data_id, model_id) -> its row of the table `baselines` for a measure, if it has a value.
 
     metrics: what `measure.of_data` says, where it is known.
     """
@@ -198,7 +202,9 @@ def baselines(
             **large.get((row["data_id"], row["model_id"]), dict.fromkeys(LARGE)),
         }
         for row in rows.to_pylist()
-        if row["data_id"] in metrics and row["metric"] == metrics[row["data_id"]].name
+        if row["data_id"] in metrics
+        and row["metric"] == metrics[row["data_id"]].name
+        and not (row["value"] is not None and math.isnan(row["value"]))
     }
 
 

@@ -122,7 +122,7 @@ class RunLogger(tune.Callback):
 
 def metrics_of(rows: Iterable[Row], columns: Iterable[str], primary: str) -> Metrics:
     """'MODEL/column' to value, for the columns that have one; scores go by the name of the
-    primary metric, as in `ViT/top1` and `ViT/train_top1`.
+    primary metric, as in `ViT/miou` and `ViT/train_miou`.
     """
     names = {name: name.replace("score", primary) for name in columns}
     return {

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from bikd_ray.analysis.pairs import case_shares, counts
+from bikd_ray.analysis.pairs import case_shares, counts, joint_measures
 from bikd_ray.analysis.scores import Scores, stored
 from bikd_ray.analysis.significance import contrast, p_value
 from bikd_ray.metrics import Metric
 from bikd_ray.sweep.events import Row
-from bikd_ray.tasks.base import Measured, Task
+from bikd_ray.tasks.base import AGREEMENT, Measured, Task
 
 
 def baseline_rows(task: Task, found: Measured, published: float | None) -> list[Row]:
@@ -108,7 +108,11 @@ def _together(task: Task, metric: Metric, members: Sequence[Measured]) -> Row:
 
 def pair_rows(task: Task, a: Measured, b: Measured, together: Measured) -> list[Row]:
     """What rows of `pairs` say of two untouched models on one set, and of their ensemble."""
-    rows = []
+    rows, alike = [], {}
+    if AGREEMENT in together.statistics:
+        *joint, differ = together.statistics[AGREEMENT].sum(0, dtype=np.int64).tolist()
+        if sum(joint):
+            alike = {**joint_measures(*joint), "disagreement": differ / sum(joint)}
     for metric in task.metrics:
         name = metric.name
         scores_a, scores_b = (found.scores[name] for found in (a, b))
@@ -119,6 +123,7 @@ def pair_rows(task: Task, a: Measured, b: Measured, together: Measured) -> list[
             "score_b": b.values[name],
             "ensemble": together.values[name],
             "correlation": _correlation(scores_a, scores_b),
+            **alike,
         }
         if metric.binary:
             row |= counts(scores_a, scores_b)

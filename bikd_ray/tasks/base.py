@@ -39,6 +39,9 @@ class Prediction:
     valid_BP: Tensor | None = None
 
 
+AGREEMENT = "agreement"
+"""What `Task.agreements` calls its counts."""
+
 Answer = Tensor | list[Tensor]
 """What is measured of B samples: [B, …], or a list of B where their sizes differ."""
 
@@ -256,6 +259,16 @@ class Task(ABC):
     @abstractmethod
     def ensemble(self, answers: Sequence[Answer]) -> Answer:
         """The answer of the mean distribution of several members."""
+
+    def agreements(
+        self, answers: Sequence[Answer], pairs: Sequence[tuple[int, int]], batch: "Batch"
+    ) -> Sequence[dict[str, Tensor]]:
+        """For each pair of the answers, where a sample has many places that are right or wrong:
+        AGREEMENT, int64 [B, 5]: where both are right, only the first, only the second, none, and
+        where they predict differently. Nothing where a sample is right or wrong as a whole, or
+        neither.
+        """
+        return [{} for _ in pairs]
 
     @abstractmethod
     def measure(self, answer: Answer, batch: "Batch") -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bikd_ray.errors import UserError
 from bikd_ray.metrics import Metric
-from bikd_ray.tasks.base import Answer, Head, Prediction, Statistics, Task
+from bikd_ray.tasks.base import AGREEMENT, Answer, Head, Prediction, Statistics, Task
 
 if TYPE_CHECKING:
     from bikd_ray.data.labels import LabelSpace
@@ -162,6 +162,17 @@ class Checked(Task):
 
     def ensemble(self, answers: Sequence[Answer]) -> Answer:
         return self._answer("ensemble", self.task.ensemble(answers), len(answers[0]))
+
+    def agreements(
+        self, answers: Sequence[Answer], pairs: Sequence[tuple[int, int]], batch: "Batch"
+    ) -> Sequence[dict[str, Tensor]]:
+        found, shape = self.task.agreements(answers, pairs, batch), (len(batch.index), 5)
+        if len(found) != len(pairs):
+            self._refuse("agreements", f"{len(found)} dicts", f"one for each of {len(pairs)} pairs")
+        for tensor in (one[AGREEMENT] for one in found if one):
+            if tensor.shape != shape or tensor.is_floating_point():
+                self._refuse("agreements", _said(tensor), f"integers {list(shape)}")
+        return found
 
     def _answer(self, method: str, found: Answer, count: int) -> Answer:
         asked = f"a float32 tensor [B = {count}, …], or a list of {count} of them"

@@ -5,14 +5,12 @@ network's output, H and W pixels of a label file.
 """
 
 from dataclasses import dataclass
-from functools import reduce
 
 import torch
 from torch import Tensor
 
-from bikd_ray.analysis.segmentation import PixelCounts
 from bikd_ray.tasks.map_output import MapOutput, QueryLogits
-from bikd_ray.tasks.semantic_maps import IGNORE, normalised_log, query_map, resized
+from bikd_ray.tasks.semantic_maps import EPS, IGNORE, query_map, resized
 
 
 @dataclass(frozen=True)
@@ -40,47 +38,20 @@ def class_maps(output: MapOutput, frame: Frame) -> Tensor:
     return resized(map_BChw[..., :height, :width], frame.label)
 
 
-def class_map(output: MapOutput, frame: Frame) -> Tensor:
-    """The same of one image (a batch of one), [C, H, W]."""
-    return class_maps(output, frame)[0]
-
-
-def predicted(output: MapOutput, frame: Frame) -> Tensor:
-    """int64 [H, W]: the class of each pixel of one image; no object is never predicted."""
-    return class_map(output, frame).argmax(0)
-
-
-def probability_maps(output: MapOutput, frame: Frame) -> Tensor:
-    """P [B, C, H, W] of images of one size: their maps normalised over classes."""
-    map_BCHW = class_maps(output, frame)
-    return map_BCHW.softmax(1) if output.kind == "pixel" else normalised_log(map_BCHW).exp()
-
-
-def probability_map(output: MapOutput, frame: Frame) -> Tensor:
-    """The same of one image (a batch of one), [C, H, W]."""
-    return probability_maps(output, frame)[0]
-
-
-def ensemble(*maps_CHW: Tensor) -> Tensor:
-    """int64 [H, W]: the argmax of the mean of several models' probability maps of one image."""
-    return reduce(torch.add, maps_CHW).argmax(0)
-
-
-def count(
-    predicted_HW: Tensor, labels_HW: Tensor, classes: int, ignore: int = IGNORE
-) -> dict[str, Tensor]:
-    """int64 [C] of one image's labelled pixels: `labelled`, `right` and `predicted` of each class.
-
-    Stays on the device and does not wait for it.
+def log_maps(output: MapOutput, frame: Frame) -> Tensor:
+    """[B, C, H, W]: what a softmax over the classes makes to their probabilities, of images of one
+    size. The largest of a pixel is what is predicted there; no object never is.
     """
-    found = count_each(predicted_HW[None], labels_HW[None], classes, ignore)
-    return {name: counts_BC[0] for name, counts_BC in found.items()}
+    map_BCHW = class_maps(output, frame)
+    return map_BCHW if output.kind == "pixel" else map_BCHW.add(EPS).log_()
 
 
 def count_each(
     predicted_BHW: Tensor, labels_BHW: Tensor, classes: int, ignore: int = IGNORE
 ) -> dict[str, Tensor]:
-    """int64 [B, C], the same of several images of one size."""
+    """int64 [B, C] of the labelled pixels of images of one size: `labelled`, `right` and
+    `predicted` of each class. Stays on the device and does not wait for it.
+    """
     truth, answer = labels_BHW.flatten(1).long(), predicted_BHW.flatten(1)
     known = truth != ignore
     # what is not labelled falls behind the last class; right answers lie a row further
@@ -93,40 +64,11 @@ def count_each(
     return {"labelled": tally[0][:, :classes], "right": right, "predicted": wrong + right}
 
 
-@dataclass(frozen=True)
-class Tally:
-    """The counts of all images of a set, in one tensor from the start.
-
-    Small tensors that stay, made between large ones that go, would keep the memory of the large.
-    """
-
-    counts_N3C: Tensor  # int64: labelled, right, predicted
-
-    @classmethod
-    def of(cls, images: int, classes: int, device: torch.device | str = "cpu") -> "Tally":
-        return cls(torch.zeros(images, 3, classes, dtype=torch.int64, device=device))
-
-    def add(
-        self, image: int, predicted_HW: Tensor, labels_HW: Tensor, ignore: int = IGNORE
-    ) -> None:
-        """Count one image, which has its own row."""
-        found = count(predicted_HW, labels_HW, self.counts_N3C.shape[2], ignore)
-        torch.stack(list(found.values()), out=self.counts_N3C[image])
-
-    def pixel_counts(self) -> PixelCounts:
-        """On the host, as metrics take them."""
-        labelled_NC, right_NC, predicted_NC = self.counts_N3C.cpu().numpy().swapaxes(0, 1)
-        return PixelCounts(labelled_NC, right_NC, predicted_NC)
-
-
-def agreement(a_HW: Tensor, b_HW: Tensor, labels_HW: Tensor, ignore: int = IGNORE) -> Tensor:
-    """int64 [5] of one image's labelled pixels: both models right, only the first, only the
+def agreement(a_BHW: Tensor, b_BHW: Tensor, labels_BHW: Tensor, ignore: int = IGNORE) -> Tensor:
+    """int64 [B, 5] of each image's labelled pixels: both models right, only the first, only the
     second, neither; and those where the two predict different classes.
-
-    Of one model before and after training: pixels kept, lost, gained.
     """
-    known = labels_HW != ignore
-    a, b = (known & (predicted == labels_HW) for predicted in (a_HW, b_HW))
-    rest = known & ~a & ~b
-    parts = (a & b, a & ~b, b & ~a, rest, known & (a_HW != b_HW))
-    return torch.stack([part.sum() for part in parts])
+    known = labels_BHW != ignore
+    a, b = (known & (predicted == labels_BHW) for predicted in (a_BHW, b_BHW))
+    parts = (a & b, a & ~b, b & ~a, known & ~a & ~b, known & (a_BHW != b_BHW))
+    return torch.stack([part.flatten(1).sum(1) for part in parts], 1)

@@ -15,9 +15,15 @@ _GOLDEN = 0.618034
 """Of a turn: so far apart are the hues of neighbouring classes, and none comes again soon."""
 
 
+GROUND = 106.0, 115.0, 130.0
+"""Of class 0, which is what lies behind the others in most data: a quiet grey."""
+
+
 def _colour(label: int) -> tuple[float, float, float]:
     if label == IGNORE:
         return 0.0, 0.0, 0.0
+    if label == 0:
+        return GROUND
     lightness, saturation = (0.5, 0.35, 0.68)[label % 3], (0.75, 0.9)[label // 3 % 2]
     red, green, blue = colorsys.hls_to_rgb(label * _GOLDEN % 1, lightness, saturation)
     return 255 * red, 255 * green, 255 * blue

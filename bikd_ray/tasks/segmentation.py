@@ -19,8 +19,8 @@ from bikd_ray.errors import UserError
 from bikd_ray.identity import derived_seed
 from bikd_ray.metrics import Metric
 from bikd_ray.plan import ResolvedInput, View
-from bikd_ray.tasks.base import Head, Prediction, Statistics, Task
-from bikd_ray.tasks.confusion import Frame, count_each, probability_maps
+from bikd_ray.tasks.base import AGREEMENT, Head, Prediction, Statistics, Task
+from bikd_ray.tasks.confusion import Frame, agreement, count_each, log_maps
 from bikd_ray.tasks.map_output import PIXEL_NLL, TASK_LOSS, MapOutput
 from bikd_ray.tasks.painting import painted
 from bikd_ray.tasks.semantic_maps import (
@@ -223,25 +223,32 @@ class Segmentation(Task):
     # -- measuring ---------------------------------------------------------------------
 
     def answer(self, output: Any, batch: "Batch") -> Tensor:
-        """[B, C, H, W]: probabilities at the labels' own size."""
+        """[B, C, H, W]: logits at the labels' own size."""
         scene = _Scene.of(batch)
         frame = Frame(scene.padded, scene.content, scene.label)
-        return probability_maps(_maps(output), frame).float()
+        return log_maps(_maps(output), frame).float()
 
     def ensemble(self, answers: Sequence[Any]) -> Tensor:
+        """[B, C, H, W]: the mean of their probabilities."""
         mean = torch.zeros_like(answers[0])
         for answer in answers:
-            mean.add_(answer, alpha=1 / len(answers))
+            mean.add_(answer.softmax(1), alpha=1 / len(answers))
         return mean
 
+    def agreements(
+        self, answers: Sequence[Any], pairs: Sequence[tuple[int, int]], batch: "Batch"
+    ) -> Sequence[dict[str, Tensor]]:
+        classes, labels_BHW = [answer.argmax(1) for answer in answers], batch.target[LABELS]
+        return [{AGREEMENT: agreement(classes[a], classes[b], labels_BHW)} for a, b in pairs]
+
     def measure(self, answer: Any, batch: "Batch") -> dict[str, Tensor]:
-        """int32 [B, C] counts of the labelled pixels of each class; `sure` [B]: the mean of the
-        largest probability, which is no number where an answer is none.
+        """int32 [B, C] counts of the labelled pixels of each class; `largest` [B]: the mean of what
+        is largest at each, which is no number where an answer is none.
         """
-        sure_BHW, predicted_BHW = answer.max(1)
+        largest_BHW, predicted_BHW = answer.max(1)
         found = count_each(predicted_BHW, batch.target[LABELS], answer.shape[1])
         counts = {name: tensor.int() for name, tensor in found.items()}
-        return {**counts, "sure": sure_BHW.mean((1, 2))}
+        return {**counts, "largest": largest_BHW.mean((1, 2))}
 
     def scores(self, statistics: Statistics) -> dict[str, np.ndarray]:
         return scores(_counts(statistics))

@@ -147,6 +147,7 @@ def evaluate_pairs(
 ) -> tuple[list[Measured], list[Measured]]:
     """Measure every member, and the ensemble of each pair of them, in one pass over the samples.
 
+    The statistics of an ensemble also say what its members have in common.
     Where memory runs out, fewer samples are taken at a time.
     """
     batch_size = _at_most(batch_size, loader)
@@ -157,9 +158,10 @@ def evaluate_pairs(
         with torch.no_grad(), tf32(False):
             for batch in loader.batches(np.arange(len(loader)), batch_size):
                 answers = [task.answer(member.output(batch), batch) for member in members]
+                alike = [*[{}] * len(members), *task.agreements(answers, pairs, batch)]
                 both = (task.ensemble([answers[a], answers[b]]) for a, b in pairs)
-                for part, answer in zip(parts, chain(answers, both), strict=True):
-                    part.add(task.measure(answer, batch))
+                for part, answer, more in zip(parts, chain(answers, both), alike, strict=True):
+                    part.add({**task.measure(answer, batch), **more})
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error) or batch_size == 1:
             raise

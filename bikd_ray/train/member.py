@@ -26,7 +26,7 @@ from bikd_ray.specs import Recipe, Resources
 from bikd_ray.train.optim import make_optimizer
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.sync_batchnorm import SharedBatchNorm
-from bikd_ray.zoo.segmentation.frozen_norm import freeze_batchnorm
+from bikd_ray.zoo.frozen_norm import freeze_batchnorm
 
 _DEFAULTS = Resources()
 

@@ -77,7 +77,7 @@ class Tried:
     """A soup that was measured on the deciding half, by its ingredients."""
 
     ingredients: tuple[int, ...]
-    top1: float
+    score: float
     kept: bool
 
 
@@ -93,10 +93,10 @@ def greedy_soup(
     kept, best, trail = order[:1], alone[order[0]], []
     for k in order[1:]:
         tried = tuple(sorted([*kept, k]))
-        top1 = measure(tried)
-        trail.append(Tried(tried, top1, top1 >= best))
-        if top1 >= best:
-            kept, best = list(tried), top1
+        score = measure(tried)
+        trail.append(Tried(tried, score, score >= best))
+        if score >= best:
+            kept, best = list(tried), score
     return tuple(sorted(kept)), trail
 
 

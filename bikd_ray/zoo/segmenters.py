@@ -63,7 +63,8 @@ def of_transformers(entry: ZooEntry, network: nn.Module) -> Blueprint:
 
 def segmenter_from(entry: ZooEntry, how: Blueprint) -> nn.Module:
     """The same architecture with random weights: no file is read or fetched."""
-    from bikd_ray.zoo.segmentation import freeze_batchnorm, from_config
+    from bikd_ray.zoo.frozen_norm import freeze_batchnorm
+    from bikd_ray.zoo.segmentation import from_config
     from bikd_ray.zoo.segmentation.huggingface import blue_first, turn_channels
 
     assert how.config is not None

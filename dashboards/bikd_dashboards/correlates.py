@@ -17,7 +17,7 @@ CLOUD = 2_000
 COST = "cost"
 
 REASONS = {
-    "error_overlap": ("error overlap", "Low: the two fail on different images."),
+    "error_overlap": ("error overlap", "Low: the two fail on different images or pixels."),
     "ensemble_gain": ("ensemble gain", "High: together they would be much better than alone."),
     "accuracy_gap": (
         "partner less learner, before",

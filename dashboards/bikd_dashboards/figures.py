@@ -103,16 +103,18 @@ _COMPARED: dict[str, HeatmapMetric] = {
     "error_overlap": HeatmapMetric(
         "error overlap",
         "",
-        "Of the images that at least one of the two gets wrong, the share that both get wrong. "
-        "Low: they know different things.",
+        "Of the images (of masks: the pixels) that at least one of the two gets wrong, the share "
+        "that both get wrong. Low: they know different things.",
     ),
     "disagreement": HeatmapMetric(
-        "disagreement", "", "Share of images for which the two predict different classes."
+        "disagreement",
+        "",
+        "Share of images (of masks: of pixels) for which the two predict different classes.",
     ),
     "kappa": HeatmapMetric(
         "Cohen's κ",
         "",
-        "Agreement on which images are hard, beyond chance. 1: the same ones, 0: unrelated.",
+        "Agreement on what is hard, beyond chance. 1: the same ones, 0: unrelated.",
     ),
     "cca_before": HeatmapMetric(
         "CCA",

@@ -11,7 +11,8 @@ from bikd_ray.store import Store
 from bikd_ray.store.upgrade import VAL
 
 WATCHED = ("jobs", "baselines", "pairs")
-"""Tables whose files say that something is new."""
+"""Tables whose rows say that something is new; what was measured later says it by its files."""
+
 REST = 3.0
 """Times as long as a snapshot took until the next one: a large sweep keeps its processors."""
 KEPT = 24
@@ -26,6 +27,7 @@ class Live:
         self.error = ""
         self._now: tuple[int, Snapshot | None] = (0, None)  # what is shown, and its number
         self._seen: tuple[Any, ...] = ()
+        self._later: frozenset[str] = frozenset()
         self._next = 0.0
         self._busy = threading.Lock()
         self._ready = threading.Event()
@@ -60,10 +62,9 @@ class Live:
         started = time.monotonic()
         try:
             seen = tuple(self.store.index(name) for name in WATCHED)
-            unchanged = len(seen) == len(self._seen) and all(
-                map(lambda a, b: a is b, seen, self._seen)
-            )
-            if unchanged and not self.error:
+            later = self.store.later()
+            unchanged = later == self._later and all(map(lambda a, b: a is b, seen, self._seen))
+            if unchanged and self._seen and not self.error:
                 return
             fresh = Snapshot(self.store, *self.measure)
             fresh.read()
@@ -71,7 +72,8 @@ class Live:
             first = before is None
             if not first:  # whoever looks meanwhile sees the one before
                 fresh.prepare()
-            self._seen, self._now, self.error = seen, (number + 1, fresh), ""
+            self._seen, self._later, self.error = seen, later, ""
+            self._now = number + 1, fresh
             self._ready.set()
             if first:
                 fresh.prepare()

@@ -5,7 +5,7 @@ import numpy as np
 from bikd_dashboards.figures import Heatmap
 
 ORDERS = {
-    "accuracy": "accuracy",
+    "before": "score before",
     "name": "name",
     "gain": "gain as learner",
     "cluster": "cluster",
@@ -15,7 +15,7 @@ ORDERS = {
 def order(info: Heatmap, by: str) -> np.ndarray:
     """[L]: which row comes where, by one of `ORDERS`.
 
-    accuracy: as they come, the best first. gain: by the mean of the row, the highest first, which
+    before: as they come, the best first. gain: by the mean of the row, the highest first, which
     for a metric of pairs is what the model has in common with the rest. cluster: rows and columns
     of like values side by side (average linkage).
     """

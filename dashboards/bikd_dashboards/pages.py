@@ -203,7 +203,7 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
         ids = [heatmap(view, there[0]).learner_ids[i] for i in best]
         place = {model_id: i for i, model_id in enumerate(info.learner_ids)}
         kept = [place[i] for i in ids if i in place][: view.limits.matrix]
-        info = info.taken(order(info, "accuracy")[sorted(kept)])
+        info = info.taken(order(info, "before")[sorted(kept)])
     key = ("orders", view.setting, view.limits, metric)
     orders = view.snapshot.once(key, lambda: {name: order(info, name) for name in ORDERS})
     titles = tuple(
@@ -285,6 +285,8 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
         else:
             x = heatmap(view, reason)
         info = scatter_info(reason, gain, x)
+        if not len(info.x_M):
+            continue
         title = titles.get(reason, axis.split(",")[0].capitalize())
         told = says(info)
         plots.append(

@@ -46,7 +46,7 @@ def cases_figure(cases: Sequence[Case]) -> go.Figure:
         legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
     )
     figure.update_xaxes(type="category", showgrid=False)
-    figure.update_yaxes(title="share of images", tickformat=".0%", range=[0, 1])
+    figure.update_yaxes(title="share", tickformat=".0%", range=[0, 1])
     return figure
 
 

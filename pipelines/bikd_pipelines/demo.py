@@ -199,7 +199,7 @@ _SCENE_LESSONS = Recipe(
 SCENE_LESSONS = {
     "Dilated": _SCENE_LESSONS,
     "Residual": _SCENE_LESSONS,
-    "UNet": _SCENE_LESSONS.model_copy(update={"epochs": 10}),
+    "UNet": _SCENE_LESSONS.model_copy(update={"epochs": 16}),
     "Masks": _SCENE_LESSONS.model_copy(update={"epochs": 12, "lr": 2e-3}),
 }
 

@@ -2,7 +2,7 @@
 
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -50,17 +50,33 @@ def terminal() -> Console:
     return Console(highlight=False, soft_wrap=True)
 
 
+def answer_width() -> int | None:
+    """Of standard output where it is a terminal; None elsewhere, as in a pipe: no end."""
+    return terminal().width if sys.stdout.isatty() else None
+
+
+def note_width() -> int | None:
+    """The same of standard error."""
+    return Console(stderr=True).width if sys.stderr.isatty() else None
+
+
 def say(line: str, style: str = "dim") -> None:
-    """Words beside an answer; on a terminal they are broken between words, never inside one."""
+    """Words of an answer; on a terminal they are broken between words, never inside one."""
     console = terminal()
-    for part in _wrapped(line, console.width if sys.stdout.isatty() else None):
+    for part in _wrapped(line, answer_width()):
         console.print(Text(part, style=style))
 
 
+def note(lines: Iterable[str]) -> None:
+    """Words beside an answer, on standard error, broken in the same way."""
+    for line in lines:
+        print("\n".join(_wrapped(line, note_width())), file=sys.stderr)
+
+
 def print_rows(rows: Sequence[Row], columns: Sequence[Column]) -> None:
-    """A table that fits the terminal; elsewhere, as in a pipe, it is as wide as it has to be."""
+    """A table that fits the terminal; elsewhere it is as wide as it has to be."""
     console = terminal()
-    for line in laid_out(rows, columns, console.width if sys.stdout.isatty() else None):
+    for line in laid_out(rows, columns, answer_width()):
         console.print(line)
 
 
@@ -95,7 +111,8 @@ def _alike(rows: Sequence[Row], columns: Sequence[Column]) -> list[Column]:
 
 def _caption(columns: Sequence[Column], rows: Sequence[Row], width: int | None) -> list[Text]:
     about = [(c.title, c.cell(rows[0])) for c in columns]
-    said = " · ".join(f"{title} {text}" for title, text in about if text not in ("", NONE))
+    told = (f"{title}\xa0{text}" for title, text in about if text not in ("", NONE))
+    said = " · ".join(told)
     return [Text(line, style="dim") for line in _wrapped(said, width)]
 
 
@@ -105,7 +122,7 @@ def _table(
     """The lines of rows that belong together, and the columns that had no room."""
     alike = _alike(rows, columns)
     cells = {column: [column.cell(row) for row in rows] for column in columns}
-    absent = [c for c in columns if c.drop and not {*cells[c]} - {"", NONE}]
+    absent = [c for c in columns if not c.head and not {*cells[c]} - {"", NONE}]
     shown = [c for c in columns if c not in [*alike, *absent]]
     dropped: set[Column] = set()
     while width is not None and _least(shown, cells) > width and any(c.drop for c in shown):
@@ -158,7 +175,7 @@ def _block(
             break
         widest = max(range(len(sizes)), key=lambda i: sizes[i] if spare[i] else 0)
         sizes[widest] -= 1
-    number = [all(x[:1] in "+-−0123456789–" for x in cells[c]) for c in columns]
+    number = [all(x[:1] in "+-−0123456789–$" for x in cells[c]) for c in columns]
     titles = [_wrapped(c.title, s) or [""] for c, s in zip(columns, sizes, strict=True)]
     lines = []
     for said in zip_longest(*titles, fillvalue=""):
@@ -187,24 +204,26 @@ def _padded(text: str, size: int, right: bool) -> str:
 
 _BOUND = re.compile(r"\[[+−\d][^\]]*\]|\d (?:pp|%)(?!\w)|[Δ<] [+−\d]")
 """An interval, a number and its unit or its name: their spaces are no place to break a line."""
-_WORD = re.compile(r"(?:[^\s_./+\-·,]|[.,+\-](?=\d)|\xa0)*(?:(?:[ _/·]|[.,+\-](?!\d))+|$)")
+_PART = re.compile(r"(?:[^_./+\-·,]|[.,+\-](?=\d))*(?:(?:[_/·]|[.,+\-](?!\d))+|$)")
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:
-    """Lines of at most so many cells, broken after spaces and the signs that names are made of,
-    never inside a number or an interval.
+    """Lines of at most so many cells, broken after spaces, never inside a number or an interval;
+    words that are wider than a line also after the signs that names are made of.
     """
     text = " ".join(text.split("\n"))
     if width is None or cell_len(text) <= width:
-        return [text] if text else []
+        return [text.replace("\xa0", " ")] if text else []
     bound = _BOUND.sub(lambda found: found[0].replace(" ", "\xa0"), text)
     lines = [""]
-    for word in _WORD.findall(bound):
-        while cell_len(lines[-1] + word.rstrip(" ")) > width:
-            if lines[-1].strip():
-                lines.append("")
-            else:
-                lines[-1], word = word[:width], word[width:]
-                lines.append("")
-        lines[-1] += word
+    for word in re.findall(r"[^ ]* *", bound):
+        whole = cell_len(word.rstrip(" ")) <= width
+        for part in [word] if whole else _PART.findall(word):
+            while cell_len(lines[-1] + part.rstrip(" ")) > width:
+                if lines[-1].strip():
+                    lines.append("")
+                else:
+                    lines[-1], part = part[:width], part[width:]
+                    lines.append("")
+            lines[-1] += part
     return [line.rstrip().replace("\xa0", " ") for line in lines if line.strip()]

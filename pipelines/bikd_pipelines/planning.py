@@ -102,8 +102,8 @@ def take_names(plan: Plan | None, store: Store) -> list[str]:
     return lines + store.former_names(set(zoo.values()) - {zoo[name] for name in renamed})
 
 
-def grouped(jobs: pa.Table) -> pa.Table:
-    """Jobs counted by members and objective, a total first."""
+def grouped(jobs: pa.Table, planned: bool = True) -> pa.Table:
+    """Jobs counted by members and objective, a total first. planned: what is left is known."""
     counts: dict[tuple[str, str], Counter[str]] = {("all", ""): Counter()}
     for row in jobs.to_pylist():
         key = (" + ".join(row["members"]), row["objective"])
@@ -114,7 +114,7 @@ def grouped(jobs: pa.Table) -> pa.Table:
             "members": members,
             "objective": objective,
             "done": states["done"],
-            "to_do": states["to do"],
+            "to_do": states["to do"] if planned else None,
             "failed": states["failed"],
         }
         for (members, objective), states in sorted(counts.items(), key=_total_first)

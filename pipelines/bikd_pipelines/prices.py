@@ -45,7 +45,7 @@ def ways(spec: Spec, plan: Plan, only: str | None = None) -> Iterator[Way]:
     if spec.recipe.train_fraction > TENTH:
         recipe = spec.recipe.model_copy(update={"train_fraction": TENTH})
         changes["images"] = (
-            "a screening, a tenth of the images",
+            "a tenth of the images",
             f"recipe: {{train_fraction: {TENTH}}}",
             {"recipe": recipe},
         )
@@ -79,31 +79,32 @@ def price_lines(
     """
     from bikd_ray.sweep.resources import job_needs, uses_gpus
 
+    pace_of = (lambda m: paces[m.model_id]) if paces is not None else None
     unit = "GPU-hours" if uses_gpus(spec.resources, nodes) else "slot-hours"
 
     def hours(job: Job) -> float:
-        if paces is None:
+        if pace_of is None:
             return job.flops
-        gpus = job_needs(spec.resources, job, nodes).gpus or 1
-        return gpus * job.work(lambda m: paces[m.model_id]) / 3600
+        return (job_needs(spec.resources, job, nodes).gpus or 1) * job.work(pace_of) / 3600
 
     if not plan.todo:
         return ["nothing is left to pay for"]
     rows: list[Row] = []
     for way in ways(spec, plan, only):
-        spent = sum(map(hours, way.jobs))
-        rows.append({"what": way.what, "lines": way.lines, "jobs": len(way.jobs), "spent": spent})
+        cost = sum(map(hours, way.jobs))
+        rows.append({"what": way.what, "lines": way.lines, "jobs": len(way.jobs), "spent": cost})
     whole = rows[0]["spent"]
-    known = paces is not None
+    spent = [
+        Column(unit, lambda row: _hours(row["spent"])),
+        Column("cost", lambda row: money(row["spent"] * price)),
+    ]
     columns = [
         Column("run", lambda row: row["what"], words=True),
         Column("in the spec", lambda row: row["lines"], words=True),
         Column("jobs", lambda row: f"{row['jobs']:,}"),
-        *([Column(unit, lambda row: _hours(row["spent"]))] if known else []),
-        *([Column("cost", lambda row: money(row["spent"] * price))] if known else []),
-        Column("share", lambda row: f"{row['spent'] / whole:.0%}", 1),
+        *(spent if pace_of else [Column("share", lambda row: f"{row['spent'] / whole:.0%}")]),
     ]
-    note = "" if known else "; no time is known yet, so only shares can be told: --calibrate"
+    note = "" if pace_of else "; no time is known yet, so only shares can be told: --calibrate"
     one = unit.removesuffix("s")
     return [
         f"at {money(price, 2)} a {one}{note}",

@@ -95,7 +95,7 @@ KINDS = [
     _difference("chosen less this [95%]", "behind", "behind", 3),
     Column("seeds", lambda row: str(row["seeds"] or ""), 4),
     _setting("metric", "metric"),
-    _setting("objective", "objective"),
+    Column("objective", lambda row: row["objective"] or NONE, 5, same=True, words=True),
     _setting("data", "data_id", 6),
 ]
 

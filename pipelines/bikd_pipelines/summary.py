@@ -9,6 +9,7 @@ from rich.text import Text
 
 from bikd_pipelines.layout import Row, print_rows, say, terminal
 from bikd_pipelines.search_views import search_notes
+from bikd_pipelines.tables import SETTING, by_setting
 from bikd_pipelines.views import HEADLINE
 from bikd_ray.formatting import count, difference, digits_of
 from bikd_ray.store import Store
@@ -28,8 +29,6 @@ from bikd_ray.store.verdicts import (
 
 SHOWN = 30
 """Models in the table; of more, those with the clearest verdicts."""
-
-SETTING = ("data_id", "recipe_id", "objective")
 
 
 @dataclass(frozen=True)
@@ -104,23 +103,15 @@ def _searched(store: Store, rows: list[Row]) -> list[str]:
 
 def _by_setting(store: Store, gains: pa.Table, asked: Asked) -> list[tuple[str, pa.Table]]:
     """The rows of each setting, with its name where there are several; the clearest first."""
-    found: dict[tuple[str, ...], list[int]] = {}
-    for i, row in enumerate(gains.select([*SETTING]).to_pylist()):
-        found.setdefault(tuple(row.values()), []).append(i)
-    several = [len({key[i] for key in found}) > 1 for i in range(3)]
+    found = by_setting(store, gains, asked.metric)
+    several = [len({key[i] for key, _ in found}) > 1 for i in range(3)]
 
     def title(data_id: str, recipe_id: str, objective: str) -> str:
         parts = (f"data {data_id[:6]}", f"recipe {recipe_id[:6]}", objective)
         told = [part for part, differs in zip(parts, several, strict=True) if differs]
         return f"{', '.join(reversed(told))}: " if told else ""
 
-    def clearest(part: tuple[tuple[str, ...], list[int]]) -> tuple:
-        (data_id, *_), at = part
-        sign = store.metric(data_id, asked.metric).sign
-        return min(clearness(row, sign) for row in gains.take(at).to_pylist())
-
-    ranked = sorted(found.items(), key=clearest)
-    return [(title(d, r, o), gains.take(at)) for (d, r, o), at in ranked]
+    return [(title(*key), part) for key, part in found]
 
 
 # -- what comes next -------------------------------------------------------------------

@@ -11,14 +11,36 @@ import pyarrow.csv as pacsv
 from bikd_pipelines.layout import Column, Row, print_rows, say, terminal
 from bikd_pipelines.values import BYTES_SHOWN, column_values, finite, flat
 from bikd_pipelines.views import EMPTY, VIEWS, every_column
-from bikd_ray.formatting import difference, digits_of, plain, signed
+from bikd_ray.formatting import NONE, count, difference, digits_of, plain, recovered, signed
 from bikd_ray.store import Store
 from bikd_ray.store.hidden import Hidden, Measure
+from bikd_ray.store.pairings import SYMMETRIC
 from bikd_ray.store.verdicts import (
     LEVEL,
     all_failed,
+    causes,
+    clearness,
     detectable,
 )
+
+SETTING = ("data_id", "recipe_id", "objective")
+
+
+def by_setting(
+    store: Store, gains: pa.Table, metric: str | None
+) -> list[tuple[tuple[str, str, str], pa.Table]]:
+    """(data_id, recipe_id, objective) and its rows of GAINS; that with the clearest row first."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    for i, row in enumerate(gains.select([*SETTING]).to_pylist()):
+        found.setdefault((row["data_id"], row["recipe_id"], row["objective"]), []).append(i)
+    parts = [(key, gains.take(at)) for key, at in found.items()]
+
+    def clearest(part: tuple[tuple[str, str, str], pa.Table]) -> tuple:
+        (data_id, *_), rows = part
+        sign = store.metric(data_id, metric).sign
+        return min(clearness(row, sign) for row in rows.to_pylist())
+
+    return sorted(parts, key=clearest)
 
 
 def print_table(table: pa.Table, how: str, view: str | Sequence[Column], empty: str = "") -> None:
@@ -46,18 +68,24 @@ def print_table(table: pa.Table, how: str, view: str | Sequence[Column], empty: 
         say(empty or (isinstance(view, str) and EMPTY.get(view)) or "no rows")
 
 
-def digits(store: Store, what: str, metric: str | None) -> int:
-    """Decimals of a matrix of `what`: shares and coefficients have two, whatever the metric."""
-    if what not in ("delta", "net_delta", "after", "ensemble", "oracle"):
-        return 2
+def shown_as(store: Store, what: str, metric: str | None) -> Callable[[float | None], str]:
+    """How a cell of a matrix of `what` reads: shares and coefficients have two decimals, whatever
+    the metric, and what belongs to a learner has its sign.
+    """
     units = {store.metric(data_id, metric).unit for data_id in store.metrics}
-    return max(map(digits_of, units), default=2)
+    of_metric = what in ("delta", "net_delta", "after", "ensemble", "oracle")
+    digits = max(map(digits_of, units), default=2) if of_metric else 2
+    if what == "recovered":
+        return lambda value: recovered(value, 1).partition(" ")[0] or NONE
+    return lambda value: (plain if what in SYMMETRIC else signed)(value, digits)
 
 
-def print_matrix(values: pa.Table, told: pa.Table | None, how: str, digits: int = 2) -> None:
+def print_matrix(
+    values: pa.Table, told: pa.Table | None, how: str, shown: Callable[[float | None], str]
+) -> None:
     """Print a pair matrix; told: the same of q-values, for what belongs to a learner.
 
-    People see signs, and a mark where net Δ is told from 0.
+    People see cells as `shown` writes them, and a mark where net Δ is told from 0.
     """
     if how != "table":
         print_table(values, how, "matrix")
@@ -72,22 +100,26 @@ def print_matrix(values: pa.Table, told: pa.Table | None, how: str, digits: int 
 
     def cell(name: str) -> Callable[[Row], str]:
         def text(row: Row) -> str:
-            value, q = row["value"][name], row["q"].get(name)
-            shown = (signed if told is not None else plain)(value, digits)
-            if told is None:
-                return shown
-            return shown + ("*" if q is not None and q < LEVEL else " ")
+            value = shown(row["value"][name])
+            return value if told is None else value + ("*" if is_told(name)(row) else " ")
 
         return text
 
     def is_told(name: str) -> Callable[[Row], bool]:
-        return lambda row: row["q"].get(name) is not None and row["q"][name] < LEVEL
+        def tell(row: Row) -> bool:
+            q = row["q"].get(name)
+            return q is not None and q < LEVEL and shown(row["value"][name]) != NONE
+
+        return tell
 
     first = Column("model", lambda row: row["value"]["model"], words=True)
     rest = [Column(name, cell(name), strong=is_told(name), titled=True) for name in names]
     print_rows(both, [first, *rest])
-    if told is not None:
-        say(f"Rows learn. * net Δ differs from 0 (q < {LEVEL}, corrected over all of them).")
+    if told is None:
+        return
+    any_told = any(is_told(name)(row) for row in both for name in names)
+    what = "* net Δ differs from 0" if any_told else "No net Δ differs from 0"
+    say(f"Rows learn. {what} (q < {LEVEL}, corrected over all of them).")
 
 
 def share_lines(teachers: pa.Table) -> list[str]:
@@ -151,6 +183,14 @@ def print_hidden(measures: Sequence[Measure], rows: Sequence[Hidden]) -> None:
         Column("objective", lambda row: row["objective"], same=True, words=True, apart=True),
     ]
     print_rows([{**one.row, "hidden": one} for one in rows], columns)
+
+
+def cause_lines(failed: pa.Table) -> list[str]:
+    """A line for each reason why jobs failed, and what to do; failed: with the column `error`."""
+    return [
+        f"{count(c.jobs, 'job')}: {c.what}" + (f"; {c.remedy}" if c.remedy else "")
+        for c in causes(failed["error"].to_pylist())
+    ]
 
 
 def failed_lines(jobs: pa.Table) -> list[str]:

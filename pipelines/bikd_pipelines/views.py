@@ -291,7 +291,7 @@ VIEWS: dict[str, list[Column]] = {
         Column("members", lambda r: r["members"], words=True, head=True),
         Column("objective", lambda r: r["objective"], words=True),
         Column("done", lambda r: str(r["done"])),
-        Column("to do", lambda r: str(r["to_do"])),
+        Column("to do", lambda r: NONE if r["to_do"] is None else str(r["to_do"]), 1),
         Column("failed", lambda r: str(r["failed"])),
     ],
     "failures": [

@@ -1,34 +1,44 @@
-"""What clips cost: one decode for three models against three, and the metrics of a frame.
+"""What clips cost: one decode for three models against three, and the memory of long videos.
 
-    python tests/benchmarks/clips.py [--frames 600] [--clips 12] [--repeats 3]
+    python -m tests.benchmarks.clips [--frames 600] [--clips 12] [--repeats 3]
 
-Writes a folder of frames of 640×360 (and a video file, where PyAV is installed), reads random clips
-of three published models' windows, and scores frames at that size. Times are of the CPU, the least
-of the repeats.
+Writes videos of 640×360: a folder of JPEG frames and, where PyAV is installed, files of MPEG-4 and
+H.264. Reads random clips of three published models' windows, each of another video than the one
+before, and an evaluation's targets one after the other. Times are of the CPU, the least of the
+repeats. Memory is the peak of a process of its own, of short and of long videos.
 
 How much one decode can save follows from counting. A target has 48 frames in the three windows
 together and 96 one by one, so that decoding is halved; TMFI-Net and ViNet-S share their view, so
-that 64 frames are resized instead of 96. Of a video file all frames before are decoded as well,
-once instead of three times.
+that 64 frames are resized instead of 96. A folder of frames can therefore never reach 2×. Of a
+video file all frames before are decoded as well, once instead of three times: up to 3×.
 """
 
 import argparse
+import multiprocessing
+import os
+import resource
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bikd_ray.data.clips.clip_set import ClipSet
 from bikd_ray.data.clips.files import ClipFiles
 from bikd_ray.data.clips.reel import Reel
+from bikd_ray.data.loader import Loader
 from bikd_ray.plan import View
-from bikd_ray.tasks.saliency_metrics import at_size, measure
+from bikd_ray.specs import ZooEntry
+from bikd_ray.tasks import task_of
+from bikd_ray.train.evaluate import evaluate
+from bikd_ray.train.member import Member
+from bikd_ray.zoo import resolve_model
 from bikd_ray.zoo.saliency import SALIENCY_MODELS
-from tests.clips import save, write_frames_file
+from tests.clips import mask, save, write_frames_file
 
 VIEWS = tuple(
     View(model.size[0], 1.0, "bilinear", "squash", None, model.size[1], model.window)
@@ -58,22 +68,25 @@ def seconds(*works: Callable[[], object], repeats: int = 1) -> list[float]:
     return least
 
 
-def read(root: Path, targets: Iterable[int], views: Sequence[View], *, alone: bool) -> None:
-    """As a loader does: equal views once. alone: random clips, each from a source just opened."""
-    source, kinds = ClipFiles(str(root)), list(dict.fromkeys(views))
-    reel = Reel(source)
-    for target in targets:
-        reel = Reel(ClipFiles(str(root))) if alone else reel
-        reel.clips(0, target, kinds, alone=alone)
+def read(
+    sources: Sequence[ClipFiles], targets: Iterable[int], views: Sequence[View], *, alone: bool
+) -> None:
+    """As a loader does: equal views once. alone: random clips, each of the other video."""
+    kinds = list(dict.fromkeys(views))
+    for source in sources:
+        reel = Reel(source)
+        for number, target in enumerate(targets):
+            reel.clips(number % 2 if alone else 0, target, kinds, alone=alone)
 
 
 def decoding(root: Path, frames: int, clips: int, stride: int, repeats: int, name: str) -> None:
     """Random clips, as training has them, or with a stride the targets of an evaluation."""
     random = np.random.default_rng(0).integers(0, frames, clips).tolist()
     targets, what = (range(0, frames, stride), "target") if stride else (random, "random clip")
+    source = ClipFiles(str(root))
     once, apart = seconds(
-        lambda: read(root, targets, VIEWS, alone=not stride),
-        lambda: [read(root, targets, [view], alone=not stride) for view in VIEWS],
+        lambda: read([source], targets, VIEWS, alone=not stride),
+        lambda: [read([source], targets, [view], alone=not stride) for view in VIEWS],
         repeats=repeats,
     )
     each = 1000 / len(targets)
@@ -81,34 +94,69 @@ def decoding(root: Path, frames: int, clips: int, stride: int, repeats: int, nam
           f"{each * apart:.0f} ms from three: {apart / once:.2f}×", flush=True)  # fmt: skip
 
 
-def evaluation(root: Path, frames: int) -> None:
-    """What an evaluation's reel holds at most, in a short video and in a long one."""
-    peaks = []
-    for count in (frames // 4, frames):
-        reel = Reel(ClipFiles(str(root)))
-        tracemalloc.start()
-        for target in range(0, count, 4):
-            reel.clips(0, target, VIEWS)
-        peaks.append(tracemalloc.get_traced_memory()[1] / 2**20)
-        tracemalloc.stop()
-    print(f"evaluation: {peaks[0]:.0f} MiB at most of {frames // 4} frames, {peaks[1]:.0f} MiB of "
-          f"{frames}", flush=True)  # fmt: skip
+def epoch(root: str) -> float:
+    """Peak memory, MiB, of passes over the videos, one random clip each, for three models."""
+    clips = ClipSet(ClipFiles(root), size=(256, 456), to_learn=True)
+    task, cpu = task_of("saliency"), torch.device("cpu")
+    loader = Loader(clips, VIEWS, cpu, task=task, whole=True)
+    for number in range(2):
+        for batch in loader.batches(np.arange(len(clips.labels)), 4, number):
+            assert len(batch.views) == 2
+    return peak()
 
 
-def metrics(frames: int = 16) -> None:
-    truth, found = torch.rand(frames, HEIGHT, WIDTH), torch.rand(frames, 224, 384)
-    fixated = torch.zeros(frames, HEIGHT * WIDTH, dtype=torch.bool)
-    fixated[:, torch.randperm(HEIGHT * WIDTH)[:60]] = True
-    fixated = fixated.view(frames, HEIGHT, WIDTH)
+def evaluation(root: str) -> float:
+    """Peak memory, MiB, of measuring three models with the published windows on one video."""
+    task, cpu = task_of("saliency"), torch.device("cpu")
+    members = []
+    for number, view in enumerate(VIEWS):
+        assert view.window is not None
+        window = {"frames": 32, "stride": view.window.stride, "first": view.window.first}
+        entry = {
+            "factory": "tests.tiny_clip_net:TinyClipNet",
+            "alias": f"m{number}",
+            "kwargs": {"frames": 32, "width": 2},
+            "input": {"size": view.size, "width": view.width, "window": window},
+        }
+        model, network = resolve_model(ZooEntry.model_validate(entry), task)
+        members.append(Member(model, network, cpu))
+    clips = ClipSet(ClipFiles(root), size=(256, 456), stride=4, videos=np.array([0]))
+    loader = Loader(clips, [m.model.input.view for m in members], cpu, task=task)
+    found = evaluate(members, loader, task=task)
+    assert len(found.rows) == len(clips.labels)
+    return peak()
 
-    def work() -> None:
-        for at in range(0, frames, 4):
-            part = slice(at, at + 4)
-            measure(at_size(found[part], (HEIGHT, WIDTH)), truth[part], fixated[part])
 
-    a_frame = seconds(work, repeats=3)[0] / frames
-    print(f"metrics: {1000 * a_frame:.1f} ms a frame of {WIDTH}×{HEIGHT} on one core; "
-          f"60,000 frames on two: {60_000 * a_frame / 120:.1f} min")  # fmt: skip
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def memory(work: Callable[[str], float], short: Path, long: Path, lengths: str) -> None:
+    """Each in a process of its own, since a peak is of a whole process."""
+    spawn = multiprocessing.get_context("spawn")
+    found = []
+    for root in (short, long):
+        with ProcessPoolExecutor(1, spawn) as pool:
+            found.append(pool.submit(work, str(root)).result())
+    print(f"{work.__name__} of three models, {lengths}: {found[0]:.0f} and {found[1]:.0f} MiB at "
+          f"most ({long.parent.name})", flush=True)  # fmt: skip
+
+
+def write(root: Path, frames: int, codec: str | None) -> Path:
+    """Two equal videos, the second by links."""
+    for number in range(1, frames + 1):
+        if codec is None:
+            save(root / "a" / "images" / f"{number:04}.jpg", picture(number))
+        save(root / "a" / "maps" / f"{number:04}.png", np.full((HEIGHT, WIDTH), 9, np.uint8))
+        save(root / "a" / "fixations" / f"{number:04}.png", mask(number))
+    if codec is not None:
+        numbers = range(1, frames + 1)
+        write_frames_file(root / "a" / "clip.mp4", map(picture, numbers), codec, "yuv420p")
+    for path in sorted((root / "a").rglob("*.*")):
+        copy = root / "b" / path.relative_to(root / "a")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, copy)
+    return root
 
 
 def main() -> None:
@@ -118,24 +166,20 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    how = given.frames, given.clips
+    short = given.frames // 10
+    lengths = f"videos of {short} and of {given.frames} frames"
+    kinds = {"frames": None}
+    if find_spec("av"):
+        kinds |= {"MPEG-4": "mpeg4", "H.264": "libx264"}
     with tempfile.TemporaryDirectory() as folder:
-        for kind in ("folder", "file"):
-            own = Path(folder) / kind / "a"
-            for number in range(1, given.frames + 1):
-                if kind == "folder":
-                    save(own / "images" / f"{number:04}.jpg", picture(number))
-                save(own / "maps" / f"{number:04}.png", np.full((HEIGHT, WIDTH), 9, np.uint8))
-        if find_spec("av"):
-            numbers = range(1, given.frames + 1)
-            path = Path(folder) / "file" / "a" / "clip.mp4"
-            write_frames_file(path, map(picture, numbers), "mpeg4", "yuv420p")
-        kinds = {"folder of frames": "folder"} | ({"video file": "file"} if find_spec("av") else {})
-        for name, kind in kinds.items():
+        for name, codec in kinds.items():
+            long = write(Path(folder) / name / "long", given.frames, codec)
             for stride in (0, 4):
-                decoding(Path(folder) / kind, *how, stride, given.repeats, name)
-        evaluation(Path(folder) / "folder", given.frames)
-    metrics()
+                decoding(long, given.frames, given.clips, stride, given.repeats, name)
+            if codec != "mpeg4":
+                few = write(Path(folder) / name / "short", short, codec)
+                memory(epoch, few, long, lengths)
+                memory(evaluation, few, long, lengths)
 
 
 if __name__ == "__main__":

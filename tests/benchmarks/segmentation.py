@@ -8,7 +8,6 @@ times for one pair. transformers' criterion is called on slices of one image eac
 for losses of images; where it is not installed its line is left out.
 """
 
-import resource
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -18,14 +17,8 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bikd_ray.analysis.segmentation import (
-    PixelCounts,
-    count_rows,
-    from_rows,
-    influence,
-    truth_rows,
-)
-from bikd_ray.tasks.confusion import Frame, Tally, count, predicted
+from bikd_ray.analysis.segmentation import PixelCounts, influence
+from bikd_ray.tasks.confusion import count_each
 from bikd_ray.tasks.map_output import MapOutput, QueryLogits
 from bikd_ray.tasks.mask_criterion import Criterion, RandomPoints, mask_loss
 
@@ -36,7 +29,6 @@ T = TypeVar("T")
 
 def main() -> None:
     torch.set_num_threads(1)
-    _memory()
     _statistics(np.random.default_rng(0))
     _counting()
     _criterion()
@@ -58,10 +50,6 @@ def _statistics(rng: np.random.Generator) -> None:
     for row in truth:
         row[rng.choice(CLASSES, 14, replace=False)] = rng.integers(200, 40_000, 14)
     zoo = [_counts(rng, truth, rng.normal(0.6, 0.02)) for _ in range(MODELS)]
-    rows = [(truth_rows(counts), count_rows(counts)) for counts in zoo[:5]]
-    again, seconds = _timed(lambda: [from_rows(*both, CLASSES) for both in rows])
-    assert np.array_equal(again[0].right_NC, zoo[0].right_NC)
-    print(f"counts of 5 models from lists: {seconds:.2f} s")
 
     def pairs() -> tuple[np.ndarray, np.ndarray]:
         scores_VN = np.stack([influence(counts)["miou"] for counts in zoo])
@@ -90,23 +78,11 @@ def _counting() -> None:
         np.add.at(found, (answers.numpy().ravel(), labels.numpy().ravel()), 1)
         return found
 
-    parts, seconds = _timed(lambda: [count(answers, labels, CLASSES) for _ in range(20)])
+    one = answers[None], labels[None], CLASSES
+    parts, seconds = _timed(lambda: [count_each(*one) for _ in range(20)])
     matrix, slow = _timed(plain)
-    assert parts[0]["right"].tolist() == np.diag(matrix).tolist()
+    assert parts[0]["right"][0].tolist() == np.diag(matrix).tolist()
     print(f"counts of 512 x 683: {50 * seconds:.1f} ms; a confusion matrix {1000 * slow:.1f} ms")
-
-
-def _memory() -> None:
-    """Peak memory of predicting and counting at the labels' size, as images go by."""
-    frame = Frame((512, 704), (512, 683), (512, 683))
-    output = MapOutput(torch.randn(1, 21, 128, 176))
-    labels = torch.randint(0, 21, (512, 683))
-    tally = Tally.of(301, 21)
-    for n in range(1, 301):
-        tally.add(n, predicted(output, frame), labels)
-        if n in (30, 100, 300):
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-            print(f"peak memory after {n} images: {peak:.0f} MiB")
 
 
 def _criterion() -> None:

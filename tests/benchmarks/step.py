@@ -26,6 +26,8 @@ from torch.profiler import profile, record_function
 from bikd_ray.data.loader import Batch
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import CONTROL, Objective, Recipe, ZooEntry
+from bikd_ray.tasks import task_of
+from bikd_ray.tasks.base import Task
 from bikd_ray.train.member import Learner, Member, fast_layout
 from bikd_ray.train.step import EpochSums, Sources, train_step
 from bikd_ray.zoo import build, resolve_model
@@ -71,7 +73,8 @@ def main() -> None:
         return
     print(f"{'K':>2s}  {'own steps':>10s}  {'joint step':>10s}  {'ratio':>6s}  models")
     for k in (2, 3, 4):
-        ratio, own, joint = measure(zoo[:k], recipe, device, count, given.rounds)
+        batch = batch_of(zoo[:k], device, count)
+        ratio, own, joint = measure(zoo[:k], recipe, device, batch, given.rounds)
         names = ", ".join(m.name for m in zoo[:k])
         print(
             f"{k:2d}  {1e3 * own:7.1f} ms  {1e3 * joint:7.1f} ms  {ratio:6.3f}  {names}", flush=True
@@ -101,13 +104,22 @@ def learner_of(model: ResolvedModel, recipe: Recipe, device: torch.device) -> Le
 
 
 def measure(
-    zoo: list[ResolvedModel], recipe: Recipe, device: torch.device, count: int, rounds: int
+    zoo: list[ResolvedModel],
+    recipe: Recipe,
+    device: torch.device,
+    batch: Batch,
+    rounds: int,
+    task: Task | None = None,
 ) -> tuple[float, float, float]:
     """(ratio, seconds of all own steps, seconds of the joint step)."""
-    how = {"seed": 0, "precision": recipe.precision}
-    alone = [Sources([learner_of(m, recipe, device)], CONTROL, **how) for m in zoo]
-    joint = Sources([learner_of(m, recipe, device) for m in zoo], Objective(), **how)
-    batch = batch_of(zoo, device, count)
+    task = task or task_of()
+
+    def sources(models: list[ResolvedModel], objective: Objective) -> Sources:
+        learners = [learner_of(m, recipe, device) for m in models]
+        how = {"precision": recipe.precision, "task": task.joined(models)}
+        return Sources(learners, objective, 0, **how)
+
+    alone, joint = [sources([m], CONTROL) for m in zoo], sources(zoo, Objective())
     owns, joints = [], []
     for number in range(rounds + 2):
         both = timed(joint, batch, number, device) if number % 2 else 0.0

@@ -1,7 +1,6 @@
 """Segmentation networks: loading them, and reading what they answer."""
 
 from bikd_ray.zoo.segmentation.detectron2 import load_mask2former
-from bikd_ray.zoo.segmentation.frozen_norm import freeze_batchnorm
 from bikd_ray.zoo.segmentation.huggingface import criterion_of, from_config, load_transformers
 from bikd_ray.zoo.segmentation.others import load_smp, load_torchvision
 from bikd_ray.zoo.segmentation.outputs import map_output
@@ -10,7 +9,6 @@ from bikd_ray.zoo.segmentation.segmenter import Segmenter
 __all__ = [
     "Segmenter",
     "criterion_of",
-    "freeze_batchnorm",
     "from_config",
     "load_mask2former",
     "load_smp",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bikd_ray.errors import UserError
 from bikd_ray.zoo.checkpoints import read_checkpoint
 from bikd_ray.zoo.fitting import states_in
-from bikd_ray.zoo.segmentation.frozen_norm import freeze_batchnorm
+from bikd_ray.zoo.frozen_norm import freeze_batchnorm
 from bikd_ray.zoo.segmentation.huggingface import (
     MASK2FORMER,
     NON_COMMERCIAL,

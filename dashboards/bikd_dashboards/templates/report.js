@@ -37,7 +37,7 @@
     document.head.append(script);
   });
 
-  // A heatmap comes in the order of accuracy; the others are permutations of its models.
+  // A heatmap comes in the order of the scores before; the others are permutations of its models.
   function ordered(cells, by) {
     const rows = cells.orders?.[by] ?? cells.learners.map((_, i) => i);
     const columns = cells.partners.map((_, i) => rows[i] ?? i);

@@ -1,8 +1,5 @@
 """The answers of a store."""
 
-import sys
-from shutil import get_terminal_size
-from textwrap import fill
 from typing import Annotated, Any
 
 import typer
@@ -68,8 +65,9 @@ def partners(
 
     [dim]Example: bikd partners ViT --format json[/dim]
     """
+    from bikd_pipelines.layout import note
     from bikd_pipelines.search_views import search_notes
-    from bikd_pipelines.tables import failed_lines, partner_lines, print_hidden
+    from bikd_pipelines.tables import by_setting, failed_lines, partner_lines, print_hidden
     from bikd_ray.store.hidden import hidden
 
     answers = opened(store)
@@ -78,15 +76,21 @@ def partners(
         return
     table = answers.partners(model, objective, selection, metric, eval_set)
     empty = answers.why_nothing(model) if not len(table) else ""
+    if len(table) and format is Format.table:
+        parts = by_setting(answers, table, metric)
+        table = table.from_batches([b for _, part in parts for b in part.to_batches()])
     show(table, format, "partners", empty)
     if len(table) and format is Format.table:
-        print_hidden(*hidden(answers, model, objective, selection))
+        place = {
+            objective: i for i, objective in enumerate(table["objective"].unique().to_pylist())
+        }
+        measures, rows = hidden(answers, model, objective, selection)
+        print_hidden(measures, sorted(rows, key=lambda one: place[one.row["objective"]]))
     lines = [
         *partner_lines(table, search_notes(answers)),
         *(failed_lines(answers.failed_jobs(model)) if len(table) else ()),
     ]
-    for line in lines:
-        print(line, file=sys.stderr)
+    note(lines)
 
 
 def pairs(
@@ -112,16 +116,21 @@ def pairs(
 
     [dim]Example: bikd pairs --matrix --show net_delta[/dim]
     """
-    from bikd_pipelines.tables import digits, print_matrix
+    from bikd_pipelines.layout import note
+    from bikd_pipelines.tables import print_matrix, shown_as
     from bikd_ray.store.pairings import SYMMETRIC
+    from bikd_ray.store.verdicts import failed_sentence
 
     answers = opened(store)
     if matrix:
         both = [what] if what in SYMMETRIC else [what, "q_value"]
         values, *told = answers.matrices(both, objective, selection, metric, eval_set)
-        print_matrix(values, told[0] if told else None, format.value, digits(answers, what, metric))
+        cell = shown_as(answers, what, metric)
+        print_matrix(values, told[0] if told else None, format.value, cell)
     else:
         show(answers.pairs(objective, selection, metric, eval_set), format, "pairs")
+    if format is Format.table and (failed := failed_sentence(answers.table("jobs"))):
+        note([failed])
 
 
 def paper(
@@ -139,6 +148,7 @@ def paper(
 
     [dim]Example: bikd paper --selection best_val --format csv[/dim]
     """
+    from bikd_pipelines.layout import note, say
     from bikd_pipelines.paper.compare import compared, parts
     from bikd_pipelines.paper.notes import notes
     from bikd_ray.store import Store
@@ -153,15 +163,15 @@ def paper(
         show(table, format, "paper")
     else:
         for title, number, part in parts(table):
-            print(f"{title}\n")
+            say(title, "bold")
+            print()
             show(part, format, f"paper {number}")
             print()
-    width = get_terminal_size().columns
-    for line in notes(answers, table, selection):
-        print(fill(line, width, subsequent_indent="  "), file=sys.stderr)
+    note(notes(answers, table, selection))
 
 
 def _paper_videos(answers: Any, selection: str, format: Format) -> None:
+    from bikd_pipelines.layout import note, say
     from bikd_pipelines.paper.videos import compared, parts
 
     table = compared(answers, selection)
@@ -169,13 +179,15 @@ def _paper_videos(answers: Any, selection: str, format: Format) -> None:
         show(table, format, "paper videos")
         return
     for title, part in parts(table):
-        print(f"{title}\n")
+        say(title, "bold")
+        print()
         show(part, format, "paper videos")
         print()
-    print(
-        "The paper prints one run without a control; its before and after are by scripts that "
-        "differ from model to model, ours by one",
-        file=sys.stderr,
+    note(
+        [
+            "The paper prints one run without a control; its before and after are by scripts that "
+            "differ from model to model, ours by one"
+        ]
     )
 
 
@@ -209,12 +221,12 @@ def teachers(
 
     [dim]Example: bikd teachers --objective bikd[/dim]
     """
+    from bikd_pipelines.layout import note
     from bikd_pipelines.tables import share_lines
 
     table = opened(store).teachers(objective, selection, metric, eval_set)
     show(table, format, "teachers")
-    for line in share_lines(table):
-        print(line, file=sys.stderr)
+    note(share_lines(table))
 
 
 def flips(

@@ -34,14 +34,14 @@ def show_searched(
     """Print the partners of a model that a search has chosen among; False where there are none."""
     if not len(store.index("decisions")):
         return False  # and what searches is not loaded
+    from bikd_pipelines.layout import note
     from bikd_pipelines.search_views import searched_lines
     from bikd_ray.store.searched import searched_partners
 
     table = searched_partners(store, model, objective, selection)
     if len(table):
         show(table, format, "searched")
-        for line in searched_lines(table):
-            print(line, file=sys.stderr)
+        note(searched_lines(table))
     return bool(len(table))
 
 
@@ -112,14 +112,14 @@ def predict(
 
     [dim]Example: bikd predict sweep.yaml[/dim]
     """
+    from bikd_pipelines.layout import note
     from bikd_pipelines.predicting import predicted
     from bikd_ray.spec_file import load_spec, with_goal
 
     wanted = with_goal(load_spec(spec), goal or "best_partner", regret, share)
     table, lines = predicted(wanted, store)
     show(table, format, "predicted")
-    for line in lines:
-        print(line, file=sys.stderr)
+    note(lines)
 
 
 def best(
@@ -136,13 +136,13 @@ def best(
 
     [dim]Example: bikd best ViT --store bikd-demo[/dim]
     """
+    from bikd_pipelines.layout import note
     from bikd_pipelines.search_views import kinds_lines
     from bikd_ray.store.kinds import kinds
 
     table = kinds(opened(store), model, objective, selection)
     show(table, format, "kinds")
-    for line in kinds_lines(table):
-        print(line, file=sys.stderr)
+    note(kinds_lines(table))
 
 
 def soup(

@@ -3,7 +3,6 @@
 import sys
 from enum import StrEnum
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -148,6 +147,7 @@ def plan(
     [dim]Example: bikd plan sweep.yaml --calibrate --price 2.50[/dim]
     """
     from bikd_pipelines.improving import improve_lines
+    from bikd_pipelines.layout import note, note_width
     from bikd_pipelines.planning import (
         cost_lines,
         grouped,
@@ -186,9 +186,8 @@ def plan(
     lines += forecast_lines(loaded, jobs, answers)
     lines += improve_lines(loaded, found, only)
     if price is not None:
-        width = get_terminal_size().columns if sys.stderr.isatty() else None
-        lines += price_lines(loaded, jobs, paces, price, where[1], only, width)
-    print("\n".join(lines), file=sys.stderr)
+        lines += price_lines(loaded, jobs, paces, price, where[1], only, note_width())
+    note(lines)
 
 
 def status(
@@ -227,7 +226,13 @@ def status(
         table = table.filter([state == "failed" for state in table["state"].to_pylist()])
     people = format is Format.table
     view = "failures" if failed else "jobs"
-    show(grouped(table) if people and not failed else table, format, view)
+    left = planned is not None
+    show(grouped(table, left) if people and not failed else table, format, view)
+    if failed and people:
+        from bikd_pipelines.layout import note
+        from bikd_pipelines.tables import cause_lines
+
+        note(cause_lines(table))
     if planned is not None:
         from bikd_ray.resolve import not_measured
 
