@@ -232,7 +232,11 @@ def _facts(entries: list[tuple[str, str]]) -> html.Dl:
 
 def _reading(now: Snapshot) -> html.Details:
     """What every number means, folded."""
-    terms = [part for term, text in reading(now.about) for part in (html.Dt(term), html.Dd(text))]
+    terms = [
+        part
+        for term, text in reading(now.about, now.units)
+        for part in (html.Dt(term), html.Dd(text))
+    ]
     return html.Details([html.Summary("How to read this"), html.Dl(terms, className="read")])
 
 

@@ -24,7 +24,7 @@ MEANINGS = {
     "Mean net Δ": "Over all learners and partners of this objective that have a control.",
     "Ahead : behind": "Cases in which its Δ is the higher one : the lower one.",
     "Cases": "Learner and partner pairs, groups left out.",
-    "Throughput": "Training images of one model in a second.",
+    "Throughput": "Training samples of one model in a second.",
     "GPU memory": "The most that the job held at once.",
     "Worst class": "The least Δ of any class.",
     "Cause": "Errors of one cause are counted together.",
@@ -50,7 +50,7 @@ READING = (
     ),
     (
         "Alone (control)",
-        "The same model trained with cross-entropy only: same recipe, images, order and "
+        "The same model trained by its own loss alone: same recipe, data, order and "
         "seeds, but no partner. Training on changes a model too; this is by how much.",
     ),
     (
@@ -65,7 +65,7 @@ READING = (
     ),
     (
         "95% interval",
-        "Where the true value lies, as far as the images drawn (and the seeds, where there "
+        "Where the true value lies, as far as the {units} drawn (and the seeds, where there "
         "are several) can tell. If it includes 0, the data do not show an effect; that is "
         "not proof of none.",
     ),
@@ -93,14 +93,16 @@ READING = (
     ),
     (
         "A warning",
-        "The best of several partners is chosen and reported on the same images, so its Δ "
+        "The best of several partners is chosen and reported on the same {units}, so its Δ "
         "is a little too high on average. Named first is a partner that improves the model,"
         " where there is one, then the highest net Δ of those that may be best.",
     ),
 )
-"""What each number means, in the order of importance; `{measured}`: the metric and its set."""
+"""What each number means, in the order of importance."""
 
 
-def reading(measured: str) -> list[tuple[str, str]]:
-    """(term, meaning); measured: what the numbers are of, as `mIoU on the val images`."""
-    return [(term, text.replace("{measured}", measured)) for term, text in READING]
+def reading(measured: str, units: str) -> list[tuple[str, str]]:
+    """(term, meaning); measured: what the numbers are of, as `mIoU on the val images`; units: what
+    is drawn, as `images`.
+    """
+    return [(term, text.format(measured=measured, units=units)) for term, text in READING]
