@@ -16,7 +16,7 @@ from bikd_pipelines.cli import PANELS, app
 HEAD = """\
 # Every command
 
-<!-- Made by `python -m bikd_pipelines.command_reference`: change bikd_pipelines/commands instead. -->
+<!-- Made by `python -m bikd_pipelines.command_reference`: change the commands instead. -->
 
 Answers go to standard output; progress and notes to standard error. Exit code 0: done; 1: something
 failed or is incomplete; 2: a mistake in what was asked, in one line. `bikd --store STORE` without a
@@ -49,7 +49,8 @@ def _described(name: str, function: Callable[..., Any]) -> Iterator[str]:
     text, _, example = inspect.cleandoc(function.__doc__ or "").partition("[dim]Example: ")
     yield "\n\n".join(map(_listed, _escaped(text.strip()).split("\n\n"))) + "\n"
     given = [what for what, _ in told if not what.startswith("-")]
-    yield f"```console\n$ {example.partition('[/dim]')[0] or ' '.join(['bikd', name, *given])}\n```\n"
+    example = example.partition("[/dim]")[0] or " ".join(["bikd", name, *given])
+    yield f"```console\n$ {example}\n```\n"
     if told:
         rows = [f"| `{_escaped(what)}` | {_escaped(meaning)} |" for what, meaning in told]
         yield "\n".join(["| argument | meaning |", "|---|---|", *rows]) + "\n"
