@@ -57,7 +57,8 @@ def specs() -> list[tuple[str, dict]]:
 
 @pytest.mark.parametrize(("name", "spec"), specs(), ids=lambda v: v if isinstance(v, str) else "")
 def test_every_spec_reads(name, spec):
-    own = {"zoo": [{"timm": "resnet18", "alias": a} for a in ("DeiT", "b")], "data": DATA}
+    own = {"zoo": [{"timm": "resnet18", "alias": a} for a in ("DeiT", "b", "c", "d")]}
+    own["data"] = DATA
     parse_spec({**own, **spec})
 
 
