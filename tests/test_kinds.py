@@ -5,11 +5,12 @@ import pytest
 from typer.testing import CliRunner
 
 from bikd_pipelines.cli import app
-from bikd_pipelines.search_views import kinds_lines, search_notes
+from bikd_pipelines.search_views import kinds_lines
 from bikd_ray.analysis.halves import deciding_half
 from bikd_ray.errors import UserError
 from bikd_ray.export.select import select_result
 from bikd_ray.export.tables import chosen_among
+from bikd_ray.store.advice import search_notes
 from bikd_ray.store.kinds import kinds, several_kinds
 from bikd_ray.store.searched import search_note, searched_partners
 from bikd_ray.sweep.search_strategy import decision_rows

@@ -20,6 +20,7 @@ from bikd_dashboards.blocks import (
     Notes,
     Plot,
     Shade,
+    Steps,
     Strip,
     Table,
     TableColumn,
@@ -29,6 +30,7 @@ from bikd_dashboards.blocks import (
 from bikd_dashboards.correlates import (
     COST,
     REASONS,
+    conclusion,
     says,
     scatter_figure,
     scatter_info,
@@ -37,8 +39,8 @@ from bikd_dashboards.correlates import (
 from bikd_dashboards.figures import (
     COMPARED,
     Heatmap,
+    HeatmapMetric,
     Interval,
-    about,
     heatmap_figure,
     heatmap_info,
     pc,
@@ -55,6 +57,7 @@ from bikd_dashboards.timeline import TIMELINE, timeline, timeline_figure
 from bikd_dashboards.units import units
 from bikd_ray.formatting import NONE, count, digits_of, plain, signed
 from bikd_ray.metrics import Metric
+from bikd_ray.store.advice import Asked, next_steps
 from bikd_ray.store.verdicts import TOLD, causes, headline
 
 SMALL = 8
@@ -119,7 +122,16 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
     blocks += _small_matrix(view)
     blocks += [Notes(notes)] if notes else []
     blocks += [table, *search_blocks(view)]
-    return [*blocks, Downloads(("gains", "controls", "baselines"))]
+    return [*blocks, *_next(view), Downloads(("gains", "controls", "baselines"))]
+
+
+def _next(view: SettingView) -> list[Block]:
+    """What to do now, as `bikd summary` says it; the look at these pages goes without saying."""
+    setting, measure = view.setting, view.snapshot.measure
+    asked = Asked(setting.objective, setting.selection, measure["metric"], measure["eval_set"])
+    steps = next_steps(view.snapshot.store, view.gains, asked, "SPEC")
+    items = tuple((s.why, s.type) for s in steps if not s.type.startswith("bikd dashboard"))
+    return [Text("Next", "head"), Steps(items)] if items else []
 
 
 def _small_matrix(view: SettingView) -> list[Block]:
@@ -189,30 +201,29 @@ def heatmap(view: SettingView, what: str) -> Heatmap:
 
 def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
     """The heatmap of one metric, and the pair that was opened."""
-    there = [m for m in COMPARED if heatmap(view, m).known_LP.any()]
-    if not there:
+    shown = {m: (view, m) for m in COMPARED if heatmap(view, m).known_LP.any()}
+    if not shown:
         return [Text("No pair has been compared yet.")]
-    metric = chosen.get("show", "")
-    metric = metric if metric in there else there[0]
+    first, *rest = shown.items()
+    beside = {f"net_delta.{of.metric.name}": (of, "net_delta") for of in _beside(view)}
+    shown = dict([first, *beside.items(), *rest])
+    what = chosen.get("show", "")
+    what = what if what in shown else next(iter(shown))
     by = chosen.get("order", "")
     by = by if by in ORDERS else next(iter(ORDERS))
-    info, total = heatmap(view, metric), 0
+    info, total = heatmap(*shown[what]), 0
     if len(info.learners) > view.limits.matrix:
         total = len(info.learners)
-        best = order(heatmap(view, there[0]), "gain")
-        ids = [heatmap(view, there[0]).learner_ids[i] for i in best]
+        best = heatmap(*first[1])
+        ids = [best.learner_ids[i] for i in order(best, "gain")]
         place = {model_id: i for i, model_id in enumerate(info.learner_ids)}
         kept = [place[i] for i in ids if i in place][: view.limits.matrix]
         info = info.taken(order(info, "before")[sorted(kept)])
-    key = ("orders", view.setting, view.limits, metric)
+    key = ("orders", view.setting, view.limits, what)
     orders = view.snapshot.once(key, lambda: {name: order(info, name) for name in ORDERS})
-    titles = tuple(
-        (m, ", ".join(filter(None, (found.title, found.unit))))
-        for m in there
-        for found in [about(m, view.metric)]
-    )
+    titles = tuple((name, _titled(heatmap(*of).about)) for name, of in shown.items())
     blocks: list[Block] = [
-        ChoiceBox("show", "Show", titles, metric),
+        ChoiceBox("show", "Show", titles, what),
         ChoiceBox("order", "Order by", tuple(ORDERS.items()), by),
         Text("Choose a cell to open its pair."),
         heatmap_plot(info.taken(orders[by]), orders),
@@ -226,6 +237,30 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
             )
         )
     return [*blocks, Downloads(("pairs", "gains", "flips", "teachers"))]
+
+
+def _beside(view: SettingView) -> list[SettingView]:
+    """The same setting by the next of a data set's metrics, where something was trained; none where
+    the primary one is a share of right answers, beside which another says little.
+    """
+    every = view.snapshot.store.metrics.get(view.setting.data_id, ())
+    if not every or every[0].binary:
+        return []
+    others = [metric.name for metric in every if metric.name != view.metric.name][:1]
+    found = [
+        SettingView(
+            view.snapshot.measured(name, view.snapshot.measure["eval_set"]),
+            view.setting,
+            view.limits,
+        )
+        for name in others
+    ]
+    return [of for of in found if heatmap(of, "net_delta").known_LP.any()]
+
+
+def _titled(about: HeatmapMetric) -> str:
+    """Such as: ensemble gain, pp."""
+    return ", ".join(filter(None, (about.title, about.unit)))
 
 
 def opened(view: SettingView, chosen: Chosen) -> list[Block]:
@@ -252,7 +287,7 @@ def heatmap_plot(info: Heatmap, orders: dict) -> Plot:
         text = f"{text.rstrip()}; {count(untrained, 'cell')} not trained, hatched"
     roomy = columns <= 30
     return Plot(
-        f"heatmap-{info.what}",
+        f"heatmap-{info.what}-{info.metric.name}",
         of.title,
         heatmap_figure(info),
         text.rstrip(),
@@ -273,7 +308,7 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
     if not single_partners(gain):
         return [Text("No pair has been trained yet: there is no gain to explain.")]
     before = {r["model_id"]: r["value"] for r in view.baselines}
-    plots, notes = [], []
+    plots, found = [], {}
     titles = {"accuracy_gap": "Gap before", COST: "Cost of the partner"}
     for reason, (axis, meaning) in REASONS.items():
         if reason == "accuracy_gap":
@@ -288,13 +323,13 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
         if not len(info.x_M):
             continue
         title = titles.get(reason, axis.split(",")[0].capitalize())
-        told = says(info)
+        found[title], told = info, says(info)
         plots.append(
             Plot(f"why-{reason}", title, scatter_figure(info), told, meaning=f"{meaning} {told}")
         )
-        notes.append(told)
     shown = gain.about.title
     return [
+        Text(conclusion(found), "verdict"),
         Text(
             f"Does diversity predict {shown} here? One mark for each learner and partner; filled "
             "where net Δ differs from 0 (q < 0.05). Intervals of r are 95%, over the models: "

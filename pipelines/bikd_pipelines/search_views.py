@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from bikd_pipelines import light_arrow  # noqa: F401  # isort: skip  (before Arrow)
@@ -110,15 +109,6 @@ EMPTY = {
     "replay": "no map is complete; run bikd sweep SPEC",
     "predicted": "nothing is left to train: the search is over",
 }
-
-
-def search_notes(store: Any) -> Callable[[str, str, str], str] | None:
-    """`search_note` of a store, where something was searched."""
-    if not len(store.index("decisions")):
-        return None  # and what searches is not loaded
-    from bikd_ray.store.searched import search_note
-
-    return partial(search_note, store)
 
 
 def soup_lines(made: Any) -> list[str]:
