@@ -131,8 +131,9 @@ class Segmentation(Task):
             more = "one more is often a background class: " if background else ""
             raise UserError(
                 f"zoo: {model.name} outputs {model.num_classes} classes, but the data has "
-                f"{data.num_classes}; {more}give a model with a head of {data.num_classes} classes, "
-                f"or the masks its values (num_classes: {model.num_classes} and a label_map)"
+                f"{data.num_classes}; {more}give a model with a head of {data.num_classes} "
+                f"classes, or the masks its values (num_classes: {model.num_classes} and a "
+                "label_map)"
             )
         check_classes(model, data.num_classes, data.classes)
 

@@ -98,11 +98,12 @@ READING = (
         " where there is one, then the highest net Δ of those that may be best.",
     ),
 )
-"""What each number means, in the order of importance."""
+"""What each number means, in the order of importance; `{measured}`: the metric and its
+set; `{units}`: what was drawn at random."""
 
 
 def reading(measured: str, units: str) -> list[tuple[str, str]]:
-    """(term, meaning); measured: what the numbers are of, as `mIoU on the val images`; units: what
-    is drawn, as `images`.
+    """(term, meaning); measured: what the numbers are of, as `mIoU on the val images`. units: what
+    was drawn at random, such as images.
     """
     return [(term, text.format(measured=measured, units=units)) for term, text in READING]
