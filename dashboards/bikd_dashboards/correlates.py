@@ -133,7 +133,7 @@ def _r(found: Correlation) -> str:
 
 
 def scatter_figure(info: Scatter) -> go.Figure:
-    """Points, filled where the gain's interval leaves 0 out; of very many their counts."""
+    """Points, filled where net Δ is told from 0; of very many their counts."""
     figure = go.Figure()
     if len(info.x_M) > CLOUD:
         counts, x, y = np.histogram2d(info.x_M, info.y_M, bins=(70, 50))
