@@ -132,8 +132,8 @@ class Segmentation(Task):
             more = "one more is often a background class: " if background else ""
             raise UserError(
                 f"zoo: {model.name} outputs {model.num_classes} classes, but the data has "
-                f"{classes}; {more}give a model with a head of {classes} classes, or the masks its values "
-                f"(num_classes: {model.num_classes} and a label_map)"
+                f"{classes}; {more}give a model with a head of {classes} classes, or the masks "
+                f"its values (num_classes: {model.num_classes} and a label_map)"
             )
         check_classes(model, data.num_classes, data.classes)
 
