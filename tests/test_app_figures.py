@@ -280,4 +280,4 @@ def test_runs_show_speed_and_memory_where_they_were_measured():
     )
     failed, done = runs(table)
     assert (failed.error, failed.trace, failed.throughput) == ("Boom: x", "trace", "–")
-    assert (done.throughput, done.memory, done.device) == ("1,234 images/s", "3.0 GiB", "cuda")
+    assert (done.throughput, done.memory, done.device) == ("1,234 samples/s", "3.0 GiB", "cuda")

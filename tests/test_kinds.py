@@ -13,8 +13,7 @@ from bikd_ray.export.tables import chosen_among
 from bikd_ray.store.kinds import kinds, several_kinds
 from bikd_ray.store.searched import search_note, searched_partners
 from bikd_ray.sweep.search_strategy import decision_rows
-from tests.search_sweeps import World
-from tests.test_searched_store import told_by
+from tests.search_sweeps import World, told_by
 
 HOW = {"goal": "improve", "improve": {"models": ["b"], "group": 4}, "search": {"confirm": 2}}
 

@@ -11,6 +11,7 @@ from bikd_ray.plan import ResolvedData
 from bikd_ray.resolve import resolve
 from bikd_ray.store import Store, Writer
 from bikd_ray.tasks import task_of
+from tests.clip_specs import spec_of
 from tests.scene_nets import TWO, scene_spec
 
 N = 12
@@ -86,3 +87,43 @@ def test_with_results_it_is_how_scores_changed_and_of_many_some_are_read(data, s
         f"12 val images resolve ±{np.median(read):.2f} pp mIoU of one job's Δ with 95% "
         f"(by {len(read)} results)"
     )
+
+
+VIDEO_METRICS = task_of("saliency").metrics
+
+
+@pytest.fixture(scope="module")
+def videos() -> ResolvedData:
+    return resolve(spec_of())[1]
+
+
+def of_videos(data: ResolvedData, tmp_path, **score_N: np.ndarray) -> Store:
+    """Two baselines, the second of which is better by what is given of a metric by name."""
+    writer = Writer(str(tmp_path))
+    writer.write_metrics(data.data_id, "saliency", VIDEO_METRICS)
+    for model, times in (("a", 0), ("b", 1)):
+        rows = [
+            row(data, model, (0.5 + times * score).astype("f4"), metric=name, seconds=1.0)
+            for name, score in score_N.items()
+        ]
+        shown = {name: rows[0][name] for name in ("model", "model_id", "weights_id", "data_id")}
+        writer.commit_baseline(rows, shown | {"resolved": "{}"} | dict.fromkeys(MISSING))
+    return Store(str(tmp_path))
+
+
+def test_of_videos_it_is_the_least_difference_of_cc_and_of_nss(videos, tmp_path):
+    rng = np.random.default_rng(0)
+    better = {"cc": rng.normal(0, 0.02, N), "nss": rng.normal(0, 0.2, N)}
+    better["auc_j"] = better["cc"]
+    cc, nss = (half_width(better[name]) for name in ("cc", "nss"))
+    assert resolution_line(videos, of_videos(videos, tmp_path, **better)) == (
+        f"12 val videos resolve ±{cc:.4f} CC and ±{nss:.4f} NSS of one job's Δ with 95% "
+        "(by how models differ before any training)"
+    )
+
+
+def test_of_videos_without_fixations_it_is_of_cc_alone(videos, tmp_path):
+    cc_N = np.random.default_rng(0).normal(0, 0.02, N)
+    store = of_videos(videos, tmp_path, cc=cc_N, nss=np.full(N, np.nan))
+    line = resolution_line(videos, store)
+    assert line.startswith(f"12 val videos resolve ±{half_width(cc_N):.4f} CC of")

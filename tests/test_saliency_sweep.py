@@ -1,6 +1,8 @@
 """Videos through a whole sweep on Ray: two networks of different windows, and three at once."""
 
 import io
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -9,9 +11,14 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from bikd_dashboards.blocks import ChoiceBox, Downloads, Gallery, Grid, Plot
+from bikd_dashboards.pages import opened, pairs, why
+from bikd_dashboards.report_parts import LIMITS
+from bikd_dashboards.snapshot import SettingView, Snapshot
 from bikd_pipelines.planning import open_plan
 from bikd_pipelines.resolution import resolution_line
 from bikd_ray.export.exporter import ExportRequest, export_model
+from bikd_ray.formatting import signed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.spec_file import load_spec
 from bikd_ray.specs import ZooEntry
@@ -19,6 +26,8 @@ from bikd_ray.store import Store
 from bikd_ray.zoo import build
 from tests.clip_specs import ZOO, spec_of
 from tests.faults import run
+
+T = TypeVar("T")
 
 METRICS = ["cc", "nss", "sim", "kldiv", "auc_j"]
 
@@ -33,6 +42,37 @@ def path(tmp_path):
     spec["resources"] = {"cpus_per_job": 2}
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(spec))
     return tmp_path / "s.yaml"
+
+
+def of_kind(blocks: Iterable[Any], kind: type[T]) -> list[T]:
+    return [block for block in blocks if isinstance(block, kind)]
+
+
+def assert_pages(store: Store) -> None:
+    """Heatmaps of both metrics; an opened pair with its curve along a video, and its frames."""
+    now = Snapshot(store)
+    assert now.opening is not None
+    view = SettingView(now, now.opening, LIMITS)
+    show, _ = of_kind(pairs(view, {}), ChoiceBox)
+    assert show.options[:2] == (("net_delta", "net Δ CC"), ("net_delta.nss", "net Δ NSS"))
+    (drawn,) = of_kind(pairs(view, {"show": "net_delta.nss"}), Plot)
+    rows = store.gains(metric="nss", selection="last").to_pylist()
+    net = [row["net_delta"] for row in rows if len(row["partner_ids"]) == 1]
+    assert drawn.says.startswith(
+        f"Heatmap of net Δ NSS, 2 models: from {signed(min(net), 4)} to {signed(max(net), 4)}"
+    )
+    ids = {row["model"]: row["model_id"] for row in store.table("models").to_pylist()}
+    blocks = opened(view, {"pair": f"{ids['still']}~{ids['short']}"})
+    (grid,) = of_kind(blocks, Grid)
+    assert sum("CC along video" in plot.title for plot in grid.plots) == 2
+    galleries = of_kind(blocks, Gallery)
+    assert len(galleries) == 2
+    assert {len(row.pictures) for gallery in galleries for row in gallery.rows} == {5}
+    assert not of_kind(blocks, Downloads)  # there are no classes
+    (grid,) = of_kind(why(view, {}), Grid)
+    assert [plot.key for plot in grid.plots] == [
+        "why-ensemble_gain", "why-accuracy_gap", "why-cost"
+    ]  # fmt: skip
 
 
 def test_videos_are_swept_measured_planned_and_exported(cluster, path):
@@ -67,6 +107,8 @@ def test_videos_are_swept_measured_planned_and_exported(cluster, path):
     for row in pictures:
         picture = Image.open(io.BytesIO(row["truth"]))
         assert (picture.format, picture.size) == ("WEBP", (192, 128))
+
+    assert_pages(store)
 
     loaded = load_spec(path)
     plan, answers = open_plan(loaded, None)

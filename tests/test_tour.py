@@ -92,6 +92,8 @@ def test_every_cell_runs_and_the_model_that_it_takes_home_loads(there, capsys):
     model = timm.create_model("local-dir:better-vit", pretrained=True)
     assert sum(p.numel() for p in model.parameters()) > 100_000
     assert names["exported"].choice.result["model"] == "ViT"
+    assert 0.5 < names["scores"]["cc"] < 1
+    assert set(names["scores"]) == {"cc", "nss", "sim", "kldiv", "auc_j"}
 
 
 def test_the_page_of_the_site_is_the_notebook():

@@ -13,12 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from timm.data.imagenet_info import ImageNetInfo
 
 from bikd_ray.errors import UserError
+
+if TYPE_CHECKING:  # seconds to load, and few commands ask for these names
+    from timm.data.imagenet_info import ImageNetInfo
 
 Names = tuple[str, ...]
 
@@ -129,7 +131,9 @@ def _is_number(name: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _imagenet() -> ImageNetInfo:
+def _imagenet() -> "ImageNetInfo":
+    from timm.data.imagenet_info import ImageNetInfo
+
     return ImageNetInfo()  # the words of any subset are the same
 
 

@@ -14,7 +14,8 @@ DIM = 0.75
 """Of a frame's own light below a map, in grey, so that no colour of it is taken for heat."""
 
 DOTS = 90
-"""A dot of a fixation is one pixel wide for each so many pixels of the longer side."""
+"""A dot of a fixation is one pixel wide for each so many pixels of the longer side, and three at
+least."""
 
 
 def heated(photo_3HW: Tensor, map_HW: Tensor, fixated_HW: Tensor | None = None) -> np.ndarray:
@@ -38,8 +39,8 @@ def plain(photo_3HW: Tensor) -> np.ndarray:
 
 
 def _dots(fixated_HW: Tensor) -> Tensor:
-    """The fixated pixels and those around them, on a large frame."""
-    reach = max(fixated_HW.shape) // DOTS // 2
+    """The fixated pixels and those around them, more on a large frame."""
+    reach = max(1, max(fixated_HW.shape) // DOTS // 2)
     found_11HW = fixated_HW.float()[None, None]
     grown = torch.nn.functional.max_pool2d(found_11HW, 2 * reach + 1, 1, reach)
     return grown[0, 0] > 0

@@ -19,7 +19,7 @@ MEASURES = {
     ),
     "teacher_share": (
         "teacher share",
-        "Share of training images on which this model was the one that taught the others.",
+        "Share of training samples on which this model was the one that taught the others.",
     ),
 }
 """Column of the curves: what the axis says, and what it means."""

@@ -68,7 +68,7 @@ _COMPARED: dict[str, HeatmapMetric] = {
         "net Δ {metric}",
         OF_METRIC,
         "What the partner adds: the learner's gain with this partner minus its gain when trained "
-        "alone, same recipe, images and seeds.",
+        "alone, same recipe, data and seeds.",
         learner=True,
         tested=True,
         diverging=True,

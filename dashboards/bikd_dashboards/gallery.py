@@ -35,7 +35,7 @@ def gallery(view: SettingView, model_id: str, partner_id: str) -> Gallery | None
 
     return Gallery(
         f"{names[0]}: where it changed most",
-        f"Val images by the change of {metric.title} at the last epoch, with {names[1]}: gains "
+        f"The largest changes of {metric.title} on val at the last epoch, with {names[1]}: gains "
         f"first, then losses. {names[1]} as it was before training.",
         tuple(line(row) for row in [*better, *worse]),
     )

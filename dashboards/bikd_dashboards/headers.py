@@ -24,7 +24,7 @@ MEANINGS = {
     "Mean net Δ": "Over all learners and partners of this objective that have a control.",
     "Ahead : behind": "Cases in which its Δ is the higher one : the lower one.",
     "Cases": "Learner and partner pairs, groups left out.",
-    "Throughput": "Training images of one model in a second.",
+    "Throughput": "Training samples of one model in a second.",
     "GPU memory": "The most that the job held at once.",
     "Worst class": "The least Δ of any class.",
     "Cause": "Errors of one cause are counted together.",

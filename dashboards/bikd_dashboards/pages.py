@@ -37,8 +37,8 @@ from bikd_dashboards.correlates import (
 from bikd_dashboards.figures import (
     COMPARED,
     Heatmap,
+    HeatmapMetric,
     Interval,
-    about,
     heatmap_figure,
     heatmap_info,
     pc,
@@ -189,30 +189,29 @@ def heatmap(view: SettingView, what: str) -> Heatmap:
 
 def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
     """The heatmap of one metric, and the pair that was opened."""
-    there = [m for m in COMPARED if heatmap(view, m).known_LP.any()]
-    if not there:
+    shown = {m: (view, m) for m in COMPARED if heatmap(view, m).known_LP.any()}
+    if not shown:
         return [Text("No pair has been compared yet.")]
-    metric = chosen.get("show", "")
-    metric = metric if metric in there else there[0]
+    first, *rest = shown.items()
+    beside = {f"net_delta.{of.metric.name}": (of, "net_delta") for of in _beside(view)}
+    shown = dict([first, *beside.items(), *rest])
+    what = chosen.get("show", "")
+    what = what if what in shown else next(iter(shown))
     by = chosen.get("order", "")
     by = by if by in ORDERS else next(iter(ORDERS))
-    info, total = heatmap(view, metric), 0
+    info, total = heatmap(*shown[what]), 0
     if len(info.learners) > view.limits.matrix:
         total = len(info.learners)
-        best = order(heatmap(view, there[0]), "gain")
-        ids = [heatmap(view, there[0]).learner_ids[i] for i in best]
+        best = heatmap(*first[1])
+        ids = [best.learner_ids[i] for i in order(best, "gain")]
         place = {model_id: i for i, model_id in enumerate(info.learner_ids)}
         kept = [place[i] for i in ids if i in place][: view.limits.matrix]
         info = info.taken(order(info, "before")[sorted(kept)])
-    key = ("orders", view.setting, view.limits, metric)
+    key = ("orders", view.setting, view.limits, what)
     orders = view.snapshot.once(key, lambda: {name: order(info, name) for name in ORDERS})
-    titles = tuple(
-        (m, ", ".join(filter(None, (found.title, found.unit))))
-        for m in there
-        for found in [about(m, view.metric)]
-    )
+    titles = tuple((name, _titled(heatmap(*of).about)) for name, of in shown.items())
     blocks: list[Block] = [
-        ChoiceBox("show", "Show", titles, metric),
+        ChoiceBox("show", "Show", titles, what),
         ChoiceBox("order", "Order by", tuple(ORDERS.items()), by),
         Text("Choose a cell to open its pair."),
         heatmap_plot(info.taken(orders[by]), orders),
@@ -226,6 +225,30 @@ def pairs(view: SettingView, chosen: Chosen) -> list[Block]:
             )
         )
     return [*blocks, Downloads(("pairs", "gains", "flips", "teachers"))]
+
+
+def _beside(view: SettingView) -> list[SettingView]:
+    """The same setting by the next of a data set's metrics, where something was trained; none where
+    the primary one is a share of right answers, beside which another says little.
+    """
+    every = view.snapshot.store.metrics.get(view.setting.data_id, ())
+    if not every or every[0].binary:
+        return []
+    others = [metric.name for metric in every if metric.name != view.metric.name][:1]
+    found = [
+        SettingView(
+            view.snapshot.measured(name, view.snapshot.measure["eval_set"]),
+            view.setting,
+            view.limits,
+        )
+        for name in others
+    ]
+    return [of for of in found if heatmap(of, "net_delta").known_LP.any()]
+
+
+def _titled(about: HeatmapMetric) -> str:
+    """Such as: ensemble gain, pp."""
+    return ", ".join(filter(None, (about.title, about.unit)))
 
 
 def opened(view: SettingView, chosen: Chosen) -> list[Block]:
@@ -252,7 +275,7 @@ def heatmap_plot(info: Heatmap, orders: dict) -> Plot:
         text = f"{text.rstrip()}; {count(untrained, 'cell')} not trained, hatched"
     roomy = columns <= 30
     return Plot(
-        f"heatmap-{info.what}",
+        f"heatmap-{info.what}-{info.metric.name}",
         of.title,
         heatmap_figure(info),
         text.rstrip(),

@@ -37,7 +37,9 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
     blocks: list[Block] = [Text(f"{name_a} and {name_b}", "head")]
     if pair:
         known = [
-            f"{about(m, view.metric).title if m in COMPARED else 'ensemble'} {plain(pair[m])}"
+            f"{about(m, view.metric).title} {plain(pair[m])}"
+            if m in COMPARED
+            else f"ensemble {plain(pair[m], digits_of(view.metric.unit))}"
             for m in ALIKE
             if pair[m] is not None
         ]
@@ -110,8 +112,9 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
                     meaning=f"Without intervals: many classes, few images each.{left}",
                 )
             )
+    files = [Downloads(("classes",), (a, b))] if any(found for *_, found in classes) else []
     galleries = filter(None, (gallery(view, m, p) for m, p, _ in rows))
-    return [*blocks, Grid(tuple(plots)), *galleries, Downloads(("classes",), (a, b))]
+    return [*blocks, Grid(tuple(plots)), *galleries, *files]
 
 
 def _classes_say(name: str, partner: str, rows: list[dict[str, Any]]) -> str:

@@ -92,6 +92,7 @@ def render(now: Snapshot, written: datetime, limits: Limits = LIMITS) -> str:
         brief=_brief(now),
         groups=groups,
         measured=_measured(now),
+        units=now.units,
         whole=[contents.section(page, None) for page in PAGES.values() if page.whole],
         pages=[page for page in PAGES.values() if groups or page.whole],
         templates={"light": LIGHT.to_plotly_json(), "dark": DARK.to_plotly_json()},

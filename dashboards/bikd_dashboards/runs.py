@@ -53,7 +53,7 @@ def _run(job: Row) -> RunRow:
         job["seed"],
         duration(job["seconds"]),
         used.get("device", NONE),
-        NONE if speed is None else f"{speed:,.0f} images/s",
+        NONE if speed is None else f"{speed:,.0f} samples/s",
         NONE if memory is None else f"{memory / 2**30:.1f} GiB",
         error,
         trace.strip(),

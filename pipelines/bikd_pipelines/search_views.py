@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from bikd_pipelines import light_arrow  # noqa: F401  # isort: skip  (before Arrow)
 import pyarrow as pa
 
 from bikd_pipelines.layout import Column, Row

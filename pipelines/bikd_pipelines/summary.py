@@ -26,6 +26,7 @@ from bikd_ray.store.verdicts import (
     failed_sentence,
     headline,
 )
+from bikd_ray.tasks import DEFAULT
 
 SHOWN = 30
 """Models in the table; of more, those with the clearest verdicts."""
@@ -128,7 +129,7 @@ def next_steps(store: Store, gains: pa.Table, asked: Asked, spec: str) -> list[S
         *_seeds(rows, repeat),
         *_no_control(gains, repeat),
         *(_groups(gains, repeat) or _others(store, gains, rows, repeat)),
-        *_nothing_helps(gains, rows, repeat),
+        *_nothing_helps(store, gains, rows, repeat),
         *_leave_out(rows),
         *_failed(store, at, spec),
     ]
@@ -254,7 +255,7 @@ def _others(store: Store, gains: pa.Table, rows: Iterable[Row], repeat: str) -> 
     ]
 
 
-def _nothing_helps(gains: pa.Table, rows: Iterable[Row], repeat: str) -> list[Step]:
+def _nothing_helps(store: Store, gains: pa.Table, rows: Iterable[Row], repeat: str) -> list[Step]:
     if any(row["verdict"] in (IMPROVES, MORE, LESS) for row in rows):
         return []
     known = [row for row in gains.to_pylist() if row["detectable"]]
@@ -263,20 +264,23 @@ def _nothing_helps(gains: pa.Table, rows: Iterable[Row], repeat: str) -> list[St
     middle = sorted(known, key=lambda row: row["detectable"])[len(known) // 2]
     digits = digits_of(middle["unit"])
     half = f"{middle['detectable'] / 2:.{digits}f}"
+    units = store.metric(middle["data_id"], middle["metric"]).units
     objectives = {row["objective"].partition("(")[0] for row in known}
     steps = [
         Step(
-            f"Nothing is told from 0. A val set of {middle['n']:,} finds a net Δ of "
+            f"Nothing is told from 0. A val set of {middle['n']:,} {units} finds a net Δ of "
             f"{detectable(middle)}; to find {half} takes about {4 * middle['n']:,}.",
             "data: {val: …}   # a larger set, in the spec, then:\n" + repeat,
         )
     ]
     if "kd" not in objectives:
+        of_task = {row["data_id"]: row["task"] for row in store.table("metrics").to_pylist()}
+        plain = of_task.get(middle["data_id"], DEFAULT) != DEFAULT  # may have no temperature
+        kd = "kd" if plain else "{name: kd, temperature: 4.0}"
         steps.append(
             Step(
                 "Or let frozen partners teach: kd helps where labels are few or wrong.",
-                "objectives: [{name: kd, temperature: 4.0}, self]   # in the spec, then:\n"
-                + repeat,
+                f"objectives: [{kd}, self]   # in the spec, then:\n{repeat}",
             )
         )
     return steps
