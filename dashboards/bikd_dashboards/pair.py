@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from bikd_dashboards.figures import TICK
 from bikd_dashboards.formatting import label
-from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_dashboards.theme import BLUE, GREY, LIGHT, PURPLE, VERMILION
 from bikd_dashboards.units import difference_title
 from bikd_ray.analysis.cases import Case
 from bikd_ray.formatting import count, difference
@@ -24,7 +24,7 @@ SHARES = {"both": "both right", "one": "exactly one right", "none": "both wrong"
 
 def cases_figure(cases: Sequence[Case]) -> go.Figure:
     """A stacked bar for each moment."""
-    colours = dict(zip(SHARES, (BLUE, VERMILION, GREY), strict=True))
+    colours = dict(zip(SHARES, (BLUE, PURPLE, GREY), strict=True))
     figure = go.Figure(
         [
             go.Bar(
