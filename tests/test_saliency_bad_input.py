@@ -233,6 +233,23 @@ def test_check_shows_the_frame_rate_of_files_and_names_one_that_is_no_video(film
     assert "video7/clip.mkv is not a readable video" in told
 
 
+def test_without_pyav_check_says_what_to_install(films, said, monkeypatch):
+    write_video(films / "val" / "video7", 6, frames=None)
+    (films / "val" / "video7" / "clip.mkv").write_bytes(b"a video")
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, told = said("check", str(spec_file(films)))
+    assert code == 2
+    assert "video7/clip.mkv needs PyAV; install bikd-ray[video], or extract its frames" in told
+
+
+def test_other_bytes_of_one_map_are_another_data_set(films):
+    path = films / "val" / "video5" / "maps" / "0002.png"
+    before = resolve(load_spec(spec_file(films)))[1].data_id
+    assert resolve(load_spec(spec_file(films)))[1].data_id == before
+    save(path, bump(9))
+    assert resolve(load_spec(spec_file(films)))[1].data_id != before
+
+
 # Truths that define nothing
 
 
