@@ -146,6 +146,8 @@ def test_frames_and_maps_missing_in_the_middle_are_said_and_the_rest_is_measured
     code, told = said("check", str(path))
     assert code == 0, told
     for line in (
+        "train: 3 videos",
+        "val: 10 frames",
         "1 frame missing in the middle, such as number 3 of",
         "1 map without a frame, unused",
         "1 frame without a map, context only, such as number 5 of",
@@ -184,6 +186,7 @@ def test_check_names_every_file_that_does_not_decode(films, said):
         scipy.io.savemat(mat, {"gaze_of": np.ones((2, 2)), "resolution": [12, 16]})
     code, told = said("check", str(spec_file(films)))
     assert code == 2
+    assert "data.val: 1 of 12 frames looked at do not decode" in told
     assert "video5/images/0001.png is not a readable image" in told
     assert "0001.mat has the keys gaze_of, resolution; fixations are looked for under I," in told
 
