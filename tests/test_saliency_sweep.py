@@ -70,9 +70,9 @@ def assert_pages(store: Store) -> None:
     assert {len(row.pictures) for gallery in galleries for row in gallery.rows} == {5}
     assert not of_kind(blocks, Downloads)  # there are no classes
     (grid,) = of_kind(why(view, {}), Grid)
-    assert [plot.key for plot in grid.plots] == [
-        "why-ensemble_gain", "why-accuracy_gap", "why-cost"
-    ]  # fmt: skip
+    keys = {plot.key for plot in grid.plots}
+    assert "why-accuracy_gap" in keys
+    assert "why-error_overlap" not in keys  # maps are not right or wrong
 
 
 def test_videos_are_swept_measured_planned_and_exported(cluster, path):
