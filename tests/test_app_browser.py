@@ -59,9 +59,20 @@ def cells(page) -> list[str]:
     return page.locator(".heatmap-label text").all_text_contents()
 
 
+def test_the_setting_with_the_clearest_verdict_is_shown_first(opened, served):
+    opened.get_by_role("heading", name="Overview", exact=True).wait_for()
+    first = Snapshot(served[1]).opening
+    assert first is not None
+    assert first.objective == "kd"
+    settings = opened.locator('select[data-choice="group"]')
+    assert settings.input_value() == first.key
+    assert "1 of 2 models improves" in opened.locator("p.verdict").inner_text()
+    settings.select_option(label="bikd · last epoch")
+    opened.get_by_text("more than training alone does").wait_for()
+
+
 def test_every_page_can_be_reached_and_says_something(opened):
     opened.get_by_role("heading", name="Overview", exact=True).wait_for()
-    assert "more than training alone" in opened.locator("p.verdict").inner_text()
     for page in PAGES.values():
         visit(opened, page.title)
         assert opened.locator("main .card").inner_text().count("\n") > 3

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 from scipy.stats import pearsonr
 
+from bikd_dashboards.class_map import class_map_figure
 from bikd_dashboards.correlates import (
     CLOUD,
     says,
@@ -17,7 +18,7 @@ from bikd_dashboards.figures import Heatmap, Interval, heatmap_info
 from bikd_dashboards.group_size import Size, sizes_figure, sizes_info
 from bikd_dashboards.headline import headlines
 from bikd_dashboards.objectives import objectives_figure, objectives_info
-from bikd_dashboards.pair import CLASSES, classes_info, flips_figure
+from bikd_dashboards.pair import CLASSES, classes_figure, classes_info, flips_figure
 from bikd_dashboards.runs import runs
 from bikd_ray.analysis.cases import Case, cases
 from bikd_ray.analysis.correlation import centred, correlation
@@ -220,12 +221,37 @@ def test_flips_stand_right_and_left_of_zero_with_the_control_below():
 
 
 def test_of_many_classes_the_largest_gains_and_losses_are_drawn():
-    rows = [{"label": i, "n": 50, "delta": float(i), "control_delta": None} for i in range(100)]
+    same = {"name": None, "n": 50, "control_delta": None}
+    rows = [{**same, "label": i, "delta": float(i)} for i in range(100)]
     info = classes_info("vit", "mixer", rows)
     assert len(info.gains) == CLASSES
-    assert info.gains[0].label == 99
-    assert info.gains[-1].label == 0
+    assert info.gains[0].title == "class 99"
+    assert info.gains[-1].title == "class 0"
     assert info.left_out == 100 - CLASSES
+
+
+def test_classes_are_called_what_the_data_calls_them_and_stay_apart():
+    names = [
+        "a very long name of some first <class>",
+        "a very long name of that other <class>",
+        "7",
+    ]
+    rows = [
+        {"label": i, "name": name, "n": 5, "delta": 1.0 - i, "control_delta": 0.5}
+        for i, name in enumerate(names)
+    ]
+    figure = classes_figure(classes_info("vit", "mixer", rows), TOP1)
+    bars, marks = traces(figure)
+    assert (bars.x, bars.y) == ((1.0, 0.0, -1.0), (0, 1, 2))
+    assert marks.y == (0, 1, 2)
+    shown = figure.to_dict()["layout"]["yaxis"]["ticktext"]
+    assert len({*shown}) == 3
+    assert shown[0].startswith("a very long")
+    assert "&lt;class" in "".join(bars.hovertext)
+    assert shown[2] == "class 7 "
+    lines = [("vit", "mixer", rows)]
+    drawn = class_map_figure(lines, TOP1).to_dict()["layout"]
+    assert drawn["xaxis"]["ticktext"][2] == "7"
 
 
 def test_a_long_tie_names_a_few_and_counts_the_rest():

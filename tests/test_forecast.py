@@ -24,6 +24,7 @@ from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store, Writer
 from bikd_ray.sweep.capacity import ResourceRequest
 from bikd_ray.sweep.events import JobRequest, job_row
+from bikd_ray.sweep.strategy import PendingJob
 
 ROOT = Path(__file__).parent.parent
 CPU, HALF, GPU = ResourceRequest(1, 0), ResourceRequest(1, 0.5), ResourceRequest(1, 1)
@@ -31,11 +32,17 @@ TWO_CPUS = [{"CPU": 2, "memory": 2**40}]
 ONE_GPU = [{"CPU": 8, "GPU": 1, "memory": 2**40}]
 
 
+def pending(jobs) -> list[PendingJob]:
+    return [PendingJob(str(i), *job) for i, job in enumerate(jobs)]
+
+
 @pytest.mark.parametrize(
     ("jobs", "nodes", "budget", "expected"),
     [
         # two slots: 9 beside 5, then 4 beside it: both end at 9
         ([(CPU, 4), (CPU, 9), (CPU, 5)], TWO_CPUS, None, Forecast(3, 18, 9, 2)),
+        # the control first, although short: 2 beside 9, then 5 and 4 one after the other
+        ([(CPU, 4), (CPU, 9), (CPU, 5), (CPU, 2, True)], TWO_CPUS, None, Forecast(4, 20, 11, 2)),
         # the whole GPU first, then two halves at once
         ([(HALF, 6), (GPU, 10), (HALF, 6)], ONE_GPU, None, Forecast(3, 16, 16, 2)),
         # 10 and 6 begin together; a third of 6 would make 16 + 6 of 20
@@ -46,7 +53,7 @@ ONE_GPU = [{"CPU": 8, "GPU": 1, "memory": 2**40}]
     ],
 )
 def test_jobs_are_played_in_the_order_of_a_sweep(jobs, nodes, budget, expected):
-    assert forecast(jobs, nodes, budget) == expected
+    assert forecast(pending(jobs), nodes, budget) == expected
 
 
 def test_a_job_takes_what_its_images_take_of_each_member(spec_file):
@@ -121,7 +128,7 @@ def test_the_command_says_what_is_left_to_pay(spec_file, tmp_path):
     ],
 )
 def test_a_slot_starts_once_and_is_taken_again(jobs, warm, expected):
-    assert forecast(jobs, TWO_CPUS, None, 3.0, warm) == expected
+    assert forecast(pending(jobs), TWO_CPUS, None, 3.0, warm) == expected
 
 
 def test_the_time_of_a_sweep_has_its_start(spec_file, tmp_path):
@@ -129,7 +136,8 @@ def test_the_time_of_a_sweep_has_its_start(spec_file, tmp_path):
     store = Store(str(tmp_path / "store"))
     plan = plan_jobs(spec, store)
     pace = {m.model_id: Pace(0, 0.05) for job in plan.jobs for m in job.members}  # 2 s a baseline
-    jobs = forecast([(CPU, j.work(lambda m: Pace(0, 0.05))) for j in plan.todo], TWO_CPUS)
+    seconds = [(CPU, j.work(lambda m: Pace(0, 0.05)), j.objective.alone) for j in plan.todo]
+    jobs = forecast(pending(seconds), TWO_CPUS)
 
     def told(where: str, known: Store | None) -> str:
         return cost_lines(spec, plan, pace, "hand", (where, TWO_CPUS), store=known)[1]

@@ -5,16 +5,16 @@ import pytest
 from typer.testing import CliRunner
 
 from bikd_pipelines.cli import app
-from bikd_pipelines.search_views import kinds_lines, search_notes
+from bikd_pipelines.search_views import kinds_lines
 from bikd_ray.analysis.halves import deciding_half
 from bikd_ray.errors import UserError
 from bikd_ray.export.select import select_result
 from bikd_ray.export.tables import chosen_among
+from bikd_ray.store.advice import search_notes
 from bikd_ray.store.kinds import kinds, several_kinds
 from bikd_ray.store.searched import search_note, searched_partners
 from bikd_ray.sweep.search_strategy import decision_rows
-from tests.search_sweeps import World
-from tests.test_searched_store import told_by
+from tests.search_sweeps import World, told_by
 
 HOW = {"goal": "improve", "improve": {"models": ["b"], "group": 4}, "search": {"confirm": 2}}
 
@@ -83,7 +83,9 @@ def test_each_kind_is_chosen_on_one_half_and_measured_on_the_other(improved):
     assert {(row["decided_on"], row["n"], row["half"]) for row in rows.values()} == {
         (500, 500, True)
     }
-    assert kinds_lines(table) == ["chosen on 500 images, measured on the other 500"]
+    lines = kinds_lines(table)
+    assert lines[0] == "chosen on 500 images, measured on the other 500"
+    assert lines[1].startswith("of one seed an interval speaks of the images")  # the group's
 
 
 def test_the_units_that_report_choose_nothing(improved, tmp_path):
@@ -112,6 +114,7 @@ def test_the_pair_of_a_search_is_its_winner_with_its_intervals(searched):
         assert row["partner"] == winner["partner"]
         for name in ("delta", "delta_low", "delta_high", "net_delta", "net_low", "net_high"):
             assert row[name] == pytest.approx(winner[name])
+        assert len(kinds_lines(table)) == 1
 
 
 def setting_of(world):

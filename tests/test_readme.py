@@ -57,7 +57,7 @@ def specs() -> list[tuple[str, dict]]:
 
 @pytest.mark.parametrize(("name", "spec"), specs(), ids=lambda v: v if isinstance(v, str) else "")
 def test_every_spec_reads(name, spec):
-    own = {"zoo": [{"timm": "resnet18", "alias": a} for a in ("DeiT", "b")], "data": DATA}
+    own = {"zoo": [{"timm": "resnet18", "alias": a} for a in ("DeiT", *"bcd")], "data": DATA}
     parse_spec({**own, **spec})
 
 

@@ -295,11 +295,12 @@ def test_everything_that_is_missing_is_proposed_in_order_whoever_is_at_it(tmp_pa
     writer = two_models(tmp_path)
     store, all_jobs = Store(writer.fs.uri), [PendingJob(i, CPU, 1) for i in "abc"]
     all_jobs += [PendingJob("long", CPU, 9), PendingJob("big", BIG, 1)]
+    all_jobs += [PendingJob("control", CPU, 0.5, early=True)]
     done_by_another(writer, "a")
     at_work = Running(here={"b"}, elsewhere={"c"})
     proposed = Everything(all_jobs).propose(store, at_work, lambda needs: 0)
     assert proposed is not None
-    assert [job.job_id for job in proposed] == ["big", "long", "c"]
+    assert [job.job_id for job in proposed] == ["control", "big", "long", "c"]
     assert Everything(all_jobs[:2]).propose(store, at_work, lambda needs: 0) is None
 
 

@@ -269,7 +269,11 @@ def test_a_model_that_answers_no_numbers_fails_with_its_name(found):
     [
         ({"input": {"size": 20, "multiple": 8}}, "no multiple of 8"),
         ({"input": {"size": 24, "multiple": 8, "crop_pct": 0.9}}, "leave out input.crop_pct"),
-        ({"kwargs": {"classes": 12}}, "outputs 12 classes, but the data has 11"),
+        ({"kwargs": {"classes": 12}}, "outputs 12 classes, .* has 11; one more .* a label_map"),
+        (
+            {"kwargs": {"classes": 9}},
+            "outputs 9 classes, .* has 11; give a model with a head of 11",
+        ),
     ],
 )
 def test_what_does_not_fit_is_said_in_one_line(change, says):

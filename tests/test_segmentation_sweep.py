@@ -3,6 +3,7 @@ pages, and a checkpoint that transformers alone loads.
 """
 
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from bikd_ray.data import open_split, resolve_data
 from bikd_ray.export import ExportRequest, export_model
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
+from bikd_ray.store.compact import compact
 from tests.faults import run
 from tests.scene_nets import INPUT, entry
 
@@ -42,6 +44,7 @@ def segformer(folder: Path) -> Path:
     config.id2label = dict(enumerate(CLASSES))
     config.label2id = {name: label for label, name in enumerate(CLASSES)}
     transformers.SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    (folder / "README.md").write_text("---\nlicense: cc-by-nc-4.0\n---\n# Weights\n")
     return folder
 
 
@@ -106,15 +109,42 @@ def test_counts_of_each_image_give_the_metrics_of_all_of_them_and_of_each_class(
         iou = right / np.maximum(labelled + predicted - right, 1)
         assert 100 * iou[labelled > 0].mean() == pytest.approx(result["after"])
     classes = store.classes("segformer").to_pylist()
+    assert [row["name"] for row in classes] == [CLASSES[row["label"]] for row in classes]
     (gain,) = store.partners("segformer").to_pylist()
     assert np.mean([row["after"] for row in classes]) == pytest.approx(gain["after"])
     assert np.mean([row["before"] for row in classes]) == pytest.approx(gain["before"])
 
 
-def test_the_page_shows_the_metric(swept, tmp_path):
+def test_pairs_say_what_share_of_the_wrong_pixels_both_get_wrong(swept):
+    _, store = swept
+    (pair,) = store.pairs_before().to_pylist()
+    pixels = [pair[name] for name in ("n11", "n10", "n01", "n00")]
+    truth = sum(sum(row["labelled"]) for row in store.table("counts").to_pylist()) / 2
+    assert sum(pixels) == truth
+    assert pair["error_overlap"] == pixels[3] / sum(pixels[1:])
+
+
+def test_the_page_shows_the_metric_the_classes_and_the_pictures(swept, tmp_path):
     _, store = swept
     write_report(store, tmp_path / "report.html")
-    assert "mIoU" in (tmp_path / "report.html").read_text()
+    page = (tmp_path / "report.html").read_text()
+    for text in ("mIoU", "background", "segformer: where it changed most", "image/webp;base64"):
+        assert text in page
+
+
+def test_merging_the_stores_files_changes_no_answer(swept, tmp_path):
+    _, store = swept
+    merged = tmp_path / "merged"
+    copytree(store.uri, merged)
+    compact(str(merged))
+    again = Store(str(merged))
+    assert len(list((merged / "result_counts").glob("*.parquet"))) == 1
+    for name in ("segformer", "masks"):
+        assert again.classes(name) == store.classes(name)
+        assert again.partners(name) == store.partners(name)
+    rows = [sorted(s.table("result_counts").to_pylist(), key=str) for s in (store, again)]
+    assert rows[0] == rows[1]
+    assert rows[0]
 
 
 def test_an_exported_model_reproduces_its_stored_metric_by_transformers_alone(swept, tmp_path):
@@ -123,6 +153,8 @@ def test_an_exported_model_reproduces_its_stored_metric_by_transformers_alone(sw
     done = export_model(store, request, tmp_path / "out", allow_worse=True, made_by="a test")
     card = (tmp_path / "out" / "README.md").read_text()
     assert "pipeline_tag: image-segmentation" in card
+    assert "license: cc-by-nc-4.0" in card
+    assert "commercial" in card
     assert "AutoModelForSemanticSegmentation" in card
     model = transformers.AutoModelForSemanticSegmentation.from_pretrained(tmp_path / "out")
     assert [model.config.id2label[label] for label in range(11)] == CLASSES

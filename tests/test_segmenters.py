@@ -116,6 +116,21 @@ def test_a_folder_of_transformers_is_loaded_with_all_its_outputs(transformers, t
     assert output.tensors()[-1].shape[-2:] == (16, 24)
 
 
+def test_a_folders_card_says_the_licence_of_its_weights(transformers, tmp_path):
+    saved(tmp_path, "segformer")
+    card = tmp_path / "README.md"
+    for front, licence in (
+        ("license: mit", "mit"),
+        ("license: other\nlicense_name: nvidia-nc", "nvidia-nc"),
+        ("license: unknown", None),
+        ("tags: [x]", None),
+    ):
+        card.write_text(f"---\n{front}\n---\n# A model\n")
+        assert load_transformers(str(tmp_path)).licence == licence
+    card.write_text("---\nlicense: [\n---\n")
+    assert load_transformers(str(tmp_path)).licence is None
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_config_builds_the_same_network_without_any_file(transformers, tmp_path, kind):
     saved(tmp_path, kind)
@@ -268,7 +283,8 @@ def test_an_exported_model_is_loaded_by_transformers_alone(transformers, tmp_pat
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.startswith("---\nlicense: cc-by-nc-4.0\n")
     assert "no commercial use" in card
-    assert load_transformers(str(tmp_path / "out")).mean == found.mean
+    taken_up = load_transformers(str(tmp_path / "out"))
+    assert (taken_up.mean, taken_up.licence) == (found.mean, "cc-by-nc-4.0")
 
 
 def test_a_folder_that_answers_otherwise_is_refused(transformers, tmp_path):

@@ -20,11 +20,12 @@ import yaml
 from rich.cells import cell_len
 
 from bikd_pipelines import cli
-from bikd_pipelines.summary import Asked, Step, firsts, next_steps, print_summary
+from bikd_pipelines.summary import print_summary
 from bikd_ray.export.exporter import ExportRequest
 from bikd_ray.specs import Spec
 from bikd_ray.store import Store, Writer
 from bikd_ray.store import verdicts as v
+from bikd_ray.store.advice import Asked, Step, firsts, next_steps
 from tests.stores import after, baseline, job
 from tests.synthetic import World, made
 

@@ -7,10 +7,12 @@ import json
 import runpy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import yaml
+from PIL import Image
 
 from bikd_pipelines import demo
 from bikd_ray.plan import all_jobs
@@ -21,6 +23,7 @@ from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.sweep.baselines import measure
 from bikd_ray.sweep.capacity import ResourceRequest
 from bikd_ray.sweep.events import JobRequest
+from bikd_ray.tasks import task_of
 from tests.jobs import result_of
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -32,31 +35,45 @@ cells, page = NOTEBOOK["cells"], NOTEBOOK["page"]
 
 @pytest.fixture
 def there(tmp_path, monkeypatch) -> Path:
-    """A folder with `bikd-demo`: two of the demo's models, trained for an epoch and without Ray."""
+    """A folder with both demos' stores: two models of each, trained for an epoch, without Ray."""
     one = demo.FIRST_LESSONS.model_copy(update={"epochs": 1})
     two = {name: demo.ZOO[name] for name in ("ResNet", "ViT")}
     short = replace(demo.STORIES[demo.CHEAP], zoo=two, lessons=lambda name: one)
     monkeypatch.setitem(demo.STORIES, demo.CHEAP, short)
     path = demo.prepare_demo(str(tmp_path / "bikd-demo"))
-    content = yaml.safe_load(path.read_text())
-    content["recipe"]["epochs"], content["seeds"] = 1, [0]
-    content["objectives"] = [{"name": "kd", "temperature": demo.SOFT}]
+    swept(path, objectives=[{"name": "kd", "temperature": demo.SOFT}])
+    told = demo.STORIES[demo.SEGMENTATION]
+    few = told.taught.model_copy(update={"count": 32})
+    two = {name: told.zoo[name] for name in ("Dilated", "UNet")}
+    short = replace(told, taught=few, zoo=two, lessons=lambda name: one)
+    monkeypatch.setitem(demo.STORIES, demo.SEGMENTATION, short)
+    path = demo.prepare_demo(str(tmp_path / "bikd-demo-segmentation"), demo.SEGMENTATION)
+    scenes = yaml.safe_load(path.read_text())["data"]
+    scenes["train"]["count"] = scenes["val"]["count"] = 32
+    swept(path, data={**scenes, "cache": "none"})
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def swept(path: Path, **changes: Any) -> None:
+    """The jobs of one epoch and one seed of a demo's spec."""
+    content = yaml.safe_load(path.read_text()) | {"seeds": [0]} | changes
+    content["recipe"]["epochs"] = 1
     path.write_text(yaml.safe_dump(content))
     spec = load_spec(path)
     zoo, data = resolve(spec)
     assert spec.store is not None
-    writer = Writer(spec.store)
+    task, writer = task_of(data.task), Writer(spec.store)
     for model in zoo.values():
         found = measure(model, data, ResourceRequest(1, 0), spec.store, "val")
         row = {**dict.fromkeys(SCHEMAS["models"].names), **found.rows[0]}
         row |= {"source": model.entry.source, "resolved": model.to_json()}
-        writer.commit_baseline(found.rows, row, found.statistics)
+        writer.commit_baseline(found.rows, row, found.statistics, task.table or "")
     for job in all_jobs(spec, zoo, data):
         end = result_of(JobRequest(job, "demo", spec.store, ("last",), similarity=False))
         assert end.error is None, end.error
-        writer.commit_job(end.job, end.results, end.curves)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+        writer.commit_job(end.job, end.results, end.curves, statistics=end.statistics)
+    writer.write_metrics(data.data_id, data.task, task.metrics)
 
 
 def test_every_cell_runs_and_the_model_that_it_takes_home_loads(there, capsys):
@@ -68,6 +85,8 @@ def test_every_cell_runs_and_the_model_that_it_takes_home_loads(there, capsys):
     assert shown.startswith("ResNet · ")
     assert "where there is [0, 1, 2, 3, 4, 5, 6, 7]" in shown
     assert (there / "matrix.html").stat().st_size > 1000
+    assert shown.count("pp IoU") == 2
+    assert Image.open(there / "changed.png").size == (4 * 192, 192)
     assert "heatmap" in {trace.type for trace in names["figure"].data}
     assert all(f'"{name}"' in names["figure"].to_json() for name in ("ResNet", "ViT"))
     model = timm.create_model("local-dir:better-vit", pretrained=True)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import create_transform  # type: ignore[attr-defined]
 
 from bikd_ray.plan import View
 
@@ -25,6 +24,8 @@ def augmentation(name: str, view: View) -> Augmentation:
     at the model's interpolation. `reference`: the same, always bilinear, as the reference code of
     Jain et al. (TMLR 2025) trains all but its ViTs.
     """
+    from timm.data import create_transform  # type: ignore[attr-defined]
+
     transform: Any = create_transform(
         (3, view.size, view.size),
         is_training=True,

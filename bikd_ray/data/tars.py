@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 from PIL import Image
-from timm.utils.misc import natural_key
 
 from bikd_ray.data.decode import SHOWN_EXTENSIONS, decode
 from bikd_ray.data.exclusions import LeftOut, is_hidden, is_image
@@ -196,6 +195,8 @@ def class_folders(source: TimmData) -> TarImages:
         if known and (loose := next((image for image in found if not image.label), None)):
             raise UserError(f"data: {tar.path}, member {loose.path} lies in no class folder")
         return found
+
+    from timm.utils.misc import natural_key
 
     tars, found = index_tars(str(source.path), images)
     if not found:

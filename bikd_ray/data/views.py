@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import create_transform  # type: ignore[attr-defined]
 from torch import Tensor
 
 from bikd_ray.plan import ResolvedInput, View
@@ -18,6 +17,8 @@ from bikd_ray.plan import ResolvedInput, View
 
 def pixels(view: View) -> Callable[[Image.Image], np.ndarray]:
     """The function from an RGB image to uint8 [3, size, size] of `view`."""
+    from timm.data import create_transform  # type: ignore[attr-defined]
+
     extra: dict[str, Any] = {"mean": view.fill} if view.fill else {}
     transform: Any = create_transform(
         (3, view.size, view.size),

@@ -121,6 +121,7 @@ CLASSES = _schema(
     [
         *_LEARNER,
         ("label", _I, "the class, as the data numbers it"),
+        ("name", _S, "… and calls it; null where that is not known"),
         ("before", _F, "percent of the class"),
         ("after", _F, "percent of the class, mean of the seeds"),
         ("delta", _F, "after less before"),

@@ -388,7 +388,12 @@ class Store:
             self._reader, self.model_ids(model), objective, selection, measure=measure
         )
         known = (one for one in found if one.metric.binary or has_classes(one.metric))
-        return pa.Table.from_pylist(_rows(known, rows), CLASSES)
+
+        def named(learner: ModelSeries) -> list[Row]:
+            names = dict(enumerate(self._reader.class_names.get(learner.data_id, ())))
+            return [{**row, "name": names.get(row["label"])} for row in rows(learner)]
+
+        return pa.Table.from_pylist(_rows(known, named), CLASSES)
 
     def flips(
         self,

@@ -157,6 +157,12 @@ class Reader:
             )
 
     @property
+    def class_names(self) -> dict[str, list[str]]:
+        """data_id -> the names of its classes, in the order of the labels, where they are known."""
+        with self._lock:
+            return self.derived("class_names", _class_names, self._index("metrics"))
+
+    @property
     def untouched(self) -> frozenset[str]:
         """The data_ids whose control is the untouched model: train has no labels."""
         with self._lock:
@@ -452,6 +458,11 @@ def _without_value(baselines: pa.Table) -> set[tuple[str, str]]:
     for key, value in zip(keys, baselines["value"].to_pylist(), strict=True):
         found[key] = found.get(key, True) and value is not None and math.isnan(value)
     return {key for key, empty in found.items() if empty}
+
+
+def _class_names(rows: pa.Table) -> dict[str, list[str]]:
+    known = sorted(rows.filter(rows["classes"].is_valid()).to_pylist(), key=itemgetter("attempt"))
+    return {row["data_id"]: row["classes"] for row in known}
 
 
 def _untouched(rows: pa.Table) -> frozenset[str]:

@@ -86,12 +86,17 @@ class Writer:
         self._put("baselines", name, baseline, attempt)
 
     def write_metrics(
-        self, data_id: str, task: str, metrics: Sequence[Metric], control: str = CONTROL
+        self,
+        data_id: str,
+        task: str,
+        metrics: Sequence[Metric],
+        control: str = CONTROL,
+        classes: Sequence[str] | None = None,
     ) -> None:
-        """Store what is measured on a data set, the primary metric first, and what net Δ is
-        against: CONTROL, or UNTOUCHED.
+        """Store what is measured on a data set, the primary metric first, what net Δ is against
+        (CONTROL, or UNTOUCHED), and the names of its classes.
         """
-        same = {"task": task, "data_id": data_id, "control": control}
+        same = {"task": task, "data_id": data_id, "control": control, "classes": classes}
         rows = [
             {**vars(metric), "metric": metric.name, "position": i, **same}
             for i, metric in enumerate(metrics)

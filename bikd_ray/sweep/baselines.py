@@ -211,7 +211,7 @@ def run_baselines(
     measuring = task_of(data.task)
     if data.data_id not in store.table("metrics", ["data_id"])["data_id"].to_pylist():
         against = CONTROL.label if labelled(data.data.train) else UNTOUCHED
-        writer.write_metrics(data.data_id, data.task, measuring.metrics, against)
+        writer.write_metrics(data.data_id, data.task, measuring.metrics, against, data.classes)
     missing = missing_baselines(zoo, data, store)
     further = sorted({name for _, name in missing} - {VAL})
     on = f", also on {', '.join(further)}" if further else ""

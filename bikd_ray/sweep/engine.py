@@ -326,7 +326,11 @@ def _run_jobs(
     fs = writer.fs
     lease = Lease(fs, spec.name)
     unable = {i: why for i, request in requests.items() if (why := _unable(request, broken))}
-    able = [PendingJob(i, o.needs, o.job.flops) for i, o in requests.items() if i not in unable]
+    able = [
+        PendingJob(i, o.needs, o.job.flops, early=o.job.objective.alone)
+        for i, o in requests.items()
+        if i not in unable
+    ]
     seconds = None if budget is None else 3600 * budget
     strategy = Everything(able) if search is None else _told(search, able, spec, writer, progress)
     scheduler = JobScheduler(strategy, nodes, store, lease, progress.note, budget=seconds, ask=ask)

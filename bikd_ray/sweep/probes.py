@@ -108,7 +108,8 @@ def run_probes(
     task = task_of(data.task)
     if KNN.name not in [metric.name for metric in store.metrics.get(data.data_id, ())]:
         against = store.control(data.data_id)
-        writer.write_metrics(data.data_id, data.task, (*task.metrics, KNN), against)
+        metrics = (*task.metrics, KNN)
+        writer.write_metrics(data.data_id, data.task, metrics, against, data.classes)
     blind = [name for name, model in zoo.items() if model.cost.features is None]
     if blind:
         progress.note(f"not probed, since no layer makes their logits: {', '.join(blind)}")

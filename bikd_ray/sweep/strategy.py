@@ -4,7 +4,7 @@ A strategy has no memory and occupies nothing: what is stored is all that it kno
 that asks it keeps the cluster's capacity, the budget and the leases.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Protocol
@@ -15,11 +15,15 @@ from bikd_ray.sweep.capacity import ResourceRequest
 
 @dataclass(frozen=True)
 class PendingJob:
-    """A job in line: what it occupies, and how much work it is in relation to others."""
+    """A job in line: what it occupies, and how much work it is in relation to others.
+
+    early: before all that is not; a control, without which no other job's gain says anything.
+    """
 
     job_id: str
     needs: ResourceRequest
     work: float
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,17 @@ class Running:
 
     here: Collection[str]  # begun by this sweep; they run, or have ended and may not be stored yet
     elsewhere: Collection[str]  # other sweeps are at them, or were a moment ago
+
+
+def line(jobs: Iterable[PendingJob]) -> list[PendingJob]:
+    """The early ones first; of each kind the largest needs and then the longest, so that the end
+    is short.
+    """
+
+    def place(job: PendingJob) -> tuple[bool, float, float, float]:
+        return not job.early, -job.needs.gpus, -job.needs.cpus, -job.work
+
+    return sorted(jobs, key=place)
 
 
 class Strategy(Protocol):
@@ -57,8 +72,8 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True)
 class Everything:
-    """All jobs that are missing: the largest needs first and then the longest, so that the end is
-    short. Jobs that other sweeps are at are among them, since they may still become ours.
+    """All jobs that are missing, in `line`. Jobs that other sweeps are at are among them, since
+    they may still become ours.
     """
 
     jobs: Sequence[PendingJob]
@@ -68,6 +83,4 @@ class Everything:
         self, store: Store, running: Running, free: Callable[[ResourceRequest], int]
     ) -> Sequence[PendingJob] | None:
         over = store.done() | set(running.here)
-        missing = [job for job in self.jobs if job.job_id not in over]
-        missing.sort(key=lambda job: (-job.needs.gpus, -job.needs.cpus, -job.work))
-        return missing or None
+        return line(job for job in self.jobs if job.job_id not in over) or None

@@ -10,10 +10,7 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import numpy as np
-import timm
 import torch
-from timm.models import load_model_config_from_hf, parse_model_name
-from timm.models._hub import load_model_config_from_path  # the same for a folder, not exported
 from torch import Tensor, nn
 
 from bikd_ray.errors import UserError, choices
@@ -134,6 +131,9 @@ def blueprint(entry: ZooEntry, network: nn.Module | None = None) -> Blueprint | 
         return of_transformers(entry, network) if network is not None else None
     if not entry.timm:
         return None
+    from timm.models import load_model_config_from_hf, parse_model_name
+    from timm.models._hub import load_model_config_from_path  # of a folder; not exported
+
     kind, where = parse_model_name(entry.timm)
     if kind is None:
         return Blueprint(where, None, entry.kwargs)
@@ -145,11 +145,16 @@ def blueprint(entry: ZooEntry, network: nn.Module | None = None) -> Blueprint | 
 def _from_blueprint(entry: ZooEntry, how: Blueprint) -> nn.Module:
     if any(getattr(entry, kind) for kind in OF_TRANSFORMERS):
         return segmenter_from(entry, how)
+    import timm
+
     config = {"pretrained_cfg": dict(how.config)} if how.config else {}
     return timm.create_model(how.name, pretrained=False, **config, **how.kwargs)
 
 
 def _timm(entry: ZooEntry, pretrained: bool) -> nn.Module:
+    import timm
+    from timm.models import parse_model_name
+
     name = entry.timm or ""
     try:
         kind, _ = parse_model_name(name)

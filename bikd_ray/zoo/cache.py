@@ -8,17 +8,16 @@ Factories, torch hub and hf-hub entries may change without a sign, and are built
 import contextlib
 import os
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow.fs as pafs
-import timm
-from timm.models import parse_model_name
 
 from bikd_ray.cache_dir import cache_root, replace_file
 from bikd_ray.data.files import file_stamp
 from bikd_ray.identity import RESULT_VERSION, digest
 from bikd_ray.plan import ResolvedModel
-from bikd_ray.specs import ZooEntry
+from bikd_ray.specs import LOCAL_DIR, ZooEntry
 from bikd_ray.tasks import DEFAULT
 from bikd_ray.zoo.checkpoints import WEB, downloaded
 from bikd_ray.zoo.containers import is_index
@@ -63,18 +62,20 @@ def save_resolved(model: ResolvedModel, before: Path | None = None, task: str = 
 def _path(entry: ZooEntry, task: str) -> Path | None:
     if not entry.timm or _OTHER_WEIGHTS & entry.kwargs.keys():
         return None
-    kind, where = parse_model_name(entry.timm)
-    if kind == "hf-hub" or is_index(entry.checkpoint or ""):  # whose shards may change
+    folder = entry.timm.startswith(LOCAL_DIR)
+    elsewhere = ":" in entry.timm and not folder
+    if elsewhere or is_index(entry.checkpoint or ""):  # whose shards may change
         return None
     stamps = []
-    if kind == "local-dir":
-        files = sorted(f for f in Path(where).iterdir() if f.is_file())
+    if folder:
+        where = Path(entry.timm.removeprefix(LOCAL_DIR))
+        files = sorted(f for f in where.iterdir() if f.is_file())
         stamps += [(f.name, _stamp(str(f))) for f in files]
     if entry.checkpoint:
         stamps.append(("checkpoint", _stamp(entry.checkpoint)))
     what = entry.model_dump(exclude={"alias"})
     own = () if task == DEFAULT else (task,)
-    key = digest("known", RESULT_VERSION, PROBE_VERSION, timm.__version__, what, stamps, *own)
+    key = digest("known", RESULT_VERSION, PROBE_VERSION, version("timm"), what, stamps, *own)
     return cache_root() / "models" / f"{key}.json"
 
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from itertools import filterfalse
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -335,6 +334,8 @@ def same(a: CheckpointFit, b: CheckpointFit) -> bool:
 
 def _filters(arch: str) -> tuple[Callable[..., Any], ...]:
     """The functions by which timm takes other people's checkpoints of an architecture."""
+    import timm
+
     if not timm.is_model(arch):
         return ()
     module = sys.modules[timm.model_entrypoint(arch).__module__]

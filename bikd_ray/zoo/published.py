@@ -13,12 +13,10 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-import timm
 import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from timm.models import get_arch_pretrained_cfgs  # type: ignore[attr-defined]
 from torch import Tensor
 
 from bikd_ray.plan import ResolvedModel
@@ -54,6 +52,8 @@ def published(name: str, size: int | None = None) -> Published | None:
     Without a tag `name` means timm's default weights; without a size, the one that timm gives the
     model. `hf-hub:timm/NAME` is NAME.
     """
+    import timm
+
     try:
         config = timm.get_pretrained_cfg(name.removeprefix("hf-hub:timm/"))
     except RuntimeError:  # no such tag
@@ -89,6 +89,8 @@ def held(
     the name of timm's file says (torch hub's convention), or where a copy of timm's file that
     huggingface_hub has kept on this machine has the same tensors. Downloads nothing.
     """
+    from timm.models import get_arch_pretrained_cfgs  # type: ignore[attr-defined]
+
     known = get_arch_pretrained_cfgs(architecture.partition(".")[0])
     hashes = {
         name: match[1] for name, cfg in known.items() if (match := _HASH.search(str(cfg.url)))

@@ -3,10 +3,9 @@
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from timm.data.config import resolve_model_data_config
-from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from torch import Tensor, nn
 
 from bikd_ray.data.labels import placed
@@ -114,10 +113,15 @@ def weights_id(network: nn.Module) -> str:
     return sha.hexdigest()[:16]
 
 
+def _data_config(network: nn.Module) -> dict[str, Any]:
+    from timm.data.config import resolve_model_data_config
+
+    return resolve_model_data_config(network)
+
+
 def square_input(entry: ZooEntry, network: nn.Module) -> ResolvedInput:
     """The model's own data config (timm's, where it is one), with the entry's overrides."""
-    given = entry.input
-    config = resolve_model_data_config(network) if entry.timm else {}
+    given, config = entry.input, _data_config(network) if entry.timm else {}
     height, width = config.get("input_size", (3, 224, 224))[-2:]
     if height != width and given.size is None:
         raise UserError(
@@ -180,7 +184,11 @@ def _classes(entry: ZooEntry, network: nn.Module) -> tuple[str, ...] | None:
         names = [names[key] for key in sorted(names, key=int)]
     if names:
         return tuple(names)
-    subset = infer_imagenet_subset(network) if entry.timm and not entry.checkpoint else None
+    if not entry.timm or entry.checkpoint:
+        return None
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
+    subset = infer_imagenet_subset(network)
     own_head = config.get("num_classes") == getattr(network, "num_classes", None)
     return tuple(ImageNetInfo(subset).label_names()) if subset and own_head else None
 
@@ -211,6 +219,8 @@ def check_classes(model: ResolvedModel, num_classes: int, classes: tuple[str, ..
 def _other_size(model: ResolvedModel, num_classes: int, classes: tuple[str, ...] | None) -> str:
     """What to do about a head of another size than the data's."""
     known = model.classes
+    from timm.data.imagenet_info import ImageNetInfo
+
     if known and classes and len(placed(classes, known).places) == len(classes):
         if len(known) == len(ImageNetInfo().label_names()):
             return f"all of them are among the model's: set data.num_classes: {len(known)}"

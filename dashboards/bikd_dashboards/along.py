@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 import pyarrow as pa
 
 from bikd_dashboards.formatting import label
-from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_dashboards.theme import BLUE, GREY, LIGHT, PURPLE
 from bikd_ray.metrics import Metric
 from bikd_ray.store.frames import most_moved
 
@@ -33,7 +33,7 @@ class Along:
 STYLES = {
     "before": (GREY, "solid", "before"),
     "alone": (GREY, "dash", "alone (control)"),
-    "partner": (VERMILION, "dot", "{partner}, before"),
+    "partner": (PURPLE, "dot", "{partner}, before"),
     "after": (BLUE, "solid", "with {partner}"),
 }
 """Column of `Store.along`: colour, dash and name of its line; the last lies on top."""

@@ -15,9 +15,10 @@ from dash import Dash, Input, Output, State, dcc, html, no_update
 from bikd_dashboards.blocks import ChoiceBox
 from bikd_dashboards.components import Maker, choice, named
 from bikd_dashboards.downloads import FILES, OF_ONE_MODEL, csv
+from bikd_dashboards.headers import QUESTION, reading
 from bikd_dashboards.live import Live
 from bikd_dashboards.pages import PAGES, Draw
-from bikd_dashboards.runs import facts
+from bikd_dashboards.runs import brief, facts
 from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot, distinct_recipes
 from bikd_dashboards.theme import DARK, LIGHT
 from bikd_ray.errors import BikdError, UserError
@@ -38,7 +39,6 @@ POLICY = (
 KEPT = ("group", "metric", "set")
 """Choices that stay when a person goes to another page."""
 
-QUESTION = "Which models can teach each other, and what do they gain?"
 TITLE = """(path, titles) => {
   const page = titles[(path ?? "").replaceAll("/", "") || "overview"] ?? "?";
   document.title = `${page} · ${titles.sweep} · bikd`;
@@ -94,14 +94,23 @@ def make_app(store: Store, metric: str | None = None, eval_set: str = VAL) -> Da
         key = (path or "").strip("/") or "overview"
         kept = {k: v for k, v in chosen.items() if k in KEPT}
         now = _measured(now, kept)
-        view = _view(now, _setting(now, chosen))
+        before = drawn or [0, "", [], "", "", None]
+        setting = _setting(now, chosen, before[4])
+        view = _view(now, setting)
         make = Maker(kept, DARK if colours == "dark" else LIGHT, view.names)
         page = PAGES.get(key)
         if page is None:
             return _head(now, store.uri, key), _nav("", make), _unknown(), [], None
         pair = chosen.pop("pair", "") if page.opened else ""
-        wanted = [number, key, sorted([k, v] for k, v in chosen.items()), colours, pair]
-        before = drawn or [0, "", [], "", None]
+        shown_first = before[4] or setting.key
+        wanted = [
+            number,
+            key,
+            sorted([k, v] for k, v in chosen.items()),
+            colours,
+            shown_first,
+            pair,
+        ]
         if before == wanted:
             return (no_update,) * 5
         same_page = before[:-1] == wanted[:-1]
@@ -117,7 +126,7 @@ def make_app(store: Store, metric: str | None = None, eval_set: str = VAL) -> Da
             if page.opened and pair:
                 opened = part(page.opened, {"pair": pair}, *wanted)
         except BikdError as error:
-            said = [*_settings(now, chosen), _waiting(str(error))]
+            said = [*_settings(now, setting), _waiting(str(error))]
             return _head(now, store.uri, key), _nav(key, make), said, [], None
         if (blocks is None or opened is None) and before[1:] == wanted[1:]:
             return (no_update,) * 5  # what it was before stays until what it is now is drawn
@@ -130,8 +139,9 @@ def make_app(store: Store, metric: str | None = None, eval_set: str = VAL) -> Da
             body, wanted = _waiting(), None
         else:
             body = html.Section([html.H2(page.title), *blocks], className="card")
-        settings = [] if page.whole else _settings(now, chosen)
-        return _head(now, store.uri, key), _nav(key, make), [*settings, body], card, wanted
+        settings = [] if page.whole else _settings(now, setting)
+        said = [*settings, body, _reading(now)]
+        return _head(now, store.uri, key), _nav(key, make), said, card, wanted
 
     _routes(app.server, live)
     return app
@@ -181,6 +191,7 @@ def _layout(uri: str) -> html.Div:
                     **{key: page.title for key, page in PAGES.items()},
                 },
             ),
+            html.A("Skip to the answer", href="#page", className="skip"),
             html.Header([html.P(uri, className="sweep")], className="wrap", id="head"),
             html.Div(
                 html.Div(html.Nav(id="nav", **named("Pages")), className="wrap"),
@@ -199,13 +210,13 @@ def _head(now: Snapshot, uri: str, key: str) -> list[Any]:
     if key != "overview":  # the other pages are about their own answers
         return [html.Div([html.P(uri, className="sweep"), html.H1(QUESTION)], className="brief")]
     told = [(t if t != "Written" else "Read", text) for t, text in now.once(("facts",), work_out)]
-    short = [(t, text) for t, text in told if t in ("Models", "Pairings", "Jobs", "Seeds", "Read")]
-    rest = [item for item in told if item not in short]
     return [
         html.P(uri, className="sweep"),
         html.H1(QUESTION),
-        _facts(short),
-        html.Details([html.Summary("What was swept"), _facts(rest)], className="swept"),
+        html.P(
+            brief(now.baselines, now.pairs, now.jobs, now.units), className="soft small brief-facts"
+        ),
+        html.Details([html.Summary("What was swept"), _facts(told)], className="swept"),
     ]
 
 
@@ -217,6 +228,16 @@ def _facts(entries: list[tuple[str, str]]) -> html.Dl:
         ],
         className="facts",
     )
+
+
+def _reading(now: Snapshot) -> html.Details:
+    """What every number means, folded."""
+    terms = [
+        part
+        for term, text in reading(now.about, now.units)
+        for part in (html.Dt(term), html.Dd(text))
+    ]
+    return html.Details([html.Summary("How to read this"), html.Dl(terms, className="read")])
 
 
 def _nav(here: str, make: Maker) -> html.Ul:
@@ -234,8 +255,7 @@ def _nav(here: str, make: Maker) -> html.Ul:
     )
 
 
-def _settings(now: Snapshot, chosen: Mapping[str, str]) -> list[Any]:
-    setting = _setting(now, chosen)
+def _settings(now: Snapshot, setting: Setting) -> list[Any]:
     known = now.store.metrics.get(setting.data_id, ())
     sets = now.store.eval_sets()
     boxes = (
@@ -265,11 +285,14 @@ def _measured(now: Snapshot, chosen: Mapping[str, str]) -> Snapshot:
     )
 
 
-def _setting(now: Snapshot, chosen: Mapping[str, str]) -> Setting:
-    """The one of the link, else the first."""
+def _setting(now: Snapshot, chosen: Mapping[str, str], shown_first: str) -> Setting:
+    """The one of the link; else the one that was shown first, which stays while a sweep goes on;
+    else the one with the clearest verdict.
+    """
     known = {s.key: s for s in now.settings}
     nothing = Setting("", None, None, "last")
-    return known.get(chosen.get("group", "")) or next(iter(known.values()), nothing)
+    found = known.get(chosen.get("group", "")) or known.get(shown_first)
+    return found or now.opening or nothing
 
 
 def _view(now: Snapshot, setting: Setting) -> SettingView:

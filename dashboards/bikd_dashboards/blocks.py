@@ -23,6 +23,13 @@ class Notes:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """What to do next: (why, the commands or the lines of a spec, as they are typed)."""
+
+    items: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Link:
     """Leads to a page of `bikd_dashboards.pages.PAGES` with some choices made."""
 
@@ -145,4 +152,4 @@ def source_of(picture: bytes) -> str:
     return f"data:image/webp;base64,{b64encode(picture).decode()}"
 
 
-Block = Text | Notes | Table | Plot | Grid | Gallery | ChoiceBox | Downloads
+Block = Text | Notes | Steps | Table | Plot | Grid | Gallery | ChoiceBox | Downloads

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 
 from bikd_dashboards.figures import ROOMY, TICK
 from bikd_dashboards.formatting import label
+from bikd_dashboards.pair import class_title
 from bikd_dashboards.theme import DIVERGING, LIGHT
 from bikd_dashboards.units import difference_title
 from bikd_ray.formatting import difference, signed
@@ -21,7 +22,8 @@ Row = Mapping[str, Any]
 
 def class_map_figure(lines: Sequence[tuple[str, str, Sequence[Row]]], metric: Metric) -> go.Figure:
     """lines: for each learner its name, its partner's, and its rows of `Store.classes` with it."""
-    labels = sorted({row["label"] for _, _, rows in lines for row in rows})
+    names = {row["label"]: class_title(row) for _, _, rows in lines for row in rows}
+    labels = sorted(names)
     titles, values = [], []
     for name, partner, rows in lines:
         of = {row["label"]: row for row in rows}
@@ -41,7 +43,7 @@ def class_map_figure(lines: Sequence[tuple[str, str, Sequence[Row]]], metric: Me
             coloraxis="coloraxis",
             hovertext=[
                 [
-                    f"{title}<br>class {c}: Δ {difference(v, metric.unit)}"
+                    f"{title}<br>{label(names[c])}: Δ {difference(v, metric.unit)}"
                     for c, v in zip(labels, line, strict=True)
                 ]
                 for title, line in zip(titles, values, strict=True)
@@ -80,7 +82,7 @@ def class_map_figure(lines: Sequence[tuple[str, str, Sequence[Row]]], metric: Me
         side="top",
         title="class",
         tickvals=list(some),
-        ticktext=[str(labels[i]) for i in some],
+        ticktext=[label(names[labels[i]].removeprefix("class "), 12) for i in some],
     )
     figure.update_yaxes(
         **axis,

@@ -19,6 +19,7 @@ from bikd_dashboards.blocks import (
     Notes,
     Plot,
     Shade,
+    Steps,
     Strip,
     Table,
     Tag,
@@ -59,6 +60,8 @@ class Maker:
                 return html.P(text, className=style)
             case Notes(items):
                 return html.Ul([html.Li(item) for item in items], className="notes")
+            case Steps(items):
+                return html.Ol([html.Li(step(*item)) for item in items], className="steps")
             case Table():
                 return self.table(block)
             case Plot():
@@ -205,6 +208,10 @@ def named(text: str) -> dict[str, Any]:
 def attribute(name: str, value: str) -> dict[str, Any]:
     """An attribute whose name is no Python name, to hand over with `**`."""
     return {name: value}
+
+
+def step(why: str, lines: str) -> list[Made]:
+    return [why, *([html.Pre(lines)] if lines else [])]
 
 
 def choice(block: ChoiceBox) -> Made:

@@ -1,5 +1,6 @@
 """Does what a pair knows before training predict what its models gain? Here, in this store."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,9 @@ import plotly.graph_objects as go
 
 from bikd_dashboards.figures import ALONE_ID, Heatmap, HeatmapMetric
 from bikd_dashboards.formatting import label
-from bikd_dashboards.theme import BLUE, GREY, LIGHT, SEQUENTIAL, VERMILION
+from bikd_dashboards.theme import BLUE, GREY, LIGHT, SEQUENTIAL
 from bikd_ray.analysis.correlation import LEAST, Correlation, centred, correlation
-from bikd_ray.formatting import count, plain, with_span
+from bikd_ray.formatting import count, listed, plain, with_span
 
 CLOUD = 2_000
 """Points up to which each is drawn; more are counted in a grid."""
@@ -95,10 +96,36 @@ def says(info: Scatter) -> str:
         parts.append(f"; among the partners of one learner: {_r(info.within)}")
     if info.overall.low is None:
         return "".join([*parts, f". No interval: that takes at least {LEAST} models."])
-    ours = info.within or info.overall
-    clear = ours.low is not None and ours.high is not None and (ours.low > 0 or ours.high < 0)
     told = "It helps to tell good partners from bad ones here."
-    return "".join([*parts, ". ", told if clear else "It cannot tell partners apart here."])
+    return "".join(
+        [*parts, ". ", told if predicts(info) else "It cannot tell partners apart here."]
+    )
+
+
+def predicts(info: Scatter) -> bool:
+    """Whether the interval of r, where there can be one among the partners of one learner,
+    excludes 0.
+    """
+    ours = info.within or info.overall
+    if ours is None or ours.low is None or ours.high is None:
+        return False
+    return ours.low > 0 or ours.high < 0
+
+
+def conclusion(found: Mapping[str, Scatter]) -> str:
+    """What all scatters together say, in a sentence; found: by what they are called."""
+    infos = [*found.values()]
+    models = max(info.models for info in infos)
+    if all(info.overall is None or info.overall.low is None for info in infos):
+        return f"Cannot tell: {count(models, 'model')} are too few; it takes at least {LEAST}."
+    names = [name.lower() for name, info in found.items() if predicts(info)]
+    gain = infos[0].gain.title
+    if not names:
+        return f"Nothing known before training predicts {gain} among the partners of a model here."
+    return (
+        f"What predicts {gain} among the partners of a model here (95%, each by itself): "
+        f"{listed(names)}."
+    )
 
 
 def _r(found: Correlation) -> str:
@@ -137,7 +164,7 @@ def scatter_figure(info: Scatter) -> go.Figure:
 
 
 def _points(info: Scatter, at: np.ndarray, muted: bool) -> go.Scatter:
-    colour = BLUE if info.net else VERMILION
+    colour = BLUE if info.net else GREY
     many = len(info.x_M) > 300
     return go.Scatter(
         x=np.round(info.x_M[at], 4).tolist(),

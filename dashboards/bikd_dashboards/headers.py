@@ -38,3 +38,72 @@ def meaning(title: str) -> str:
         if known in MEANINGS:
             return MEANINGS[known]
     return ""
+
+
+QUESTION = "Which models can improve which, and by how much?"
+
+READING = (
+    (
+        "Δ",
+        "A model's {measured} after training with a partner, minus before; percentages in "
+        "percentage points. Mean over seeds.",
+    ),
+    (
+        "Alone (control)",
+        "The same model trained by its own loss alone: same recipe, data, order and "
+        "seeds, but no partner. Training on changes a model too; this is by how much.",
+    ),
+    (
+        "Net Δ",
+        "Δ minus the control of the same seeds. Only this part is due to the partner.",
+    ),
+    (
+        "Old self (self)",
+        "A second control, where the sweep has it: the model’s own frozen start is its "
+        "teacher. What a partner gives over that is due to what the partner knows, not to "
+        "soft targets as such.",
+    ),
+    (
+        "95% interval",
+        "Where the true value lies, as far as the {units} drawn (and the seeds, where there "
+        "are several) can tell. If it includes 0, the data do not show an effect; that is "
+        "not proof of none.",
+    ),
+    (
+        "Tie",
+        "Every partner that may be the best, with 95% confidence over all of them. The data"
+        " cannot say which one of a tie is best: choose by other reasons.",
+    ),
+    (
+        "Recovered",
+        "How much of the way to the ensemble of the untouched models the learner went: 100 "
+        "× (after − before) / (ensemble − before). Over 100 % it passed the ensemble.",
+    ),
+    (
+        "q",
+        "The p-value of net Δ = 0, corrected for all comparisons of the setting "
+        "(Benjamini–Hochberg). Only q < 0.05 counts as a difference, and only such values "
+        "are coloured, bold or filled.",
+    ),
+    (
+        "Verdict",
+        "Improves: net Δ is above 0 with q < 0.05, and Δ’s interval is above 0. Better than"
+        " alone: net Δ is, but Δ may be 0. Loses less, do not train: net Δ is above 0, yet "
+        "the model ends below where it began. Harmed: net Δ is below 0 with q < 0.05.",
+    ),
+    (
+        "A warning",
+        "The best of several partners is chosen and reported on the same {units}, so its Δ "
+        "is a little too high on average. Named first is a partner that improves the model,"
+        " where there is one, then the highest net Δ of those that may be best.",
+    ),
+)
+"""What each number means, in the order of importance; `{measured}`: the metric and its
+set; `{units}`: what was drawn at random."""
+
+
+def reading(measured: str, units: str) -> list[tuple[str, str]]:
+    """(term, meaning); measured: what the numbers are of, as `mIoU on the val images`. units: what
+    was drawn at random, such as images.
+    """
+    return [(term, text.format(measured=measured, units=units)) for term, text in READING]

@@ -20,6 +20,7 @@ from bikd_dashboards.blocks import (
     Notes,
     Plot,
     Shade,
+    Steps,
     Strip,
     Table,
     TableColumn,
@@ -29,6 +30,7 @@ from bikd_dashboards.blocks import (
 from bikd_dashboards.correlates import (
     COST,
     REASONS,
+    conclusion,
     says,
     scatter_figure,
     scatter_info,
@@ -55,6 +57,7 @@ from bikd_dashboards.timeline import TIMELINE, timeline, timeline_figure
 from bikd_dashboards.units import units
 from bikd_ray.formatting import NONE, count, digits_of, plain, signed
 from bikd_ray.metrics import Metric
+from bikd_ray.store.advice import Asked, next_steps
 from bikd_ray.store.verdicts import TOLD, causes, headline
 
 SMALL = 8
@@ -119,7 +122,16 @@ def overview(view: SettingView, chosen: Chosen) -> list[Block]:
     blocks += _small_matrix(view)
     blocks += [Notes(notes)] if notes else []
     blocks += [table, *search_blocks(view)]
-    return [*blocks, Downloads(("gains", "controls", "baselines"))]
+    return [*blocks, *_next(view), Downloads(("gains", "controls", "baselines"))]
+
+
+def _next(view: SettingView) -> list[Block]:
+    """What to do now, as `bikd summary` says it; the look at these pages goes without saying."""
+    setting, measure = view.setting, view.snapshot.measure
+    asked = Asked(setting.objective, setting.selection, measure["metric"], measure["eval_set"])
+    steps = next_steps(view.snapshot.store, view.gains, asked, "SPEC")
+    items = tuple((s.why, s.type) for s in steps if not s.type.startswith("bikd dashboard"))
+    return [Text("Next", "head"), Steps(items)] if items else []
 
 
 def _small_matrix(view: SettingView) -> list[Block]:
@@ -296,7 +308,7 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
     if not single_partners(gain):
         return [Text("No pair has been trained yet: there is no gain to explain.")]
     before = {r["model_id"]: r["value"] for r in view.baselines}
-    plots, notes = [], []
+    plots, found = [], {}
     titles = {"accuracy_gap": "Gap before", COST: "Cost of the partner"}
     for reason, (axis, meaning) in REASONS.items():
         if reason == "accuracy_gap":
@@ -311,13 +323,13 @@ def why(view: SettingView, chosen: Chosen) -> list[Block]:
         if not len(info.x_M):
             continue
         title = titles.get(reason, axis.split(",")[0].capitalize())
-        told = says(info)
+        found[title], told = info, says(info)
         plots.append(
             Plot(f"why-{reason}", title, scatter_figure(info), told, meaning=f"{meaning} {told}")
         )
-        notes.append(told)
     shown = gain.about.title
     return [
+        Text(conclusion(found), "verdict"),
         Text(
             f"Does diversity predict {shown} here? One mark for each learner and partner; filled "
             "where net Δ differs from 0 (q < 0.05). Intervals of r are 95%, over the models: "

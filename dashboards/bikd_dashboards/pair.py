@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from bikd_dashboards.figures import TICK
 from bikd_dashboards.formatting import label
-from bikd_dashboards.theme import BLUE, GREY, LIGHT, VERMILION
+from bikd_dashboards.theme import BLUE, GREY, LIGHT, PURPLE, VERMILION
 from bikd_dashboards.units import difference_title
 from bikd_ray.analysis.cases import Case
 from bikd_ray.formatting import count, difference
@@ -24,7 +24,7 @@ SHARES = {"both": "both right", "one": "exactly one right", "none": "both wrong"
 
 def cases_figure(cases: Sequence[Case]) -> go.Figure:
     """A stacked bar for each moment."""
-    colours = dict(zip(SHARES, (BLUE, VERMILION, GREY), strict=True))
+    colours = dict(zip(SHARES, (BLUE, PURPLE, GREY), strict=True))
     figure = go.Figure(
         [
             go.Bar(
@@ -109,9 +109,15 @@ def flips_figure(flips: Sequence[tuple[str, str, Row]]) -> go.Figure:
     return figure
 
 
+def class_title(row: Row) -> str:
+    """What a class is called; a name that is a number, or none, is one of several numbers here."""
+    name = row["name"] or str(row["label"])
+    return f"class {name}" if name.isdecimal() else name
+
+
 @dataclass(frozen=True)
 class ClassBar:
-    label: int
+    title: str
     n: int
     delta: float
     control: float | None
@@ -130,34 +136,33 @@ def classes_info(model: str, partner: str, rows: Sequence[Row]) -> Classes:
     ranked = sorted(rows, key=lambda r: -r["delta"])
     half = CLASSES // 2
     shown = ranked if len(ranked) <= CLASSES else [*ranked[:half], *ranked[-half:]]
-    gains = (ClassBar(r["label"], r["n"], r["delta"], r["control_delta"]) for r in shown)
+    gains = (ClassBar(class_title(r), r["n"], r["delta"], r["control_delta"]) for r in shown)
     return Classes(model, partner, tuple(gains), len(ranked) - len(shown))
 
 
 def classes_figure(info: Classes, metric: Metric) -> go.Figure:
     """A bar for each class, and a mark where training alone has brought it."""
-    names = [f"class {c.label}" for c in info.gains]
     figure = go.Figure(
         go.Bar(
             x=[c.delta for c in info.gains],
-            y=names,
+            y=list(range(len(info.gains))),
             orientation="h",
             name=f"with {label(info.partner, TICK)}",
             marker={"color": [BLUE if c.delta >= 0 else VERMILION for c in info.gains]},
             hovertext=[
-                f"class {c.label}, n = {c.n:,}<br>Δ {difference(c.delta, metric.unit)}"
+                f"{label(c.title)}, n = {c.n:,}<br>Δ {difference(c.delta, metric.unit)}"
                 + ("" if c.control is None else f"<br>alone {difference(c.control, metric.unit)}")
                 for c in info.gains
             ],
             hoverinfo="text",
         )
     )
-    control = [c for c in info.gains if c.control is not None]
+    control = [(i, c.control) for i, c in enumerate(info.gains) if c.control is not None]
     if control:
         figure.add_trace(
             go.Scatter(
-                x=[c.control for c in control],
-                y=[f"class {c.label}" for c in control],
+                x=[delta for _, delta in control],
+                y=[place for place, _ in control],
                 mode="markers",
                 name="alone (control)",
                 marker={"symbol": "line-ns-open", "size": 12, "line": {"width": 3}, "color": GREY},
@@ -174,5 +179,10 @@ def classes_figure(info: Classes, metric: Metric) -> go.Figure:
     figure.update_xaxes(
         title=f"Δ {difference_title(metric)} of the class", zeroline=True, zerolinewidth=1.5
     )
-    figure.update_yaxes(type="category", autorange="reversed", showgrid=False)
+    figure.update_yaxes(
+        tickvals=list(range(len(info.gains))),
+        ticktext=[f"{label(c.title, TICK)} " for c in info.gains],
+        range=[len(info.gains) - 0.5, -0.5],
+        showgrid=False,
+    )
     return figure

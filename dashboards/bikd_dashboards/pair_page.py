@@ -74,7 +74,7 @@ def pair_blocks(view: SettingView, a: str, b: str) -> list[Block]:
         )
     after = view.snapshot.store.pair_after(a, b, **asdict(view.setting))
     moments = cases(pair, _epochs(view, a, b), after)
-    if moments:
+    if len(moments) > 1:
         says = "; ".join(f"{c.when}: both right {c.both:.0%}, one {c.one:.0%}" for c in moments)
         plots.append(
             Plot(

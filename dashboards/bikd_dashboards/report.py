@@ -7,14 +7,14 @@ from pathlib import Path
 from plotly.offline import get_plotlyjs
 
 from bikd_dashboards.figure_data import packed
+from bikd_dashboards.headers import QUESTION, reading
 from bikd_dashboards.pages import PAGES
 from bikd_dashboards.report_parts import LIMITS, Contents
-from bikd_dashboards.runs import facts
+from bikd_dashboards.runs import brief, facts
 from bikd_dashboards.snapshot import Limits, Snapshot, distinct_recipes
 from bikd_dashboards.theme import DARK, LIGHT, LIGHTER
 from bikd_ray.cache_dir import keep_file
 from bikd_ray.errors import BikdError, UserError
-from bikd_ray.formatting import count
 from bikd_ray.store import Store
 from bikd_ray.store.upgrade import VAL
 
@@ -50,29 +50,6 @@ def write_report(
     return path
 
 
-def _brief(now: Snapshot) -> str:
-    """`4 models · 12 jobs · seeds 0, 1 and 2 · 898 images of val`."""
-    sizes = sorted(set(now.baselines["n"].to_pylist()))
-    seeds = sorted(set(now.jobs["seed"].to_pylist()))
-    parts = [
-        count(len(now.baselines["model_id"].unique()), "model"),
-        count(len(now.jobs), "job"),
-        count(len(seeds), "seed") if seeds else "",
-        " and ".join(f"{n:,}" for n in sizes) + f" {now.units} of {now.measure['eval_set']}"
-        if sizes
-        else "",
-    ]
-    return " · ".join(filter(None, parts))
-
-
-def _measured(now: Snapshot) -> str:
-    """What the report is about, in words: `mIoU on the val images`."""
-    name = now.measure["metric"]
-    found = {d: now.store.metric(d, name).title for d in now.store.metrics} or {"": "metric"}
-    sets = f"the {now.measure['eval_set']} {now.units}"
-    return f"{' or '.join(dict.fromkeys(found.values()))} on {sets}"
-
-
 def render(now: Snapshot, written: datetime, limits: Limits = LIMITS) -> str:
     """All pages as HTML, with figures, styles, scripts and downloads inside."""
     contents = Contents(now, limits)
@@ -89,10 +66,10 @@ def render(now: Snapshot, written: datetime, limits: Limits = LIMITS) -> str:
     return contents.environment.get_template("report.html.j2").render(
         sweeps=[s for s in jobs["sweep"].unique().to_pylist() if s],
         facts=facts(now.baselines, now.pairs, jobs, distinct_recipes(jobs), written, now.units),
-        brief=_brief(now),
+        brief=brief(now.baselines, now.pairs, jobs, now.units),
+        question=QUESTION,
+        reading=reading(now.about, now.units),
         groups=groups,
-        measured=_measured(now),
-        units=now.units,
         whole=[contents.section(page, None) for page in PAGES.values() if page.whole],
         pages=[page for page in PAGES.values() if groups or page.whole],
         templates={"light": LIGHT.to_plotly_json(), "dark": DARK.to_plotly_json()},

@@ -81,6 +81,27 @@ def recipe_text(recipe: str) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in values.items())
 
 
+def brief(baselines: pa.Table, pairs: pa.Table, jobs: pa.Table, units: str = Metric.units) -> str:
+    """`4 models · 6 of 6 pairs trained · 130 jobs done · 5 seeds · 898 val images`."""
+    done = jobs.filter(pc.equal(jobs["status"], "done"))
+    failed = len(jobs) - len(done)
+    sizes = sorted(set(baselines["n"].to_pylist()))
+    parts = [
+        count(len(baselines["model_id"].unique()), "model"),
+        _pairings(done, pairs),
+        f"{count(len(done), 'job')} done" + (f", {failed:,} failed" if failed else ""),
+        count(len(jobs["seed"].unique()), "seed") if len(jobs) else "",
+        f"{' and '.join(f'{n:,}' for n in sizes)} val {units}" if sizes else "",
+    ]
+    return " · ".join(filter(None, parts))
+
+
+def _pairings(done: pa.Table, pairs: pa.Table) -> str:
+    trained = trained_groups(done, pairs)
+    larger = f", {count(trained.larger, 'larger group')}" if trained.larger else ""
+    return f"{trained.pairs:,} of {count(trained.of, 'pair')} trained{larger}"
+
+
 def facts(
     baselines: pa.Table,
     pairs: pa.Table,
@@ -94,10 +115,6 @@ def facts(
     pairs: of the table `pairs`. recipes: recipe_id to what it says. units: what is measured.
     """
     done = jobs.filter(pc.equal(jobs["status"], "done"))
-    trained = trained_groups(done, pairs)
-    pairings = f"{trained.pairs:,} of {count(trained.of, 'pair')} trained"
-    if trained.larger:
-        pairings += f", {count(trained.larger, 'larger group')}"
     sizes = {b["data_id"]: b["n"] for b in baselines.select(["data_id", "n"]).to_pylist()}
     objectives = set(jobs["objective"].unique().to_pylist())
     named = sorted(objectives - {"ce"}) + ["ce (control)"] * ("ce" in objectives)
@@ -105,7 +122,7 @@ def facts(
     seeds = sorted(jobs["seed"].unique().to_pylist())
     entries = [
         ("Models", f"{len(baselines['model_id'].unique()):,}"),
-        ("Pairings", pairings),
+        ("Pairings", _pairings(done, pairs)),
         ("Jobs", f"{len(done):,} done, {len(jobs) - len(done):,} failed"),
         ("Seeds", listed([str(s) for s in seeds], 12)),
         (f"Val {units}", " · ".join(f"{n:,}" for n in sizes.values())),

@@ -164,8 +164,8 @@ def partners_table(view: SettingView, model_id: str) -> list[Block]:
         return []
     first, digits = rows[0], digits_of(view.metric.unit)
     how = (
-        f"Chosen on {first['decided_on']:,} images, measured on the other {first['n']:,}: "
-        "these intervals hold whatever the search did."
+        f"Chosen on {first['decided_on']:,} images, measured on the other {first['n']:,} (the "
+        "figure above has all of them): these intervals hold whatever the search did."
         if first["half"]
         else f"Chosen and measured on the same {first['n']:,} images, with intervals for that."
     )

@@ -70,8 +70,10 @@ class Snapshot:
         return held.get(work_out)
 
     def read(self) -> None:
-        """Read what every page needs, which is soon done."""
-        _ = self.settings, self.jobs, self.baselines, self.pairs
+        """Read what every page needs, which is soon done; of several settings also their gains,
+        which say what to show first.
+        """
+        _ = self.settings, self.jobs, self.baselines, self.pairs, self.opening
 
     def prepare(self) -> None:
         """Work out what most pages ask for."""
@@ -144,6 +146,13 @@ class Snapshot:
         """What is measured, in words: `images`, `videos`."""
         found = {of.units for metrics in self.store.metrics.values() for of in metrics}
         return " and ".join(sorted(found)) or Metric.units
+
+    @cached_property
+    def about(self) -> str:
+        """What the answers are about, in words: `mIoU on the val images`."""
+        name = self.measure["metric"]
+        found = {self.store.metric(d, name).title: None for d in self.store.metrics}
+        return f"{' or '.join(found) or 'metric'} on the {self.measure['eval_set']} {self.units}"
 
     @cached_property
     def any_binary(self) -> bool:

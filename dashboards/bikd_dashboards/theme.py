@@ -12,15 +12,19 @@ FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, s
 
 BLUE, VERMILION, GREY = "#0072b2", "#d55e00", "#7a828c"
 
-LINES = (BLUE, VERMILION, "#009e73", "#b565a7", "#a67c00", "#5b7fd6", "#8a6d5b")
-"""After Okabe & Ito (2008), the pale ones darkened; symbols tell them apart as well."""
+GREEN, PURPLE = "#009e73", "#b565a7"
+
+LINES = (BLUE, GREEN, PURPLE, "#a67c00", "#5b7fd6", "#8a6d5b")
+"""After Okabe & Ito (2008), the pale ones darkened; symbols tell them apart as well. Vermilion is
+none of them: wherever it is, it means worse, lost or failed.
+"""
 
 LIGHTER = {
     BLUE: "#4da8e0",
     VERMILION: "#ff8c42",
     GREY: "#a3acb8",
-    "#009e73": "#2fc79a",
-    "#b565a7": "#d98fcc",
+    GREEN: "#2fc79a",
+    PURPLE: "#d98fcc",
     "#a67c00": "#d9ab2e",
     "#5b7fd6": "#8ea9f0",
     "#8a6d5b": "#b89a87",

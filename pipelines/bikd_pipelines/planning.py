@@ -20,6 +20,7 @@ from bikd_ray.store.lease import at_work
 from bikd_ray.store.upgrade import VAL
 from bikd_ray.store.write import Writer
 from bikd_ray.sweep.capacity import LONG, Node, ResourceRequest, fits
+from bikd_ray.sweep.strategy import PendingJob, line
 
 THIS_MACHINE = "this machine"
 
@@ -186,25 +187,25 @@ def on_gpu() -> tuple[str, list[Node]]:
 
 
 def forecast(
-    jobs: Sequence[tuple[ResourceRequest, float]],
+    jobs: Sequence[PendingJob],
     nodes: Sequence[Node],
     budget: float | None = None,
     start: float = 0.0,
     warm: float = LONG,
 ) -> Forecast:
-    """Play a sweep of jobs (needs, seconds) on nodes in the order of sweep.line.
+    """Play a sweep of jobs, whose work is in seconds, on nodes in the order that a sweep has.
 
     budget: seconds of GPUs, or of slots where jobs use no GPU; nothing begins beyond it. start:
     seconds that a job takes more where no slot of equal needs is free, as one is after a job of at
     most `warm` seconds.
     """
-    waiting = deque(sorted(jobs, key=lambda job: (-job[0].gpus, -job[0].cpus, -job[1])))
+    waiting = deque(line(jobs))
     running: list[tuple[float, int, float, ResourceRequest]] = []  # end, number, since when, needs
     now, spent, begun, abreast = 0.0, 0.0, 0, 0
     free: Counter[ResourceRequest] = Counter()
     while waiting or running:
-        while waiting and fits([*(job[3] for job in running), waiting[0][0]], nodes):
-            needs, seconds = waiting[0]
+        while waiting and fits([*(job[3] for job in running), waiting[0].needs], nodes):
+            needs, seconds = waiting[0].needs, waiting[0].work
             so_far = spent + sum((now - since) * (n.gpus or 1) for _, _, since, n in running)
             if budget is not None and so_far + seconds * (needs.gpus or 1) > budget:
                 waiting.clear()
@@ -256,9 +257,13 @@ def cost_lines(
         )
     elif paces is not None and todo:
         pace_of = paces.__getitem__
-        seconds = [job.work(lambda m: pace_of(m.model_id)) for job in todo]
         ahead = forecast(
-            list(zip(needs, seconds, strict=True)),
+            [
+                PendingJob(
+                    job.job_id, of_job, job.work(lambda m: pace_of(m.model_id)), job.objective.alone
+                )
+                for job, of_job in zip(todo, needs, strict=True)
+            ],
             where[1],
             None if budget is None else 3600 * budget,
             SLOT_START,

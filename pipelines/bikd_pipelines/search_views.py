@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
+from bikd_pipelines import light_arrow  # noqa: F401  # isort: skip  (before Arrow)
 import pyarrow as pa
 
 from bikd_pipelines.layout import Column, Row
@@ -98,6 +98,10 @@ KINDS = [
     _setting("data", "data_id", 6),
 ]
 
+ONE_SEED = (
+    "of one seed an interval speaks of the images drawn, not of how another seed would come out"
+)
+
 VIEWS = {"kinds": KINDS, "searched": SEARCHED, "replay": REPLAY, "predicted": PREDICTED}
 EMPTY = {
     "kinds": "nothing was trained with a partner yet; see bikd status",
@@ -105,15 +109,6 @@ EMPTY = {
     "replay": "no map is complete; run bikd sweep SPEC",
     "predicted": "nothing is left to train: the search is over",
 }
-
-
-def search_notes(store: Any) -> Callable[[str, str, str], str] | None:
-    """`search_note` of a store, where something was searched."""
-    if not len(store.index("decisions")):
-        return None  # and what searches is not loaded
-    from bikd_ray.store.searched import search_note
-
-    return partial(search_note, store)
 
 
 def soup_lines(made: Any) -> list[str]:
@@ -136,15 +131,17 @@ def soup_lines(made: Any) -> list[str]:
 
 
 def kinds_lines(table: pa.Table) -> list[str]:
-    """On which images it was chosen, and on which measured."""
+    """On which images it was chosen, and on which measured; and what one seed cannot say."""
+    rows = table.to_pylist()
     lines = {
         f"chosen on {row['decided_on']:,} images, measured on the other {row['n']:,}"
         if row["half"]
         else f"chosen and measured on the same {row['n']:,} images: the chosen one looks better "
         "than it is"
-        for row in table.to_pylist()
+        for row in rows
     }
-    return sorted(lines)
+    one = any(row["seeds"] == 1 and not row["pooled"] for row in rows)
+    return [*sorted(lines), *[ONE_SEED] * one]
 
 
 def searched_lines(table: pa.Table) -> list[str]:

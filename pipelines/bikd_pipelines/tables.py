@@ -19,28 +19,8 @@ from bikd_ray.store.verdicts import (
     LEVEL,
     all_failed,
     causes,
-    clearness,
     detectable,
 )
-
-SETTING = ("data_id", "recipe_id", "objective")
-
-
-def by_setting(
-    store: Store, gains: pa.Table, metric: str | None
-) -> list[tuple[tuple[str, str, str], pa.Table]]:
-    """(data_id, recipe_id, objective) and its rows of GAINS; that with the clearest row first."""
-    found: dict[tuple[str, str, str], list[int]] = {}
-    for i, row in enumerate(gains.select([*SETTING]).to_pylist()):
-        found.setdefault((row["data_id"], row["recipe_id"], row["objective"]), []).append(i)
-    parts = [(key, gains.take(at)) for key, at in found.items()]
-
-    def clearest(part: tuple[tuple[str, str, str], pa.Table]) -> tuple:
-        (data_id, *_), rows = part
-        sign = store.metric(data_id, metric).sign
-        return min(clearness(row, sign) for row in rows.to_pylist())
-
-    return sorted(parts, key=clearest)
 
 
 def print_table(table: pa.Table, how: str, view: str | Sequence[Column], empty: str = "") -> None:

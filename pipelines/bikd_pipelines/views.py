@@ -280,6 +280,7 @@ VIEWS: dict[str, list[Column]] = {
     "classes": [
         Column("partner", _partner, words=True, head=True),
         Column("class", lambda r: str(r["label"]), head=True),
+        Column("name", lambda r: r["name"] or "", 4, words=True),
         Column("n", lambda r: str(r["n"]), 3),
         Column("before", _measured("before")),
         Column("Δ", lambda r: signed(r["delta"], digits_of(r["unit"]))),

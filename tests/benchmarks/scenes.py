@@ -3,15 +3,15 @@
 OMP_NUM_THREADS=1 python -m tests.benchmarks.scenes [--rounds 9] [--images 16] [--many 500]
 python -m tests.benchmarks.scenes --device cuda --precision bf16
 
+First comes the peak memory of a validation of 50 images, and of so many.
+
 The step is that of two models of two families: tiny ones on a CPU, and on CUDA Mask2Former with
 ResNet-50 and with Swin-T at 512 px, 4 images, 150 classes. A round takes the models' own steps and
 the joint one in turns; the median of the rounds' ratios is printed.
 
 The validation is of photos of 512 x 683 in 150 classes, by a pixel model and by a mask model that
 compute next to nothing. The plain loop takes one image at a time: the map at full size to the host,
-argmax, a confusion matrix. Both take turns, and the least times are printed.
-
-Last comes the peak memory of a validation of 50 images, and of so many.
+argmax, a confusion matrix. The least times of each are printed, of a CPU those of the process.
 """
 
 import argparse
@@ -111,10 +111,10 @@ def main() -> None:
     given = parser.parse_args()
     device = torch.device(given.device)
     print(f"{given.device}, {given.precision}, {torch.get_num_threads()} threads")
+    _memory(device, given.many)  # peaks are of all that came before
     _step(device, Recipe(precision=given.precision), given.rounds)
     for kind in (Pixels, Masks):
         _validation(kind, device, given.images)
-    _memory(device, given.many)
 
 
 def _models(device: torch.device) -> list[ResolvedModel]:

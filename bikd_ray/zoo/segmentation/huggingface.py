@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,8 @@ OTHER_CRITERIA = ("maskformer", "oneformer", "eomt", "eomt_dinov3")
 NON_COMMERCIAL = "cc-by-nc-4.0"
 """Of the weights that Mask2Former's authors released, whoever converted them."""
 RELEASED = "facebook/mask2former-"
+
+CARD = "README.md"
 
 
 def load_transformers(
@@ -71,11 +74,27 @@ def load_transformers(
         mean,
         std,
         class_names(config),
-        NON_COMMERCIAL if name.startswith(RELEASED) else None,
+        _licence(name),
         config.to_dict(),
         about,
         tuple(notes),
     )
+
+
+def _licence(name: str) -> str | None:
+    """Of the weights of a hub name or folder: what its card says, where there is one."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.repocard import metadata_load
+
+    if name.startswith(RELEASED):
+        return NON_COMMERCIAL
+    try:
+        card = Path(name) / CARD if Path(name).is_dir() else hf_hub_download(name, CARD)
+        about = metadata_load(card) or {}
+    except Exception:  # without a card, or offline, nothing is known
+        return None
+    said = about.get("license_name") or about.get("license")
+    return str(said) if said and said != "unknown" else None
 
 
 def from_config(config: Mapping[str, Any], name: str) -> nn.Module:

@@ -30,7 +30,8 @@ def summary(
 
     [dim]Example: bikd summary --store bikd-demo[/dim]
     """
-    from bikd_pipelines.summary import Asked, firsts, print_summary
+    from bikd_pipelines.summary import print_summary
+    from bikd_ray.store.advice import Asked, firsts
 
     answers, asked = opened(store), Asked(objective, selection, metric, eval_set)
     if format is Format.table:
@@ -66,8 +67,8 @@ def partners(
     [dim]Example: bikd partners ViT --format json[/dim]
     """
     from bikd_pipelines.layout import note
-    from bikd_pipelines.search_views import search_notes
-    from bikd_pipelines.tables import by_setting, failed_lines, partner_lines, print_hidden
+    from bikd_pipelines.tables import failed_lines, partner_lines, print_hidden
+    from bikd_ray.store.advice import by_setting, search_notes
     from bikd_ray.store.hidden import hidden
 
     answers = opened(store)
