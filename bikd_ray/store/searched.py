@@ -187,54 +187,73 @@ def state_in(
     )
 
 
+@dataclass(frozen=True)
+class Look:
+    """What a search knows now, and says. belief: None before it has gains enough. report: the state
+    by the units that report.
+    """
+
+    search: Searched
+    state: State
+    belief: Belief | None
+    report: State
+
+    @property
+    def untrained_NN(self) -> np.ndarray:
+        return np.asarray(self.state.partner_NN & ~self.state.trained_NN)
+
+
+def looks(store: Store, objective: str | None = None, selection: str = "last") -> list[Look]:
+    """At the settings that were searched and are no complete map."""
+    found = []
+    for search in searches(store, objective):
+        deciding, reporting = (
+            state_in(store, search.setting, Rules(search.regret), side, selection, search.targets)
+            for side in (search.deciding, search.reporting)
+        )
+        belief = believe(deciding) if len(deciding.cells) >= FEWEST_CELLS else None
+        look = Look(search, deciding, belief, reporting)
+        found += [look] * bool(look.untrained_NN.any())
+    return found
+
+
 def searched_partners(
-    store: Store, model: str, objective: str | None = None, selection: str = "last"
+    store: Store,
+    model: str,
+    objective: str | None = None,
+    selection: str = "last",
+    seen: Sequence[Look] | None = None,
 ) -> pa.Table:
     """The partners of a model in the settings that were searched and are no complete map.
 
-    Columns `SEARCHED`; empty where there is none. Raises UserError for a model that the store does
-    not have.
+    Columns `SEARCHED`; empty where there is none. seen: `looks` at this store, where they are at
+    hand. Raises UserError for a model that the store does not have.
     """
     parts = [SEARCHED.empty_table()]
     ids = store.model_ids(model)
-    for search in searches(store, objective):
-        data_id, recipe_id, label, metric = search.setting
-        rules = Rules(regret=search.regret)
-        how = {"selection": selection, "targets": search.targets}
-        state = state_in(store, search.setting, rules, search.deciding, **how)
-        if not (state.partner_NN & ~state.trained_NN).any():
-            continue
-        belief = believe(state) if len(state.cells) >= FEWEST_CELLS else None
-        report = state_in(store, search.setting, rules, search.reporting, **how)
-        learners = store.learners(sorted(ids), label, selection, metric)
-        mine = {x.model_id: x for x in learners if (x.data_id, x.recipe_id) == (data_id, recipe_id)}
-        for model_id in sorted(ids & set(state.models)):
-            learner = mine.get(model_id)
-            if learner is None or not learner.by_partners:
-                continue
-            rows = _rows(store, search, state, belief, report, learner)
-            parts.append(pa.Table.from_pylist(rows, SEARCHED))
+    for look in looks(store, objective, selection) if seen is None else seen:
+        data_id, recipe_id, label, metric = look.search.setting
+        for learner in store.learners(sorted(ids), label, selection, metric):
+            mine = (learner.data_id, learner.recipe_id) == (data_id, recipe_id)
+            if mine and learner.by_partners and learner.model_id in look.state.models:
+                parts.append(pa.Table.from_pylist(_rows(store, look, learner), SEARCHED))
     return pa.concat_tables(parts)
 
 
-def expected_gains(store: Store, wanted: Sequence[str | None]) -> dict[tuple[str, str], float]:
+def expected_gains(store: Store, seen: Sequence[Look]) -> dict[tuple[str, str], float]:
     """Δ that learners are expected to have with partners that a search has left untrained: by
     (learner, partner), their ids. Infinite: nothing is known yet. A learner with itself: the Δ of
     its controls. Both are of the units that decide.
 
-    wanted: data_id, recipe_id and objective.
+    seen: `looks` at the setting that is wanted.
     """
     found: dict[tuple[str, str], float] = {}
-    for search in searches(store):
-        if search.setting[:3] != (*wanted,):
-            continue
-        rules = Rules(regret=search.regret)
-        state = state_in(store, search.setting, rules, search.deciding, targets=search.targets)
-        untrained_NN = state.partner_NN & ~state.trained_NN
+    for look in seen:
+        state, untrained_NN = look.state, look.untrained_NN
         expected_NN = np.full(untrained_NN.shape, np.inf)
-        if len(state.cells) >= FEWEST_CELLS:
-            expected_NN = believe(state).fit.expected_NN
-        sign = store.metric(*search.setting[::3]).sign
+        if look.belief is not None:
+            expected_NN = look.belief.fit.expected_NN
+        sign = store.metric(*look.search.setting[::3]).sign
         for i, j in np.argwhere(untrained_NN):
             found[state.models[i], state.models[j]] = sign * float(expected_NN[i, j])
         for i, model in enumerate(state.models):
@@ -244,20 +263,14 @@ def expected_gains(store: Store, wanted: Sequence[str | None]) -> dict[tuple[str
     return found
 
 
-def _rows(
-    store: Store,
-    search: Searched,
-    state: State,
-    belief: Belief | None,
-    report: State,
-    learner: ModelSeries,
-) -> list[dict[str, Any]]:
+def _rows(store: Store, look: Look, learner: ModelSeries) -> list[dict[str, Any]]:
+    search, state, belief = look.search, look.state, look.belief
     single = {ids[0]: seeds for ids, seeds in learner.by_partners.items() if len(ids) == 1}
     vectors = Vectors(learner)
     control_S = np.array(vectors.at(learner.control))
     at_PS = np.array([vectors.at(seeds) for seeds in single.values()])
-    looks = None if search.half else len(vectors.seeds)
-    found = measured(vectors.scores, at_PS, 0, control_S, report.seed_variance, looks)
+    often = None if search.half else len(vectors.seeds)
+    found = measured(vectors.scores, at_PS, 0, control_S, look.report.seed_variance, often)
     trained = {partner: p for p, partner in enumerate(single)}
     names = _names(store)
     about = {
