@@ -334,7 +334,7 @@ class SettingView:
         """What to bear in mind where a search has chosen what was trained; else nothing."""
         if not self.decisions:
             return ""
-        from bikd_ray.store.searched import search_note
+        from bikd_ray.store.searches import search_note
 
         first = self.decisions[0]
         setting = (first[name] for name in ("data_id", "recipe_id", "objective"))
