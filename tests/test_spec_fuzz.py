@@ -74,6 +74,7 @@ WHOLE: dict[str, Any] = {
         "confirm": 2,
         "predict": "auto",
     },
+    "improve": {"group": 3, "models": ["a"], "by": "gains", "soup": False},
     "pairings": {"mode": "list", "size": 2, "list": [["a", "b"], ["b", "c"]]},
     "objectives": [
         {
@@ -126,6 +127,7 @@ WHOLE: dict[str, Any] = {
         "cpus_per_job": 1,
         "slots": "auto",
         "placement": "together",
+        "workers_per_model": 1,
         "micro_batch": 2,
         "frozen_cache": "none",
         "activation_checkpointing": False,

@@ -5,6 +5,7 @@ ids, by the model, or by nobody. Sources whose labels come from names (folders, 
 text) share `class_order`; what several parts say is compared by `placed`.
 """
 
+import contextlib
 import json
 import re
 import unicodedata
@@ -27,6 +28,8 @@ Names = tuple[str, ...]
 FIX = "name the classes in the order of the models' outputs with data.classes"
 NO_LABEL = -1
 """Of an image that nobody has labelled."""
+
+_SYNSET = re.compile(r"n[0-9]{8}")
 
 _NAMED = 3
 """Classes that a message names."""
@@ -107,11 +110,11 @@ def vocabularies(names: Names) -> tuple[Names, ...]:
     whole ("tench, Tinca tinca") and the first of them ("tench").
     """
     forms = [names, tuple(_plain(name) for name in names)]
-    info = _imagenet()
-    try:
-        words = [info.label_name_to_description(name) for name in names]
-    except KeyError:
-        words = []
+    words: list[str] = []
+    if names and all(map(_SYNSET.fullmatch, names)):
+        info = _imagenet()
+        with contextlib.suppress(KeyError):
+            words = [info.label_name_to_description(name) for name in names]
     if words:
         forms += [tuple(words), tuple(_plain(word) for word in words)]
         forms.append(tuple(_plain(word.partition(",")[0]) for word in words))
