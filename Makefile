@@ -35,7 +35,7 @@ bench-cuda: .venv/ready
 
 # The site of docs/ in site/. A warning is an error, and so is a page that references another host.
 docs: .venv/docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	! grep -rE '(src|href)="(https?:)?//' site --include='*.html'
 
 # The tests on the newest releases of everything, beyond the upper bounds of pyproject.toml too, in

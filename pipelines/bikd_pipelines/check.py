@@ -14,12 +14,12 @@ from torch import nn
 from bikd_pipelines.layout import note
 from bikd_ray.data import open_split, resolve_data
 from bikd_ray.data.loader import Loader
-from bikd_ray.data.sampled import counted, refuse_mostly_bad, undecodable
+from bikd_ray.data.sampled import counted, kind_of, refuse_mostly_bad, undecodable
 from bikd_ray.data.sources import ImageSet, Subset
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.formatting import shown as shown_value
 from bikd_ray.identity import derived_seed
-from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
+from bikd_ray.plan import WHOLE, Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
 from bikd_ray.resolve import same_twice
 from bikd_ray.spec_file import load_parts
 from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry, labelled
@@ -175,7 +175,8 @@ class _Shown:
         if self.data.task != DEFAULT:
             value = shown_value(found.values[metric.name], metric.unit, metric.title)
             n = len(found.scores[metric.name])
-            return _Measured(f"{value} on {n} val images", task.doubt(found.statistics))
+            said = f"{value} on {n} val {metric.units}"
+            return _Measured(said, task.doubt(found.statistics))
         known = published_for(model, IMAGES)
         top1 = known.top1 if known else None
         judged = plausibility(found.statistics, images.labels, top1)
@@ -296,7 +297,7 @@ def _data(data: Data, task: str, found: Findings) -> ResolvedData | None:
         where = f"eval.{split}" if split in resolved.eval else split
         own = split not in resolved.eval and not labelled(getattr(data, split))
         bare = " without labels" if own else ""
-        note([f"bikd: {where}: {len(images.labels)} images{bare}"])
+        note([f"bikd: {where}: {len(images.labels)} {kind_of(images)}{bare}"])
         try:
             faults = undecodable(images)
             if faults and data.on_bad_image == "fail":
@@ -321,10 +322,11 @@ def _model_row(entry: ZooEntry, about: _About | None, recipe: Recipe) -> dict:
     if about is None:
         return row
     how = about.input
+    crop = "" if how.crop_mode == WHOLE else f", crop {how.crop_pct:g}"
     return {
         **row,
         "weights": about.weights,
-        "input": f"{how.text} {how.interpolation}, crop {how.crop_pct:g}",
+        "input": f"{how.text} {how.interpolation}{crop}",
         "params": about.cost.params,
         "flops": about.cost.flops,
         "features": about.cost.features,
