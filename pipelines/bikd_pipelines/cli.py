@@ -146,3 +146,7 @@ store = typer.Typer(cls=_Group, help="Merge a store's small files, or find what 
 store.command(cls=_Command)(files.compact)
 store.command("check", cls=_Command)(files.check_files)
 app.add_typer(store, name="store", no_args_is_help=True, rich_help_panel="Store")
+
+
+if __name__ == "__main__":  # as `python -m bikd_pipelines` does
+    main()
