@@ -1,6 +1,5 @@
 """`bikd check`: everything that could stop a sweep, found before it starts and said all at once."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from bikd_pipelines.layout import note
 from bikd_ray.data import open_split, resolve_data
 from bikd_ray.data.loader import Loader
 from bikd_ray.data.sampled import counted, kind_of, refuse_mostly_bad, undecodable
@@ -205,7 +205,7 @@ def _say(entry: ZooEntry, about: _About | None, seconds: float) -> None:
         if about.measured.suspicion:
             lines.append(f"warning: {about.measured.suspicion}")
     for line in [*lines, f"{seconds:.1f} s"]:
-        print(f"bikd: {entry.name}: {line}", file=sys.stderr)
+        note([f"bikd: {entry.name}: {line}"])
 
 
 def _elsewhere(entry: ZooEntry) -> bool:
@@ -297,7 +297,7 @@ def _data(data: Data, task: str, found: Findings) -> ResolvedData | None:
         where = f"eval.{split}" if split in resolved.eval else split
         own = split not in resolved.eval and not labelled(getattr(data, split))
         bare = " without labels" if own else ""
-        print(f"bikd: {where}: {len(images.labels)} {kind_of(images)}{bare}", file=sys.stderr)
+        note([f"bikd: {where}: {len(images.labels)} {kind_of(images)}{bare}"])
         try:
             faults = undecodable(images)
             if faults and data.on_bad_image == "fail":
@@ -305,15 +305,15 @@ def _data(data: Data, task: str, found: Findings) -> ResolvedData | None:
                 found.problems.append(f"data.{where}: {counted(faults, images)}; {fix}")
             elif faults:
                 refuse_mostly_bad(where, images, faults)
-                print(f"bikd: {split}: {counted(faults, images)}; skipped", file=sys.stderr)
+                note([f"bikd: {split}: {counted(faults, images)}; skipped"])
         except UserError as error:
             found.problems.append(str(error))
         problems, remarks = task_of(task).look(split, images)
         found.problems += problems
         for line in remarks:
-            print(f"bikd: {line}", file=sys.stderr)
+            note([f"bikd: {line}"])
     for line in (*resolved.class_order, *resolved.notes):
-        print(f"bikd: {line}", file=sys.stderr)
+        note([f"bikd: {line}"])
     return resolved
 
 
