@@ -35,7 +35,7 @@ from bikd_ray.store import Store
 from bikd_ray.store.features import features_of
 from bikd_ray.store.gains import Vectors
 from bikd_ray.store.read import pc
-from bikd_ray.store.searched import state_in
+from bikd_ray.store.searches import state_in
 from bikd_ray.store.sightings import Setting, primary
 from bikd_ray.store.upgrade import VAL
 from bikd_ray.tasks import task_of

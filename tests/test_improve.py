@@ -15,7 +15,7 @@ from bikd_ray.plan import plan
 from bikd_ray.search.improve import Wish, best_pair, decide, on_shared_seeds
 from bikd_ray.spec_file import parse_spec
 from bikd_ray.store.kinds import kinds
-from bikd_ray.store.searched import searches
+from bikd_ray.store.searches import searches
 from bikd_ray.sweep.search_strategy import decision_rows
 from tests.plans import jobs_of, spec_of
 from tests.search_sweeps import World

@@ -12,7 +12,8 @@ from bikd_ray.export.select import select_result
 from bikd_ray.export.tables import chosen_among
 from bikd_ray.store.advice import search_notes
 from bikd_ray.store.kinds import kinds, several_kinds
-from bikd_ray.store.searched import search_note, searched_partners
+from bikd_ray.store.searched import searched_partners
+from bikd_ray.store.searches import search_note
 from bikd_ray.sweep.search_strategy import decision_rows
 from tests.search_sweeps import World, told_by
 

@@ -9,7 +9,8 @@ from bikd_ray.errors import UserError
 from bikd_ray.search.state import Rules
 from bikd_ray.store.features import judged, with_features
 from bikd_ray.store.replays import replays
-from bikd_ray.store.searched import maps, searched_partners, searches, state_in
+from bikd_ray.store.searched import searched_partners
+from bikd_ray.store.searches import maps, searches, state_in
 from tests.search_sweeps import World, told_by
 
 

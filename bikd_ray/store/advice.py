@@ -88,7 +88,7 @@ def search_notes(store: Store) -> Callable[[str, str, str], str] | None:
     """`search_note` of a store, where something was searched."""
     if not len(store.index("decisions")):
         return None  # and what searches is not loaded
-    from bikd_ray.store.searched import search_note
+    from bikd_ray.store.searches import search_note
 
     return partial(search_note, store)
 

@@ -14,13 +14,12 @@ from bikd_ray.analysis.scores import Scores
 from bikd_ray.analysis.significance import Estimates, differences
 from bikd_ray.identity import digest
 from bikd_ray.search.answers import believed, with_pooled_seeds
-from bikd_ray.search.choose import FEWEST_CELLS, believe
 from bikd_ray.search.improve import on_shared_seeds
-from bikd_ray.search.state import Rules, gains_on_half
+from bikd_ray.search.state import gains_on_half
 from bikd_ray.store.answer_schemas import _schema
 from bikd_ray.store.gains import Vectors
 from bikd_ray.store.queries import Store
-from bikd_ray.store.searched import search_note, searches, state_in
+from bikd_ray.store.searched import looks
 from bikd_ray.store.series import ModelSeries, Row
 from bikd_ray.vocabulary import CHOSEN_ON_VAL, UNTOUCHED, is_alone
 
@@ -146,7 +145,7 @@ def _compared(store: Store, learners: list[ModelSeries]) -> list[Row]:
     vectors = Vectors(first)
     vectors.seeds = sorted({seed for one in learners for seed in _seeds_of(one)})
     found, choices = [], []
-    searched = {one.objective: _search(store, one, half) for one in learners}
+    searched = {one.objective: _search(store, one) for one in learners}
     for learner in learners:
         search = searched[learner.objective]
         some = _kinds_of(store, vectors, learner)
@@ -255,21 +254,15 @@ class _Search:
     seed_variance: tuple[float, float]
 
 
-def _search(store: Store, learner: ModelSeries, half: bool) -> _Search | None:
+def _search(store: Store, learner: ModelSeries) -> _Search | None:
     """None where none has searched, or a map was completed since."""
     setting = learner.data_id, learner.recipe_id, learner.objective
-    for search in searches(store, learner.objective):
-        if search.setting[:3] != setting or not search_note(store, *setting):
-            continue
-        how = {"selection": learner.selection, "targets": search.targets}
-        deciding, reporting = (
-            state_in(store, search.setting, Rules(search.regret), side if half else None, **how)
-            for side in (True, False)
-        )
-        winner = None
-        if len(deciding.cells) >= FEWEST_CELLS and learner.model_id in deciding.models:
-            winner = believed(deciding, believe(deciding), learner.model_id).winner
-        return _Search(winner, reporting.seed_variance)
+    for look in looks(store, learner.objective, learner.selection):
+        if look.search.setting[:3] == setting:
+            winner = None
+            if look.belief is not None and learner.model_id in look.state.models:
+                winner = believed(look.state, look.belief, learner.model_id).winner
+            return _Search(winner, look.report.seed_variance)
     return None
 
 

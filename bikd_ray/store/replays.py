@@ -13,7 +13,7 @@ from bikd_ray.search.start import missing_start
 from bikd_ray.search.state import Rules, State
 from bikd_ray.store.answer_schemas import _schema
 from bikd_ray.store.queries import Store
-from bikd_ray.store.searched import maps, state_in
+from bikd_ray.store.searches import maps, state_in
 
 _S, _I, _F = pa.string(), pa.int64(), pa.float64()
 

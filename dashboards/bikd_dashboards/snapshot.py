@@ -334,43 +334,47 @@ class SettingView:
         """What to bear in mind where a search has chosen what was trained; else nothing."""
         if not self.decisions:
             return ""
-        from bikd_ray.store.searched import search_note
+        from bikd_ray.store.searches import search_note
 
         first = self.decisions[0]
         setting = (first[name] for name in ("data_id", "recipe_id", "objective"))
         return search_note(self.snapshot.store, *setting)
 
+    @cached_property
+    def _looks(self) -> list[Any]:
+        """What a search knows of this setting, where it has left something untrained."""
+        if not self.decisions or self.setting.selection == CHOSEN_ON_VAL:
+            return []
+        from bikd_ray.store.searched import looks
+
+        one, store = self.setting, self.snapshot.store
+        key = ("looks", one.objective, one.selection)
+        seen = self.snapshot.once(key, lambda: looks(store, one.objective, one.selection))
+        wanted = (one.data_id, one.recipe_id, one.objective)
+        return [look for look in seen if look.search.setting[:3] == wanted]
+
     def searched(self, model_id: str) -> list[dict[str, Any]]:
         """Rows of SEARCHED of a model; none where none has searched, or all is trained."""
-        if not self.decisions or self.setting.selection == CHOSEN_ON_VAL:
+        if not self._looks:
             return []
         from bikd_ray.store.searched import searched_partners
 
-        setting = self.setting
-        table = self.snapshot.once(
-            ("searched", setting, model_id),
-            lambda: searched_partners(
-                self.snapshot.store, model_id, setting.objective, setting.selection
-            ),
+        one = self.setting
+        found = searched_partners(
+            self.snapshot.store, model_id, one.objective, one.selection, self._looks
         )
-        return self._own(table, ("data_id", "recipe_id", "objective")).to_pylist()
+        return found.to_pylist()
 
     @cached_property
     def expected(self) -> dict[tuple[str, str], float]:
         """What learners are expected to gain with partners that a search has left untrained, by
         model_ids; nothing where none has searched, or all is trained.
         """
-        if not self.decisions or self.setting.selection == CHOSEN_ON_VAL:
+        if not self._looks:
             return {}
         from bikd_ray.store.searched import expected_gains
 
-        setting = self.setting
-        return self.snapshot.once(
-            ("expected", setting),
-            lambda: expected_gains(
-                self.snapshot.store, (setting.data_id, setting.recipe_id, setting.objective)
-            ),
-        )
+        return expected_gains(self.snapshot.store, self._looks)
 
     @cached_property
     def teachers(self) -> pa.Table:
