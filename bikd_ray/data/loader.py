@@ -133,6 +133,13 @@ class Loader:
         """Samples."""
         return len(self.images.labels)
 
+    @property
+    def at_once(self) -> int | None:
+        """The most samples of a part of a batch; None where a batch comes whole."""
+        if self.decoding.whole or self.decoding.alike is None:
+            return None
+        return max(1, MOST_VALUES // max(1, self.decoding.least))
+
     def batches(
         self,
         order: np.ndarray,

@@ -175,9 +175,9 @@ def evaluate_pairs(
 
 
 def _at_most(batch_size: int, loader: Loader) -> int:
-    """As many samples of it as take EVAL_BYTES."""
+    """As many samples of it as take EVAL_BYTES, and no more than a part of it may have."""
     one = sum(prod(view.shape) for view in loader.views)
-    return max(1, min(batch_size, EVAL_BYTES // one))
+    return max(1, min(batch_size, EVAL_BYTES // one, loader.at_once or batch_size))
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """What segmentation costs a sweep: a joint step, and a validation beside the plain way to do it.
 
-OMP_NUM_THREADS=1 python -m tests.benchmarks.scenes [--rounds 9] [--images 16] [--many 500]
+OMP_NUM_THREADS=1 python -m tests.benchmarks.scenes [--rounds 9] [--images 16] [--many 200]
 python -m tests.benchmarks.scenes --device cuda --precision bf16
 
 First comes the peak memory of a validation of 50 images, and of so many.
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--images", type=int, default=16)
-    parser.add_argument("--many", type=int, default=500)
+    parser.add_argument("--many", type=int, default=200)
     given = parser.parse_args()
     device = torch.device(given.device)
     print(f"{given.device}, {given.precision}, {torch.get_num_threads()} threads")
