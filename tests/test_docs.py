@@ -11,7 +11,8 @@ import torch
 import yaml
 
 import bikd_ray
-from bikd_pipelines import reference
+from bikd_pipelines import command_reference, reference
+from bikd_pipelines.cli import app
 from bikd_pipelines.planning import on_gpu, paces_at
 from bikd_pipelines.prices import price_lines
 from bikd_ray import transfer
@@ -142,6 +143,23 @@ def test_every_exported_name_is_there_and_documented(name):
 
 def test_the_reference_of_specs_is_that_of_the_classes():
     assert (DOCS / "spec.md").read_text() == reference.spec_reference()
+
+
+def test_the_reference_of_commands_is_that_of_the_command_line():
+    text = (DOCS / "commands.md").read_text()
+    assert text == command_reference.command_reference()
+    commands = app.registered_commands
+    known = {c.name or getattr(c.callback, "__name__", None) for c in commands}
+    told = re.findall(r"^### bikd ([\w-]+)(?: [\w-]+)?$", text, re.MULTILINE)
+    assert set(told) == known | {group.name for group in app.registered_groups}
+    assert "| `--show W` |" in text
+    assert "| `--wait/--no-wait` |" in text
+
+
+def test_every_page_is_on_the_first_one():
+    linked = set(re.findall(r"\]\(([\w/-]+\.md)\)", (DOCS / "index.md").read_text()))
+    own = {str(page.relative_to(DOCS)) for page in PAGES if page.parent == DOCS} - {"index.md"}
+    assert own <= linked
 
 
 def test_every_field_of_a_spec_says_what_it_means():

@@ -146,6 +146,8 @@ def test_frames_and_maps_missing_in_the_middle_are_said_and_the_rest_is_measured
     code, told = said("check", str(path))
     assert code == 0, told
     for line in (
+        "train: 3 videos",
+        "val: 10 frames",
         "1 frame missing in the middle, such as number 3 of",
         "1 map without a frame, unused",
         "1 frame without a map, context only, such as number 5 of",
@@ -184,6 +186,7 @@ def test_check_names_every_file_that_does_not_decode(films, said):
         scipy.io.savemat(mat, {"gaze_of": np.ones((2, 2)), "resolution": [12, 16]})
     code, told = said("check", str(spec_file(films)))
     assert code == 2
+    assert "data.val: 1 of 12 frames looked at do not decode" in told
     assert "video5/images/0001.png is not a readable image" in told
     assert "0001.mat has the keys gaze_of, resolution; fixations are looked for under I," in told
 
@@ -231,6 +234,23 @@ def test_check_shows_the_frame_rate_of_files_and_names_one_that_is_no_video(film
     code, told = said("check", str(spec_file(films)))
     assert code == 2
     assert "video7/clip.mkv is not a readable video" in told
+
+
+def test_without_pyav_check_says_what_to_install(films, said, monkeypatch):
+    write_video(films / "val" / "video7", 6, frames=None)
+    (films / "val" / "video7" / "clip.mkv").write_bytes(b"a video")
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, told = said("check", str(spec_file(films)))
+    assert code == 2
+    assert "video7/clip.mkv needs PyAV; install bikd-ray[video], or extract its frames" in told
+
+
+def test_other_bytes_of_one_map_are_another_data_set(films):
+    path = films / "val" / "video5" / "maps" / "0002.png"
+    before = resolve(load_spec(spec_file(films)))[1].data_id
+    assert resolve(load_spec(spec_file(films)))[1].data_id == before
+    save(path, bump(9))
+    assert resolve(load_spec(spec_file(films)))[1].data_id != before
 
 
 # Truths that define nothing

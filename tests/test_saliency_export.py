@@ -106,3 +106,5 @@ def test_its_card_repeats_licence_window_and_colours_and_its_code_runs(taken, mo
     assert "offsets = (32, 64), range(-31, 1)" in card
     assert "count which videos were drawn" in card
     assert "## Classes" not in card
+    assert "- video-saliency" in card
+    assert "pipeline_tag" not in card

@@ -147,6 +147,18 @@ def test_a_batch_that_is_measured_comes_in_parts_of_one_shape_and_in_order(found
     assert torch.cat([batch.index for batch in batches]).tolist() == list(range(12))
 
 
+@pytest.mark.parametrize("size", [256, 512])
+def test_small_images_that_are_enlarged_come_few_at_a_time(found, size):
+    """Every model answers a map of each: their size counts, not that of the labels."""
+    _, zoo, data = found
+    view = replace(zoo["pixels"].input.view, size=size)
+    loader = Loader(
+        open_split(data, "val"), [view], CPU, cache="none", task=task_of("segmentation")
+    )
+    counts = [len(batch.index) for batch in loader.batches(np.array([0, 2, 4, 6, 8, 10]), 6)]
+    assert counts == {256: [6], 512: [2, 2, 2]}[size]
+
+
 def test_training_images_of_several_shapes_are_refused_with_the_fix_and_cropped_by_it(found):
     _, zoo, data = found
     images, view = open_split(data, "val"), zoo["pixels"].input.view

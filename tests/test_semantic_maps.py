@@ -11,21 +11,20 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from bikd_ray.errors import UserError
-from bikd_ray.tasks.map_output import LossKind, MapOutput, QueryLogits, confidence_by
+from bikd_ray.tasks.base import Prediction
+from bikd_ray.tasks.map_output import MapOutput, QueryLogits
+from bikd_ray.tasks.segmentation import Segmentation
 from bikd_ray.tasks.semantic_maps import (
     at_cells,
-    divergence,
     labelled,
     log_map,
-    mean_top_log,
     normalised_log,
     pixel_loss,
     pixel_nll,
     query_map,
     resized,
-    teachers,
 )
+from bikd_ray.transfer.loss import transfer_loss
 
 VECTORS = json.loads((Path(__file__).parent / "data" / "segmentation-vectors.json").read_text())
 FAMILIES = VECTORS["families"]
@@ -54,6 +53,16 @@ def grad(z: torch.Tensor) -> torch.Tensor:
 def families() -> tuple[MapOutput, MapOutput]:
     queries = QueryLogits(leaf([FAMILIES["class_logits_QC1"]]), leaf([FAMILIES["mask_logits_Qhw"]]))
     return MapOutput(queries=(queries,)), MapOutput(leaf([FAMILIES["pixel_logits_CHW"]]))
+
+
+def divergence(student, teacher, valid_Bhw, **how) -> torch.Tensor:
+    """[B]: what the joint loss of two models adds to each image that the second teaches."""
+    found, sure = [], f64([[0.0], [1.0]])
+    for n, valid_hw in enumerate(valid_Bhw):
+        logs = torch.stack([student[n], teacher[n]]).flatten(2)[:, None]
+        valid = valid_hw.flatten()[None]
+        found.append(transfer_loss(logs, f64([[0.0], [0.0]]), sure, valid_BP=valid, **how).total)
+    return torch.stack(found)
 
 
 @pytest.mark.parametrize("name", MAPS)
@@ -98,25 +107,28 @@ def test_teachers_total_and_gradients_equal_the_vectors(name, ties, key):
     logs = [normalised_log(m) for m in maps]
     valid, labels = torch.tensor(want["valid_BHW"]), torch.tensor(want["labels_BHW"])
     loss_KB = f64(want["task_loss_KB"])
-    teacher_B = teachers(loss_KB, labelled(labels), ties)
-    assert teacher_B.tolist() == by["teacher_B"]
-    for j, student in enumerate(logs):
-        for t, teacher in enumerate(logs):
-            taught = (teacher_B == t) & (t != j)
-            kl_B = divergence(student, teacher.detach() if detached else teacher, valid)
-            (kl_B * taught).mean().backward(retain_graph=True)
-            if taught.any():
-                exact(kl_B[taught], f64(by["student_kl_KB"][j])[taught])
-    total = loss_KB.mean(1).sum() + f64(by["student_kl_KB"]).sum() / len(teacher_B)
-    exact(total, by["total_with_task_losses"])
-    for found, expected in zip(maps, by[key], strict=True):
-        exact(grad(found), expected, scale=f64(expected).abs().max().item() or 1.0)
+    found = transfer_loss(
+        torch.stack(logs).flatten(3),
+        loss_KB,
+        torch.where(labelled(labels), -loss_KB, -torch.inf),
+        valid_BP=valid.flatten(1),
+        ties=ties,
+        detach_teacher=detached,
+    )
+    assert found.teacher.tolist() == by["teacher_B"]
+    exact(found.divergence, f64(by["student_kl_KB"]).mean(1))
+    exact(found.total, by["total_with_task_losses"])
+    found.total.backward()
+    for one, expected in zip(maps, by[key], strict=True):
+        exact(grad(one), expected, scale=f64(expected).abs().max().item() or 1.0)
 
 
 def test_auto_ties_are_those_of_the_paper():
-    loss, every = torch.ones(3, 2), torch.tensor([True, False])
-    assert teachers(loss[:2], every).tolist() == [1, -1]
-    assert teachers(loss, every).tolist() == [0, -1]
+    sure = torch.where(torch.tensor([True, False]), torch.ones(3, 2), -torch.inf)
+    same = torch.zeros(3, 2, 4, 1).log_softmax(2)
+    for count, teacher in ((2, 1), (3, 0)):
+        found = transfer_loss(same[:count], torch.ones(count, 2), sure[:count])
+        assert found.teacher.tolist() == [teacher, -1]
 
 
 def test_maps_of_both_families_equal_the_vectors():
@@ -172,7 +184,7 @@ def test_temperature_softens_both_families_alike():
     valid = torch.ones(1, *GRID, dtype=torch.bool)
     p, q = (z.flip(1) / 4).softmax(1), (z / 4).log_softmax(1)
     plain = 16 * (p * (p.log() - q)).sum(1).mean()
-    exact(divergence(log_p, other, valid, 4.0)[0], plain)
+    exact(divergence(log_p, other, valid, temperature=4.0)[0], plain)
     root = log_p.exp() ** (1 / 4)
     exact((log_p / 4).log_softmax(1).exp(), (root / root.sum(1, keepdim=True)).detach())
 
@@ -239,9 +251,9 @@ def test_a_model_that_answers_nan_has_a_nan_loss_where_it_is_labelled():
 
 def test_confidence_without_labels_is_the_mean_of_the_top_log_probability():
     log_p = torch.tensor([[0.5, 0.9], [0.5, 0.1]]).log().view(1, 2, 1, 2)
-    both, first = torch.tensor([[[True, True]]]), torch.tensor([[[True, False]]])
-    assert_close(mean_top_log(log_p, both)[0], torch.tensor([0.5, 0.9]).log().mean())
-    assert_close(mean_top_log(log_p, first)[0], torch.tensor(0.5).log())
+    for valid, mean in (([[True, True]], [0.5, 0.9]), ([[True, False]], [0.5])):
+        found = Segmentation().certainty(Prediction(log_p.flatten(2), torch.tensor(valid)))
+        assert_close(found[0], torch.tensor(mean).log().mean())
 
 
 def test_half_precision_is_raised_before_the_non_linearity():
@@ -257,32 +269,6 @@ def test_half_precision_is_raised_before_the_non_linearity():
         found = log_map(half, GRID)
         assert found.dtype == torch.float32
         assert_close(found.exp().sum(1), torch.ones(1, *GRID))
-
-
-PIXEL, MASK = LossKind("pixel", 150), LossKind("mask", 150, (2, 5, 5, 0.1), 10)
-
-
-@pytest.mark.parametrize(
-    ("kinds", "by"),
-    [
-        ([PIXEL, PIXEL], "task_loss"),
-        ([MASK, MASK, MASK], "task_loss"),
-        ([MASK, PIXEL], "pixel_nll"),
-        ([MASK, LossKind("mask", 150, (2, 5, 5, 0.1), 4)], "pixel_nll"),
-        ([MASK, LossKind("mask", 150, (1, 5, 5, 0.1), 10)], "pixel_nll"),
-    ],
-)
-def test_losses_choose_the_teacher_only_where_they_are_of_one_kind(kinds, by):
-    assert confidence_by(kinds) == by
-    assert confidence_by(kinds, "pixel_nll") == "pixel_nll"
-    if by == "pixel_nll":
-        with pytest.raises(UserError, match=r"a mask model of 150 classes, 10 outputs"):
-            confidence_by(kinds, "task_loss")
-
-
-def test_an_unknown_confidence_is_told():
-    with pytest.raises(UserError, match="unknown confidence 'loss'; choose from auto"):
-        confidence_by([PIXEL], "loss")
 
 
 def test_a_map_is_made_in_full_precision_under_autocast():

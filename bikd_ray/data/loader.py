@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -74,8 +75,8 @@ _Read = tuple[Tensor, dict[View, Tensor], dict[str, Any] | None]
 """Indices, pixels and the rendered target of the samples of a batch that decode."""
 
 MOST_VALUES = 1 << 19
-"""Of the targets `Task.alike` of a batch that is only measured: pixels of labels, for which every
-model answers a probability of each class.
+"""Of the targets `Task.alike` of a batch that is only measured, or of its views where these are
+larger: pixels, for which every model answers a probability of each class.
 """
 
 _Sample = tuple[int, tuple[list[np.ndarray], Target | None] | str]
@@ -205,7 +206,8 @@ class Loader:
             targets = self.kept.targets
             of_all = targets and [targets.of(index) for index in good.tolist()]
             runs = []
-            for rows in _runs(of_all or [], self.decoding.alike, self.decoding.whole):
+            decoding = self.decoding
+            for rows in _runs(of_all or [], decoding.alike, decoding.whole, decoding.least):
                 some = good[rows]
                 arrays = {v: torch.from_numpy(self.kept.arrays[v][some]) for v in self.views}
                 target = _target(of_all[rows], self.decoding.ragged) if of_all else None
@@ -269,7 +271,11 @@ class _Passes:
             decoding,
             batch_sampler=self,  # type: ignore[arg-type]
             collate_fn=partial(
-                _collate, ragged=decoding.ragged, alike=decoding.alike, whole=decoding.whole
+                _collate,
+                ragged=decoding.ragged,
+                alike=decoding.alike,
+                whole=decoding.whole,
+                least=decoding.least,
             ),
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -305,6 +311,7 @@ class _Decoding(Dataset):
         of_kind = {self.kind(v): v for v in views}
         self.views = [of_kind[kind] for kind in self.kinds]
         self.ragged, self.alike = task.ragged, task.alike
+        self.least = max((prod(view.shape[1:]) for view in self.views), default=0)
 
     def kind(self, view: View) -> object:
         """What decides the pixels: views of one kind share them."""
@@ -326,11 +333,12 @@ def _collate(
     ragged: Collection[str],
     alike: str | None = None,
     whole: bool = False,
+    least: int = 0,
 ) -> _Collated:
     good = [(index, found) for index, found in samples if not isinstance(found, str)]
     targets = [target for _, (_, target) in good if target is not None]
     runs = []
-    for rows in _runs(targets, alike, whole):
+    for rows in _runs(targets, alike, whole, least):
         pixels = zip(*(arrays for _, (arrays, _) in good[rows]), strict=True)
         runs.append(
             _Samples(
@@ -342,14 +350,17 @@ def _collate(
     return _Collated(runs, [found for _, found in samples if isinstance(found, str)])
 
 
-def _runs(targets: list[Target], alike: str | None, whole: bool) -> list[slice]:
-    """Neighbours whose targets `alike` have one shape; unless whole, of MOST_VALUES at most."""
+def _runs(targets: list[Target], alike: str | None, whole: bool, least: int) -> list[slice]:
+    """Neighbours whose targets `alike` have one shape; unless whole, of MOST_VALUES at most.
+
+    least: the pixels of a view, which a sample has at least.
+    """
     if alike is None or not targets:
         return [slice(None)]
     starts = [0]
     for row, target in enumerate(targets):
         first = targets[starts[-1]][alike]
-        room = whole or (row + 1 - starts[-1]) * first.size <= MOST_VALUES
+        room = whole or (row + 1 - starts[-1]) * max(first.size, least) <= MOST_VALUES
         if row > starts[-1] and not (room and first.shape == target[alike].shape):
             starts.append(row)
     return [slice(start, end) for start, end in zip(starts, [*starts[1:], None], strict=True)]

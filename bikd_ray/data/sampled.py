@@ -28,7 +28,13 @@ def undecodable(images: ImageSet) -> list[str]:
 
 def counted(faults: list[str], images: ImageSet) -> str:
     """How many of the sample are `faults`, and the first."""
-    return f"{len(faults)} of {len(sample(images))} images looked at do not decode: {faults[0]}"
+    kind = kind_of(images)
+    return f"{len(faults)} of {len(sample(images))} {kind} looked at do not decode: {faults[0]}"
+
+
+def kind_of(images: ImageSet) -> str:
+    """What the samples of a set are, for people: images, frames of videos, videos."""
+    return getattr(images, "kind", "images")
 
 
 def refuse_mostly_bad(split: str, images: ImageSet, faults: list[str]) -> None:

@@ -82,7 +82,8 @@ def _front_matter(choice: SelectedResult, base: Base, data: Data) -> str:
         about["datasets"] = list(dict.fromkeys(datasets))
     about["metrics"] = [hub.metric_name(choice.metric)]
     named = [LIBRARIES[library]] if library else []
-    about["tags"] = [*filter(None, [pipeline]), "knowledge-transfer", "bikd", *named]
+    of_task = filter(None, [hub.tag(choice.metric)])
+    about["tags"] = [*of_task, "knowledge-transfer", "bikd", *named]
     return f"---\n{yaml.safe_dump(about, sort_keys=False, allow_unicode=True)}---"
 
 

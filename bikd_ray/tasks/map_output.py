@@ -3,17 +3,13 @@
 Axes: B images, Q queries, C classes, h and w cells of the network's own output, 1 no object.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bikd_ray.errors import UserError, choices
-
 TASK_LOSS, PIXEL_NLL = "task_loss", "pixel_nll"
-CONFIDENCES = ("auto", TASK_LOSS, PIXEL_NLL)
 
 
 @dataclass(frozen=True)
@@ -84,30 +80,3 @@ class LossKind:
     classes: int
     weights: tuple[float, ...] = ()  # of a mask model's criterion
     outputs: int = 1
-
-
-def confidence_by(kinds: Sequence[LossKind], confidence: str = "auto") -> str:
-    """What members compete by for an image: `task_loss` or `pixel_nll`.
-
-    `auto` is each member's own loss where all members' losses are of one kind (family, classes,
-    weights, number of outputs), else the negative log-likelihood of the labels on the common grid.
-    Raises UserError where `task_loss` is asked for and losses differ in kind.
-    """
-    if confidence not in CONFIDENCES:
-        raise UserError(f"unknown confidence {confidence!r}; {choices(confidence, CONFIDENCES)}")
-    alike = len(set(kinds)) <= 1
-    if confidence == "auto":
-        return TASK_LOSS if alike else PIXEL_NLL
-    if confidence == TASK_LOSS and not alike:
-        told = " and ".join(_told(kind) for kind in dict.fromkeys(kinds))
-        raise UserError(
-            f"confidence task_loss compares losses of one kind, got {told}; use auto or pixel_nll"
-        )
-    return confidence
-
-
-def _told(kind: LossKind) -> str:
-    if kind.kind == "pixel":
-        return f"a pixel model of {kind.classes} classes"
-    weights = ", ".join(f"{weight:g}" for weight in kind.weights)
-    return f"a mask model of {kind.classes} classes, {kind.outputs} outputs and weights ({weights})"

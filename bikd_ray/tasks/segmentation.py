@@ -127,13 +127,13 @@ class Segmentation(Task):
         from bikd_ray.zoo import check_classes
 
         if model.num_classes != data.num_classes:
-            background = model.num_classes == data.num_classes + 1
+            classes = data.num_classes
+            background = model.num_classes == classes + 1
             more = "one more is often a background class: " if background else ""
             raise UserError(
                 f"zoo: {model.name} outputs {model.num_classes} classes, but the data has "
-                f"{data.num_classes}; {more}give a model with a head of {data.num_classes} "
-                f"classes, or the masks its values (num_classes: {model.num_classes} and a "
-                "label_map)"
+                f"{classes}; {more}give a model with a head of {classes} classes, or the masks "
+                f"its values (num_classes: {model.num_classes} and a label_map)"
             )
         check_classes(model, data.num_classes, data.classes)
 

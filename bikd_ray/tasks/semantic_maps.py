@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from bikd_ray.tasks.map_output import MapOutput, QueryLogits
-from bikd_ray.transfer.objectives import most_confident
 
 EPS = 1e-6
 """Added to each class of a mask model's map before it is normalised."""
@@ -70,24 +69,6 @@ def _centres(pixels: int, cells: int, device: torch.device) -> Tensor:
     return (2 * torch.arange(cells, device=device) + 1) * pixels // (2 * cells)
 
 
-def divergence(
-    student_log_BChw: Tensor, teacher_log_BChw: Tensor, valid_Bhw: Tensor, temperature: float = 1.0
-) -> Tensor:
-    """T^2 KL(teacher || student) [B]: summed over classes, a mean over an image's valid cells.
-
-    At a temperature T other than 1 both are p^(1/T) normalised, which is softmax(z / T) for a
-    pixel model. 0 for an image without valid cells.
-    """
-    student, teacher = (tempered(p, temperature) for p in (student_log_BChw, teacher_log_BChw))
-    kl_Bhw = (teacher.exp() * (teacher - student)).sum(1)
-    return temperature**2 * _mean_where(kl_Bhw, valid_Bhw)
-
-
-def tempered(log_p_BChw: Tensor, temperature: float) -> Tensor:
-    """Log of p^(1/T), normalised over classes; as it is at T = 1."""
-    return log_p_BChw if temperature == 1.0 else (log_p_BChw / temperature).log_softmax(1)
-
-
 def pixel_nll(log_p_BChw: Tensor, labels_Bhw: Tensor, ignore: int = IGNORE) -> Tensor:
     """[B]: the mean of -log p[label] over an image's labelled cells, 0 where it has none."""
     labelled_Bhw = labels_Bhw != ignore
@@ -107,25 +88,9 @@ def pixel_loss(logits_BChw: Tensor, labels_BHW: Tensor, ignore: int = IGNORE) ->
     return _mean_where(loss_BHW, labels_BHW != ignore)
 
 
-def mean_top_log(log_p_BChw: Tensor, valid_Bhw: Tensor) -> Tensor:
-    """[B]: confidence without labels, the mean over valid cells of the largest log probability."""
-    return _mean_where(log_p_BChw.amax(1), valid_Bhw)
-
-
 def labelled(labels_BHW: Tensor, ignore: int = IGNORE) -> Tensor:
     """Bool [B]: whether an image has a labelled pixel; without one it has no teacher."""
     return (labels_BHW != ignore).flatten(1).any(1)
-
-
-def teachers(loss_KB: Tensor, labelled_B: Tensor, ties: str = "auto") -> Tensor:
-    """int64 [B]: the model with the least loss on each image, -1 for an image without labels.
-
-    ties: `first`, `last`, `drop` (-1); `auto` is `last` for two models (Jain et al. 2025, Eq. 6)
-    and `first` for more (Eq. 11).
-    """
-    if ties == "auto":
-        ties = "last" if len(loss_KB) == 2 else "first"
-    return most_confident(-loss_KB.detach(), ties).where(labelled_B, -1)
 
 
 def _mean_where(values_BHW: Tensor, counts_BHW: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from bikd_ray.metrics import Metric
 
 MEASURES = {
     "score": ("val {metric}", "On the val set; epoch 0 is the untouched model."),
-    "loss": ("own loss, nats", "Mean of the model's own loss on the training samples."),
+    "loss": ("own loss", "Mean of the model's own loss on the training samples."),
     "kl": (
         "divergence, nats",
         "Mean divergence from whichever model taught each training sample; alone there is none.",

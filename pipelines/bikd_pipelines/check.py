@@ -1,6 +1,5 @@
 """`bikd check`: everything that could stop a sweep, found before it starts and said all at once."""
 
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +11,15 @@ import pyarrow as pa
 import torch
 from torch import nn
 
+from bikd_pipelines.layout import note
 from bikd_ray.data import open_split, resolve_data
 from bikd_ray.data.loader import Loader
-from bikd_ray.data.sampled import counted, refuse_mostly_bad, undecodable
+from bikd_ray.data.sampled import counted, kind_of, refuse_mostly_bad, undecodable
 from bikd_ray.data.sources import ImageSet, Subset
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.formatting import shown as shown_value
 from bikd_ray.identity import derived_seed
-from bikd_ray.plan import Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
+from bikd_ray.plan import WHOLE, Cost, ResolvedData, ResolvedInput, ResolvedModel, pairings
 from bikd_ray.resolve import same_twice
 from bikd_ray.spec_file import load_parts
 from bikd_ray.specs import LOCAL_DIR, Data, Recipe, Spec, ZooEntry, labelled
@@ -175,7 +175,8 @@ class _Shown:
         if self.data.task != DEFAULT:
             value = shown_value(found.values[metric.name], metric.unit, metric.title)
             n = len(found.scores[metric.name])
-            return _Measured(f"{value} on {n} val images", task.doubt(found.statistics))
+            said = f"{value} on {n} val {metric.units}"
+            return _Measured(said, task.doubt(found.statistics))
         known = published_for(model, IMAGES)
         top1 = known.top1 if known else None
         judged = plausibility(found.statistics, images.labels, top1)
@@ -204,7 +205,7 @@ def _say(entry: ZooEntry, about: _About | None, seconds: float) -> None:
         if about.measured.suspicion:
             lines.append(f"warning: {about.measured.suspicion}")
     for line in [*lines, f"{seconds:.1f} s"]:
-        print(f"bikd: {entry.name}: {line}", file=sys.stderr)
+        note([f"bikd: {entry.name}: {line}"])
 
 
 def _elsewhere(entry: ZooEntry) -> bool:
@@ -296,7 +297,7 @@ def _data(data: Data, task: str, found: Findings) -> ResolvedData | None:
         where = f"eval.{split}" if split in resolved.eval else split
         own = split not in resolved.eval and not labelled(getattr(data, split))
         bare = " without labels" if own else ""
-        print(f"bikd: {where}: {len(images.labels)} images{bare}", file=sys.stderr)
+        note([f"bikd: {where}: {len(images.labels)} {kind_of(images)}{bare}"])
         try:
             faults = undecodable(images)
             if faults and data.on_bad_image == "fail":
@@ -304,15 +305,15 @@ def _data(data: Data, task: str, found: Findings) -> ResolvedData | None:
                 found.problems.append(f"data.{where}: {counted(faults, images)}; {fix}")
             elif faults:
                 refuse_mostly_bad(where, images, faults)
-                print(f"bikd: {split}: {counted(faults, images)}; skipped", file=sys.stderr)
+                note([f"bikd: {split}: {counted(faults, images)}; skipped"])
         except UserError as error:
             found.problems.append(str(error))
         problems, remarks = task_of(task).look(split, images)
         found.problems += problems
         for line in remarks:
-            print(f"bikd: {line}", file=sys.stderr)
+            note([f"bikd: {line}"])
     for line in (*resolved.class_order, *resolved.notes):
-        print(f"bikd: {line}", file=sys.stderr)
+        note([f"bikd: {line}"])
     return resolved
 
 
@@ -321,10 +322,11 @@ def _model_row(entry: ZooEntry, about: _About | None, recipe: Recipe) -> dict:
     if about is None:
         return row
     how = about.input
+    crop = "" if how.crop_mode == WHOLE else f", crop {how.crop_pct:g}"
     return {
         **row,
         "weights": about.weights,
-        "input": f"{how.text} {how.interpolation}, crop {how.crop_pct:g}",
+        "input": f"{how.text} {how.interpolation}{crop}",
         "params": about.cost.params,
         "flops": about.cost.flops,
         "features": about.cost.features,

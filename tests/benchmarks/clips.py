@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,11 +50,16 @@ VIEWS = tuple(
 HEIGHT, WIDTH = 360, 640
 
 
+@cache
+def noise_of_all() -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 4, (HEIGHT, WIDTH, 3)).astype(np.float32)
+
+
 def picture(number: int) -> np.ndarray:
     """uint8 [H, W, 3]: waves that move, as compressible as a film."""
     y, x = np.arange(HEIGHT)[:, None], np.arange(WIDTH)
     waves = [np.sin((x + k * y + 5 * number) / (17 + 9 * k)) for k in range(3)]
-    noise = np.random.default_rng(number).normal(0, 4, (HEIGHT, WIDTH, 3))
+    noise = np.roll(noise_of_all(), 7919 * number)
     return (127 + 90 * np.stack(waves, 2) + noise).clip(0, 255).astype(np.uint8)
 
 

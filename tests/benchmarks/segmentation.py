@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from bikd_ray.analysis.segmentation import PixelCounts, influence
+from bikd_ray.analysis.segmentation import PixelCounts, scores
 from bikd_ray.tasks.confusion import count_each
 from bikd_ray.tasks.map_output import MapOutput, QueryLogits
 from bikd_ray.tasks.mask_criterion import Criterion, RandomPoints, mask_loss
@@ -52,7 +52,7 @@ def _statistics(rng: np.random.Generator) -> None:
     zoo = [_counts(rng, truth, rng.normal(0.6, 0.02)) for _ in range(MODELS)]
 
     def pairs() -> tuple[np.ndarray, np.ndarray]:
-        scores_VN = np.stack([influence(counts)["miou"] for counts in zoo])
+        scores_VN = np.stack([scores(counts)["miou"] for counts in zoo])
         centred = scores_VN - scores_VN.mean(1, keepdims=True)
         gram = centred @ centred.T
         own = np.diag(gram)

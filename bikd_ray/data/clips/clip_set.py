@@ -21,6 +21,8 @@ class ClipSet:
     """
 
     classes = None
+    kind: str
+    """What the samples are, for people."""
     labels: np.ndarray
     """int64 [N], zeros: no sample has a class."""
 
@@ -36,6 +38,7 @@ class ClipSet:
     ) -> None:
         self.source, self.size, self.stride, self.blur = source, size, stride, blur
         self.to_learn = to_learn
+        self.kind = "videos" if to_learn else "frames"
         self.notes, self.source_id = source.notes, source.source_id
         self.units, self.unit_names = clusters(source.videos)
         kept = range(len(source.videos)) if videos is None else videos.tolist()
