@@ -7,6 +7,8 @@ from bikd_ray.resolve import plan_jobs
 from bikd_ray.spec_file import load_spec
 from bikd_ray.store import Store
 from bikd_ray.store.kinds import kinds
+from bikd_ray.store.lease import at_work
+from bikd_ray.store.read import Reader
 from bikd_ray.store.searched import searched_partners
 from tests.faults import assert_whole, begin, run, wait_until
 
@@ -58,6 +60,7 @@ def test_a_search_that_is_killed_ends_with_the_store_of_an_unbroken_one(
         assert wait_until(lambda: store.exists and len(store.done()) >= more)  # noqa: B023
         process.kill()
         process.wait()
+        assert wait_until(lambda: not at_work(Reader(store.uri).fs))  # what it was at is free again
     before = store.done()
     assert before < whole.done()
     report = run(path)

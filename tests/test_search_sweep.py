@@ -8,7 +8,11 @@ from bikd_ray.errors import UserError
 from bikd_ray.search.questions import questions, refuse_small
 from bikd_ray.spec_file import parse_spec
 from bikd_ray.store import Store
+from bikd_ray.store.filesystem import StoreFS
+from bikd_ray.store.lease import Lease
 from bikd_ray.store.sightings import Sightings
+from bikd_ray.sweep import scheduler as scheduling
+from bikd_ray.sweep.scheduler import JobScheduler
 from bikd_ray.sweep.search_strategy import NOTHING, decision_rows
 from bikd_ray.sweep.strategy import Running
 from tests.plans import jobs_of, spec_of
@@ -76,6 +80,43 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_store(tmp_path):
     first = broken.play(broken.strategy(), most=len(jobs) // 2)
     rest = broken.play(broken.strategy())
     assert [*first, *rest] == jobs
+
+
+def through_scheduler(world, killed_at=None):
+    """The jobs that a sweep of one slot begins; killed in the middle of one it stores nothing."""
+    lease = Lease(StoreFS.at(world.store.uri), "s")
+    scheduler = JobScheduler(
+        world.strategy(),
+        lambda: [{"CPU": 1, "memory": 2**40}],
+        world.store,
+        lease,
+        note=pytest.fail,
+    )
+    begun = []
+    while not scheduler.over:
+        job_id = scheduler.take()
+        if job_id is None:
+            break
+        if len(begun) == killed_at:
+            lease.end()  # as it expires
+            break
+        begun.append(job_id)
+        world.finish(world.jobs[job_id])
+        scheduler.release(job_id, 1.0)
+    lease.end()
+    return begun
+
+
+def test_a_sweep_decides_before_every_job_whatever_it_had_proposed_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(scheduling, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(scheduling, "MOST_PATIENCE", 0.0)  # jobs take longer than it thinks
+    plain, whole, broken = (World(tmp_path / n, "abcdefgh", n=1000) for n in ("p", "w", "b"))
+    for world in (plain, whole, broken):
+        world.measure()
+    jobs = plain.play(plain.strategy())
+    assert through_scheduler(whole) == jobs
+    first = through_scheduler(broken, killed_at=len(jobs) - 6)
+    assert [*first, *through_scheduler(broken)] == jobs
 
 
 def test_a_finished_search_completed_by_a_map_is_the_map(searched, tmp_path):
