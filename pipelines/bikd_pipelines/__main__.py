@@ -2,4 +2,5 @@
 
 from bikd_pipelines.cli import main
 
-main()
+if __name__ == "__main__":  # not in processes that are started from here
+    main()

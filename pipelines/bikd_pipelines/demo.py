@@ -22,8 +22,10 @@ Sizes and recipes were chosen by the accuracies before the sweep and by its dura
 """
 
 import io
+import multiprocessing
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ import numpy as np
 import torch
 import yaml
 
+from bikd_ray.cache_dir import usable_cpus
 from bikd_ray.data.loader import Loader
 from bikd_ray.data.sources import ImageSet
 from bikd_ray.errors import UserError
@@ -131,6 +134,20 @@ class Story:
         if self.task != DEFAULT:
             return entry
         return {**entry, "input": INPUT, "kwargs": {**entry["kwargs"], "num_classes": 10}}
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """A network's first ones. entry: of the zoo, without weights. rows: of the images `taught` that
+    it learns from. cache: a folder for decoded images.
+    """
+
+    entry: dict[str, Any]
+    task: str
+    taught: DataSource
+    recipe: Recipe
+    rows: np.ndarray
+    cache: Path
 
 
 def _good_half(name: str, images: int) -> np.ndarray:
@@ -330,15 +347,17 @@ def prepare_demo(store: str, story: str = CHEAP) -> Path:
     for file, content in told.files(images).items():
         if not place.exists(file):
             place.write(file, content)
-    zoo = []
+    zoo, lessons = [], {}
     for name in told.zoo:
         file, entry = f"{story}/{name}.safetensors", told.entry(name)
         if not place.exists(file):
             print(f"bikd: {name} takes its first lessons …", file=sys.stderr)
             rows = told.share(name, len(images.labels))
-            state = _first_lessons(told, entry, images, rows, Path(place.root) / "views")
-            place.write(file, pack_state(state))
+            how = told.task, told.taught, told.lessons(name)
+            lessons[file] = Lessons(entry, *how, rows, Path(place.root) / "views")
         zoo.append({**entry, "checkpoint": file})
+    for file, state in _all_taken(lessons):
+        place.write(file, state)
     of = {} if told.task == DEFAULT else {"task": told.task}
     spec = {"name": story, **of, "zoo": zoo, **told.spec, "store": "."}
     asked = f"--story {story}" if told.task == DEFAULT else f"--task {told.task}"
@@ -347,19 +366,29 @@ def prepare_demo(store: str, story: str = CHEAP) -> Path:
     return Path(place.root) / f"{story}.yaml"
 
 
-def _first_lessons(
-    told: Story, entry: dict[str, Any], images: ImageSet, rows: np.ndarray, cache: Path
-) -> dict[str, torch.Tensor]:
-    """The network's own loss on these rows of the images, from random weights."""
+def _all_taken(lessons: Mapping[str, Lessons]) -> Iterator[tuple[str, bytes]]:
+    """(name, weights as safetensors), in processes side by side; they come out the same alone."""
+    processes = min(len(lessons), usable_cpus())
+    if processes < 2:
+        yield from ((name, take(one)) for name, one in lessons.items())
+        return
+    # not forked: torch's threads do not survive it
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        yield from zip(lessons, pool.map(take, lessons.values()), strict=True)
+
+
+def take(lessons: Lessons) -> bytes:
+    """Train a network by its own loss, from random weights; its weights as safetensors."""
     torch.set_num_threads(1)  # for nets this small a second thread is only something to wait for
-    recipe, task = told.lessons(entry["alias"]), task_of(told.task)
+    entry, recipe, task, rows = lessons.entry, lessons.recipe, task_of(lessons.task), lessons.rows
+    images = task.to_learn(task.open(lessons.taught))
     if "timm" in entry:  # by its name timm would fetch pretrained weights
         call = {"model_name": entry["timm"], **entry["kwargs"]}
         entry = {"factory": "timm:create_model", "kwargs": call, "input": entry["input"]}
     model, network = resolve_model(ZooEntry.model_validate(entry), task)
     device = torch.device("cpu")
     view = model.input.view
-    loader = Loader(images, [view], device, cache=str(cache), task=task, whole=True)
+    loader = Loader(images, [view], device, cache=str(lessons.cache), task=task, whole=True)
     steps = recipe.epochs * -(-len(rows) // recipe.batch_size)
     learner = Learner.of(Member(model, network, device), recipe, steps)
     network.train()
@@ -370,4 +399,4 @@ def _first_lessons(
         for batch in loader.batches(order, recipe.batch_size):
             train_step(sources, batch, step)
             step += 1
-    return network.state_dict()
+    return pack_state(network.state_dict())

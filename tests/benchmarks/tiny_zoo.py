@@ -13,10 +13,9 @@ import torch
 import yaml
 from torch import nn
 
-from bikd_pipelines.demo import STORIES, _first_lessons
+from bikd_pipelines.demo import STORIES, Lessons, take
 from bikd_ray.data.sources import open_images
 from bikd_ray.specs import DigitsData
-from bikd_ray.weights import pack_state
 
 SIZE = 8
 INPUT = {
@@ -91,8 +90,8 @@ def made(folder: Path, models: int, seeds: int, epochs: int) -> Path:
         if not file.exists():
             torch.manual_seed(number)
             told, rows = STORIES["control"], share_of(number, label_N)
-            state = _first_lessons(told, entry, images, rows, folder / "views")
-            file.write_bytes(pack_state(state))
+            how = told.task, told.taught, told.lessons(name)
+            file.write_bytes(take(Lessons(entry, *how, rows, folder / "views")))
         zoo.append({**entry, "checkpoint": file.name})
     digits = {split: {"source": "digits", "split": split} for split in ("train", "val")}
     spec = {
