@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from bikd_ray.analysis import significance
 from bikd_ray.analysis.bits import gram, pack, stack, unpack
 from bikd_ray.analysis.scores import Bits
 from bikd_ray.analysis.significance import (
@@ -235,3 +236,9 @@ def test_a_p_value_is_twice_the_level_at_which_the_mean_is_critical(seeds):
         found = differences(bits_of(vectors), 1 + np.arange(seeds), np.zeros(seeds, int))
         reached = abs(found.mean) / found.se
         assert found.critical(found.p_value / 2) == pytest.approx(reached, rel=1e-9, abs=1e-9)
+
+
+def test_a_t_too_large_to_be_squared_has_density_0():
+    """Of seeds and samples that all but agree; what overflows is an error in these tests."""
+    t = np.array([0.0, 1.0, 1e200])
+    np.testing.assert_allclose(significance._density(3, t), stats.t.pdf(t, 3), rtol=1e-12)

@@ -144,8 +144,9 @@ def _t(df: np.ndarray | int, alpha: np.ndarray | float) -> np.ndarray:
 def _density(df: np.ndarray | int, t: np.ndarray) -> np.ndarray:
     """Of Student's t distribution."""
     above, below = (scipy.special.gammaln(np.asarray(df + more) / 2) for more in (1, 0))
-    scale = above - below
-    return np.exp(scale - np.log(np.pi * df) / 2 - (np.asarray(df) + 1) / 2 * np.log1p(t * t / df))
+    scale = above - below - np.log(np.pi * df) / 2
+    with np.errstate(over="ignore"):  # far out it is 0
+        return np.exp(scale - (np.asarray(df) + 1) / 2 * np.log1p(t * t / df))
 
 
 def contrast(scores: Scores, weights_SV: np.ndarray) -> Estimates:

@@ -31,7 +31,7 @@ from bikd_ray.train.knn import Answers, KNNProbe
 from bikd_ray.train.member import Learner, Member, fast_layout
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.pictures import Pictures, pictures
-from bikd_ray.train.similarity import correlations
+from bikd_ray.train.similarity import between, directions
 from bikd_ray.train.state import Position, States, pack, unpack
 from bikd_ray.train.step import EpochSums, Sources, train_step
 from bikd_ray.transfer import OBJECTIVES
@@ -364,7 +364,8 @@ class _Run:
 
     def end(self, untouched: Callable[[int], nn.Module] | None) -> Fit:
         images = len(self.rows) * self.job.recipe.epochs
-        likeness = _likeness(self.before, self.after, self.device) if self.similarity else ()
+        live, ends = len(self.learners), (self.before, self.after)
+        likeness = _likeness(*ends, live, self.device) if self.similarity else ()
         assert self.after.ensemble is not None
         chosen = self.selections.chosen()
         drawn = Pictures()
@@ -460,17 +461,33 @@ def _frozen(
     return found
 
 
-def _likeness(before: Evaluation, after: Evaluation, device: torch.device) -> Iterator[Likeness]:
-    def mean(x: Tensor | None, y: Tensor | None) -> tuple[float | None, int | None]:
-        if x is None or y is None:
+def _likeness(
+    before: Evaluation, after: Evaluation, live: int, device: torch.device
+) -> Iterator[Likeness]:
+    """Of each pair of members, of which the first `live` have learned.
+
+    The directions of two members are held at a time: they are as large as the features. Those of a
+    frozen one stay.
+    """
+
+    def of(features_ND: Tensor | None) -> Tensor | None:
+        return None if features_ND is None else directions(features_ND.to(device))
+
+    def mean(x_NP: Tensor | None, y_NQ: Tensor | None) -> tuple[float | None, int | None]:
+        if x_NP is None or y_NQ is None:
             return None, None
-        found = correlations(x.to(device), y.to(device))
+        found = between(x_NP, y_NQ)
         return (found.mean().item(), len(found)) if len(found) else (None, None)
 
-    for a, b in combinations(range(len(before.features)), 2):
-        was, top_before = mean(before.features[a], before.features[b])
-        now, top_after = mean(after.features[a], after.features[b])
-        yield Likeness((a, b), was, now, top_before, top_after)
+    for pair in combinations(range(len(before.features)), 2):
+        found = {k: of(before.features[k]) for k in pair}
+        was, top_before = mean(*found.values())
+        for k in pair:
+            if k < live:
+                found[k] = None
+                found[k] = of(after.features[k])
+        now, top_after = mean(*found.values())
+        yield Likeness(pair, was, now, top_before, top_after)
 
 
 class _Images:

@@ -45,20 +45,26 @@ def correlations(x_ND: Tensor, y_NE: Tensor, *, top: int = CCA_TOP, ridge: float
     models are (give more samples, or a ridge).
     Raises ValueError for different N, top < 1 or ridge < 0.
     """
-    n = len(x_ND)
-    if len(y_NE) != n or top < 1 or ridge < 0:
-        raise ValueError(f"got {n} and {len(y_NE)} samples, top={top}, ridge={ridge}")
-    if not (x_ND.isfinite().all() and y_NE.isfinite().all()):
-        return x_ND.new_empty(0, dtype=torch.float64)
-    x_NP, y_NQ = _whitened(x_ND, ridge), _whitened(y_NE, ridge)
+    if len(y_NE) != len(x_ND) or top < 1 or ridge < 0:
+        raise ValueError(f"got {len(x_ND)} and {len(y_NE)} samples, top={top}, ridge={ridge}")
+    return between(directions(x_ND, ridge), directions(y_NE, ridge), top=top, ridge=ridge)
+
+
+def between(x_NP: Tensor, y_NQ: Tensor, *, top: int = CCA_TOP, ridge: float = 0.0) -> Tensor:
+    """`correlations` of features from their `directions`, which take most of the time."""
     p, q = x_NP.shape[1], y_NQ.shape[1]
-    if min(p, q) == 0 or (ridge == 0 and p + q >= n):
+    if min(p, q) == 0 or (ridge == 0 and p + q >= len(x_NP)):
         return x_NP.new_empty(0)
     return torch.linalg.svdvals(x_NP.mT @ y_NQ)[:top]
 
 
-def _whitened(x_ND: Tensor, ridge: float) -> Tensor:
-    """X Cxx^(-1/2) / √(N-1) over the directions that X has: orthonormal columns if ridge = 0."""
+def directions(x_ND: Tensor, ridge: float = 0.0) -> Tensor:
+    """X Cxx^(-1/2) / √(N-1) over the directions that X has: orthonormal columns if ridge = 0.
+
+    None of them where X is not finite.
+    """
+    if not x_ND.isfinite().all():
+        return x_ND.new_empty(len(x_ND), 0, dtype=torch.float64)
     x = x_ND.double()
     x = x - x[:1]  # a mean is rounded; less their first row, constant columns are exactly zero
     x -= x.mean(0)
