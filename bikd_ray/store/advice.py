@@ -72,16 +72,17 @@ class Asked:
 
 def firsts(gains: pa.Table) -> list[Row]:
     """The first row of GAINS of each model and setting: told ones first, the clearest on top."""
-    seen: dict[tuple[str, ...], Row] = {}
-    for row in gains.to_pylist():
-        seen.setdefault(tuple(row[name] for name in (*SETTING, "model_id")), row)
+    seen: dict[tuple[str, ...], int] = {}
+    for i, row in enumerate(gains.select([*SETTING, "model_id"]).to_pylist()):
+        seen.setdefault(tuple(row.values()), i)
+    found = gains.take(pa.array(seen.values(), pa.int64())).to_pylist()
 
     def rank(row: Row) -> tuple:
         told = row["verdict"] in TOLD
         place = TOLD.index(row["verdict"]) if told else len(TOLD)
         return (*(row[name] for name in SETTING), place, -abs(row["net_delta"] or 0) * told)
 
-    return sorted(seen.values(), key=rank)
+    return sorted(found, key=rank)
 
 
 def search_notes(store: Store) -> Callable[[str, str, str], str] | None:
@@ -202,11 +203,11 @@ def _no_control(gains: pa.Table, repeat: str) -> list[Step]:
 def _groups(gains: pa.Table, repeat: str) -> list[Step]:
     """Several partners that improve one model may do so together."""
     found: dict[str, list[Row]] = {}
-    for row in gains.to_pylist():
-        if row["verdict"] == IMPROVES and len(row["partner_ids"]) == 1:
+    for row in gains.filter(pc.equal(gains["verdict"], IMPROVES)).to_pylist():
+        if len(row["partner_ids"]) == 1:
             found.setdefault(row["model_id"], []).append(row)
     several = [rows for rows in found.values() if len(rows) > 1]
-    tried = set(map(len, gains["partner_ids"].to_pylist()))
+    tried = set(pc.list_value_length(gains["partner_ids"]).unique().to_pylist())
     if not several or tried != {1}:
         return []
     rows = max(several, key=lambda rows: _better(rows[0]))[:2]
@@ -218,14 +219,17 @@ def _groups(gains: pa.Table, repeat: str) -> list[Step]:
 def _others(store: Store, gains: pa.Table, rows: Iterable[Row], repeat: str) -> list[Step]:
     """Pairs that were not trained yet, with who helped most."""
     helped = [row for row in rows if row["verdict"] in (IMPROVES, MORE)]
-    single = [{r["model_id"], *r["partner_ids"]} for r in gains.to_pylist()]
-    trained = {frozenset(pair) for pair in single if len(pair) == 2}
+    if not helped:
+        return []
+    single = gains.filter(pc.equal(pc.list_value_length(gains["partner_ids"]), 1))
+    partners = pc.list_flatten(single["partner_ids"]).to_pylist()
+    trained = set(map(frozenset, zip(single["model_id"].to_pylist(), partners, strict=True)))
     known = {
         frozenset((row["model_id_a"], row["model_id_b"]))
         for row in store.pairs_before().select(["model_id_a", "model_id_b"]).to_pylist()
     }
     left = known - trained
-    if not helped or not left:
+    if not left:
         return []
     best = max(helped, key=_better)
     why = f"{count(len(left), 'pair')} of {len(known):,} not trained yet; "
@@ -240,14 +244,14 @@ def _others(store: Store, gains: pa.Table, rows: Iterable[Row], repeat: str) -> 
 def _nothing_helps(store: Store, gains: pa.Table, rows: Iterable[Row], repeat: str) -> list[Step]:
     if any(row["verdict"] in (IMPROVES, MORE, LESS) for row in rows):
         return []
-    known = [row for row in gains.to_pylist() if row["detectable"]]
-    if not known:
+    known = gains.filter(pc.greater(gains["detectable"], 0)).sort_by("detectable")
+    if not len(known):
         return []
-    middle = sorted(known, key=lambda row: row["detectable"])[len(known) // 2]
+    (middle,) = known.slice(len(known) // 2, 1).to_pylist()
     digits = digits_of(middle["unit"])
     half = f"{middle['detectable'] / 2:.{digits}f}"
     units = store.metric(middle["data_id"], middle["metric"]).units
-    objectives = {row["objective"].partition("(")[0] for row in known}
+    objectives = {label.partition("(")[0] for label in known["objective"].unique().to_pylist()}
     steps = [
         Step(
             f"Nothing is told from 0. A val set of {middle['n']:,} {units} finds a net Δ of "

@@ -599,7 +599,7 @@ class Store:
             found = model_series(self._reader, wanted, objective, selection, measure=measure)
             return ((learner.model_id, gain_table(learner)) for learner in found)
 
-        if models is None and not is_alone(objective):
+        if models is None:
             gains = self._kept("gains", objective, selection, measure, GAINS, told)
         else:
             gains = pa.concat_tables([GAINS.empty_table(), *(part for _, part in told(models))])

@@ -136,12 +136,13 @@ def _next(view: SettingView) -> list[Block]:
 
 def _small_matrix(view: SettingView) -> list[Block]:
     """Who helps whom, at one look: net Δ of each learner (row) with each single partner."""
-    rows = [r for r in view.gains.to_pylist() if len(r["partner_ids"]) == 1]
-    there = {r["model_id"] for r in rows} | {i for r in rows for i in r["partner_ids"]}
+    single = view.gains.filter(pc.equal(pc.list_value_length(view.gains["partner_ids"]), 1))
+    there = {*single["model_id"].unique().to_pylist()}
+    there |= {*pc.list_flatten(single["partner_ids"]).unique().to_pylist()}
     ids = [i for i in view.names if i in there]
     if not 2 < len(ids) <= SMALL:
         return []
-    found = {(r["model_id"], r["partner_ids"][0]): r for r in rows}
+    found = {(r["model_id"], r["partner_ids"][0]): r for r in single.to_pylist()}
     digits, sign = digits_of(view.metric.unit), view.metric.sign
 
     def cell(learner: str, partner: str) -> Cell:

@@ -182,7 +182,10 @@ class Snapshot:
     def settings(self) -> tuple[Setting, ...]:
         """Every combination with results; else what has a control alone, else a baseline alone."""
         columns = ["data_id", "recipe_id", "objective", "selection"]
-        rows = self.store.table("results", columns).group_by(columns).aggregate([])
+        done = self.jobs.filter(pc.equal(self.jobs["status"], "done"))
+        one = done.group_by(columns[:3], use_threads=False).aggregate([("job_id", "first")])
+        some = pc.field("job_id").isin(one["job_id_first"].combine_chunks())  # others say the same
+        rows = self.store.table("results", columns, some).group_by(columns).aggregate([])
         results = [Setting(**row) for row in rows.to_pylist()]
         found = [s for s in results if not is_alone(s.objective)]
         trained = {(s.data_id, s.recipe_id, s.selection) for s in found}
