@@ -92,3 +92,16 @@ def test_what_was_measured_after_its_job_is_news(live):
     found = [{**row, "eval_set": "more"} for row in mine]
     Writer(live.store.uri).write_later(first["job_id"], first["attempt"], "more", found)
     assert number() == number() == 2
+
+
+def test_a_setting_of_which_one_job_can_be_read_is_shown(tmp_path):
+    sweep(tmp_path / "s", ("vit", "convnext", "mixer"), seeds=(0,))
+    store = Store(str(tmp_path / "s"))
+    whole = Snapshot(store).settings
+    for objective in ("bikd", "ce"):
+        of_it = [row for row in store.table("jobs").to_pylist() if row["objective"] == objective]
+        for gone in sorted(row["job_id"] for row in of_it)[:-1]:
+            [file] = (tmp_path / "s" / "results").glob(f"{gone}-*.parquet")
+            file.unlink()
+    assert Snapshot(Store(store.uri)).settings == whole
+    assert [one.objective for one in whole] == ["bikd"]

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from bikd_ray.formatting import count, difference, digits_of
+from bikd_ray.store.family import SETTING
 from bikd_ray.store.queries import Store
 from bikd_ray.store.read import pc
 from bikd_ray.store.upgrade import VAL
@@ -25,8 +26,6 @@ from bikd_ray.store.verdicts import (
 from bikd_ray.tasks import DEFAULT
 
 Row = dict[str, Any]
-
-SETTING = ("data_id", "recipe_id", "objective")
 
 
 def by_setting(

@@ -63,7 +63,7 @@ CURVE_MEANS = (
 )
 
 
-def _schema(columns: list[Column]) -> pa.Schema:
+def answer_schema(columns: list[Column]) -> pa.Schema:
     return pa.schema(
         pa.field(name, kind, metadata={"meaning": meaning} if meaning else None)
         for name, kind, meaning in columns
@@ -76,7 +76,7 @@ def _stored(table: str, *names: str) -> list[Column]:
     return [(f.name, f.type, (f.metadata or {}).get(b"meaning", b"").decode()) for f in fields]
 
 
-GAINS = _schema(
+GAINS = answer_schema(
     [
         *_LEARNER,
         *_DELTAS,
@@ -105,7 +105,7 @@ GAINS = _schema(
     ]
 )
 
-GROWTH = _schema(
+GROWTH = answer_schema(
     [
         ("model", _S, "alias, to show"),
         ("size", _I, "models that train together"),
@@ -117,7 +117,7 @@ GROWTH = _schema(
     ]
 )
 
-CLASSES = _schema(
+CLASSES = answer_schema(
     [
         *_LEARNER,
         ("label", _I, "the class, as the data numbers it"),
@@ -133,7 +133,7 @@ CLASSES = _schema(
     ]
 )
 
-FLIPS = _schema(
+FLIPS = answer_schema(
     [
         *_LEARNER,
         ("gained", _F, "images wrong before and right after, mean of the seeds"),
@@ -147,7 +147,7 @@ FLIPS = _schema(
     ]
 )
 
-TEACHERS = _schema(
+TEACHERS = answer_schema(
     [
         ("model", _S, "alias, to show"),
         ("objective", _S, "who taught whom"),
@@ -166,7 +166,7 @@ TEACHERS = _schema(
     ]
 )
 
-PAIRS = _schema(
+PAIRS = answer_schema(
     [
         *_stored("pairs", *(name for name in SCHEMAS["pairs"].names if name != "attempt")),
         ("objective", _S, "null where the pair is not trained yet"),
@@ -183,7 +183,7 @@ PAIRS = _schema(
 )
 
 
-CURVES = _schema(
+CURVES = answer_schema(
     [
         *(_LEARNER[i] for i in (0, 1, 3)),
         ("epoch", _I, "0 is the untouched model"),

@@ -16,7 +16,7 @@ from bikd_ray.identity import digest
 from bikd_ray.search.answers import believed, with_pooled_seeds
 from bikd_ray.search.improve import on_shared_seeds
 from bikd_ray.search.state import gains_on_half
-from bikd_ray.store.answer_schemas import _schema
+from bikd_ray.store.answer_schemas import answer_schema
 from bikd_ray.store.gains import Vectors
 from bikd_ray.store.queries import Store
 from bikd_ray.store.searched import looks
@@ -25,7 +25,7 @@ from bikd_ray.vocabulary import CHOSEN_ON_VAL, UNTOUCHED, is_alone
 
 _S, _I, _F, _LIST = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
 
-KINDS = _schema(
+KINDS = answer_schema(
     [
         ("model", _S, "alias, to show"),
         ("kind", _S, "untouched, control, pair, group or soup; the best of each"),

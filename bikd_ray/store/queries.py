@@ -21,7 +21,7 @@ from bikd_ray.metrics import Metric
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
 from bikd_ray.store.data_ids import as_stored, refuse_other_sets
-from bikd_ray.store.family import family
+from bikd_ray.store.family import SETTING, family
 from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.frames import along
 from bikd_ray.store.gains import (
@@ -659,9 +659,6 @@ def _told_apart(names: Sequence[str]) -> list[str]:
         taken.add(fresh)
         found.append(fresh)
     return found
-
-
-SETTING = ("data_id", "recipe_id", "objective")
 
 
 def _in_order(rows: pa.Table) -> pa.Table:

@@ -11,13 +11,13 @@ from bikd_ray.search.checks import FEWEST_MODELS, worth_a_search
 from bikd_ray.search.replay import lost_to_map, searched, winners
 from bikd_ray.search.start import missing_start
 from bikd_ray.search.state import Rules, State
-from bikd_ray.store.answer_schemas import _schema
+from bikd_ray.store.answer_schemas import answer_schema
 from bikd_ray.store.queries import Store
 from bikd_ray.store.searches import maps, state_in
 
 _S, _I, _F = pa.string(), pa.int64(), pa.float64()
 
-REPLAYS = _schema(
+REPLAYS = answer_schema(
     [
         ("share", _F, "of the map's work that the search may spend"),
         ("jobs", _F, "that it trained, mean of the repeats"),

@@ -13,7 +13,7 @@ from bikd_ray.analysis.significance import Estimates
 from bikd_ray.search.answers import Measured, believed, interval, measured
 from bikd_ray.search.choose import FEWEST_CELLS, Belief, believe
 from bikd_ray.search.state import Rules, State
-from bikd_ray.store.answer_schemas import _schema
+from bikd_ray.store.answer_schemas import answer_schema
 from bikd_ray.store.gains import Vectors
 from bikd_ray.store.queries import Store
 from bikd_ray.store.searches import Searched, searches, state_in
@@ -21,7 +21,7 @@ from bikd_ray.store.series import ModelSeries
 
 _S, _I, _F, _LIST = pa.string(), pa.int64(), pa.float64(), pa.list_(pa.string())
 
-SEARCHED = _schema(
+SEARCHED = answer_schema(
     [
         ("model", _S, "alias, to show"),
         ("partner", _S, "alias, to show"),

@@ -186,6 +186,8 @@ class Snapshot:
         one = done.group_by(columns[:3], use_threads=False).aggregate([("job_id", "first")])
         some = pc.field("job_id").isin(one["job_id_first"].combine_chunks())  # others say the same
         rows = self.store.table("results", columns, some).group_by(columns).aggregate([])
+        if len(rows.group_by(columns[:3]).aggregate([])) < len(one):  # a damaged file, say
+            rows = self.store.table("results", columns).group_by(columns).aggregate([])
         results = [Setting(**row) for row in rows.to_pylist()]
         found = [s for s in results if not is_alone(s.objective)]
         trained = {(s.data_id, s.recipe_id, s.selection) for s in found}
