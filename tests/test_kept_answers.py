@@ -1,6 +1,7 @@
 """Answers kept beside the store are what would be worked out now, and only what changed is."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bikd_ray.errors import UserError
+from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store, queries
+from bikd_ray.store.filesystem import StoreFS
 from bikd_ray.store.kept import FOLDER
 from tests.synthetic import World, made, zoo
 
@@ -83,17 +85,56 @@ def test_a_new_job_makes_only_its_own_models_be_worked_out(uri, worked):
 
 
 def test_a_question_has_a_file_of_its_own(uri):
-    asked = [
-        {"selection": "last"}, {"selection": "best_val"}, {"objective": "bikd"},
-        {"metric": "top1"},
-    ]  # fmt: skip
+    asked = [{"selection": "last"}, {"selection": "best_val"}, {"metric": "top1"}]
     for how in asked:
         Store(uri).gains(**how)
     assert len(kept(uri)) == len(asked)
     Store(uri).gains(None)  # as it was asked first
+    Store(uri).gains("bikd")  # a part of it
     assert len(kept(uri)) == len(asked)
     Store(uri).controls()
     assert len(kept(uri)) == len(asked) + 1
+
+
+def test_a_part_of_what_is_kept_is_what_would_be_worked_out_alone(uri, worked):
+    def ask(store: Store) -> list[pa.Table]:
+        return [store.partners("model-000"), store.partners("model-001", "bikd"),
+                store.gains("bikd"), store.groups("model-002")]  # fmt: skip
+
+    plain = ask(Store(uri))
+    for path in kept(uri):
+        path.unlink()
+    for answer in ANSWERS.values():
+        answer(Store(uri))
+    del worked[:]
+    assert all(map(same, ask(Store(uri)), plain))
+    assert worked == []
+
+
+def test_gains_of_a_store_that_was_copied_are_not_worked_out_again(tmp_path, uri, worked):
+    plain = Store(uri).gains()
+    del worked[:]
+    other = shutil.copytree(uri, tmp_path / "other", copy_function=shutil.copyfile)
+    assert same(Store(str(other)).gains(), plain)
+    assert worked == []
+
+
+def test_a_store_as_of_now_does_not_see_what_comes_later(uri):
+    [path] = Path(uri, "jobs").glob("*.parquet")
+    jobs = pq.read_table(path)
+    pq.write_table(jobs.slice(0, len(jobs) - 1), path)
+    store = Store(uri)
+    now = store.as_of_now()
+    pq.write_table(jobs.slice(len(jobs) - 1), path.with_name("merged-1.parquet"))
+    assert len(now.table("jobs")) == len(now.as_of_now().index("jobs")) == len(jobs) - 1
+    assert len(store.table("jobs")) == len(store.as_of_now().index("jobs")) == len(jobs)
+
+
+def test_a_store_as_of_now_is_of_later_where_its_files_were_merged(uri):
+    [path] = Path(uri, "jobs").glob("*.parquet")
+    now = Store(uri).as_of_now()
+    path.rename(path.with_name("merged-1.parquet"))
+    assert len(now.table("jobs")) == len(pq.read_table(path.with_name("merged-1.parquet")))
 
 
 @pytest.mark.parametrize("damage", [b"", b"torn", None], ids=["empty", "foreign", "other columns"])
@@ -119,6 +160,18 @@ def test_a_store_that_can_only_be_read_answers_too(uri):
     assert same(ANSWERS["gains"](Store(uri)), plain)
     assert kept(uri) == []
     folder.chmod(0o700)
+
+
+def test_what_cannot_be_kept_beside_the_store_is_kept_on_this_machine(uri, worked, monkeypatch):
+    def refused(*_: object) -> None:
+        raise BikdError("read only")
+
+    monkeypatch.setattr(StoreFS, "write", refused)
+    plain = ANSWERS["gains"](Store(uri))
+    assert {*worked} == {f"id-{i:03}" for i in range(4)}
+    del worked[:]
+    assert same(ANSWERS["gains"](Store(uri)), plain)
+    assert worked == [] == kept(uri)
 
 
 def test_where_nothing_can_be_kept_answers_are_as_before(uri):

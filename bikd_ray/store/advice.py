@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from bikd_ray.formatting import count, difference, digits_of
@@ -71,10 +72,10 @@ class Asked:
 
 def firsts(gains: pa.Table) -> list[Row]:
     """The first row of GAINS of each model and setting: told ones first, the clearest on top."""
-    seen: dict[tuple[str, ...], int] = {}
-    for i, row in enumerate(gains.select([*SETTING, "model_id"]).to_pylist()):
-        seen.setdefault(tuple(row.values()), i)
-    found = gains.take(pa.array(seen.values(), pa.int64())).to_pylist()
+    keys = [*SETTING, "model_id"]
+    numbered = gains.select(keys).append_column("row", pa.array(np.arange(len(gains))))
+    first = numbered.group_by(keys).aggregate([("row", "min")])["row_min"]
+    found = gains.take(first.take(pc.sort_indices(first))).to_pylist()
 
     def rank(row: Row) -> tuple:
         told = row["verdict"] in TOLD
@@ -243,10 +244,11 @@ def _others(store: Store, gains: pa.Table, rows: Iterable[Row], repeat: str) -> 
 def _nothing_helps(store: Store, gains: pa.Table, rows: Iterable[Row], repeat: str) -> list[Step]:
     if any(row["verdict"] in (IMPROVES, MORE, LESS) for row in rows):
         return []
-    known = gains.filter(pc.greater(gains["detectable"], 0)).sort_by("detectable")
+    known = gains.filter(pc.greater(gains["detectable"], 0))
     if not len(known):
         return []
-    (middle,) = known.slice(len(known) // 2, 1).to_pylist()
+    order = pc.sort_indices(known["detectable"])
+    (middle,) = known.take(order.slice(len(known) // 2, 1)).to_pylist()
     digits = digits_of(middle["unit"])
     half = f"{middle['detectable'] / 2:.{digits}f}"
     units = store.metric(middle["data_id"], middle["metric"]).units

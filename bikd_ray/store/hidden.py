@@ -117,11 +117,9 @@ def hidden(
     jobs: dict[Key, dict[int, list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in store.table("results", columns, where).to_pylist():
         jobs[_key(row)][row["seed"]].append(row)
-    known = store.table(
-        "baselines",
-        ["data_id", "model_id", "eval_set", "metric", "value"],
-        pc.field("model_id").isin(ids),
-    ).to_pylist()
+    names = ["data_id", "model_id", "eval_set", "metric", "value"]
+    baselines = store.index("baselines").select(names)
+    known = baselines.filter(pc.field("model_id").isin(ids)).to_pylist()
     before = {
         (row["data_id"], row["model_id"]): {
             (r["eval_set"], r["metric"]): r["value"]

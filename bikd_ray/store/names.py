@@ -32,7 +32,7 @@ class Names:
         for row in sorted(named, key=lambda row: (row["attempt_max"], row["model"])):
             self._called.setdefault(row["model_id"], []).append(row["model"])
         self.newest = {i: names[-1] for i, names in self._called.items()}
-        self._changed = {i: names[-1] for i, names in self._called.items() if len(names) > 1}
+        self.changed = {i: names[-1] for i, names in self._called.items() if len(names) > 1}
 
     def before(self, model_id: str) -> list[str]:
         """What a model was called before, the newest of these names first."""
@@ -41,7 +41,7 @@ class Names:
     def told(self, name: str) -> list[str]:
         """What to say with an answer to who asks for the models of a name."""
         lines = []
-        for model_id, newest in sorted(self._changed.items()):
+        for model_id, newest in sorted(self.changed.items()):
             if name in (newest, model_id):
                 lines.append(f"{newest} was {', '.join(self.before(model_id))}")
             elif name in self.before(model_id):
@@ -51,7 +51,7 @@ class Names:
     def formerly(self, name: str) -> set[str]:
         """Models that had a name and have another one now."""
         return {
-            i for i, newest in self._changed.items() if name != newest and name in self.before(i)
+            i for i, newest in self.changed.items() if name != newest and name in self.before(i)
         }
 
     def applied(self, table: pa.Table) -> pa.Table:
@@ -59,7 +59,7 @@ class Names:
 
         Columns of aliases need that of their ids beside them.
         """
-        for alias, key in KEY_OF.items() if self._changed else ():
+        for alias, key in KEY_OF.items() if self.changed else ():
             if alias in table.column_names:
                 old, ids = (table[name].combine_chunks() for name in (alias, key))
                 at = table.schema.get_field_index(alias)
@@ -78,7 +78,7 @@ class Names:
         return pa.ListArray.from_arrays(pa.concat_arrays([pa.array([0], pa.int32()), ends]), new)
 
     def _new(self, old: pa.Array, ids: pa.Array) -> pa.Array:
-        known = pa.array(self._changed, pa.string())
+        known = pa.array(self.changed, pa.string())
         return pc.coalesce(
-            pa.array(self._changed.values(), pa.string()).take(pc.index_in(ids, known)), old
+            pa.array(self.changed.values(), pa.string()).take(pc.index_in(ids, known)), old
         )

@@ -1,7 +1,9 @@
 """The kept pictures of a pair: where a learner's answers changed most."""
 
+import numpy as np
+
 from bikd_ray.store.read import Reader, pc
-from bikd_ray.store.series import Row
+from bikd_ray.store.series import Row, done_jobs
 
 
 def pictures(
@@ -11,13 +13,14 @@ def pictures(
     and `partner`, the untouched partner's answer, in place of `others`. The largest gain first; a
     sample of several seeds once for its largest gain and once for its largest loss.
     """
+    done = done_jobs(reader)
+    both = np.intersect1d(done.jobs_of(model_id), done.jobs_of(partner_id))
     jobs = reader.committed("jobs")
-    setting = {"data_id": data_id, "recipe_id": recipe_id, "objective": objective, "status": "done"}
+    jobs = jobs.filter(pc.is_in(jobs["job_id"], value_set=done.jobs["job_id"].take(both)))
+    setting = {"data_id": data_id, "recipe_id": recipe_id, "objective": objective}
     for name, value in setting.items():
         jobs = jobs.filter(pc.equal(jobs[name], value))
-    pair = {model_id, partner_id}
-    both = [set(ids) == pair and len(ids) == 2 for ids in jobs["member_ids"].to_pylist()]
-    jobs = jobs.filter(both)
+    jobs = jobs.filter(pc.equal(pc.list_value_length(jobs["member_ids"]), 2))
     if not len(jobs):
         return []
     seeds = dict(zip(jobs["job_id"].to_pylist(), jobs["seed"].to_pylist(), strict=True))

@@ -4,6 +4,7 @@ Nothing is pooled over data sets, recipes, objectives or selections: these are c
 answer, and ranks and ties are made within one combination of them.
 """
 
+import copy
 import logging
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from bikd_ray.metrics import Metric
 from bikd_ray.store.answer_schemas import CLASSES, FLIPS, GAINS, GROWTH, PAIRS, TEACHERS
 from bikd_ray.store.curves import curve_table
 from bikd_ray.store.data_ids import as_stored, refuse_other_sets
-from bikd_ray.store.family import SETTING, family
+from bikd_ray.store.family import SETTING, Family, family
 from bikd_ray.store.filesystem import store_uri
 from bikd_ray.store.frames import along
 from bikd_ray.store.gains import (
@@ -31,7 +32,7 @@ from bikd_ray.store.gains import (
     growth_rows,
     with_q_values,
 )
-from bikd_ray.store.kept import by_model, whole
+from bikd_ray.store.kept import by_model, unchanged, whole
 from bikd_ray.store.pairings import AFTER, COMPARED, SYMMETRIC, matrix, pair_rows, rows_after
 from bikd_ray.store.parts import has_classes
 from bikd_ray.store.pictured import pictures
@@ -77,6 +78,14 @@ class Store:
     def __init__(self, uri: str) -> None:
         self._reader = Reader(uri)
         self._said: set[str] = set()
+
+    def as_of_now(self) -> "Store":
+        """The same store as it is now: what comes later is not seen. Many answers of one moment
+        take less time so.
+        """
+        still = copy.copy(self)
+        still._reader = self._reader.as_of_now()
+        return still
 
     @property
     def uri(self) -> str:
@@ -161,9 +170,48 @@ class Store:
 
     def failures(self) -> dict[str, str]:
         """Failed jobs that no later attempt has done: job_id to error."""
-        jobs = self._reader.table("jobs", ["job_id", "status", "error"])
+        jobs = self.outcomes()
         failed = jobs.filter(pc.equal(jobs["status"], "failed"))
         return dict(zip(failed["job_id"].to_pylist(), failed["error"].to_pylist(), strict=True))
+
+    def outcomes(self) -> pa.Table:
+        """How each job went: rows of `index("jobs")`, with `error` of those that failed."""
+        jobs = self._reader.committed("jobs")
+        failed = jobs.filter(pc.equal(jobs["status"], "failed"))
+        why = self._reader.table("jobs", ["job_id", "error"], jobs=failed) if len(failed) else None
+        if why is None:
+            return jobs.append_column("error", pa.nulls(len(jobs), pa.string()))
+        at = pc.index_in(jobs["job_id"], value_set=why["job_id"].combine_chunks())
+        return jobs.append_column("error", why["error"].take(at))
+
+    def recipes(self) -> dict[str, str]:
+        """recipe_id -> the recipe as JSON, of every recipe that a job had."""
+        jobs = self._reader.committed("jobs")
+        firsts = jobs.group_by("recipe_id", use_threads=False).aggregate(
+            [("job_id", "first"), ("attempt", "first")]
+        )
+        named = firsts.rename_columns(["recipe_id", "job_id", "attempt"])
+        where = pc.field("job_id").isin(named["job_id"].combine_chunks())
+        rows = self._reader.table("jobs", ["recipe_id", "recipe"], where, named)
+        return dict(zip(rows["recipe_id"].to_pylist(), rows["recipe"].to_pylist(), strict=True))
+
+    def settings(self) -> pa.Table:
+        """Every combination with results. Columns: data_id, recipe_id, objective, selection."""
+
+        def told() -> pa.Table:
+            jobs = self._reader.committed("jobs")
+            done = jobs.filter(pc.equal(jobs["status"], "done"))
+            one = done.group_by(SETTING, use_threads=False).aggregate([("job_id", "first")])
+            # the others of a setting say the same, unless this one's file is damaged
+            some = pc.field("job_id").isin(one["job_id_first"].combine_chunks())
+            for where in (some, None):
+                rows = self._reader.table("results", SETTINGS.names, where)
+                found = rows.group_by(SETTINGS.names).aggregate([])
+                if len(found.group_by(SETTING).aggregate([])) == len(one):
+                    break
+            return found.select(SETTINGS.names).cast(SETTINGS)
+
+        return whole(self._reader, ("settings",), SETTINGS, told)
 
     def models(self) -> list[str]:
         """Names of all models with a baseline, in alphabetical order."""
@@ -247,10 +295,9 @@ class Store:
     def failed_jobs(self, model: str) -> pa.Table:
         """Rows of the table `jobs` of a model, all of them; empty where none has failed."""
         ids = self.model_ids(model)
-        jobs = self._reader.committed("jobs")
-        if not pc.any(pc.equal(jobs["status"], "failed")).as_py():
-            return jobs.slice(0, 0)
-        rows = self._reader.table("jobs", ["member_ids", "members", "status", "error"])
+        rows = self.outcomes()
+        if not pc.any(pc.equal(rows["status"], "failed")).as_py():
+            return rows.slice(0, 0)
         return rows.filter(pa.array([bool(ids & set(r)) for r in rows["member_ids"].to_pylist()]))
 
     def why_nothing(self, model: str) -> str:
@@ -344,13 +391,18 @@ class Store:
         wanted = None if model is None else self.model_ids(model)
         measure = Measure(metric, eval_set)
 
-        def told(some: Collection[str] | None) -> Iterator[tuple[str, pa.Table]]:
+        def told(some: Collection[str]) -> Iterator[pa.Table]:
             for learner in model_series(self._reader, some, objective, selection, measure=measure):
-                yield learner.model_id, pa.Table.from_pylist(growth_rows(learner), GROWTH)
+                yield pa.Table.from_pylist(growth_rows(learner), GROWTH)
 
+        label, _ = asked(self._reader, objective, selection, measure)
+        question = ("groups", label, selection)
         if wanted is None:
-            return _in_order(self._kept("groups", objective, selection, measure, GROWTH, told))
-        return _in_order(pa.concat_tables([GROWTH.empty_table(), *(t for _, t in told(wanted))]))
+            return by_model(self._reader, question, measure, GROWTH, told, _in_order)
+        every = unchanged(self._reader, question, measure, GROWTH)
+        if every is None:
+            return _in_order(pa.concat_tables([GROWTH.empty_table(), *told(wanted)]))
+        return _of(wanted, every)
 
     def classes(
         self,
@@ -469,10 +521,9 @@ class Store:
             found = model_series(self._reader, None, objective, selection, measure=measure)
             return pa.Table.from_pylist(teacher_rows(found, names), TEACHERS)
 
-        _, label, _ = asked(self._reader, objective, selection, measure)
-        if eval_set != VAL:  # such results may come without a job
-            return told()
-        return whole(self._reader, ("teachers", label, selection, metric), TEACHERS, told)
+        label, _ = asked(self._reader, objective, selection, measure)
+        question = ("teachers", label, selection, *measure.key)
+        return whole(self._reader, question, TEACHERS, told)
 
     def pairs(
         self,
@@ -593,44 +644,37 @@ class Store:
         selection: str,
         measure: Measure,
     ) -> pa.Table:
-        metrics = asked(self._reader, objective, selection, measure)[2]
+        label, metrics = asked(self._reader, objective, selection, measure)
+        alone = label if is_alone(label) else None  # the objectives of pairings are kept together
+        question = ("gains", alone, selection)
 
-        def told(wanted: Collection[str] | None) -> Iterator[tuple[str, pa.Table]]:
-            found = model_series(self._reader, wanted, objective, selection, measure=measure)
-            return ((learner.model_id, gain_table(learner)) for learner in found)
+        def told(wanted: Collection[str]) -> Iterator[pa.Table]:
+            found = model_series(self._reader, wanted, alone, selection, measure=measure)
+            return map(gain_table, found)
+
+        def settled(gains: pa.Table, elsewhere: Family | None = None) -> pa.Table:
+            settings = [GAINS.empty_table()]
+            for setting, some in _by_setting(_in_order(gains, "partner_ids")):
+                if not alone:
+                    others = (elsewhere or {}).get(setting, {}).items()
+                    rest = [p for model_id, p in others if model_id not in (models or ())]
+                    some = with_q_values(some, np.concatenate([[], *rest]))
+                    some = judged(some, metrics[setting[0]].sign)
+                settings.append(some)
+            return pa.concat_tables(settings).combine_chunks()
 
         if models is None:
-            gains = self._kept("gains", objective, selection, measure, GAINS, told)
+            gains = by_model(self._reader, question, measure, GAINS, told, settled)
+        elif (every := unchanged(self._reader, question, measure, GAINS)) is not None:
+            gains = _of(models, every)
         else:
-            gains = pa.concat_tables([GAINS.empty_table(), *(part for _, part in told(models))])
-        others = (
-            {}
-            if models is None or is_alone(objective)
-            else family(self._reader, selection, measure)
-        )
-        settings = []
-        for setting, some in _by_setting(_in_order(gains)):
-            rest = [p for i, p in others.get(setting, {}).items() if i not in (models or ())]
-            some = with_q_values(some, np.concatenate([[], *rest]))
-            settings.append(some if is_alone(objective) else judged(some, metrics[setting[0]].sign))
-        return pa.concat_tables([GAINS.empty_table(), *settings]).combine_chunks()
+            elsewhere = {} if alone else family(self._reader, selection, measure)
+            gains = settled(pa.concat_tables([GAINS.empty_table(), *told(models)]), elsewhere)
+        return gains if label == alone else gains.filter(pc.equal(gains["objective"], label))
 
-    def _kept(
-        self,
-        what: str,
-        objective: str | None,
-        selection: str,
-        measure: Measure,
-        schema: pa.Schema,
-        work_out: Callable[[Collection[str] | None], Iterator[tuple[str, pa.Table]]],
-    ) -> pa.Table:
-        """What is worked out of every model, read back where it is kept beside the store."""
-        _, label, _ = asked(self._reader, objective, selection, measure)
-        if measure.eval_set != VAL:  # such results may come without a job
-            return pa.concat_tables([schema.empty_table(), *(part for _, part in work_out(None))])
-        question = (what, label, selection, measure.metric)
-        return by_model(self._reader, question, schema, work_out)
 
+SETTINGS = pa.schema([(name, pa.string()) for name in (*SETTING, "selection")])
+"""Columns of `Store.settings`."""
 
 _CHANGED = re.compile(r"\b(UHUGEINT|BIT|BIGNUM|VARINT|TIME WITH TIME ZONE)\b")
 """Types of DuckDB that come out of its Arrow tables as other values: -1, bytes, no time zone."""
@@ -661,11 +705,18 @@ def _told_apart(names: Sequence[str]) -> list[str]:
     return found
 
 
-def _in_order(rows: pa.Table) -> pa.Table:
-    """Rows by setting and model; a learner's own stay in their order."""
-    keys = [rows[name].to_pylist() for name in (*SETTING, "model", "model_id")]
-    of_rows = [*zip(*keys, strict=True)]
-    return rows.take(pa.array(sorted(range(len(rows)), key=of_rows.__getitem__), pa.int64()))
+def _of(models: Collection[str], rows: pa.Table) -> pa.Table:
+    """The rows of some models, by their ids."""
+    mine = pc.is_in(rows["model_id"], value_set=pa.array(models, pa.string()))
+    return rows.filter(mine).combine_chunks()
+
+
+def _in_order(rows: pa.Table, *lists: str) -> pa.Table:
+    """Rows by setting and model, and by columns that hold lists; the rest stays in its order."""
+    texts = {name: pc.binary_join(rows[name], " ") for name in lists}
+    names = [*SETTING, "model", "model_id"]
+    keys = pa.table({**{name: rows[name] for name in names}, **texts})
+    return rows.take(pc.sort_indices(keys, [(name, "ascending") for name in keys.column_names]))
 
 
 def _by_setting(rows: pa.Table) -> Iterator[tuple[tuple[str, ...], pa.Table]]:

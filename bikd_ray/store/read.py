@@ -6,6 +6,7 @@ reader takes each once.
 """
 
 import contextlib
+import copy
 import logging
 import math
 import threading
@@ -45,7 +46,7 @@ pc: Any = pyarrow.compute  # most of its functions are made at import, where no 
 MERGED = "merged-"
 """How the names of merged files begin."""
 
-RUN = ("status", "data_id", "recipe_id", "objective", "seed", "members", "member_ids")
+RUN = ("status", "data_id", "recipe_id", "objective", "seed", "members", "member_ids", "seconds")
 
 LARGE = ("scores", "sums")
 """Columns of `baselines` that are not held in memory."""
@@ -90,6 +91,22 @@ class Reader:
         self._damaged: dict[tuple[str, tuple[int, int]], bool] = {}
         self._old: dict[tuple[str, tuple[int, int]], bool] = {}
         self._lock = threading.RLock()  # what is held is the same for all threads
+        self._now: dict[str, Listing] | None = None  # what a reader of one moment has seen
+
+    def as_of_now(self) -> "Reader":
+        """The same tables as they are now: what comes later is not seen, and each folder is listed
+        once. Where files are merged meanwhile and go, it is now again.
+        """
+        if self._now is not None:
+            return self
+        still = copy.copy(self)
+        with self._lock:
+            for name in ("_held", "_derived", "_large", "_damaged", "_old"):
+                setattr(still, name, dict(getattr(self, name)))
+        still._lock, still._now = threading.RLock(), {}
+        for name in ("jobs", "baselines"):  # what they commit is there by then
+            still.listing(name)
+        return still
 
     def table(
         self,
@@ -120,7 +137,11 @@ class Reader:
         by = COMMITTED_BY.get(name, name)
         # what a baseline commits lies under its name and is replaced as a whole
         key = [*KEYS[name], *([] if COMMITTED_BY.get(name) == "baselines" else ["attempt"])]
-        committed = joined(self.committed(by) if jobs is None else jobs, key)
+        if jobs is None:
+            named = f"{by} by {', '.join(key)}"
+            committed = self.derived(named, lambda rows: joined(rows, key), self.committed(by))
+        else:
+            committed = joined(jobs, key)
         wanted = list(columns or SCHEMAS[name].names)
         unique = [*key, *ROW.get(name, ())]
 
@@ -130,7 +151,7 @@ class Reader:
             return self._read(name, files, list(dict.fromkeys([*wanted, *unique])), where)
 
         rows = self._steadily(name, read)
-        rows = rows.filter(pc.is_in(joined(rows, key), value_set=committed))
+        rows = rows.filter(_among(joined(rows, key), committed))
         return _distinct(rows, unique).select(wanted)
 
     def committed(self, name: str) -> pa.Table:
@@ -208,6 +229,14 @@ class Reader:
         meanwhile, and the merged one too. A second look finds that one, and so tells whether the
         first missed anything; of itself it cannot tell.
         """
+        if self._now is None:
+            return self._listed(name)
+        with self._lock:
+            if name not in self._now:
+                self._now[name] = self._listed(name)
+            return self._now[name]
+
+    def _listed(self, name: str) -> Listing:
         first = self.fs.listing(name, ".parquet")
         while any(map(is_merged, self.fs.names(name, ".parquet") - first.keys())):
             first = self.fs.listing(name, ".parquet")
@@ -236,6 +265,8 @@ class Reader:
             with contextlib.suppress(FileNotFoundError):
                 files = self.listing(name)
                 return read(self._unmerged(name, files) if reading else files)
+            if self._now is not None:
+                self._now.clear()
         raise BikdError("files of the store go faster than they can be read; try again")
 
     def _unmerged(self, name: str, files: Listing) -> Listing:
@@ -425,8 +456,10 @@ def owner(path: str) -> str:
 def _named(files: Listing, committed: pa.Array) -> Listing:
     """Without files of one job that is not committed."""
     single = [path for path in files if not is_merged(path)]
+    if not single:
+        return files
     owners = pa.array(map(owner, single), pa.string())
-    others = pc.invert(pc.is_in(owners, value_set=committed))
+    others = pc.invert(_among(owners, committed))
     unwanted = set(pa.array(single, pa.string()).filter(others).to_pylist())
     return {path: stamp for path, stamp in files.items() if path not in unwanted}
 
@@ -473,6 +506,8 @@ _OF_METRIC = ("title", "unit", "higher_is_better", "binary", "pooled")
 
 
 def _winners(rows: pa.Table, keys: Sequence[str]) -> pa.Table:
+    if len(pc.unique(joined(rows, keys))) == len(rows):
+        return rows
     rank = rows["attempt"]
     if "status" in rows.column_names:
         done = pc.if_else(pc.equal(rows["status"], "done"), "1", "0")
@@ -494,6 +529,13 @@ def _distinct(rows: pa.Table, unique: Sequence[str]) -> pa.Table:
     index = pa.table({"name": names.indices, "row": pa.array(range(len(rows)), pa.int64())})
     first = index.group_by("name").aggregate([("row", "min")])["row_min"]
     return rows.take(first.take(pc.sort_indices(first)))
+
+
+def _among(names: pa.Array, known: pa.Array) -> pa.Array:
+    """Whether each name is known; of few names and many that are known in half the time."""
+    if len(names) < len(known):  # the set that is looked up in is what costs
+        known = known.filter(pc.is_in(known, value_set=names))
+    return pc.is_in(names, value_set=known)
 
 
 def joined(rows: pa.Table, columns: Sequence[str]) -> pa.Array:

@@ -145,6 +145,11 @@ class Measure:
     metric: str | None = None
     eval_set: str = VAL
 
+    @property
+    def key(self) -> tuple[str | None, str]:
+        """What tells it from others."""
+        return self.metric, self.eval_set
+
     def of_data(self, reader: Reader) -> dict[str, Metric]:
         """data_id -> its metric, of the data sets that have it. Raises UserError where none has, or
         where no model was measured on the set.
@@ -210,15 +215,19 @@ def baselines(
 
 def asked(
     reader: Reader, objective: str | None, selection: str, measure: Measure
-) -> tuple[DoneJobs, str | None, Mapping[str, Metric]]:
-    """What a question is about: done jobs, the objective's label, each data set's metric.
+) -> tuple[str | None, Mapping[str, Metric]]:
+    """What a question is about: the objective's label, each data set's metric.
 
     Raises UserError for what the store does not know.
     """
     if selection not in SELECTIONS:
         raise UserError(f"unknown selection {selection!r}; {choices(selection, SELECTIONS)}")
-    done = reader.derived("done", DoneJobs, reader.committed("jobs"))
-    return done, _label(done, objective), measure.of_data(reader)
+    return _label(reader, objective), measure.of_data(reader)
+
+
+def done_jobs(reader: Reader) -> DoneJobs:
+    """Those of a store as it is now."""
+    return reader.derived("done", DoneJobs, reader.committed("jobs"))
 
 
 def model_series(
@@ -237,7 +246,8 @@ def model_series(
 
     Raises UserError for what the store does not know.
     """
-    done, label, metrics = asked(reader, objective, selection, measure)
+    label, metrics = asked(reader, objective, selection, measure)
+    done = done_jobs(reader)
     known = baselines(reader, measure, metrics)
     names = {metric.name for metric in metrics.values()}
     for models, theirs in _portions(done, known, wanted, metrics):
@@ -311,8 +321,11 @@ def _unlike(own: str, objective: str) -> tuple[int, str]:
     return len(mine ^ theirs), own
 
 
-def _label(done: DoneJobs, wanted: str | None) -> str | None:
-    if wanted is None or wanted == CONTROL or wanted in done.labels | done.alone:
+def _label(reader: Reader, wanted: str | None) -> str | None:
+    if wanted is None or wanted == CONTROL:
+        return wanted
+    done = done_jobs(reader)
+    if wanted in done.labels | done.alone:
         return wanted
     known = done.alone if is_alone(wanted) else done.labels
     named = sorted(label for label in known if label.partition("(")[0] == wanted)

@@ -19,7 +19,7 @@ from bikd_dashboards.headers import QUESTION, reading
 from bikd_dashboards.live import Live
 from bikd_dashboards.pages import PAGES, Draw
 from bikd_dashboards.runs import brief, facts
-from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot, distinct_recipes
+from bikd_dashboards.snapshot import Limits, Setting, SettingView, Snapshot
 from bikd_dashboards.theme import DARK, LIGHT
 from bikd_ray.errors import BikdError, UserError
 from bikd_ray.store import Store
@@ -28,6 +28,8 @@ from bikd_ray.store.upgrade import VAL
 HOST = "127.0.0.1"
 EVERY_MS = 4_000
 """Between two looks at the store."""
+WAITING_MS = 500
+"""The same, while a page waits for its answers."""
 WAIT_SECONDS = 1.5
 """Seconds that a page waits for its answers before it says that they are being worked out."""
 LIMITS = Limits(matrix=600, models=10_000, pairs=1_000_000, rows=200, runs=500)
@@ -44,6 +46,7 @@ TITLE = """(path, titles) => {
   document.title = `${page} · ${titles.sweep} · bikd`;
   return document.title;
 }"""
+PACE = f"""(drawn) => drawn && drawn.at(-1) !== null ? {EVERY_MS} : {WAITING_MS}"""
 COLOURS = """() => matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light" """
 
 
@@ -53,6 +56,7 @@ def make_app(store: Store, metric: str | None = None, eval_set: str = VAL) -> Da
     metric, eval_set: what is shown until somebody chooses another; see `Snapshot`.
     """
     live = Live(store, metric, eval_set)
+    live.look()
     app = Dash(
         "bikd",
         assets_folder=str(Path(__file__).parent / "assets"),
@@ -65,6 +69,8 @@ def make_app(store: Store, metric: str | None = None, eval_set: str = VAL) -> Da
     app.clientside_callback(
         TITLE, Output("titled", "data"), Input("link", "pathname"), State("titles", "data")
     )
+
+    app.clientside_callback(PACE, Output("tick", "interval"), Input("drawn", "data"))
 
     @app.callback(Output("seen", "data"), Input("tick", "n_intervals"))
     def look(_: int | None) -> int:
@@ -204,8 +210,7 @@ def _layout(uri: str) -> html.Div:
 
 def _head(now: Snapshot, uri: str, key: str) -> list[Any]:
     def work_out() -> tuple[tuple[str, str], ...]:
-        recipes = distinct_recipes(now.jobs)
-        return facts(now.baselines, now.pairs, now.jobs, recipes, datetime.now(UTC), now.units)
+        return facts(now.baselines, now.pairs, now.jobs, now.recipes, datetime.now(UTC), now.units)
 
     if key != "overview":  # the other pages are about their own answers
         return [html.Div([html.P(uri, className="sweep"), html.H1(QUESTION)], className="brief")]

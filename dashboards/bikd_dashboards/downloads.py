@@ -52,7 +52,7 @@ FILES: dict[str, File] = {
     "teachers": File(lambda now: _of_all(now, now.teachers), _few),
     "flips": File(lambda now: now.once(("all flips",), lambda: _flips(now)), _of_gains),
     "curves": File(lambda now: now.once(("all curves",), now.store.curves), _of_gains),
-    "jobs": File(lambda now: now.jobs, lambda now: len(now.jobs)),
+    "jobs": File(lambda now: now.runs, lambda now: len(now.jobs)),
 }
 """By name."""
 

@@ -451,7 +451,7 @@ def objectives(view: SettingView, chosen: Chosen) -> list[Block]:
 
 def runs_page(view: SettingView, chosen: Chosen) -> list[Block]:
     """Every job, failed ones first."""
-    jobs = view.snapshot.jobs
+    jobs = view.snapshot.runs
     if not len(jobs):
         return [Text("No job has run yet.")]
     found = runs(jobs, view.limits.runs)
@@ -503,8 +503,8 @@ def runs_page(view: SettingView, chosen: Chosen) -> list[Block]:
 
 
 def _timeline(jobs: pa.Table) -> list[Block]:
-    slots = timeline(jobs)
-    if not slots.lanes or len(slots.bars) > TIMELINE:
+    slots = timeline(jobs) if len(jobs) <= TIMELINE else None
+    if slots is None or not slots.lanes:
         return []
     return [
         Plot(

@@ -11,7 +11,7 @@ from bikd_dashboards.headers import QUESTION, reading
 from bikd_dashboards.pages import PAGES
 from bikd_dashboards.report_parts import LIMITS, Contents
 from bikd_dashboards.runs import brief, facts
-from bikd_dashboards.snapshot import Limits, Snapshot, distinct_recipes
+from bikd_dashboards.snapshot import Limits, Snapshot
 from bikd_dashboards.theme import DARK, LIGHT, LIGHTER
 from bikd_ray.cache_dir import keep_file
 from bikd_ray.errors import BikdError, UserError
@@ -64,8 +64,8 @@ def render(now: Snapshot, written: datetime, limits: Limits = LIMITS) -> str:
     ]
     jobs = now.jobs
     return contents.environment.get_template("report.html.j2").render(
-        sweeps=[s for s in jobs["sweep"].unique().to_pylist() if s],
-        facts=facts(now.baselines, now.pairs, jobs, distinct_recipes(jobs), written, now.units),
+        sweeps=[s for s in now.runs["sweep"].unique().to_pylist() if s],
+        facts=facts(now.baselines, now.pairs, jobs, now.recipes, written, now.units),
         brief=brief(now.baselines, now.pairs, jobs, now.units),
         question=QUESTION,
         reading=reading(now.about, now.units),

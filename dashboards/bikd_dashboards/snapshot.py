@@ -51,7 +51,7 @@ class Snapshot:
 
     def __init__(self, store: Store, metric: str | None = None, eval_set: str = VAL) -> None:
         """metric: None for the primary one of each data set."""
-        self.store = store
+        self.store = store.as_of_now()
         self.measure = {"metric": metric, "eval_set": eval_set}
         self._lock = threading.Lock()
         self._held: dict[tuple, _Once] = {}
@@ -83,7 +83,22 @@ class Snapshot:
 
     @property
     def jobs(self) -> pa.Table:
-        return self.once(("jobs",), lambda: self.store.table("jobs"))
+        """How each job went; see `Store.outcomes`."""
+        return self.once(("jobs",), self.store.outcomes)
+
+    @property
+    def runs(self) -> pa.Table:
+        """The table `jobs`, with all that is known of each."""
+        return self.once(("runs",), lambda: self.store.table("jobs"))
+
+    @property
+    def recipes(self) -> dict[str, str]:
+        """recipe_id to the recipe in words."""
+
+        def work_out() -> dict[str, str]:
+            return {i: recipe_text(recipe) for i, recipe in self.store.recipes().items()}
+
+        return self.once(("recipes",), work_out)
 
     @property
     def baselines(self) -> pa.Table:
@@ -181,14 +196,7 @@ class Snapshot:
     @cached_property
     def settings(self) -> tuple[Setting, ...]:
         """Every combination with results; else what has a control alone, else a baseline alone."""
-        columns = ["data_id", "recipe_id", "objective", "selection"]
-        done = self.jobs.filter(pc.equal(self.jobs["status"], "done"))
-        one = done.group_by(columns[:3], use_threads=False).aggregate([("job_id", "first")])
-        some = pc.field("job_id").isin(one["job_id_first"].combine_chunks())  # others say the same
-        rows = self.store.table("results", columns, some).group_by(columns).aggregate([])
-        if len(rows.group_by(columns[:3]).aggregate([])) < len(one):  # a damaged file, say
-            rows = self.store.table("results", columns).group_by(columns).aggregate([])
-        results = [Setting(**row) for row in rows.to_pylist()]
+        results = [Setting(**row) for row in self.store.settings().to_pylist()]
         found = [s for s in results if not is_alone(s.objective)]
         trained = {(s.data_id, s.recipe_id, s.selection) for s in found}
         for s in results:
@@ -237,7 +245,7 @@ class Snapshot:
         """A setting's key to what tells it from the others, in words."""
         several_recipes = len({s.recipe_id for s in self.settings}) > 1
         several_data = len({s.data_id for s in self.settings}) > 1
-        recipes = distinct_recipes(self.jobs) if several_recipes else {}
+        recipes = self.recipes if several_recipes else {}
         labels = {}
         for s in self.settings:
             parts = [s.objective or ("controls only" if s.recipe_id else "baselines only")]
@@ -306,7 +314,7 @@ class SettingView:
 
     @cached_property
     def jobs(self) -> pa.Table:
-        """Rows of the table `jobs`, of this setting or of its data where nothing was trained."""
+        """How each job went, of this setting or of its data where nothing was trained."""
         return self._own(self.snapshot.jobs, ("data_id", "recipe_id", "objective"))
 
     @cached_property
@@ -442,8 +450,9 @@ class SettingView:
     def _own(self, table: pa.Table, columns: Sequence[str]) -> pa.Table:
         for name in columns:
             value = getattr(self.setting, name)
-            if value is not None:
-                table = table.filter(pc.equal(table[name], value))
+            mine = None if value is None else pc.equal(table[name], value)
+            if mine is not None and not pc.all(mine).as_py():  # a copy of a large table is slow
+                table = table.filter(mine)
         return table
 
 
@@ -483,9 +492,3 @@ def shown_names(baselines: Sequence[Mapping[str, Any]], sign: int = 1) -> dict[s
         else f"{r['model']} ({r['model_id'][:6]})"
         for r in ranked
     }
-
-
-def distinct_recipes(jobs: pa.Table) -> dict[str, str]:
-    """recipe_id to the recipe in words."""
-    rows = jobs.select(["recipe_id", "recipe"]).group_by(["recipe_id", "recipe"]).aggregate([])
-    return {row["recipe_id"]: recipe_text(row["recipe"]) for row in rows.to_pylist()}

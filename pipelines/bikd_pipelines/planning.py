@@ -50,7 +50,7 @@ def opened_spec(spec: Spec, store: str | None, only: str | None = None) -> Opene
     """store: need not exist yet. only: with this model. Raises UserError."""
     from bikd_ray.resolve import planned, resolve
 
-    answers = Store(store_uri(store, spec.store))
+    answers = Store(store_uri(store, spec.store)).as_of_now()
     zoo, data = resolve(spec, answers)
     return Opened(zoo, data, planned(spec, zoo, data, answers, only=only), answers)
 

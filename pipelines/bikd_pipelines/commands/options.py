@@ -102,11 +102,11 @@ Ship = Annotated[
 
 
 def opened(uri: str | None) -> Any:
-    """The store at a URI; see `open_store`."""
+    """The store at a URI as it is now; see `open_store`."""
     from bikd_pipelines import light_arrow  # noqa: F401  (before Arrow)
     from bikd_ray.store import open_store
 
-    return open_store(uri)
+    return open_store(uri).as_of_now()
 
 
 def show(table: Any, how: Format, view: Any, empty: str = "") -> None:

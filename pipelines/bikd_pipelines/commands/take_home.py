@@ -115,5 +115,6 @@ def dashboard(
     [dim]Example: bikd dashboard --store bikd-demo[/dim]
     """
     from bikd_dashboards.app import serve
+    from bikd_ray.store import open_store
 
-    serve(opened(store), port, metric, eval_set)
+    serve(open_store(store), port, metric, eval_set)
