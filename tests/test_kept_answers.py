@@ -111,6 +111,14 @@ def test_a_part_of_what_is_kept_is_what_would_be_worked_out_alone(uri, worked):
     assert worked == []
 
 
+def test_what_one_model_was_asked_is_not_worked_out_again(uri, worked):
+    plain = Store(uri).partners("model-000")
+    assert {*worked} == {"id-000"}
+    del worked[:]
+    assert same(Store(uri).partners("model-000"), plain)
+    assert worked == []
+
+
 def test_gains_of_a_store_that_was_copied_are_not_worked_out_again(tmp_path, uri, worked):
     plain = Store(uri).gains()
     del worked[:]

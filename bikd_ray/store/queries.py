@@ -668,8 +668,13 @@ class Store:
         elif (every := unchanged(self._reader, question, measure, GAINS)) is not None:
             gains = _of(models, every)
         else:
-            elsewhere = {} if alone else family(self._reader, selection, measure)
-            gains = settled(pa.concat_tables([GAINS.empty_table(), *told(models)]), elsewhere)
+
+            def theirs() -> pa.Table:
+                elsewhere = {} if alone else family(self._reader, selection, measure)
+                return settled(pa.concat_tables([GAINS.empty_table(), *told(models)]), elsewhere)
+
+            asked_of = (*question, *measure.key, *sorted(models))
+            gains = whole(self._reader, asked_of, GAINS, theirs)
         return gains if label == alone else gains.filter(pc.equal(gains["objective"], label))
 
 
