@@ -1,24 +1,29 @@
 """The report and the app of a large zoo in a real browser: first paint, hover, pan, and size.
 
-python tests/benchmarks/dashboard.py [--app] [--pairings 124750] [--keep DIR] [--tables FILE]
+python tests/benchmarks/dashboard.py [--app | --starts] [--pairings 124750] [--keep DIR]
 
-A store is made up (see store.py), with the statistics of all pairs. --app: `bikd dashboard` instead
-of the report, from a cold start. --tables keeps the store's slow answers in a file between runs of
-the report: what is measured is the page, not the store.
+A store is made up (see store.py), with the statistics of all pairs. The report is written twice:
+where no answer is kept, and where all are. --app: `bikd dashboard` instead, page by page. --starts:
+how soon its Overview answers in a new process where nothing is kept, where everything is, and where
+one job has come since.
 """
 
 import argparse
-import pickle
+import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from playwright.sync_api import Locator, Page, sync_playwright
 
 from bikd_dashboards.pages import PAGES
@@ -27,12 +32,12 @@ from bikd_dashboards.report_parts import LIMITS
 from bikd_dashboards.snapshot import Snapshot
 from bikd_ray.analysis.bits import unpack
 from bikd_ray.store import Store
+from bikd_ray.store.kept import FOLDER as ANSWERS
 from bikd_ray.store.schema import SCHEMAS
-from bikd_ray.store.write import serialised
+from bikd_ray.store.write import new_attempt, serialised
 from tests.benchmarks.store import FEW_IMAGES, build
 from tests.browser import ARGUMENTS, CHROMIUM
 
-ANSWERS = ("gains", "controls", "groups", "teachers")
 FRAMES = """(seconds) => new Promise((done) => {
   const frames = []; let last = performance.now(); const start = last;
   requestAnimationFrame(function tick(now) {
@@ -56,8 +61,8 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--pairings", type=int, default=124_750)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--tables", type=Path)
     parser.add_argument("--app", action="store_true")
+    parser.add_argument("--starts", action="store_true")
     parser.add_argument("--panels", type=int, default=40, help="models and pairs with a panel")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -69,25 +74,19 @@ def main() -> None:
         print(f"{'what':40s}  {'figure':>10s}  goal", flush=True)
         if given.app:
             _app(folder)
+        elif given.starts:
+            _starts(folder)
         else:
-            path = Path(scratch) / "report.html"
-            _report(folder, path, given.tables, given.panels)
+            _report(folder, Path(scratch) / "report.html", given.panels)
 
 
-def _report(folder: Path, path: Path, tables: Path | None, panels: int) -> None:
-    now = Snapshot(Store(str(folder)))
-    if tables and tables.exists():
-        for key, table in pickle.loads(tables.read_bytes()).items():
-            now.once(key, lambda table=table: table)
-    start = time.perf_counter()
-    held = {(name, "last"): getattr(now, name)("last") for name in ANSWERS}
-    if tables and not tables.exists():
-        tables.write_bytes(pickle.dumps(held))
-    _line(f"answers{' (kept)' if tables else ''}", time.perf_counter() - start, "s")
+def _report(folder: Path, path: Path, panels: int) -> None:
     limits = replace(LIMITS, models=panels, pairs=panels)
-    start = time.perf_counter()
-    path.write_text(render(now, datetime.now(UTC), limits))
-    _line("report written, beside the store's answers", time.perf_counter() - start, "s")
+    shutil.rmtree(folder / ANSWERS, ignore_errors=True)
+    for kept, goal in (("nothing", None), ("answers", 60)):
+        start = time.perf_counter()
+        path.write_text(render(Snapshot(Store(str(folder))), datetime.now(UTC), limits))
+        _line(f"report written, {kept} kept", time.perf_counter() - start, "s", goal)
     _line("size", path.stat().st_size / 1e6, "MB", 15)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
@@ -95,48 +94,81 @@ def _report(folder: Path, path: Path, tables: Path | None, panels: int) -> None:
         browser.close()
 
 
-def _app(folder: Path) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "bikd_pipelines",
-        "dashboard",
-        "--port",
-        "0",
-        "--store",
-        folder,
-    ]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        address = server.stdout.readline().split()[0]
-        with sync_playwright() as playwright:
+def _starts(folder: Path) -> None:
+    """Overview in a new process: from the command to its address, and from there to its answers."""
+    shutil.rmtree(folder / ANSWERS, ignore_errors=True)
+    for kept, goal in (("nothing kept", None), ("all kept", 3), ("one job more", 10)):
+        if kept == "one job more":
+            _add_job(folder)
+        start = time.perf_counter()
+        with _served(folder) as address, sync_playwright() as playwright:
+            _line(f"{kept}: the app is up", time.perf_counter() - start, "s")
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
             page = browser.new_page(viewport={"width": 1200, "height": 900})
             page.set_default_timeout(WAIT_MS)
-            _visit(page, f"{address}runs", "cold, Runs")
-            _visit(page, address, "cold, Overview")
-            for time_of in ("first", "again"):
-                for key, known in PAGES.items():
-                    where = "" if key == "overview" else key
-                    _visit(page, address + where, f"{known.title}, {time_of}")
-            _visit(page, f"{address}pairs", "Pairs")
-            plot = page.locator(".pair .nsewdrag").first
-            _move(page, plot)
             start = time.perf_counter()
-            page.locator('select[data-choice="show"]').select_option("kappa")
-            page.get_by_role("heading", name="Cohen's κ").wait_for()
+            page.goto(address)
             page.wait_for_function(ANSWERED, polling=50)
-            _line("another metric", time.perf_counter() - start, "s")
-            start = time.perf_counter()
-            box = plot.bounding_box()
-            assert box is not None
-            page.mouse.click(box["x"] + 90, box["y"] + 60)
-            page.locator("#opened .head").wait_for()
-            _line("a pair opened", time.perf_counter() - start, "s")
+            _line(f"{kept}: Overview's answers", time.perf_counter() - start, "s", goal)
             browser.close()
-        peak = Path(f"/proc/{server.pid}/status").read_text().split("VmHWM:")[1].split()[0]
-        _line("peak memory of the app", int(peak) / 1e6, "GB")
-        server.terminate()
+
+
+def _add_job(folder: Path) -> None:
+    """One more job of two models: the first one of the store with another seed."""
+    merged = {name: min((folder / name).glob("merged-*")) for name in ("results", "curves", "jobs")}
+    jobs = pq.read_table(merged["jobs"], columns=["job_id", "member_ids"]).to_pylist()
+    first = next(job["job_id"] for job in jobs if len(job["member_ids"]) > 1)
+    new = {"job_id": secrets.token_hex(8), "attempt": new_attempt(), "seed": secrets.randbits(30)}
+    for name, path in merged.items():
+        rows = pq.read_table(path, filters=[("job_id", "=", first)])
+        for column in new.keys() & {*rows.column_names}:
+            field = rows.schema.field(column)
+            values = pa.array([new[column]] * len(rows), field.type)
+            rows = rows.set_column(rows.schema.get_field_index(column), field, values)
+        target = folder / name / f"{new['job_id']}-{new['attempt']}.parquet"
+        target.write_bytes(serialised(rows))
+
+
+@contextmanager
+def _served(folder: Path) -> Iterator[str]:
+    """`bikd dashboard` over a store, by its address."""
+    command = ["-m", "bikd_pipelines", "dashboard", "--port", "0", "--store", str(folder)]
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        try:
+            yield server.stdout.readline().split()[0]
+        finally:
+            peak = Path(f"/proc/{server.pid}/status").read_text().split("VmHWM:")[1].split()[0]
+            _line("peak memory of the app", int(peak) / 1e6, "GB")
+            server.terminate()
+
+
+def _app(folder: Path) -> None:
+    with _served(folder) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.set_default_timeout(WAIT_MS)
+        _visit(page, f"{address}runs", "cold, Runs")
+        _visit(page, address, "cold, Overview")
+        for time_of in ("first", "again"):
+            for key, known in PAGES.items():
+                where = "" if key == "overview" else key
+                _visit(page, address + where, f"{known.title}, {time_of}")
+        _visit(page, f"{address}pairs", "Pairs")
+        plot = page.locator(".pair .nsewdrag").first
+        _move(page, plot)
+        start = time.perf_counter()
+        page.locator('select[data-choice="show"]').select_option("kappa")
+        page.get_by_role("heading", name="Cohen's κ").wait_for()
+        page.wait_for_function(ANSWERED, polling=50)
+        _line("another metric", time.perf_counter() - start, "s")
+        start = time.perf_counter()
+        box = plot.bounding_box()
+        assert box is not None
+        page.mouse.click(box["x"] + 90, box["y"] + 60)
+        page.locator("#opened .head").wait_for()
+        _line("a pair opened", time.perf_counter() - start, "s")
+        browser.close()
 
 
 def _visit(page: Page, address: str, what: str) -> None:
