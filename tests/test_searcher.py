@@ -6,6 +6,7 @@ import pytest
 
 from bikd_ray.sweep import ray_env  # noqa: F401  # isort: skip  (before Ray)
 
+from ray import cloudpickle
 from ray.tune import Experiment
 
 from bikd_ray.resolve import plan_jobs
@@ -99,6 +100,13 @@ def test_a_slot_of_its_own_is_asked_for_before_the_job_begins(made, slots, secon
     requests = [placement_group(CPU, config["slot"]) for config in (first, second)]
     assert [request != placement_group(CPU) for request in requests] == own
     assert (requests[0] == requests[1]) == (own == [False, False])
+
+
+def test_what_tune_unpickles_for_each_trial_does_not_grow_with_the_jobs(made):
+    few, many = (made(count)[0] for count in (2, 200))
+    config = many.suggest("1")
+    assert many.held(config) == placement_group(CPU, config["slot"])
+    assert len(cloudpickle.dumps(many.held)) == len(cloudpickle.dumps(few.held))
 
 
 def test_ctrl_c_stops_all_trials_and_says_so_once():

@@ -57,7 +57,6 @@ from bikd_ray.sweep.searcher import (
     JobSearcher,
     NewestTrialFirst,
     StopAtInterrupt,
-    placement_group,
 )
 from bikd_ray.sweep.strategy import Everything, PendingJob
 from bikd_ray.sweep.trial import JobTrial
@@ -399,15 +398,11 @@ def _run_trials(
 ) -> None:
     """One run of Tune: until no job is left, or none can start for long, or at Ctrl-C."""
     scheduler.resume()
-
-    def held(config: dict[str, str]) -> tune.PlacementGroupFactory:
-        return placement_group(requests[config["job_id"]].needs, config["slot"])
-
     searcher = JobSearcher(requests, scheduler, recorder.look, interrupted)
     trainable = tune.with_parameters(JobTrial, requests=requests)
     with TemporaryDirectory(prefix="bikd-") as scratch:
         tuner = tune.Tuner(
-            tune.with_resources(trainable, held),
+            tune.with_resources(trainable, searcher.held),
             tune_config=tune.TuneConfig(
                 num_samples=-1,  # until the searcher has finished
                 search_alg=JobGenerator(searcher),

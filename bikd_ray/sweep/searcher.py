@@ -5,7 +5,7 @@ one that another sweep has begun meanwhile. docs/adr/0003-searcher.md says why i
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ray.tune import PlacementGroupFactory, Stopper
@@ -35,8 +35,18 @@ def placement_group(needs: ResourceRequest, slot: str = "") -> PlacementGroupFac
     return PlacementGroupFactory([{**held, "memory": DRIVER_MEMORY}], **apart)
 
 
+def _holding(
+    needs: Sequence[ResourceRequest],
+) -> Callable[[dict[str, Any]], PlacementGroupFactory]:
+    """Tune unpickles it anew for each trial: with all requests in it, that took longer than all
+    else in a sweep of thousands of jobs.
+    """
+    return lambda config: placement_group(needs[config["needs"]], config["slot"])
+
+
 class JobSearcher(Searcher):
-    """Suggests the scheduler's next job: {"job_id": …, "slot": name of a slot of its own, or ""}.
+    """Suggests the scheduler's next job: {"job_id": …, "needs": number of what it needs, "slot":
+    name of a slot of its own, or ""}. held: the placement group of such a config.
 
     look: called first whenever a job is asked for. While no trial runs, Tune asks again and again
     until it gets one, for minutes; Ctrl-C must then end the asking, and so must a scheduler that
@@ -54,14 +64,18 @@ class JobSearcher(Searcher):
         self._requests, self._scheduler, self._look = requests, scheduler, look
         self._interrupted = interrupted
         self._suggested = 0
+        self._needs = [*dict.fromkeys(request.needs for request in requests.values())]
+        self.held = _holding(self._needs)
 
-    def suggest(self, trial_id: str) -> dict[str, str] | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """The next job's config, or None if none can start now."""
         self._look()
         if (job_id := self._scheduler.take()) is None:
             return None
         self._suggested += 1
-        return {"job_id": job_id, "slot": trial_id if self._fresh(job_id) else ""}
+        needs = self._needs.index(self._requests[job_id].needs)
+        slot = trial_id if self._fresh(job_id) else ""
+        return {"job_id": job_id, "needs": needs, "slot": slot}
 
     def _fresh(self, job_id: str) -> bool:
         """Whether a job gets a slot of its own, as far as its length can be told before."""

@@ -63,9 +63,9 @@ def sweep(
         ship=ship,
     )
     if not report.left and wanted.goal == "improve":
-        print_improved(Store(report.store), wanted)
+        print_improved(Store(report.store).as_of_now(), wanted)
     elif not report.left:
-        print_summary(Store(report.store), spec=str(spec))
+        print_summary(Store(report.store).as_of_now(), spec=str(spec))
     end(report)
 
 

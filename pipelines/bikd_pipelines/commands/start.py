@@ -81,7 +81,7 @@ def demo(
     place = store_uri(store or own)
     spec = prepare_demo(place, told)
     report = run_sweep(load_spec(spec))
-    answers = Store(report.store)
+    answers = Store(report.store).as_of_now()
     print_summary(answers, spec=str(spec))
     path = write_report(answers, Path(place) / "report.html")
     print(f"\nReport: {path}\nSpec:   {spec}")
