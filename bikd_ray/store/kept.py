@@ -116,15 +116,14 @@ def _context(reader: Reader) -> str:
 
 
 def _write(reader: Reader, path: str, kept: _Kept) -> None:
-    if not reader.fs.is_folder():  # a question makes no store
-        return
     about = {"files": kept.files, "context": kept.context, "stamps": dict(kept.stamps)}
     sink = pa.BufferOutputStream()
     marked = kept.rows.replace_schema_metadata({ABOUT: json.dumps(about)})
     pq.write_table(marked, sink, compression="zstd")
     content = memoryview(sink.getvalue())
     try:
-        reader.fs.write(path, content)
+        if reader.fs.is_folder():  # a question makes no store
+            reader.fs.write(path, content)
     except BikdError:  # a store that can only be read
         with contextlib.suppress(OSError):
             replace_file(_elsewhere(reader, path), content)

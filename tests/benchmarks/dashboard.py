@@ -47,7 +47,7 @@ FRAMES = """(seconds) => new Promise((done) => {
 })"""
 PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
 LOADED = "() => performance.getEntriesByType('navigation')[0].domContentLoadedEventEnd"
-DRAWN = "() => document.querySelector('[data-panel=metric]:not([hidden]) .plot[data-drawn]')"
+DRAWN = "() => document.querySelector('[data-panel=show]:not([hidden]) .plot[data-drawn]')"
 ANSWERED = """() => {
   const card = document.querySelector('main .card');
   return card && !card.innerText.startsWith('Reading') && (
