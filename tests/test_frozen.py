@@ -18,7 +18,7 @@ from bikd_ray.plan import Job
 from bikd_ray.specs import Resources
 from bikd_ray.tasks import task_of
 from bikd_ray.train import Fit, fit
-from bikd_ray.train.frozen import kept_bytes, remembered
+from bikd_ray.train.frozen import kept_bytes, kept_lessons
 from bikd_ray.train.member import Member
 from tests.placed import run_placed
 from tests.plain_loop import CPU, NAMES, assert_close, assert_equal, job_of, networks_of, noisy_zoo
@@ -45,18 +45,25 @@ class Counted(nn.Module):
 
 
 def trained(
-    job: Job, cache: str, networks: list[nn.Module] | None = None, **resources: Any
+    job: Job,
+    cache: str,
+    networks: list[nn.Module] | None = None,
+    *,
+    similarity: bool = False,
+    **resources: Any,
 ) -> tuple[list[Any], Fit]:
     """(rows of each epoch, end); float32 as a sweep has it."""
     networks = networks or networks_of(job, lambda network: network)
     how = Resources(frozen_cache=cache, **resources)
-    *rows, end = fit(job, networks, CPU, resources=how, similarity=False)
+    *rows, end = fit(job, networks, CPU, resources=how, similarity=similarity)
     assert isinstance(end, Fit)
     return rows, end
 
 
-def kept(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.npy"))
+def kept(folder: Path, field: str = "loss") -> list[Path]:
+    """What is kept of train ("loss") or of val ("answer")."""
+    files = sorted(folder.glob("*.npy"))
+    return [path for path in files if field in np.load(path, mmap_mode="r").dtype.names]
 
 
 @pytest.mark.parametrize(("objective", "members"), OBJECTIVES, ids=str)
@@ -87,7 +94,7 @@ def test_where_batches_have_one_shape_it_is_the_same_bit_for_bit(spec_file, tmp_
 
 
 def test_every_image_is_asked_once_for_all_epochs_seeds_and_jobs(spec_file, tmp_path):
-    """Of val, each frozen model is measured before and after; of train's 62 images once in all."""
+    """Of train's 62 images and of val's 40 by each model that has not been trained."""
     asked = []
     for seed in (0, 1):
         for student, teacher in (NAMES[:2], NAMES[1::-1]):
@@ -99,9 +106,10 @@ def test_every_image_is_asked_once_for_all_epochs_seeds_and_jobs(spec_file, tmp_
             ]
             trained(job, str(tmp_path), networks)
             asked.append(tuple(network.images for network in networks))
-    val = 40
-    assert asked[0] == (62 + 4 * val, 62 + 2 * val)  # a student is measured after every epoch
-    assert asked[1:] == [(4 * val, 2 * val)] * 3
+    val = 40 + 1  # and one to find what reads the features
+    after = 3 * 40  # a student is measured after every epoch
+    # the first teacher is the second job's student, whose first answers are known
+    assert asked == [(62 + val + after, 62 + val), (after, 0), (after, 0), (after, 0)]
     sizes = [np.load(path, mmap_mode="r").nbytes for path in kept(tmp_path)]
     assert sizes == 2 * [kept_bytes((4, 1), 62)]  # as bikd plan says
 
@@ -146,11 +154,61 @@ def test_a_file_that_is_not_what_it_should_be_is_computed_again(spec_file, tmp_p
     assert [p.suffix for p in tmp_path.iterdir() if p.suffix == ".tmp"] == []
 
 
+@pytest.mark.parametrize(("objective", "members"), [({"name": "kl_dp"}, 2), ({"name": "bikd"}, 3)])
+def test_what_is_measured_is_the_same_whether_answers_are_remembered(
+    spec_file, tmp_path, objective, members
+):
+    """Before and after, the ensembles and how alike the features are; of two input sizes."""
+    job = job_of(spec_file, NAMES[:members], objective, recipe=RECIPE, zoo=noisy_zoo())
+    rows, plain = trained(job, "none", similarity=True)
+    for _ in ("computed", "read back"):
+        found, end = trained(job, str(tmp_path), similarity=True)
+        assert [row.score for row in found[0]] == [row.score for row in rows[0]]
+        ours, theirs = (
+            [*one.before.outcomes, one.before.ensemble, one.ensemble_after] for one in (end, plain)
+        )
+        for a, b in zip(ours, theirs, strict=True):
+            assert a is not None
+            assert b is not None
+            assert a.statistics.keys() == b.statistics.keys()
+            for name, array in a.statistics.items():
+                np.testing.assert_allclose(array, b.statistics[name], rtol=1e-5, atol=1e-6)
+        assert end.likeness == [
+            dataclasses.replace(
+                like,
+                before=pytest.approx(like.before, rel=1e-4),
+                after=pytest.approx(like.after, rel=1e-4),
+            )
+            for like in plain.likeness
+        ]
+        assert all(like.before is not None for like in end.likeness)
+    files = kept(tmp_path, "answer")
+    assert len(files) == members
+    assert all(np.load(path)["feature"].shape[1] > 0 for path in files)
+
+
+def test_networks_whose_features_nothing_reads_are_remembered_without(spec_file, tmp_path):
+    class Shifted(Counted):
+        """Its answers come of no module's own."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) + 0
+
+    job = job_of(spec_file, NAMES[:2], {"name": "kl_dp"}, recipe=RECIPE)
+    for asked in (62 + 40 + 1, 0):  # one to look for what reads them
+        networks: list[nn.Module] = [Shifted(network) for network in networks_of(job)]
+        _, end = trained(job, str(tmp_path), networks, similarity=True)
+        assert networks[1].images == asked
+        assert end.before.features == (None, None)
+    assert {np.load(path)["feature"].shape[1] for path in kept(tmp_path, "answer")} == {0}
+
+
 def test_views_that_are_drawn_anew_are_not_remembered(spec_file, tmp_path):
+    """With augmentation those of train are; val is seen as it is."""
     recipe = {"epochs": 1, "batch_size": 16, "augment": "timm"}
     job = job_of(spec_file, NAMES[:2], {"name": "kd"}, recipe=recipe)
-    trained(job, str(tmp_path / "kept"))
-    assert not (tmp_path / "kept").exists()
+    trained(job, str(tmp_path))
+    assert (len(kept(tmp_path, "answer")), len(kept(tmp_path))) == (2, 0)
 
 
 def test_other_weights_images_precisions_and_rows_are_other_files(spec_file, tmp_path):
@@ -186,7 +244,7 @@ def test_two_jobs_at_once_compute_it_once(spec_file, tmp_path):
             return Loader(train, [member.model.input.view], CPU)
 
         together.wait()
-        assert remembered(member, job, task_of(), np.arange(62), str(tmp_path), images)
+        assert kept_lessons(member, job, task_of(), np.arange(62), str(tmp_path), images)
         return network.images
 
     train = open_split(job.data, "train")

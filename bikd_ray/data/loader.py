@@ -79,6 +79,9 @@ MOST_VALUES = 1 << 19
 larger: pixels, for which every model answers a probability of each class.
 """
 
+MOST_BYTES = 1 << 28
+"""Of decoded samples in a batch that is only looked at, of all views: clips are large."""
+
 _Sample = tuple[int, tuple[list[np.ndarray], Target | None] | str]
 """Index, and pixels of each kind with the target, or why it does not decode."""
 
@@ -139,6 +142,13 @@ class Loader:
         if self.decoding.whole or self.decoding.alike is None:
             return None
         return max(1, MOST_VALUES // max(1, self.decoding.least))
+
+    def at_most(self, batch_size: int) -> int:
+        """As many samples of a batch that is only looked at as take MOST_BYTES, and no more than a
+        part of it may have.
+        """
+        one = sum(prod(view.shape) for view in self.views)
+        return max(1, min(batch_size, MOST_BYTES // one, self.at_once or batch_size))
 
     def batches(
         self,

@@ -69,8 +69,8 @@ class Resources(Frozen):
     frozen_cache: Annotated[str, AfterValidator(cache_in_base)] = Field(
         default="auto",
         min_length=1,
-        description="auto | none | DIR: what frozen models say of the train images, kept on each "
-        "node (without augmentation)",
+        description="auto | none | DIR: what models say of val before they are trained, and "
+        "frozen ones of the train images (without augmentation), kept on each node",
     )
     activation_checkpointing: bool = Field(
         default=False, description="compute activations again in the backward pass: less memory"

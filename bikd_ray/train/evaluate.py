@@ -4,27 +4,24 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
-from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bikd_ray.data.loader import Loader
+from bikd_ray.data.loader import Batch, Loader
 from bikd_ray.data.sources import named
 from bikd_ray.errors import BikdError
 from bikd_ray.tasks import task_of
-from bikd_ray.tasks.base import Measured, Statistics, Task, measured
-from bikd_ray.train.member import Member
-from bikd_ray.train.numerics import out_of_memory, tf32
+from bikd_ray.tasks.base import Answer, Measured, Statistics, Task, measured
+from bikd_ray.train.frozen import Answering, Remembered
+from bikd_ray.train.member import Member, measuring
+from bikd_ray.train.numerics import out_of_memory
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.similarity import FeatureTap
 
 EVAL_BATCH = 256
-
-EVAL_BYTES = 1 << 28
-"""Of decoded samples in a batch at most, of all views: clips are large."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Evaluation:
 
 
 def evaluate(
-    members: Sequence[Member | None],
+    members: Sequence[Answering | None],
     loader: Loader,
     *,
     task: Task | None = None,
@@ -49,11 +46,12 @@ def evaluate(
 ) -> Evaluation:
     """Measure every member on every sample, decoded once; and read its pre-logits features.
 
-    members: those of the job in their order, None for one of another worker. Every worker gets the
-    whole evaluation. task: the default one where None. Where memory runs out, fewer samples are
-    taken at a time. Raises BikdError where a model answers NaN or infinite numbers.
+    members: those of the job in their order, None for one of another worker; of those remembered,
+    what they said is read back. Every worker gets the whole evaluation. task: the default one where
+    None. Where memory runs out, fewer samples are taken at a time. Raises BikdError where a model
+    answers NaN or infinite numbers.
     """
-    task, batch_size = task or task_of(), _at_most(batch_size, loader)
+    task, batch_size = task or task_of(), loader.at_most(batch_size)
     try:
         mine = _at_once(members, loader, task, features, ensemble, workers, batch_size)
     except (RuntimeError, MemoryError) as error:
@@ -81,7 +79,7 @@ class _Seen:
 
 
 def _at_once(
-    members: Sequence[Member | None],
+    members: Sequence[Answering | None],
     loader: Loader,
     task: Task,
     features: bool,
@@ -89,31 +87,25 @@ def _at_once(
     workers: Workers,
     batch_size: int,
 ) -> _Seen:
-    here = [member for member in members if member is not None]
-    taps = [FeatureTap(m.network) if features and m else None for m in members]
-    modes = [member.network.training for member in here]
-    for member in here:
-        member.network.eval()
-    try:
-        with ExitStack() as stack:
-            # not inference_mode: what a network caches here trains
-            stack.enter_context(torch.no_grad())
-            stack.enter_context(tf32(False))
-            for tap in filter(None, taps):
-                stack.enter_context(tap)
-            together = ensemble and len(members) > 1
-            mine = _measure(members, loader, task, together, workers, batch_size)
-    finally:
-        for member, mode in zip(here, modes, strict=True):
-            member.network.train(mode)
+    asked = [member if isinstance(member, Member) else None for member in members]
+    taps = [FeatureTap(member.network) if features and member else None for member in asked]
+    with measuring(filter(None, asked)), ExitStack() as stack:
+        for tap in filter(None, taps):
+            stack.enter_context(tap)
+        together = ensemble and len(members) > 1
+        mine = _measure(members, loader, task, together, workers, batch_size)
     mine.features = [tap.features_ND if tap else None for tap in taps]
+    if features:
+        for k, member in enumerate(members):
+            if isinstance(member, Remembered):
+                mine.features[k] = member.features(mine.rows)
     if ensemble and len(members) == 1:
         mine.statistics[-1] = mine.statistics[0]
     return mine
 
 
 def _measure(
-    members: Sequence[Member | None],
+    members: Sequence[Answering | None],
     loader: Loader,
     task: Task,
     together: bool,
@@ -124,7 +116,7 @@ def _measure(
     rows = workers.shard(np.arange(len(loader)))
     parts = [_Kept(len(rows)) for _ in range(len(members) + 1)]
     for batch in loader.batches(rows, batch_size):
-        answers = [None if m is None else task.answer(m.output(batch), batch) for m in members]
+        answers = [_answer(member, batch, task) for member in members]
         measured_here = [None if a is None else task.measure(a, batch) for a in answers]
         if together:
             of_all = workers.exchange(answers, range(len(members)))
@@ -136,6 +128,12 @@ def _measure(
     # what a batch says stays on the device until here: nothing waits between batches
     found = torch.cat(seen).numpy() if seen else rows[:0]
     return _Seen(found, [part.on_host() for part in parts], [])
+
+
+def _answer(member: Answering | None, batch: Batch, task: Task) -> Answer | None:
+    if isinstance(member, Remembered):
+        return member.answer(batch)
+    return None if member is None else task.answer(member.output(batch), batch)
 
 
 def evaluate_pairs(
@@ -150,12 +148,10 @@ def evaluate_pairs(
     The statistics of an ensemble also say what its members have in common.
     Where memory runs out, fewer samples are taken at a time.
     """
-    batch_size = _at_most(batch_size, loader)
-    for member in members:
-        member.network.eval()
+    batch_size = loader.at_most(batch_size)
     parts = [_Kept(len(loader)) for _ in range(len(members) + len(pairs))]
     try:
-        with torch.no_grad(), tf32(False):
+        with measuring(members):
             for batch in loader.batches(np.arange(len(loader)), batch_size):
                 answers = [task.answer(member.output(batch), batch) for member in members]
                 alike = [*[{}] * len(members), *task.agreements(answers, pairs, batch)]
@@ -172,12 +168,6 @@ def evaluate_pairs(
         done = [measured(task, statistics) for statistics in found if statistics is not None]
         return done[: len(members)], done[len(members) :]
     return evaluate_pairs(members, pairs, loader, task, batch_size // 2)
-
-
-def _at_most(batch_size: int, loader: Loader) -> int:
-    """As many samples of it as take EVAL_BYTES, and no more than a part of it may have."""
-    one = sum(prod(view.shape) for view in loader.views)
-    return max(1, min(batch_size, EVAL_BYTES // one, loader.at_once or batch_size))
 
 
 @dataclass
@@ -209,7 +199,11 @@ class _Kept:
 
 
 def _whole(
-    members: Sequence[Member | None], mine: _Seen, loader: Loader, task: Task, workers: Workers
+    members: Sequence[Answering | None],
+    mine: _Seen,
+    loader: Loader,
+    task: Task,
+    workers: Workers,
 ) -> Evaluation:
     """The evaluation from those of all workers."""
     names = [member and member.model.name for member in members]

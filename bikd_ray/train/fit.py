@@ -25,7 +25,7 @@ from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Measured, Task
 from bikd_ray.train.best_epochs import BestEpoch, BestEpochs
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
-from bikd_ray.train.frozen import Remembered, remembered
+from bikd_ray.train.frozen import Answering, kept_answers, kept_lessons
 from bikd_ray.train.further import Further, measure_further
 from bikd_ray.train.knn import Answers, KNNProbe
 from bikd_ray.train.member import Learner, Member, fast_layout
@@ -41,7 +41,8 @@ LOG_EVERY = 50
 finite, and saves its state if it is time."""
 
 
-_DEFAULTS = Resources()
+_DEFAULTS = Resources(frozen_cache="none")
+"""Nothing is kept on disk, or read from there, unless asked for."""
 
 
 class NonFiniteLoss(BikdError):
@@ -141,7 +142,8 @@ def fit(
     """Train the live members among `networks` (one for each member of the job).
 
     Yields a list of EpochRow, one for each learner, for epoch 0, 1, … and at the end one Fit; of
-    several workers each yields the same. networks: None for a member of another worker. decoders:
+    several workers each yields the same. networks: None for a member of another worker; with
+    `resources.frozen_cache` they must be those that the members' model_ids name. decoders:
     processes that decode images. similarity: compare the members' features too. states: where the
     state of the run is kept, from which it goes on. beat: seconds after which a Beat comes between,
     at log points, by each worker's own clock; None for none. keep: selections whose weights are
@@ -198,7 +200,9 @@ class _Run:
         self.tally = self._nothing()
         micro = resources.micro_batch
         self.at = Position(micro_batch=None if micro == "auto" else micro)
-        self.before = self._evaluate(self.members, self.val, self.similarity, True)
+        untouched = self._untouched(images)
+        self.teachers = untouched[live:]
+        self.before = self._evaluate(untouched, self.val, self.similarity, True)
         self.probes = [
             KNNProbe.of(probe, job.data, self.measured, device, decoders)
             for probe in job.data.probes
@@ -228,8 +232,7 @@ class _Run:
                     yield StepProgress(epoch, self.at.batch / self.batches)
                     told = time.monotonic()
             last = epoch == self.job.recipe.epochs
-            of_all = [*self.measured, *self.members[len(self.learners) :]]
-            members = of_all if last else self.measured
+            members = [*self.measured, *self.teachers] if last else self.measured
             self.after = self._evaluate(members, self.val, self.similarity and last, last)
             select = self._select()
             self.selections.see(epoch, self.after, select)
@@ -292,12 +295,27 @@ class _Run:
             f"with lr {recipe.lrs.get(name, recipe.lr):g}; try a lower {setting}"
         )
 
+    def _untouched(self, images: "_Images") -> list[Answering | None]:
+        """The members before they are trained; their answers on val are read back where kept."""
+        found: list[Answering | None] = []
+        for member in self.members:
+            kept = member and kept_answers(
+                member,
+                self.job,
+                self.task,
+                self.resources.frozen_cache,
+                partial(images.val, [member]),
+                self._at_most,
+            )
+            found.append(kept or member)
+        return found
+
     def _nothing(self) -> EpochSums:
         return EpochSums.zero(len(self.job.live), self.device)
 
     def _evaluate(
         self,
-        members: Sequence[Member | None],
+        members: Sequence[Answering | None],
         loader: Loader,
         features: bool = False,
         ensemble: bool = False,
@@ -440,20 +458,20 @@ class _Run:
 
 def _frozen(
     images: "_Images", members: Sequence[Member | None], cache: str
-) -> list[Member | Remembered | None]:
+) -> list[Answering | None]:
     """The sources that do not learn, in the order of `transfer_loss`: the first learner as it is
     now, where the objective compares with it, then the teachers. What they say is read back where
     it is kept.
     """
     job, rows = images.job, images.rows
     old_self = OBJECTIVES[job.objective.name].old_self
-    found: list[Member | Remembered | None] = []
+    found: list[Answering | None] = []
     for source in [*members[:old_self], *members[len(job.live) :]]:
         if source is None:
             found.append(None)
             continue
         own = partial(images.train, [source])
-        kept = remembered(source, job, images.task, rows, cache, own)
+        kept = kept_lessons(source, job, images.task, rows, cache, own)
         if kept is None and source is members[0]:
             source = replace(source, network=copy.deepcopy(source.network))
         source.network.eval()

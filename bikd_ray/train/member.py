@@ -2,8 +2,8 @@
 
 import copy
 import random
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -23,6 +23,7 @@ from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import ResolvedModel
 from bikd_ray.specs import Recipe, Resources
+from bikd_ray.train.numerics import tf32
 from bikd_ray.train.optim import make_optimizer
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.sync_batchnorm import SharedBatchNorm
@@ -49,6 +50,21 @@ class Member:
         images = self.normalise(batch.views[self.model.input.view])
         images = images.contiguous(memory_format=self.layout)
         return (through or self.network)(images)
+
+
+@contextmanager
+def measuring(members: Iterable[Member]) -> Iterator[None]:
+    """Their networks as they are measured: in eval mode, in exact float32, without gradients."""
+    members = list(members)
+    modes = [member.network.training for member in members]
+    for member in members:
+        member.network.eval()
+    try:
+        with torch.no_grad(), tf32(False):  # not inference_mode: what a network caches here trains
+            yield
+    finally:
+        for member, mode in zip(members, modes, strict=True):
+            member.network.train(mode)
 
 
 def fast_layout(network: nn.Module, device: torch.device, precision: str) -> torch.memory_format:

@@ -68,12 +68,18 @@ def directions(x_ND: Tensor, ridge: float = 0.0) -> Tensor:
     x = x_ND.double()
     x = x - x[:1]  # a mean is rounded; less their first row, constant columns are exactly zero
     x -= x.mean(0)
-    q_ND, r_DD = torch.linalg.qr(x)
-    u_DD, s_D, _ = torch.linalg.svd(r_DD, full_matrices=False)
-    width = x.shape[1]
+    x = x[:, x.any(0)]
+    if x.shape[1] > len(x):  # of the shorter side: LAPACK's work grows with its square
+        l_NN = torch.linalg.qr(x.mT).R.mT
+        left_ND, s_D, _ = torch.linalg.svd(l_NN)
+    else:
+        q_ND, r_DD = torch.linalg.qr(x)
+        u_DD, s_D, _ = torch.linalg.svd(r_DD)
+        left_ND = q_ND @ u_DD
+    width = x_ND.shape[1]
     has_D = s_D > math.sqrt(width) * torch.finfo(x_ND.dtype).eps * s_D[:1]
     shrink_D = s_D / (s_D**2 + ridge * (s_D**2).sum() / width).sqrt()
-    return q_ND @ (u_DD * shrink_D)[:, has_D]
+    return (left_ND * shrink_D)[:, has_D]
 
 
 class FeatureTap:
@@ -99,6 +105,11 @@ class FeatureTap:
     def features_ND(self) -> Tensor | None:
         """float32 on the CPU; None before the first batch and where no layer makes the logits."""
         return torch.cat(self._batches) if self._batches else None
+
+    def take(self) -> Tensor | None:
+        """`features_ND` of what was read since the last time, which is then forgotten."""
+        features_BD, self._batches = self.features_ND, []
+        return features_BD
 
     def __enter__(self) -> Self:
         self._hooks = [self._network.register_forward_pre_hook(self._attach)]

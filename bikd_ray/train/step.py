@@ -26,8 +26,8 @@ from bikd_ray.identity import derived_seed
 from bikd_ray.specs import Objective
 from bikd_ray.tasks import task_of
 from bikd_ray.tasks.base import Prediction, Task
-from bikd_ray.train.frozen import Cut, Remembered, cut_of, frozen_cut
-from bikd_ray.train.member import Learner, Member
+from bikd_ray.train.frozen import Answering, Cut, Remembered, cut_of, frozen_cut
+from bikd_ray.train.member import Learner
 from bikd_ray.train.numerics import AUTOCAST, out_of_memory, tf32
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.transfer import OBJECTIVES, JointLoss, compete_by, transfer_loss
@@ -148,7 +148,7 @@ class Sources:
     learners: Sequence[Learner | None]
     objective: Objective
     seed: int
-    frozen: Sequence[Member | Remembered | None] = ()
+    frozen: Sequence[Answering | None] = ()
     precision: str = "fp32"
     workers: Workers = ALONE
     task: Task = field(default_factory=task_of)
@@ -282,7 +282,7 @@ def _lesson(
     )
 
 
-def _told(sources: Sources, model: Member | Remembered, part: Batch) -> Cut:
+def _told(sources: Sources, model: Answering, part: Batch) -> Cut:
     """Of a source that does not learn."""
     if isinstance(model, Remembered):
         return model.cut(part)

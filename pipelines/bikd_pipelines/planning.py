@@ -371,25 +371,28 @@ def _kept_bytes(spec: Spec, job: Job) -> int:
 
 
 def _remembered(spec: Spec, plan: Plan) -> str:
-    """What each node keeps of what frozen models say of the train images."""
+    """What each node keeps of what models that do not change say of the images."""
     from bikd_ray.tasks import task_of
     from bikd_ray.train.frozen import kept_bytes
     from bikd_ray.transfer import OBJECTIVES
 
     data = plan.jobs[0].data
     shape = task_of(data.task).kept_shape(data)
+    setting = spec.resources.frozen_cache
+    if shape is None or setting == "none":
+        return ""
+    models = {model.model_id for job in plan.jobs for model in job.members}
+    size = len(models) * kept_bytes(shape, data.n_val)
+    said = [f"{_size(size)} and features of what {len(models)} models say of val before training"]
     of_jobs = [
         [*job.live[: OBJECTIVES[job.objective.name].old_self], *job.teachers] for job in plan.jobs
     ]
-    models = {model.model_id for frozen in of_jobs for model in frozen}
-    if shape is None or not models or spec.recipe.augment != "none":
-        return ""
-    rows = data.n_train * (1 - spec.data.select_fraction) * spec.recipe.train_fraction
-    size = len(models) * kept_bytes(shape, round(rows))
-    return (
-        f", and {_size(size)} of what {len(models)} frozen models say of the train images "
-        f"(frozen_cache: {spec.resources.frozen_cache})"
-    )
+    frozen = {model.model_id for sources in of_jobs for model in sources}
+    if frozen and spec.recipe.augment == "none":
+        rows = data.n_train * (1 - spec.data.select_fraction) * spec.recipe.train_fraction
+        size = len(frozen) * kept_bytes(shape, round(rows))
+        said.append(f"{_size(size)} of what {len(frozen)} frozen ones say of train")
+    return f", {', '.join(said)} (frozen_cache: {setting})"
 
 
 def _size(count: int) -> str:
