@@ -90,9 +90,11 @@ Answering = Member | Remembered
 """What a member is asked through: its network, or what is kept of its words."""
 
 
-def kept_bytes(shape: tuple[int, int], count: int) -> int:
-    """On disk, of one model's predictions [E, P] and losses of `count` images, in float32."""
-    return 4 * count * (shape[0] * shape[1] + 1)
+def kept_bytes(shape: tuple[int, int], count: int, beside: int = 1) -> int:
+    """On disk, of what one model says of `count` images, in float32: predictions [E, P] and so many
+    values beside them, its loss or its features.
+    """
+    return 4 * count * (shape[0] * shape[1] + beside)
 
 
 def kept_lessons(

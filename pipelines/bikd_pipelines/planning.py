@@ -381,9 +381,9 @@ def _remembered(spec: Spec, plan: Plan) -> str:
     setting = spec.resources.frozen_cache
     if shape is None or setting == "none":
         return ""
-    models = {model.model_id for job in plan.jobs for model in job.members}
-    size = len(models) * kept_bytes(shape, data.n_val)
-    said = [f"{_size(size)} and features of what {len(models)} models say of val before training"]
+    models = {model.model_id: model for job in plan.jobs for model in job.members}
+    size = sum(kept_bytes(shape, data.n_val, m.cost.features or 0) for m in models.values())
+    said = [f"{_size(size)} of what {len(models)} models say of val before they are trained"]
     of_jobs = [
         [*job.live[: OBJECTIVES[job.objective.name].old_self], *job.teachers] for job in plan.jobs
     ]
