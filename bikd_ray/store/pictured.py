@@ -13,6 +13,8 @@ def pictures(
     and `partner`, the untouched partner's answer, in place of `others`. The largest gain first; a
     sample of several seeds once for its largest gain and once for its largest loss.
     """
+    if not reader.listing("pictures"):
+        return []
     done = done_jobs(reader)
     both = np.intersect1d(done.jobs_of(model_id), done.jobs_of(partner_id))
     jobs = reader.committed("jobs")

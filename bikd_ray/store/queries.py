@@ -6,10 +6,9 @@ answer, and ranks and ties are made within one combination of them.
 
 import copy
 import logging
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count, groupby
+from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -39,8 +38,9 @@ from bikd_ray.store.pictured import pictures
 from bikd_ray.store.read import LARGE, Reader, pc
 from bikd_ray.store.schema import SCHEMAS
 from bikd_ray.store.series import Measure, ModelSeries, Row, asked, baselines, model_series
+from bikd_ray.store.sql import select
 from bikd_ray.store.teachers import teacher_rows
-from bikd_ray.store.upgrade import VAL, with_old_names
+from bikd_ray.store.upgrade import VAL
 from bikd_ray.store.verdicts import failed_sentence, judged
 from bikd_ray.vocabulary import CONTROL, UNTOUCHED, is_alone
 
@@ -142,24 +142,7 @@ class Store:
 
         Of columns that have one name the second is called `name_1`, and so on.
         """
-        import duckdb
-
-        with duckdb.connect(config={"enable_external_access": False}) as connection:
-            try:
-                statements = connection.extract_statements(query)
-                if [s.type for s in statements] != [duckdb.StatementType.SELECT]:
-                    raise UserError("sql: give one query that reads, such as: select * from jobs")
-                read = {name.casefold() for name in connection.get_table_names(query)}
-                for name, schema in SCHEMAS.items():  # the others can still be described
-                    table = self.table(name) if name in read else schema.empty_table()
-                    connection.register(name, with_old_names(name, table))
-                connection.execute("SET lock_configuration = true")
-                relation = connection.sql(query)
-                _refuse_changed(relation.columns, relation.types)
-                answer = relation.to_arrow_table()
-                return answer.rename_columns(_told_apart(answer.column_names))
-            except (duckdb.Error, pa.ArrowException) as error:
-                raise UserError(f"sql: {str(error).strip().splitlines()[0]}") from None
+        return select(query, self.table)
 
     def done(self) -> set[str]:
         """Ids of the jobs whose results are stored and whole."""
@@ -388,7 +371,7 @@ class Store:
 
         One row for each model and size, the mean over all such groups. Columns: `GROWTH`.
         """
-        wanted = None if model is None else self.model_ids(model)
+        wanted = self._wanted(model)
         measure = Measure(metric, eval_set)
 
         def told(some: Collection[str]) -> Iterator[pa.Table]:
@@ -460,7 +443,7 @@ class Store:
 
         Raises UserError for a metric by name that is not.
         """
-        wanted = None if model is None else self.model_ids(model)
+        wanted = self._wanted(model)
         known = baselines(self._reader, Measure(metric, eval_set))
         found = self._binary(wanted, objective, selection, metric, eval_set)
         parts = _sorted((learner, flip_table(learner, known)) for learner in found)
@@ -629,8 +612,11 @@ class Store:
 
         Done jobs only. Columns: `CURVES`.
         """
-        wanted = None if model is None else self.model_ids(model)
-        return curve_table(self._reader, wanted)
+        return curve_table(self._reader, self._wanted(model))
+
+    def _wanted(self, model: str | None) -> set[str] | None:
+        """The model_ids that are asked about; None for all."""
+        return None if model is None else self.model_ids(model)
 
     @property
     def _known(self) -> pa.Table:
@@ -681,33 +667,11 @@ class Store:
 SETTINGS = pa.schema([(name, pa.string()) for name in (*SETTING, "selection")])
 """Columns of `Store.settings`."""
 
-_CHANGED = re.compile(r"\b(UHUGEINT|BIT|BIGNUM|VARINT|TIME WITH TIME ZONE)\b")
-"""Types of DuckDB that come out of its Arrow tables as other values: -1, bytes, no time zone."""
-
-
-def _refuse_changed(names: Sequence[str], types: Sequence[object]) -> None:
-    for name, kind in zip(names, types, strict=True):
-        if found := _CHANGED.search(re.sub(r'"[^"]*"', "", str(kind))):
-            raise UserError(
-                f"sql: column {name!r} of type {found[1]} cannot be shown; cast it to varchar"
-            )
-
 
 def _table_name(name: str) -> str:
     if name not in SCHEMAS:
         raise UserError(f"the store has no table {name!r}; {choices(name, SCHEMAS)}")
     return name
-
-
-def _told_apart(names: Sequence[str]) -> list[str]:
-    """Each name once: `a, a, a_1` gives `a, a_2, a_1`."""
-    taken, found = set(names), list[str]()
-    for name in names:
-        numbered = (f"{name}_{n}" for n in count(1))
-        fresh = name if name not in found else next(n for n in numbered if n not in taken)
-        taken.add(fresh)
-        found.append(fresh)
-    return found
 
 
 def _of(models: Collection[str], rows: pa.Table) -> pa.Table:

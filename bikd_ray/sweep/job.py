@@ -32,7 +32,8 @@ from bikd_ray.sweep.probes import probed_rows
 from bikd_ray.tasks import task_of
 from bikd_ray.train import EpochRow, Fit, fit
 from bikd_ray.train.best_epochs import BestEpoch
-from bikd_ray.train.fit import LOG_EVERY, Likeness
+from bikd_ray.train.fit import LOG_EVERY
+from bikd_ray.train.likeness import Likeness
 from bikd_ray.train.numerics import out_of_memory, poisoned
 from bikd_ray.train.parallel import Workers
 from bikd_ray.train.pictures import Pictures

@@ -6,32 +6,29 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import combinations
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bikd_ray.data import open_split
-from bikd_ray.data.loader import DISK_FRACTIONS, Loader, parts_of
-from bikd_ray.data.resolve import split_train
-from bikd_ray.data.sources import ImageSet
+from bikd_ray.data.loader import Loader, parts_of
 from bikd_ray.errors import BikdError
 from bikd_ray.identity import derived_seed
 from bikd_ray.plan import Job, ResolvedProbe
 from bikd_ray.specs import Resources, Selection
 from bikd_ray.tasks import task_of
-from bikd_ray.tasks.base import Measured, Task
+from bikd_ray.tasks.base import Measured
 from bikd_ray.train.best_epochs import BestEpoch, BestEpochs
 from bikd_ray.train.evaluate import EVAL_BATCH, Evaluation, evaluate
 from bikd_ray.train.frozen import Answering, kept_answers, kept_lessons
 from bikd_ray.train.further import Further, measure_further
+from bikd_ray.train.job_images import JobImages
 from bikd_ray.train.knn import Answers, KNNProbe
+from bikd_ray.train.likeness import Likeness, likenesses
 from bikd_ray.train.member import Learner, Member, fast_layout
 from bikd_ray.train.parallel import ALONE, Workers
 from bikd_ray.train.pictures import Pictures, pictures
-from bikd_ray.train.similarity import between, directions
 from bikd_ray.train.state import Position, States, pack, unpack
 from bikd_ray.train.step import EpochSums, Sources, train_step
 from bikd_ray.transfer import OBJECTIVES
@@ -81,21 +78,6 @@ class StepProgress:
 
     epoch: int
     share: float  # of its steps that are done
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """CCA of two members' pre-logits features on val; None where it cannot be told.
-
-    The numbers of correlations in the two means differ where training has changed how many
-    directions the features have.
-    """
-
-    members: tuple[int, int]
-    before: float | None
-    after: float | None
-    top_before: int | None
-    top_after: int | None
 
 
 @dataclass(frozen=True)
@@ -180,7 +162,7 @@ class _Run:
         ]
         self.similarity = similarity and len(self.members) > 1 and self.task.features
         live = len(job.live)
-        images = _Images(job, self.task, device, decoders)
+        images = JobImages(job, self.task, device, decoders)
         self.rows = images.rows
         self.batches = len(parts_of(self.rows, job.recipe.batch_size))
         frozen = _frozen(images, self.members, resources.frozen_cache)
@@ -295,7 +277,7 @@ class _Run:
             f"with lr {recipe.lrs.get(name, recipe.lr):g}; try a lower {setting}"
         )
 
-    def _untouched(self, images: "_Images") -> list[Answering | None]:
+    def _untouched(self, images: JobImages) -> list[Answering | None]:
         """The members before they are trained; their answers on val are read back where kept."""
         found: list[Answering | None] = []
         for member in self.members:
@@ -383,7 +365,7 @@ class _Run:
     def end(self, untouched: Callable[[int], nn.Module] | None) -> Fit:
         images = len(self.rows) * self.job.recipe.epochs
         live, ends = len(self.learners), (self.before, self.after)
-        likeness = _likeness(*ends, live, self.device) if self.similarity else ()
+        likeness = likenesses(*ends, live, self.device) if self.similarity else ()
         assert self.after.ensemble is not None
         chosen = self.selections.chosen()
         drawn = Pictures()
@@ -457,7 +439,7 @@ class _Run:
 
 
 def _frozen(
-    images: "_Images", members: Sequence[Member | None], cache: str
+    images: JobImages, members: Sequence[Member | None], cache: str
 ) -> list[Answering | None]:
     """The sources that do not learn, in the order of `transfer_loss`: the first learner as it is
     now, where the objective compares with it, then the teachers. What they say is read back where
@@ -477,74 +459,6 @@ def _frozen(
         source.network.eval()
         found.append(kept or source)
     return found
-
-
-def _likeness(
-    before: Evaluation, after: Evaluation, live: int, device: torch.device
-) -> Iterator[Likeness]:
-    """Of each pair of members, of which the first `live` have learned.
-
-    The directions of two members are held at a time: they are as large as the features. Those of a
-    frozen one stay.
-    """
-
-    def of(features_ND: Tensor | None) -> Tensor | None:
-        return None if features_ND is None else directions(features_ND.to(device))
-
-    def mean(x_NP: Tensor | None, y_NQ: Tensor | None) -> tuple[float | None, int | None]:
-        if x_NP is None or y_NQ is None:
-            return None, None
-        found = between(x_NP, y_NQ)
-        return (found.mean().item(), len(found)) if len(found) else (None, None)
-
-    for pair in combinations(range(len(before.features)), 2):
-        found = {k: of(before.features[k]) for k in pair}
-        was, top_before = mean(*found.values())
-        for k in pair:
-            if k < live:
-                found[k] = None
-                found[k] = of(after.features[k])
-        now, top_after = mean(*found.values())
-        yield Likeness(pair, was, now, top_before, top_after)
-
-
-class _Images:
-    """The images of a job, and the rows of train to learn from."""
-
-    def __init__(self, job: Job, task: Task, device: torch.device, decoders: int) -> None:
-        self.job, self.task, self.device, data = job, task, device, job.data.data
-        self._how: dict[str, Any] = {
-            "cache": data.cache,
-            "workers": decoders,
-            "skip": data.on_bad_image == "skip",
-            "task": task,
-        }
-        self._train = open_split(job.data, "train")
-        self.rows, self._held = split_train(
-            self._train.labels,
-            select_fraction=data.select_fraction,
-            train_fraction=job.recipe.train_fraction,
-        )
-
-    def train(self, members: Sequence[Member | None]) -> Loader:
-        """As these members see them in training."""
-        recipe = self.job.recipe
-        how = {"augment": recipe.augment, "seed": self.job.seed, "whole": True}
-        return self._loader(self._train, members, **how)
-
-    def val(self, members: Sequence[Member | None]) -> Loader:
-        images, share = open_split(self.job.data, "val"), DISK_FRACTIONS["val"]
-        return self._loader(images, members, disk_fraction=share)
-
-    def held(self, members: Sequence[Member | None]) -> Loader | None:
-        """What is held out of train, if anything is."""
-        if not len(self._held):
-            return None
-        return self._loader(self.task.held_out(self._train, self._held), members)
-
-    def _loader(self, images: ImageSet, members: Sequence[Member | None], **how: Any) -> Loader:
-        views = [m.model.input.view for m in members if m is not None]
-        return Loader(images, views, self.device, **how, **self._how)
 
 
 def _lessons(tally: EpochSums, k: int) -> dict[str, float | None]:

@@ -1,13 +1,14 @@
 """What a sweep costs beside its jobs: against the same jobs one after another in one process.
 
 python tests/benchmarks/sweep.py [--jobs 40] [--images 1500] [--epochs 4]
-python tests/benchmarks/sweep.py --jobs 1000 --empty
+python tests/benchmarks/sweep.py --jobs 1000 --empty [--slots 16]
 
 Small convolutional networks on made-up images, with one thread each. The sweep has a slot for each
 CPU; ideal is the time of the jobs one after another, divided by the slots. Side by side each job
 is slower, since they share the machine's memory: plain processes at once, one for each slot and
 without Ray, show how much of that is the machine's. --empty: jobs that train one step on 16
-images, so that nearly all is engine; nothing else is run then.
+images, so that nearly all is engine; nothing else is run then, and printed are jobs for each second
+and the command's memory. --slots: as many as if the machine had so many CPUs.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 
@@ -111,6 +113,7 @@ class Clock:
         self.seconds: dict[str, float] = defaultdict(float)
         self.last: dict[str, tuple[float, float]] = {}  # when it began and ended last
         self.ends: list[tuple[int, float, float]] = []  # slot, when an outcome came, its seconds
+        self.memory: list[int] = []  # bytes of the command's process, at each outcome
 
     def wrap(self, fs: Any, name: str, title: str) -> None:
         inner: Callable = getattr(fs, name)
@@ -130,8 +133,8 @@ class Clock:
         self.last[title] = start, end
 
 
-def sweep(path: Path, jobs: int) -> Clock:
-    """Run the sweep, and time its parts."""
+def sweep(path: Path, jobs: int, slots: int | None = None) -> Clock:
+    """Run the sweep, and time its parts. slots: of a Ray that has so many CPUs."""
     from bikd_ray.store.write import Writer
     from bikd_ray.sweep import connection, engine
     from bikd_ray.sweep.events import JobResult
@@ -144,6 +147,7 @@ def sweep(path: Path, jobs: int) -> Clock:
             message = result.get("message")
             if isinstance(message, JobResult):
                 clock.ends.append((result["pid"], time.monotonic(), message.job["seconds"]))
+                clock.memory.append(psutil.Process().memory_info().rss)
             super().on_trial_result(iteration, trials, trial, result, **info)
 
     engine.Recorder = Timed
@@ -156,6 +160,8 @@ def sweep(path: Path, jobs: int) -> Clock:
     clock.wrap(engine, "compact", "compaction")
     clock.wrap(connection.ray, "shutdown", "Ray shutdown")
     clock.wrap(Writer, "commit_job", "commits")
+    if slots:
+        connection.ray.init(num_cpus=slots, include_dashboard=False, log_to_driver=False)
     with clock.measure("all"):
         report = engine.run_sweep(load_spec(path), limit=jobs)
     assert report.done == jobs, report
@@ -168,6 +174,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1500)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--empty", action="store_true")
+    parser.add_argument("--slots", type=int)
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--part", type=int, nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -176,14 +183,30 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         path = spec_in(Path(scratch), given.jobs, given.images, given.epochs, given.empty)
-        alone = [] if given.empty else plain(path, given.jobs, 1)
-        clock = sweep(path, given.jobs)
+        if given.empty:
+            show_driver(sweep(path, given.jobs, given.slots))
+            return
+        alone = plain(path, given.jobs, 1)
+        clock = sweep(path, given.jobs, given.slots)
         slots = len({slot for slot, *_ in clock.ends})
-        show(clock, given.jobs, alone, [] if given.empty else plain(path, given.jobs, slots))
+        show(clock, given.jobs, alone, plain(path, given.jobs, slots))
+
+
+def show_driver(clock: Clock) -> None:
+    """Print how many jobs a second it handles, and its memory, by tenths of the sweep."""
+    at, size = [at for _, at, _ in clock.ends], len(clock.ends) // 10
+    print("| jobs | jobs/s | the command's memory, GB |\n|---|---|---|")
+    for first in range(0, len(at) - size, size):
+        last = first + size
+        rate, memory = size / (at[last] - at[first]), max(clock.memory[first : last + 1])
+        print(f"| {first:,}–{last:,} | {rate:.0f} | {memory / 1e9:.2f} |")
+    print(f"from the first job's end to the last one's {at[-1] - at[0]:.1f} s, "
+          f"{(len(at) - 1) / (at[-1] - at[0]):.0f} jobs/s; in all {clock.seconds['all']:.1f} s, of "
+          f"which compaction {clock.seconds['compaction']:.1f} s")  # fmt: skip
 
 
 def show(clock: Clock, jobs: int, alone: list[float], at_once: list[float]) -> None:
-    """Print the split, and the ratios where there is something to compare with."""
+    """Print the split, and the ratios to the same jobs without Ray."""
     took, ends = clock.seconds, clock.ends
     slots = defaultdict(list)
     for slot, at, seconds in ends:
@@ -209,16 +232,15 @@ def show(clock: Clock, jobs: int, alone: list[float], at_once: list[float]) -> N
     print(f"  {'end of Tune and of the slots':36}{clock.last['window'][1] - last:7.1f} s")
     for name in ("compaction", "Ray shutdown"):
         print(f"  {name:36}{took[name]:7.1f} s")
-    if alone and at_once:
-        slots_ran, ideal = last - began, sum(alone) / n
-        print(f"one after another {sum(alone):.1f} s; divided by the slots {ideal:.1f} s")
-        print(f"plain processes at once {sum(at_once):.1f} s; {sum(at_once) / n:.1f} s each")
-        print(f"  {'machine, slower side by side':36}{(sum(at_once) - sum(alone)) / n:7.1f} s")
-        print(f"  {'Ray beside the jobs':36}{(own - sum(at_once)) / n:7.1f} s")
-        print(f"ratio while slots run {slots_ran / ideal:.3f}")
-        print(f"… to plain processes at once {n * slots_ran / sum(at_once):.3f}")
-        print(f"… to the jobs' own seconds in the slots {n * slots_ran / own:.3f}")
-        print(f"ratio with every start and end {took['all'] / ideal:.3f}")
+    slots_ran, ideal = last - began, sum(alone) / n
+    print(f"one after another {sum(alone):.1f} s; divided by the slots {ideal:.1f} s")
+    print(f"plain processes at once {sum(at_once):.1f} s; {sum(at_once) / n:.1f} s each")
+    print(f"  {'machine, slower side by side':36}{(sum(at_once) - sum(alone)) / n:7.1f} s")
+    print(f"  {'Ray beside the jobs':36}{(own - sum(at_once)) / n:7.1f} s")
+    print(f"ratio while slots run {slots_ran / ideal:.3f}")
+    print(f"… to plain processes at once {n * slots_ran / sum(at_once):.3f}")
+    print(f"… to the jobs' own seconds in the slots {n * slots_ran / own:.3f}")
+    print(f"ratio with every start and end {took['all'] / ideal:.3f}")
 
 
 if __name__ == "__main__":
