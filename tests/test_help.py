@@ -6,7 +6,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from bikd_pipelines.cli import PANELS, app
+from bikd_pipelines.cli import PANELS, app, flowing
 
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 STORE = {f"store {name}": command for name, command in COMMANDS["store"].commands.items()}
@@ -17,6 +17,26 @@ def shown(*arguments: str) -> str:
     found = CliRunner().invoke(app, arguments, env={"COLUMNS": "80", "TERM": "dumb"})
     assert found.exit_code == 0, found.output
     return found.output
+
+
+def test_sentences_flow_to_the_terminals_width_and_terms_stand_by_themselves():
+    text = """Say it.
+
+    One sentence that goes
+    on here.
+
+    net Δ: what is due
+    to the partner
+    q: a p-value
+
+    [dim]Example: bikd say[/dim]
+    """
+    assert flowing(text).split("\n\n") == [
+        "Say it.",
+        "One sentence that goes on here.",
+        "net Δ: what is due to the partner\nq: a p-value",
+        "[dim]Example: bikd say[/dim]",
+    ]
 
 
 def test_bare_bikd_shows_its_parts_in_the_order_in_which_people_need_them():

@@ -4,7 +4,9 @@ Answers go to standard output; progress and notes to standard error. Exit 0: don
 failed or is incomplete; 2: the person's mistake, in one line.
 """
 
+import inspect
 import logging
+import re
 import sys
 from typing import Annotated, Any
 
@@ -138,9 +140,25 @@ PANELS = {
 }
 """The parts of `bikd --help`, and their commands in the order in which it lists them."""
 
+_BEGINS = re.compile(r"[^:]{1,20}: |\[dim\]")
+"""How a line of a docstring begins that stands by itself: `net Δ: …`, an example."""
+
+
+def flowing(text: str) -> str:
+    """A docstring whose sentences are lines of their own, for a terminal to wrap at its width."""
+    lines: list[str] = []
+    for line in inspect.cleandoc(text).splitlines():
+        if lines and lines[-1] and line and not _BEGINS.match(line):
+            lines[-1] += f" {line}"
+        else:
+            lines.append(line)
+    return "\n".join(lines)
+
+
 for panel, commands in PANELS.items():
     for command in commands:
-        app.command(cls=_Command, rich_help_panel=panel)(command)
+        text = flowing(command.__doc__ or "")
+        app.command(cls=_Command, rich_help_panel=panel, help=text)(command)
 
 store = typer.Typer(cls=_Group, help="Merge a store's small files, or find what is wrong in it.")
 store.command(cls=_Command)(files.compact)
