@@ -4,6 +4,7 @@ import dataclasses
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -230,6 +231,22 @@ def test_a_folder_that_cannot_be_used_is_one_line(spec_file, tmp_path):
     job = job_of(spec_file, NAMES[:2], {"name": "kd"}, recipe={"epochs": 1})
     with pytest.raises(BikdError, match=r"cannot keep .* set resources.frozen_cache to another"):
         trained(job, str(tmp_path / "file" / "kept"))
+
+
+def test_all_files_together_take_a_quarter_of_the_disk_at_most(spec_file, tmp_path, monkeypatch):
+    job = job_of(spec_file, NAMES, {"name": "bikd"}, recipe={"epochs": 1})
+    sizes = [kept_bytes((4, 1), 40, model.cost.features or 0) for model in job.members]
+    folder, disk = tmp_path / "bikd_ray" / "frozen", 4 * (sum(sizes[:2]) + 500)
+
+    def usage(_: object) -> Any:
+        used = sum(path.stat().st_size for path in kept(folder, "answer"))
+        return SimpleNamespace(free=disk - used)
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("bikd_ray.data.cache.shutil.disk_usage", usage)
+    for _ in range(2):
+        trained(job, "auto")
+        assert len(kept(folder, "answer")) == 2
 
 
 def test_two_jobs_at_once_compute_it_once(spec_file, tmp_path):

@@ -71,8 +71,10 @@ def size_on_disk(count: int, view: View) -> int:
     return count * prod(view.shape)
 
 
-def fits(setting: str, wanted: int, share: float, kind: str = "views") -> bool:
-    """Whether `wanted` bytes more may be kept: `auto` takes up to `share` of the free disk."""
+def fits(setting: str, wanted: int, share: float, kind: str = "views", held: int = 0) -> bool:
+    """Whether `wanted` bytes more may be kept: `auto` takes up to `share` of the free disk. held:
+    bytes that are kept already, which count as free and as wanted.
+    """
     folder = cache_dir(setting, kind)
     if folder is None or setting != "auto":
         return folder is not None
@@ -80,7 +82,7 @@ def fits(setting: str, wanted: int, share: float, kind: str = "views") -> bool:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:  # a home that is read-only, or none
         return False
-    return wanted <= share * shutil.disk_usage(folder).free
+    return held + wanted <= share * (held + shutil.disk_usage(folder).free)
 
 
 def missing_bytes(

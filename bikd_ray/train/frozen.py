@@ -40,7 +40,7 @@ from bikd_ray.train.similarity import FeatureTap
 
 FROZEN_VERSION = 1
 DISK_FRACTION = 0.25
-"""Of the free disk, what `frozen_cache: auto` may take."""
+"""Of the disk, as free as it would be without, what `frozen_cache: auto` may take in all."""
 
 log = logging.getLogger(__name__)
 
@@ -280,7 +280,9 @@ class _Kept:
 
 def _array(name: str, form: np.dtype, count: int, setting: str) -> np.memmap | None:
     """An array of a file; None where the disk is not to hold as much."""
-    if not fits(setting, form.itemsize * count, DISK_FRACTION, "frozen"):
+    beside = (path.stat() for path in Path(name).parent.glob("*.npy"))
+    held = sum(stat.st_size for stat in beside)  # of many models, each small beside the disk
+    if not fits(setting, form.itemsize * count, DISK_FRACTION, "frozen", held):
         return None
     kept = np.lib.format.open_memmap(name, "w+", form, (count,))
     with open(name, "r+b") as file:  # a full disk is an error here, and a bus error later
