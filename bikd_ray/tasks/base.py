@@ -207,12 +207,13 @@ class Task(ABC):
 
     def kept_shape(self, data: "ResolvedData") -> tuple[int, int] | None:
         """[E, P] of what `predict` gives of any model of these data, where what a frozen one says
-        of the train images is worth keeping; None where it is computed in every step.
+        of the train images, and any one of val before it is trained, is worth keeping; None where
+        it is computed whenever it is needed.
 
-        It may be kept where `predict` has no `valid_BP` and, like `loss`, depends on the sample and
-        the model alone (on no partner, no draw). It pays where E x P values of 4 bytes are few
-        beside the pixels they come from: for classes, and hardly for dense maps, whose reading
-        costs what a network costs.
+        It may be kept where `predict` has no `valid_BP`, `answer` gives one tensor and both, like
+        `loss`, depend on the sample and the model alone (on no partner, no draw). It pays where
+        E x P values of 4 bytes are few beside the pixels they come from: for classes, and hardly
+        for dense maps, whose reading costs what a network costs.
         """
         return None
 

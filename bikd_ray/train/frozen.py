@@ -136,12 +136,11 @@ def kept_answers(
 
     setting, images, None and errors: as for `kept_lessons`. batch_size: as it is measured.
     """
-    shape = task.kept_shape(job.data)
-    if shape is None:
+    if task.kept_shape(job.data) is None:
         return None
     kept = _Kept(
         ("untouched", job.data.data_id, task.name),
-        {"answer": shape, "feature": None},
+        {"answer": None, "feature": None},
         lambda: _answers(member, task),
     )
     return kept.of(member, np.arange(job.data.n_val), setting, images, batch_size)
@@ -165,7 +164,10 @@ def _lessons(member: Member, task: Task, precision: str) -> Iterator[Said]:
 def _answers(member: Member, task: Task) -> Iterator[Said]:
     def said(batch: Batch) -> dict[str, Tensor]:
         answer = task.answer(member.output(batch), batch)
-        assert isinstance(answer, Tensor), "a task with a kept shape answers in that shape"
+        if not isinstance(answer, Tensor):
+            raise BikdError(
+                f"{task.name}: `answer` gives a list, which cannot be kept: `kept_shape` must say None"
+            )
         features_BD = tap.take() if tap else None
         if features_BD is None:
             features_BD = torch.empty(len(batch.index), 0)
