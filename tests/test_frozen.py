@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from bikd_ray.data import open_split
-from bikd_ray.data.loader import Loader
+from bikd_ray.data.loader import Batch, Loader
 from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job
 from bikd_ray.specs import Resources
 from bikd_ray.tasks import task_of
+from bikd_ray.tasks.classification import Classification
 from bikd_ray.train import Fit, fit
-from bikd_ray.train.frozen import kept_bytes, kept_lessons
+from bikd_ray.train.frozen import kept_answers, kept_bytes, kept_lessons
 from bikd_ray.train.member import Member
 from tests.placed import run_placed
 from tests.plain_loop import CPU, NAMES, assert_close, assert_equal, job_of, networks_of, noisy_zoo
@@ -231,6 +232,23 @@ def test_a_folder_that_cannot_be_used_is_one_line(spec_file, tmp_path):
     job = job_of(spec_file, NAMES[:2], {"name": "kd"}, recipe={"epochs": 1})
     with pytest.raises(BikdError, match=r"cannot keep .* set resources.frozen_cache to another"):
         trained(job, str(tmp_path / "file" / "kept"))
+
+
+def test_a_task_that_would_keep_lists_is_told_so(spec_file, tmp_path):
+    class Lists(Classification):
+        def answer(self, output: Any, batch: Batch) -> Any:
+            return list(super().answer(output, batch))
+
+    job = job_of(spec_file, NAMES[:2], {"name": "bikd"}, recipe={"epochs": 1})
+    member = Member(job.live[0], networks_of(job)[0], CPU)
+    val = open_split(job.data, "val")
+
+    def images() -> Loader:
+        return Loader(val, [member.model.input.view], CPU)
+
+    with pytest.raises(BikdError, match=r"a list, which cannot be kept: let `kept_shape` say"):
+        kept_answers(member, job, Lists(), str(tmp_path), images, 64)
+    assert not kept(tmp_path)
 
 
 def test_all_files_together_take_a_quarter_of_the_disk_at_most(spec_file, tmp_path, monkeypatch):
