@@ -166,7 +166,8 @@ def _answers(member: Member, task: Task) -> Iterator[Said]:
         answer = task.answer(member.output(batch), batch)
         if not isinstance(answer, Tensor):
             raise BikdError(
-                f"{task.name}: `answer` gives a list, which cannot be kept: let `kept_shape` say None"
+                f"{task.name}: `answer` gives a list, which cannot be kept: let `kept_shape` say "
+                "None"
             )
         features_BD = tap.take() if tap else None
         if features_BD is None:
