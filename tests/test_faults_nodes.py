@@ -68,6 +68,9 @@ def test_a_node_that_dies_takes_no_job_with_it_and_a_new_one_is_used(
     assert wait_until(lambda: jobs_done(path) >= 3 or process.poll() is not None)
     assert process.poll() is None, process.communicate()[1]
     power_off(nodes, next(node for node in nodes.worker_nodes if has(node, *titles)))
+    for node in nodes.list_all_nodes():  # it may have been on the node that died
+        for pid in below(raylet(node), "ray::PlacementGroupCleaner"):
+            os.kill(pid, signal.SIGKILL)
     died = time.monotonic()
     comes = nodes.add_node(**NODE)
     used = wait_until(lambda: has(comes, *TRIAL, WORKER) or process.poll() is not None)

@@ -44,6 +44,14 @@ class Heartbeat:
 
 
 @dataclass(frozen=True)
+class Placed:
+    """A slot of several workers has begun: Ray's placement group, and the nodes that it is on."""
+
+    group: Any
+    node_ids: frozenset[str]
+
+
+@dataclass(frozen=True)
 class JobResult:
     """The end of a job, done or failed, as the rows to store."""
 

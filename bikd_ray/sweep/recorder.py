@@ -14,9 +14,10 @@ from bikd_ray.errors import BikdError
 from bikd_ray.plan import Job
 from bikd_ray.store.write import Writer, new_attempt
 from bikd_ray.sweep.checkpoints import folder_of
-from bikd_ray.sweep.events import EpochEnd, Heartbeat, JobRequest, JobResult, job_row
+from bikd_ray.sweep.events import EpochEnd, Heartbeat, JobRequest, JobResult, Placed, job_row
 from bikd_ray.sweep.loggers import RunLogger
 from bikd_ray.sweep.progress import Progress
+from bikd_ray.sweep.reserved import Reserved
 from bikd_ray.sweep.scheduler import JobScheduler
 
 WRITE_PATIENCE = 300.0
@@ -56,6 +57,7 @@ class Recorder(tune.Callback):
         self.loggers = loggers
         self.unwritten: list[tuple[Job, JobResult, str]] = []
         self._died: Counter[str] = Counter()  # trials, of each job
+        self._reserved = Reserved()
         self._failing, self._next = 0.0, 0.0  # since when, and when to try again
 
     def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
@@ -72,7 +74,9 @@ class Recorder(tune.Callback):
         """An epoch moves the display; an outcome is stored."""
         request, message = self.requests[trial.config["job_id"]], result.get("message")
         job = request.job
-        if isinstance(message, EpochEnd | Heartbeat):
+        if isinstance(message, Placed):
+            self._reserved.see(message)
+        elif isinstance(message, EpochEnd | Heartbeat):
             self.progress.advance(job.job_id, job.label, message.epoch, message.epochs)
         elif isinstance(message, JobResult):
             self._over(job, message)
@@ -102,6 +106,7 @@ class Recorder(tune.Callback):
     def look(self) -> None:
         """See what has changed around the sweep, and try again what could not be written."""
         self.scheduler.look()
+        self._reserved.look()
         if self.unwritten and time.monotonic() > self._next:
             self._try()
 

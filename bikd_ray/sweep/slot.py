@@ -110,12 +110,15 @@ def worker_loop(config: dict[str, Any]) -> None:
     from bikd_ray.sweep.device import device_of
     from bikd_ray.sweep.events import JobResult
     from bikd_ray.sweep.job import run_job
+    from bikd_ray.sweep.reserved import placed
 
     mailbox, needs = config["mailbox"], config["needs"]
     rank = train.get_context().get_world_rank()
     torch.set_num_threads(needs.threads)
     device = device_of(needs.worker.gpus)
     decoders = max(0, needs.threads - 1) if needs.gpus else 0
+    if rank == 0 and needs.workers > 1:
+        mailbox.emit(placed())
     while (request := mailbox.get(rank)) is not None:
         for message in run_job(request, device, decoders, rank):
             failed = isinstance(message, JobResult) and message.error is not None
