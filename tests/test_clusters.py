@@ -154,6 +154,8 @@ def test_own_code_reaches_a_node_that_does_not_see_it(project, tmp_path, how):
     lines = [line for line in run.stderr.splitlines() if "network_util" not in line]  # no internet
     (last,) = [i for i, line in enumerate(lines) if "[6/6]" in line]  # then comes the answer
     assert all(line.startswith("bikd") for line in lines[: last + 1]), run.stderr
+    spec = {"sweep": "zoo.yaml", "submit": "SPEC"}[how]
+    assert f"bikd sweep {spec}\n" in run.stdout + run.stderr
     jobs = Store(str(store)).table("jobs").to_pylist()
     assert [job["status"] for job in jobs] == ["done"] * 6
 

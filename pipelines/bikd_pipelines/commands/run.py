@@ -46,6 +46,7 @@ def sweep(
     [dim]Example: bikd sweep sweep.yaml --address auto[/dim]
     """
     from bikd_pipelines.improving import print_improved
+    from bikd_pipelines.submit import SPEC as PACKED
     from bikd_pipelines.summary import print_summary
     from bikd_ray.spec_file import load_spec, with_goal
     from bikd_ray.store import Store
@@ -65,7 +66,8 @@ def sweep(
     if not report.left and wanted.goal == "improve":
         print_improved(Store(report.store).as_of_now(), wanted)
     elif not report.left:
-        print_summary(Store(report.store).as_of_now(), spec=str(spec))
+        theirs = "SPEC" if spec.name == PACKED else str(spec)  # a submitted one has another name
+        print_summary(Store(report.store).as_of_now(), spec=theirs)
     end(report)
 
 
