@@ -194,7 +194,7 @@ def main() -> None:
 
 def show_driver(clock: Clock) -> None:
     """Print how many jobs a second it handles, and its memory, by tenths of the sweep."""
-    at, size = [at for _, at, _ in clock.ends], len(clock.ends) // 10
+    at, size = [at for _, at, _ in clock.ends], -(-len(clock.ends) // 10)
     print("| jobs | jobs/s | the command's memory, GB |\n|---|---|---|")
     for first in range(0, len(at) - size, size):
         last = first + size
